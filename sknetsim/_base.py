@@ -1,0 +1,132 @@
+"""The estimators' common parent: parameters, validation, and the trained network that is kept."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.utils.data import DataLoader, Dataset
+
+from ._gradients import GradientEngine
+from ._inputs import Rows
+from ._network import FEATURES, fit_network, is_trained, resolve
+from ._passes import FeatureRows, Source
+
+__all__ = ["BaseSimilarity", "Interval", "StrOptions", "check_is_fitted", "fit_context"]
+
+# scikit-learn's own parameter validation has no public name yet; it is imported here alone.
+fit_context = _fit_context(prefer_skip_nested_validation=True)
+
+
+class BaseSimilarity(BaseEstimator):
+    """Common parameters, and a trained network that is kept through `clone`.
+
+    Subclasses give their parameters' constraints, and call `_fit_network` in `fit`.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "estimator": "no_validation",
+        "output": "no_validation",
+        "parameters": "no_validation",
+        "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "device": "no_validation",
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters; those of a trained network are not listed, since it is kept.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to list the parameters of an untrained estimator too.
+
+        Returns
+        -------
+        params : dict
+            Parameter names mapped to their values.
+        """
+        return super().get_params(deep=deep and not is_trained(self.estimator))
+
+    def set_params(self, **params: Any) -> BaseSimilarity:
+        """Set parameters; those of a trained network are refused, since setting them resets it.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameter names mapped to their values.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        nested = sorted(name for name in params if name.startswith("estimator__"))
+        if nested and is_trained(params.get("estimator", self.estimator)):
+            raise ValueError(
+                f"{nested[0]!r} would reset the trained network in place; allowed are parameters of"
+                f" {type(self).__name__} itself: search over `estimator` with a list of trained"
+                " nets, or pass an untrained one."
+            )
+        super().set_params(**params)
+        return self
+
+    def __sklearn_clone__(self) -> BaseSimilarity:
+        if not is_trained(self.estimator):
+            return super().__sklearn_clone__()
+        twin = copy.copy(self)
+        twin.estimator = None
+        cloned = super(BaseSimilarity, twin).__sklearn_clone__()
+        cloned.estimator = self.estimator
+        return cloned
+
+    def _check_X(self, X: Any, *, reset: bool) -> Any:
+        """Validate X and, on reset, remember the shape of its rows."""
+        if isinstance(X, dict | tuple | Dataset | DataLoader) and not issparse(X):
+            Rows(X)
+            return X
+        if not isinstance(X, torch.Tensor):
+            X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
+        if reset:
+            self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
+            self._row_shape = tuple(X.shape[1:])
+        elif tuple(X.shape[1:]) != self._row_shape:
+            raise ValueError(
+                f"X has rows of shape {tuple(X.shape[1:])}; {type(self).__name__} was fitted on"
+                f" rows of shape {self._row_shape}."
+            )
+        return X
+
+    def _fit_network(self, X: Any, y: Any) -> Any:
+        """Validate X, set ``estimator_``, and return X."""
+        X = self._check_X(X, reset=True)
+        if y is not None and not isinstance(X, Dataset):
+            check_consistent_length(np.empty(len(Rows(X))), y)
+        self.estimator_ = fit_network(self.estimator, X, y, self.random_state)
+        self._source()
+        return X
+
+    def _source(self) -> Source:
+        """Where the Jacobians come from."""
+        check_is_fitted(self, "estimator_")
+        return self._source_of(self.estimator_)
+
+    def _source_of(self, estimator: Any) -> Source:
+        if isinstance(estimator, str) and estimator == FEATURES:
+            return FeatureRows()
+        return GradientEngine(
+            resolve(estimator), self.output, self.parameters, self.batch_size, self.device
+        )
+
+    def _labels(self, y: Any) -> Any:
+        """The labels, where the outputs compared need them."""
+        return y if isinstance(self.output, str) and self.output == "loss" else None

@@ -1,0 +1,106 @@
+"""One forward pass that records what the rules need, and the cotangents that follow.
+
+Index legend: n samples; o outputs (d of them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ._fallback import means_cannot
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call of a layer; ``edge`` is None where its output has no graph of its own."""
+
+    layer: nn.Module
+    inputs: Tensor
+    version: int
+    output_shape: torch.Size
+    edge: GradientEdge | None
+
+    def fits(self, samples: int) -> bool:
+        """Whether its first axis is the samples' and its input is still what it was."""
+        aligned = len(self.inputs) == samples == self.output_shape[0]
+        return aligned and self.edge is not None and self.inputs._version == self.version
+
+
+@contextlib.contextmanager
+def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
+    """Record each call of the layers."""
+    uses: list[Use] = []
+
+    def record(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        # A later in-place operation moves the output to another node of the graph: take the
+        # edge now.
+        edge = get_gradient_edge(output) if output.requires_grad else None
+        uses.append(Use(layer, inputs.detach(), inputs._version, output.shape, edge))
+
+    handles = [
+        layer.register_forward_hook(record, with_kwargs=True, prepend=True) for layer in layers
+    ]
+    try:
+        yield uses
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def cotangents(outputs: Tensor, uses: list[Use]) -> list[Tensor | None]:
+    """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero."""
+    edges = [use.edge for use in uses if use.edge is not None]
+    assert len(edges) == len(uses)
+    if not edges:
+        return []
+    try:
+        found = _batched(outputs, edges)
+    except RuntimeError as error:
+        if not means_cannot(error):
+            raise
+        found = _one_by_one(outputs, edges)
+    return [None if gradient is None else gradient.transpose(0, 1) for gradient in found]
+
+
+def _batched(outputs: Tensor, edges: list[GradientEdge]) -> list[Tensor | None]:
+    samples, count = outputs.shape
+    if count == 1:
+        gradients = _grad(outputs, edges, outputs.new_ones(samples, 1))
+        return [None if gradient is None else gradient[None] for gradient in gradients]
+    directions = torch.eye(count, dtype=outputs.dtype, device=outputs.device)
+    directions = directions[:, None].expand(count, samples, count)
+    return list(
+        torch.autograd.grad(
+            outputs, edges, directions, retain_graph=True, is_grads_batched=True, allow_unused=True
+        )
+    )
+
+
+def _one_by_one(outputs: Tensor, edges: list[GradientEdge]) -> list[Tensor | None]:
+    columns = []
+    for index in range(outputs.shape[1]):
+        direction = torch.zeros_like(outputs)
+        direction[:, index] = 1
+        columns.append(_grad(outputs, edges, direction))
+    return [_stacked(column) for column in zip(*columns, strict=True)]
+
+
+def _stacked(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
+    shown = next((gradient for gradient in gradients if gradient is not None), None)
+    if shown is None:
+        return None
+    return torch.stack([torch.zeros_like(shown) if g is None else g for g in gradients])
+
+
+def _grad(
+    outputs: Tensor, edges: list[GradientEdge], direction: Tensor
+) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(outputs, edges, direction, retain_graph=True, allow_unused=True)

@@ -1,0 +1,258 @@
+"""The engine: network + rules -> Jacobians in blocks of factors, chunk by chunk.
+
+Index legend: n samples; o outputs (d of them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from sklearn import get_config
+from torch import Tensor, nn
+
+from . import _blocks, _guest, _selfcheck
+from ._blocks import Block
+from ._capture import Use, cotangents, recording
+from ._fallback import Fallback
+from ._inputs import Inputs, Rows, map_tensors, tensors
+from ._jacobian import Jacobian
+from ._network import Network
+from ._outputs import Outputs
+from ._parameters import Plan, make_plan, select_parameters
+from .exceptions import OutputTooLargeError
+from .rules import find_rule
+
+# Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
+_CHUNK_BYTES = 2**28
+_CHUNK_ROWS = 1024
+
+
+def memory_budget() -> int:
+    """Bytes of scikit-learn's ``working_memory``."""
+    return int(get_config()["working_memory"] * 2**20)
+
+
+class GradientEngine:
+    """Gradients of a network's outputs in its parameters.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    output : str, int, list of int or callable
+        Which outputs, see `Outputs`.
+    parameters : None, str, list of str or Module
+        Which parameters, see `select_parameters`.
+    batch_size : int or None
+        Samples per chunk; None derives it from the memory budget.
+    device : str, device or None
+        Where to compute; None: where the network is.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        output: Any = "all",
+        parameters: Any = None,
+        batch_size: int | None = None,
+        device: Any = None,
+    ):
+        self.network = network
+        self.outputs = Outputs(output, network)
+        self.selected = select_parameters(network.module, parameters)
+        self.batch_size = batch_size
+        self.device = network.device if device is None else torch.device(device)
+        self._fallback = Fallback(network, self.outputs.select)
+        self._refused: set[str] = set()
+        self._checked = False
+        self._row_bytes = 0
+        self._cast_integers: bool | None = None
+        self._shadow = _guest.shadow(network.module, self.selected, self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the gradients."""
+        return self.network.dtype
+
+    def jacobians(self, X: Any, y: Any = None) -> Iterator[tuple[slice, Jacobian]]:
+        """The Jacobians of the rows of X, chunk by chunk."""
+        rows = Rows(self.network.prepare(X))
+        labels = None if y is None else torch.as_tensor(y)
+        step = self.batch_size or self._chunk_rows(rows, labels)
+        for start in range(0, len(rows), step):
+            chunk = slice(start, min(start + step, len(rows)))
+            yield chunk, self._chunk(rows.take(chunk), None if labels is None else labels[chunk])
+
+    def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
+        """Samples per chunk, from the bytes that the first sample takes."""
+        if self._row_bytes == 0:
+            self._chunk(rows.take(slice(0, 1)), None if labels is None else labels[:1])
+        room = min(_CHUNK_BYTES, memory_budget() // 4)
+        return max(1, min(_CHUNK_ROWS, room // self._row_bytes))
+
+    def _chunk(self, inputs: Inputs, y: Tensor | None) -> Jacobian:
+        """Jacobians of a batch; computed again where a check moves parameters to another way."""
+        while True:
+            with _guest.evaluation(self.device), self._working() as module:
+                jacobian = self._attempt(module, self._cast(module, inputs), y)
+            if jacobian is not None:
+                return jacobian
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[nn.Module]:
+        if self._shadow is not None:
+            yield self._shadow
+            return
+        with _guest.lent(self.network.module, self.selected) as module:
+            yield module
+
+    def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
+        """Inputs where the network is, in its dtype; integers stay where it takes them."""
+        inputs = map_tensors(lambda tensor: tensor.to(self.device), inputs)
+        floating = map_tensors(lambda t: t.to(self.network.dtype), inputs)
+        kept = map_tensors(
+            lambda t: t.to(self.network.dtype) if t.is_floating_point() else t, inputs
+        )
+        if all(tensor.is_floating_point() for tensor in tensors(kept)):
+            return kept
+        if self._cast_integers is None:
+            self._cast_integers = not self._runs(module, kept) and self._runs(module, floating)
+        return floating if self._cast_integers else kept
+
+    def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
+        first = map_tensors(lambda tensor: tensor[:1], inputs)
+        with torch.no_grad(), contextlib.suppress(RuntimeError):
+            self.network.call(module, first)
+            return True
+        return False
+
+    def _attempt(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> Jacobian | None:
+        """Jacobians of a batch, or None where another attempt must take another way."""
+        plan = make_plan(module, self.selected, self._refused)
+        with recording(list(plan.groups)) as uses:
+            raw = self.network.call(module, inputs)
+        targets = self.outputs.targets(raw, y)
+        outputs = self.outputs.select(raw, targets)
+        _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
+        self._refuse_too_large(module, plan, uses, outputs)
+        if self._shadow is not None and _guest.reaches(outputs, self.network.module):
+            self._shadow = None
+            return None
+        misfits = {use.layer for use in uses if not use.fits(len(outputs))}
+        if misfits:
+            self._refused |= {name for layer in misfits for name in plan.served(layer)}
+            return None
+        jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
+        if jacobian is None or not self._verified(module, plan, inputs, targets, jacobian):
+            return None
+        self._row_bytes = self._row_bytes or self._estimate(jacobian, uses)
+        return replace(jacobian, outputs=outputs.detach())
+
+    def _jacobian(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        uses: list[Use],
+        inputs: Inputs,
+        targets: Tensor | None,
+        outputs: Tensor,
+    ) -> Jacobian | None:
+        try:
+            found = cotangents(outputs, uses)
+        except RuntimeError as error:
+            if ".grad()" not in str(error):
+                raise
+            # Reentrant checkpoints allow backward() alone.
+            self._refused, self._fallback.loop = set(self.selected), True
+            return None
+        blocks = _ruled_blocks(plan, uses, found)
+        if plan.unserved:
+            block = self._fallback.block(module, plan.unserved, inputs, targets)
+            blocks[tuple(plan.unserved)] = block
+        layout = tuple((n, p.shape) for n, p in module.named_parameters() if n in self.selected)
+        return Jacobian(blocks, layout, outputs)
+
+    def _verified(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        inputs: Inputs,
+        targets: Tensor | None,
+        jacobian: Jacobian,
+    ) -> bool:
+        """Whether a Jacobian may be used; where not, its parameters are sent another way.
+
+        Checked until a chunk of at least two samples has passed. Rules give way to the fallback,
+        vmap to the loop; the loop is the definition itself.
+        """
+        if self._checked:
+            return True
+        if len(jacobian) > 1:
+            _selfcheck.refuse_mixing(
+                self.network, self.outputs, module, inputs, targets, jacobian.outputs
+            )
+            _selfcheck.warn_of_probabilities(self.network, jacobian.outputs)
+        wrong: set[str] = set()
+        if not (self._fallback.loop and set(plan.unserved) == self.selected):
+            wrong = _selfcheck.wrong_parameters(module, self.selected, jacobian)
+        served = wrong - set(plan.unserved)
+        self._refused |= served
+        if wrong and not served:
+            self._fallback.loop = True
+        self._checked = len(jacobian) > 1 and not wrong
+        return not wrong
+
+    def _refuse_too_large(
+        self, module: nn.Module, plan: Plan, uses: list[Use], outputs: Tensor
+    ) -> None:
+        """Refuse outputs whose cotangents for a single sample exceed the memory budget."""
+        samples, count = outputs.shape
+        parameters = dict(module.named_parameters())
+        width = sum(use.output_shape.numel() for use in uses) // samples
+        width += sum(parameters[name].numel() for name in plan.unserved)
+        needed = count * width * outputs.element_size() + 3 * 8 * count**2
+        if count > 1 and needed > memory_budget():
+            raise OutputTooLargeError(
+                f"output={self.outputs.output!r} compares {count} outputs, which takes about"
+                f" {needed / 2**20:,.0f} MiB for one sample; allowed are"
+                f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): compare"
+                " 'predicted', 'sum', some indices or a callable that reduces them."
+            )
+
+    def _estimate(self, jacobian: Jacobian, uses: list[Use]) -> int:
+        """Bytes per sample of a pass: windows, cotangents, blocks and as much again twice."""
+        samples, count = jacobian.outputs.shape
+        elements = sum(
+            use.inputs.numel() * _window(use.layer) + count * use.output_shape.numel()
+            for use in uses
+        )
+        captured = elements * jacobian.outputs.element_size()
+        return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
+
+
+def _window(layer: nn.Module) -> int:
+    """Elements of a convolution's kernel; 1 for other layers."""
+    weight = layer._parameters.get("weight")
+    return 1 if weight is None else weight.shape[2:].numel()
+
+
+def _ruled_blocks(
+    plan: Plan, uses: list[Use], found: list[Tensor | None]
+) -> dict[tuple[str, ...], Block]:
+    """The blocks of all uses of the served layers, summed for each group of parameters."""
+    parts: dict[tuple[str, ...], list[Block]] = defaultdict(list)
+    for use, cotangent in zip(uses, found, strict=True):
+        if cotangent is None:
+            continue
+        rule = find_rule(use.layer)
+        assert rule is not None
+        for group in plan.groups[use.layer]:
+            for block in rule(use.layer, use.inputs, cotangent, group):
+                named = tuple((plan.names[use.layer, name], shape) for name, shape in block.layout)
+                parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
+    return {key: _blocks.add(blocks) for key, blocks in parts.items()}

@@ -1,0 +1,146 @@
+"""Rows of whatever a network takes: arrays, tensors, tables, dicts, tuples, torch Datasets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+Inputs = Any  # A Tensor, or a dict or tuple of Inputs: what a network takes for a batch.
+
+_DIGEST_ROWS = 1024
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """Apply a function to each tensor of a batch."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: map_tensors(function, value) for key, value in inputs.items()}
+    return tuple(map_tensors(function, value) for value in inputs)
+
+
+def tensors(inputs: Inputs) -> list[Tensor]:
+    """The tensors of a batch."""
+    found: list[Tensor] = []
+    map_tensors(lambda tensor: found.append(tensor) or tensor, inputs)  # type: ignore[func-returns-value]
+    return found
+
+
+class Rows:
+    """Random access to the samples of X, as tensors of their own on the CPU.
+
+    Parameters
+    ----------
+    X : array-like, Tensor, DataFrame, sparse matrix, dict, tuple or Dataset
+        A dict (skorch's SliceDict included) or a tuple holds one array per argument of the
+        network; the items of a Dataset are (x, y) pairs, as skorch takes them, or x alone.
+    """
+
+    def __init__(self, X: Any):
+        if isinstance(X, DataLoader):
+            raise TypeError(
+                "X is a DataLoader, which may shuffle or drop samples; allowed are arrays, tensors,"
+                " tables, dicts, tuples and Datasets: pass its `dataset` instead."
+            )
+        self._source = X if isinstance(X, Dataset) else _indexable(X)
+        lengths = set(_lengths(self._source))
+        if len(lengths) != 1:
+            raise ValueError(
+                f"X holds arrays of different lengths {sorted(lengths)}; all must have one row per"
+                " sample."
+            )
+        self._length = lengths.pop()
+        if self._length == 0:
+            raise ValueError("X has 0 samples; at least one is needed.")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def take(self, rows: slice) -> Inputs:
+        """The samples of a slice."""
+        inputs = self.at(range(*rows.indices(len(self))), rows)
+        _refuse_nonfinite(inputs, rows.start or 0)
+        return inputs
+
+    def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
+        """The samples at some indices; ``rows`` addresses the same ones faster."""
+        if isinstance(self._source, Dataset):
+            items = [self._source[int(index)] for index in indices]
+            pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
+            return _nested(default_collate([item[0] if pairs else item for item in items]))
+        rows = indices if rows is None else rows
+        return _map(lambda array: _tensor(array[rows]), self._source)
+
+    def digests(self, dtype: torch.dtype) -> list[bytes]:
+        """A digest of each sample's bytes, floating-point values cast to a dtype."""
+        found: list[bytes] = []
+        for start in range(0, len(self), _DIGEST_ROWS):
+            inputs = self.take(slice(start, min(start + _DIGEST_ROWS, len(self))))
+            found += _row_digests(tensors(inputs), dtype)
+        return found
+
+
+def _row_digests(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
+    cast = [array.to(dtype) if array.is_floating_point() else array for array in arrays]
+    flat = [array.reshape(len(array), -1).contiguous().view(torch.uint8) for array in cast]
+    joined = torch.cat(flat, dim=1).numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in joined]
+
+
+def _refuse_nonfinite(inputs: Inputs, start: int) -> None:
+    for tensor in tensors(inputs):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
+            raise ValueError(
+                f"X contains NaN or infinity (first in row {start + bad}); all values must"
+                " be finite: impute or drop such rows."
+            )
+
+
+def _map(function: Callable[[Any], Any], source: Any) -> Any:
+    if isinstance(source, Mapping):
+        return {key: _map(function, value) for key, value in source.items()}
+    if isinstance(source, tuple):
+        return tuple(_map(function, value) for value in source)
+    return function(source)
+
+
+def _nested(inputs: Any) -> Inputs:
+    if isinstance(inputs, list):
+        return tuple(_nested(value) for value in inputs)
+    return inputs
+
+
+def _indexable(X: Any) -> Any:
+    if isinstance(X, Mapping | tuple):
+        return _map(_indexable, X)
+    if isinstance(X, Tensor | np.ndarray):
+        return X
+    if hasattr(X, "toarray"):
+        return X.toarray()
+    return X.to_numpy() if hasattr(X, "to_numpy") else np.asarray(X)
+
+
+def _lengths(source: Any) -> list[int]:
+    found: list[int] = []
+    if isinstance(source, Dataset):
+        return [len(source)]  # type: ignore[arg-type]
+    _map(lambda array: found.append(len(array) if array.ndim else 0), source)
+    return found
+
+
+def _tensor(array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.detach().clone()
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"X has dtype {array.dtype}; allowed are floating point, integer and boolean arrays."
+        )
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))

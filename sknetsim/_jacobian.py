@@ -1,0 +1,178 @@
+"""The Jacobians of a chunk of samples: one block per layer.
+
+Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w parameters of a
+block, flattened; P all parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from . import _blocks, _kernels
+from ._blocks import Block, DenseBlock, Layout
+
+#: One tensor of shape (q, w) for each parameter.
+ParameterVectors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """J(x) of n samples, (n, d, P) if it were written out.
+
+    Attributes
+    ----------
+    blocks : dict
+        Block of each group of parameters, by their names; a parameter without one is zero.
+    layout : tuple of (str, Size)
+        All selected parameters, in the network's order.
+    outputs : Tensor of shape (n, d)
+        The outputs that are differentiated.
+    """
+
+    blocks: dict[tuple[str, ...], Block]
+    layout: Layout
+    outputs: Tensor
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def eps(self) -> float:
+        """Machine epsilon of the gradients."""
+        return torch.finfo(self.outputs.dtype).eps
+
+    @property
+    def width(self) -> int:
+        """Length d P of a sample's Jacobian written in one row."""
+        return self.outputs.shape[1] * sum(_sizes(self.layout))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the blocks take."""
+        return sum(block.nbytes for block in self.blocks.values())
+
+    def self_kernel(self) -> Tensor:
+        """K(x, x), of shape (n, d, d), float64."""
+        samples, outputs = self.outputs.shape
+        total = self.outputs.new_zeros(samples, outputs, outputs, dtype=torch.float64)
+        for block in self.blocks.values():
+            total += block.self_kernel()
+        return total
+
+    def gram(self, other: Jacobian) -> Tensor:
+        """K(x, x'), of shape (n, m, d, d), float64."""
+        shape = (len(self), len(other), self.outputs.shape[1], other.outputs.shape[1])
+        total = self.outputs.new_zeros(shape, dtype=torch.float64)
+        for block, others in self._aligned(other):
+            total += block.gram(others)
+        return total
+
+    def trace_gram(self, other: Jacobian) -> Tensor:
+        """The trace of K(x, x'), of shape (n, m), float64."""
+        total = self.outputs.new_zeros(len(self), len(other), dtype=torch.float64)
+        for block, others in self._aligned(other):
+            total += block.trace_gram(others)
+        return total
+
+    def roots(self) -> tuple[Tensor, Tensor]:
+        """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
+        return _kernels.inverse_root(self.self_kernel(), self.eps)
+
+    def whiten(self, root: Tensor) -> Jacobian:
+        """The Jacobians root(x) J(x)."""
+        return self._map(lambda block: block.whiten(root))
+
+    def take(self, rows: slice) -> Jacobian:
+        """Some of the samples."""
+        return replace(self._map(lambda block: block.take(rows)), outputs=self.outputs[rows])
+
+    def weighted_sum(self, weights: Tensor) -> ParameterVectors:
+        """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w)."""
+        sums: ParameterVectors = {}
+        for block in self.blocks.values():
+            parts = block.weighted_sum(weights).split(_sizes(block.layout), dim=1)
+            sums.update(zip((name for name, _ in block.layout), parts, strict=True))
+        return sums
+
+    def inner(self, vectors: ParameterVectors) -> Tensor:
+        """sum_o <J_o(x), v_o>, of shape (n,), float64; a parameter without a vector is zero."""
+        total = self.outputs.new_zeros(len(self), dtype=torch.float64)
+        for block in self.blocks.values():
+            if any(name in vectors for name, _ in block.layout):
+                total += block.inner(self._stacked(block, vectors))
+        return total
+
+    def _stacked(self, block: Block, vectors: ParameterVectors) -> Tensor:
+        outputs = self.outputs.shape[1]
+        return torch.cat(
+            [
+                vectors.get(name, self.outputs.new_zeros(outputs, shape.numel()))
+                for name, shape in block.layout
+            ],
+            dim=1,
+        )
+
+    def materialize(self) -> Tensor:
+        """The Jacobians written out, of shape (n, d, P), in the order of the layout."""
+        samples, outputs = self.outputs.shape
+        written = self._by_parameter(self.blocks)
+        return torch.cat(
+            [
+                written[name,].materialize()
+                if (name,) in written
+                else self.outputs.new_zeros(samples, outputs, shape.numel())
+                for name, shape in self.layout
+            ],
+            dim=2,
+        )
+
+    def _map(self, function: Callable[[Block], Block]) -> Jacobian:
+        blocks = {key: function(block) for key, block in self.blocks.items()}
+        return replace(self, blocks=blocks)
+
+    def _aligned(self, other: Jacobian) -> Iterable[tuple[Block, Block]]:
+        """Pairs of blocks of the same parameters; those grouped differently are split."""
+        shared = self.blocks.keys() & other.blocks.keys()
+        for key in self.blocks:
+            if key in shared:
+                yield self.blocks[key], other.blocks[key]
+        mine = self._by_parameter({k: b for k, b in self.blocks.items() if k not in shared})
+        theirs = self._by_parameter({k: b for k, b in other.blocks.items() if k not in shared})
+        for key in mine.keys() & theirs.keys():
+            yield mine[key], theirs[key]
+
+    @staticmethod
+    def _by_parameter(blocks: dict[tuple[str, ...], Block]) -> dict[tuple[str, ...], DenseBlock]:
+        found: dict[tuple[str, ...], DenseBlock] = {}
+        for block in blocks.values():
+            parts = block.materialize().split(_sizes(block.layout), dim=2)
+            for entry, part in zip(block.layout, parts, strict=True):
+                found[entry[0],] = DenseBlock((entry,), part)
+        return found
+
+
+def _sizes(layout: Layout) -> list[int]:
+    return [shape.numel() for _, shape in layout]
+
+
+def concatenate(jacobians: Sequence[Jacobian]) -> Jacobian:
+    """One Jacobian of all the samples."""
+    if len(jacobians) == 1:
+        return jacobians[0]
+    outputs = torch.cat([jacobian.outputs for jacobian in jacobians])
+    if len({frozenset(jacobian.blocks) for jacobian in jacobians}) > 1:
+        jacobians = [_one_dense_block(jacobian) for jacobian in jacobians]
+    blocks = {
+        key: _blocks.concatenate([jacobian.blocks[key] for jacobian in jacobians])
+        for key in jacobians[0].blocks
+    }
+    return Jacobian(blocks, jacobians[0].layout, outputs)
+
+
+def _one_dense_block(jacobian: Jacobian) -> Jacobian:
+    key = tuple(name for name, _ in jacobian.layout)
+    return replace(jacobian, blocks={key: DenseBlock(jacobian.layout, jacobian.materialize())})

@@ -1,0 +1,104 @@
+"""What is verified on a network's first chunk before any of its gradients is used.
+
+Index legend: n samples; o outputs (d of them).
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from ._inputs import Inputs, map_tensors
+from ._jacobian import Jacobian, ParameterVectors
+from ._network import Network
+from ._outputs import Outputs, looks_like_probabilities
+from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError
+
+
+def check_outputs(outputs: Tensor, samples: int) -> None:
+    """Refuse outputs without a row per sample, and outputs that are not finite."""
+    if len(outputs) != samples:
+        raise UnsupportedNetworkError(
+            f"estimator returned {len(outputs)} rows for {samples} samples; one row per sample is"
+            " needed: keep the sample axis first (no mean over samples, no squeeze())."
+        )
+    if not torch.isfinite(outputs).all():
+        bad = int((~torch.isfinite(outputs).all(dim=1)).sum())
+        raise UnsupportedNetworkError(
+            f"estimator returned NaN or infinity for {bad} of {samples} samples; outputs must be"
+            " finite: check the weights and the scale of X."
+        )
+
+
+def refuse_mixing(
+    network: Network,
+    selection: Outputs,
+    module: nn.Module,
+    inputs: Inputs,
+    targets: Tensor | None,
+    outputs: Tensor,
+) -> None:
+    """Compare the first and the last sample's outputs with those of the sample alone."""
+    tolerance = torch.finfo(outputs.dtype).eps ** 0.5 * float(outputs.detach().abs().max())
+    for index in (0, len(outputs) - 1):
+        row = slice(index, index + 1)
+        with torch.no_grad():
+            raw = network.call(module, map_tensors(lambda t, row=row: t[row], inputs))  # type: ignore[misc]
+            alone = selection.select(raw, None if targets is None else targets[row])
+        if alone.shape != outputs[row].shape or not torch.allclose(
+            alone, outputs[row], rtol=0, atol=tolerance
+        ):
+            raise UnsupportedNetworkError(
+                "estimator gives a sample other outputs alone than in a batch; a sample's outputs"
+                " must depend on that sample alone: remove batch statistics, means over samples,"
+                " squeeze() without an axis, and randomness in eval mode."
+            )
+
+
+def warn_of_probabilities(network: Network, outputs: Tensor) -> None:
+    if network.criterion is None and looks_like_probabilities(outputs):
+        warnings.warn(
+            "the network's outputs sum to one; differences of probabilities vanish where the"
+            " network is sure, and rounding decides: compare logits instead, with"
+            " output=lambda raw: raw.log(), or hand over the module without its softmax.",
+            SoftmaxOutputWarning,
+            stacklevel=2,
+        )
+
+
+def wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacobian) -> set[str]:
+    """Parameters for which sum_n w_n J_n, with random weights w, is not autograd's."""
+    outputs = jacobian.outputs
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(outputs.shape, generator=generator).to(outputs)
+    sums = jacobian.weighted_sum(weights[..., None])
+    expected = _autograd_sum(module, selected, outputs, weights)
+    eps = torch.finfo(outputs.dtype).eps
+    floor = 100 * eps * sum(float(value.norm()) for value in expected.values())
+    return {
+        name
+        for name, value in expected.items()
+        if not _close(sums.get(name, torch.zeros_like(value)), value, eps**0.5, floor)
+    }
+
+
+def _autograd_sum(
+    module: nn.Module, selected: set[str], outputs: Tensor, weights: Tensor
+) -> ParameterVectors:
+    parameters = {n: p for n, p in module.named_parameters() if n in selected}
+    if not outputs.requires_grad:
+        return {name: p.detach().new_zeros(1, p.numel()) for name, p in parameters.items()}
+    found = torch.autograd.grad(
+        outputs, list(parameters.values()), weights, retain_graph=True, allow_unused=True
+    )
+    return {
+        name: (torch.zeros_like(p) if gradient is None else gradient.to_dense()).reshape(1, -1)
+        for (name, p), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+def _close(value: Tensor, expected: Tensor, relative: float, absolute: float) -> bool:
+    difference = float((value - expected).norm())
+    return difference <= absolute + relative * float(expected.norm())

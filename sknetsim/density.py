@@ -1,0 +1,266 @@
+"""The density of samples, by how many the network considers similar."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+
+from . import _kernels, _passes
+from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from ._inputs import Rows
+
+# The intrinsic dimension is estimated on at most so many rows.
+_DIMENSION_ROWS = 2000
+
+
+class NetworkDensity(BaseSimilarity):
+    r"""Density of samples as a trained network sees them.
+
+    The count of similar samples is one of
+
+    - "soft": :math:`\sum_i k^C(x, x_i)`, in time linear in the number of samples;
+    - "threshold": :math:`\sum_i 1[k^C(x, x_i) \ge \tau]`;
+    - "power": :math:`\sum_i \max(k^C(x, x_i), 0)^\alpha`.
+
+    The log density is :math:`\log((1 + \sum_i \phi(k^C(x, x_i)) / Z) / (N + 1))`, with
+    :math:`\phi` what is summed above (1 + k^C for "soft") and Z its mean over a sphere whose
+    dimension is the data's intrinsic one, so that values for several thresholds and powers can be
+    compared on held-out samples.
+
+    Parameters
+    ----------
+    estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
+        The network, see `NetworkKernel`.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared, see `NetworkKernel`.
+    method : {"soft", "threshold", "power"}, default="soft"
+        How similar samples are counted.
+    threshold : float in [0, 1), default=0.9
+        The threshold tau of method "threshold".
+    alpha : float > 0, default=2.0
+        The exponent of method "power".
+    dimension : float >= 1 or None, default=None
+        Intrinsic dimension of the data; None estimates it in `fit`. Give it to compare densities
+        that were fitted on different rows.
+    parameters : None, str, list of str or Module, default=None
+        The parameters differentiated, see `NetworkKernel`.
+    batch_size : int or None, default=None
+        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+    device : str, device or None, default=None
+        Where to compute; None stays where the network is.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of the perceptron of ``estimator=None``.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The trained network.
+    dimension_ : float or None
+        The intrinsic dimension used, at least 1; None for "soft", which needs none.
+    n_samples_fit_ : int
+        Number of rows that are counted.
+    n_features_in_ : int
+        Length of a row's first axis, seen in `fit`.
+    feature_names_in_ : ndarray of str
+        Names of the features, where X had any.
+
+    See Also
+    --------
+    NetworkNeighbors : Which samples are similar.
+
+    Notes
+    -----
+    Held-out rows must be unseen by the network too: its training set looks dense by memory. Scores
+    compare over method, threshold and alpha, never over outputs, parameters or networks.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+    .. [2] E. Facco, M. d'Errico, A. Rodriguez, A. Laio, "Estimating the intrinsic dimension of
+       datasets by a minimal neighborhood information", Scientific Reports 7, 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim import NetworkDensity
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    >>> X = torch.tensor([[0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> density = NetworkDensity(network, method="threshold", threshold=0.99).fit(X)
+    >>> density.neighbor_count(X[:2]).tolist()
+    [2.0, 2.0]
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseSimilarity._parameter_constraints,
+        "method": [StrOptions({"soft", *_kernels.COUNTS})],
+        "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
+        "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
+        "dimension": [Interval(numbers.Real, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        output: Any = "all",
+        *,
+        method: str = "soft",
+        threshold: float = 0.9,
+        alpha: float = 2.0,
+        dimension: float | None = None,
+        parameters: Any = None,
+        batch_size: int | None = None,
+        device: Any = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.output = output
+        self.method = method
+        self.threshold = threshold
+        self.alpha = alpha
+        self.dimension = dimension
+        self.parameters = parameters
+        self.batch_size = batch_size
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context
+    def fit(self, X: Any, y: Any = None) -> NetworkDensity:
+        """Take the rows that are counted; train the network where it is not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels, for an untrained network and for ``output="loss"``.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        X = self._fit_network(X, y)
+        source = self._source()
+        self._digests = Rows(X).digests(source.dtype)
+        self.n_samples_fit_ = len(self._digests)
+        self.dimension_ = self.dimension
+        if self.method == "soft":
+            self._sum = _passes.unit_sum(source, X, self._labels(y), self.verbose)
+            return self
+        self._X = X
+        if self.dimension is None:
+            self.dimension_ = self._estimated_dimension(source, X)
+        return self
+
+    def _estimated_dimension(self, source: _passes.Source, X: Any) -> float:
+        """On rows chosen by their bytes, so that neither order nor seed matters."""
+        chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
+        rows = Rows(X).at(np.sort(chosen).tolist())
+        gram = np.empty((len(chosen), len(chosen)))
+        for left, right, values in _passes.grams(source, rows):
+            gram[left, right] = values
+        return _kernels.two_nearest_dimension(gram, torch.finfo(source.dtype).eps)
+
+    def neighbor_count(self, X: Any) -> np.ndarray:
+        """Number of similar fitted rows; a fitted row counts itself.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The rows.
+
+        Returns
+        -------
+        counts : ndarray of shape (n_queries,), float64
+            Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
+            "soft": between plus and minus ``n_samples_fit_``.
+        """
+        return self._counts(X)[0]
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log density of each row, relative to the uniform law on the sphere.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The rows. A fitted row with the same bytes is left out of its own density.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_queries,), float64
+            In nats; 0 is as dense as samples spread evenly over the sphere, -log(N + 1) is
+            without neighbours.
+        """
+        counts, own, queries = self._counts(X)
+        fitted = set(self._digests)
+        known = np.array([key in fitted for key in Rows(queries).digests(self._source().dtype)])
+        total = self.n_samples_fit_ - known
+        counts = counts - np.where(known, own, 0.0)
+        if self.method == "soft":
+            return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
+        with np.errstate(divide="ignore"):
+            terms = [np.zeros_like(counts), np.log(counts.clip(0)) - self._log_mean()]
+        return logsumexp(terms, axis=0) - np.log1p(total)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Total log density of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The rows.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        log_likelihood : float
+            Sum of `score_samples`, in nats.
+        """
+        return float(self.score_samples(X).sum())
+
+    def _log_mean(self) -> float:
+        """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
+        assert self.dimension_ is not None
+        return _kernels.COUNTS[self.method].log_mean(self._exponent(), self.dimension_ + 1)
+
+    def _exponent(self) -> float:
+        return self.threshold if self.method == "threshold" else self.alpha
+
+    def _counts(self, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Counts, what each row counts for itself, and the validated rows."""
+        check_is_fitted(self, "n_samples_fit_")
+        X = self._check_X(X, reset=False)
+        counts, own = self._soft_counts(X) if self.method == "soft" else self._pair_counts(X)
+        return counts, own, X
+
+    def _soft_counts(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        counts, own = [], []
+        for chunk in _passes.whitened(self._source(), X, verbose=self.verbose):
+            counts.append(chunk.jacobian.inner(self._sum).cpu().numpy())
+            own.append(_own_similarity(chunk))
+        return np.concatenate(counts), np.concatenate(own)
+
+    def _pair_counts(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        source = self._source()
+        count = _kernels.COUNTS[self.method].count
+        eps = torch.finfo(source.dtype).eps
+        total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
+        for rows, columns in _passes.pairs(source, X, self._X, verbose=self.verbose):
+            gram = rows.jacobian.trace_gram(columns.jacobian).cpu().numpy()
+            total[rows.rows] += count(gram, self._exponent(), eps).sum(axis=1)
+            own[rows.rows] = count(_own_similarity(rows), self._exponent(), eps)
+        return total, own
+
+
+def _own_similarity(chunk: _passes.Chunk) -> np.ndarray:
+    return torch.einsum("noo->n", chunk.jacobian.self_kernel()).cpu().numpy()

@@ -1,0 +1,23 @@
+"""Errors and warnings of sknetsim."""
+
+
+class UnsupportedNetworkError(ValueError):
+    """The network cannot be studied as it is; the message says why and what to do.
+
+    Raised for a network whose outputs depend on the other samples of the batch (batch
+    statistics, ``x.mean(0)``), that has nothing to differentiate (all parameters frozen),
+    that returns something other than one tensor with a row per sample, or whose forward
+    pass changes its own weights.
+    """
+
+
+class OutputTooLargeError(ValueError):
+    """The outputs asked for need more memory for one sample than the budget allows."""
+
+
+class ZeroGradientWarning(UserWarning):
+    """Some samples have a zero gradient: their similarity with every sample is 0."""
+
+
+class SoftmaxOutputWarning(UserWarning):
+    """The compared outputs are probabilities; their logits should be compared instead."""

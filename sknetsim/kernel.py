@@ -1,0 +1,314 @@
+"""The similarity as a kernel: for kernel machines, Gaussian processes and pipelines."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.gaussian_process.kernels import Kernel
+from torch import Tensor
+
+from . import _kernels, _passes
+from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
+from ._network import FEATURES, is_trained
+from ._passes import Chunk, Source
+
+
+class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
+    r"""Similarity of inputs as a trained network sees them.
+
+    With J(x) the Jacobian of the network's d outputs in its parameters and
+    :math:`K(x, x') = J(x) J(x')^T`,
+
+    .. math:: k^C(x, x') = \frac{1}{d} \operatorname{tr}
+        \left( K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2} \right).
+
+    1 says that a training step on x moves the outputs at x' as it moves those at x; 0 that it
+    leaves them alone; a negative value that it moves them the other way.
+
+    Parameters
+    ----------
+    estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
+        The network. A trained one is used as it is and kept by `clone`; an untrained skorch net is
+        trained in `fit`; "features" takes the rows of X as gradient features; None trains a small
+        perceptron in `fit`.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared: all, the largest, their sum, some, the criterion's value at the
+        label (predicted, or y), or what a callable makes of the network's raw output.
+    normalize : bool, default=True
+        Whether to compare whitened Jacobians (k^C, in [-1, 1]) or Jacobians as they are.
+    metric : {"trace", "rotation", "orthogonal"}, default="trace"
+        What the d x d kernel is reduced to: its trace, or the largest trace that a rotation, or an
+        orthogonal map, of the outputs gives it (sums of singular values, the smallest counted
+        negative for rotations where the determinant is); always divided by d. "rotation" and
+        "orthogonal" are not positive semi-definite in general.
+    parameters : None, str, list of str or Module, default=None
+        The parameters differentiated: all trainable ones, "last_layer", names or patterns such as
+        "head.*", or a part of the network.
+    batch_size : int or None, default=None
+        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+    device : str, device or None, default=None
+        Where to compute; None stays where the network is.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of the perceptron of ``estimator=None``.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The trained network.
+    X_fit_ : array-like of shape (n_samples, ...)
+        The rows that `transform` compares with.
+    n_features_in_ : int
+        Length of a row's first axis, seen in `fit`.
+    feature_names_in_ : ndarray of str
+        Names of the features, where X had any.
+
+    See Also
+    --------
+    GradientFeaturizer : Features whose product is the kernel.
+
+    Notes
+    -----
+    Where a self-kernel K(x, x) has a rank r below d (softmax outputs), its root is a
+    pseudo-inverse, with eigenvalues below ``10 d eps`` of the largest counted as 0, and d is
+    replaced by sqrt(r r'). A sample with a zero gradient has similarity 0 with every sample; a
+    warning counts such samples.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim import NetworkKernel
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    >>> X = torch.tensor([[0.0, 1.0], [0.1, 1.0], [-1.0, 0.0]])
+    >>> NetworkKernel(network)(X).shape
+    (3, 3)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseSimilarity._parameter_constraints,
+        "normalize": ["boolean"],
+        "metric": [StrOptions(set(_kernels.METRICS))],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        output: Any = "all",
+        *,
+        normalize: bool = True,
+        metric: str = "trace",
+        parameters: Any = None,
+        batch_size: int | None = None,
+        device: Any = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.output = output
+        self.normalize = normalize
+        self.metric = metric
+        self.parameters = parameters
+        self.batch_size = batch_size
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context
+    def fit(self, X: Any, y: Any = None) -> NetworkKernel:
+        """Keep the rows that `transform` compares with; train the network where it is not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels, for an untrained network.
+
+        Returns
+        -------
+        self : object
+            The fitted kernel.
+        """
+        self.X_fit_ = self._fit_network(X, y)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Similarity of each row of X with each row seen in `fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+
+        Returns
+        -------
+        gram : ndarray of shape (n_samples, n_samples_fit), float64
+            The similarities, in [-1, 1] where normalised.
+        """
+        check_is_fitted(self, "X_fit_")
+        return self(self._check_X(X, reset=False), self.X_fit_)
+
+    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+        """Similarity of each row of X with each row of Y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, ...)
+            The rows.
+        Y : array-like of shape (n_samples_Y, ...), default=None
+            The other rows; None: those of X.
+        eval_gradient : bool, default=False
+            Whether to return the gradient in the hyper-parameters too, of which there are none.
+
+        Returns
+        -------
+        gram : ndarray of shape (n_samples_X, n_samples_Y), float64
+            The similarities, in [-1, 1] where normalised.
+        gradient : ndarray of shape (n_samples_X, n_samples_X, 0)
+            Only with ``eval_gradient``.
+        """
+        gram = self._gram(X, Y)
+        return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
+
+    def _gram(self, X: Any, Y: Any) -> np.ndarray:
+        self._validate_params()
+        whitening = self._whitening("half")
+
+        def similarity(rows: Chunk, columns: Chunk) -> Tensor:
+            if self.metric == "trace":
+                kernel = rows.jacobian.trace_gram(columns.jacobian)[..., None, None]
+            else:
+                kernel = rows.jacobian.gram(columns.jacobian)
+            return self._reduce(kernel, rows, columns)
+
+        gram = self._assembled(X, Y, (whitening, whitening), similarity)
+        bounded = self.normalize and self._network() != FEATURES
+        return gram.clip(-1, 1) if bounded else gram
+
+    def _reduce(self, kernel: Tensor, rows: Chunk, columns: Chunk) -> Tensor:
+        ranks = [
+            chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
+            for chunk in (rows, columns)
+            for outputs in [chunk.jacobian.outputs.shape[1]]
+        ]
+        return _kernels.reduce_kernel(kernel, self.metric, *ranks)
+
+    def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
+        r"""The d x d kernels of all pairs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, ...)
+            The rows.
+        Y : array-like of shape (n_samples_Y, ...), default=None
+            The other rows; None: those of X.
+
+        Returns
+        -------
+        kernels : ndarray of shape (n_samples_X, n_samples_Y, d, d), float64
+            :math:`K^C(x,x') = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}`, or K(x, x') where not
+            normalised; [i, j, o, p] compares output o at X[i] with output p at Y[j].
+        """
+        self._validate_params()
+        whitening = self._whitening("half")
+        return self._assembled(
+            X,
+            Y,
+            (whitening, whitening),
+            lambda rows, columns: rows.jacobian.gram(columns.jacobian),
+        )
+
+    def influence(self, X: Any, Y: Any = None) -> np.ndarray:
+        r"""How far the outputs at Y move when a training step moves those at X by one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, ...)
+            The rows that are pushed.
+        Y : array-like of shape (n_samples_Y, ...), default=None
+            The rows that follow; None: those of X.
+
+        Returns
+        -------
+        influence : ndarray of shape (n_samples_X, n_samples_Y), float64
+            :math:`k^N(x \to x') = K(x',x) K(x,x)^{-1}`, not symmetric and not bounded; of shape
+            (n_samples_X, n_samples_Y, d, d) for d > 1 outputs, entry [i, j, o, p] the move of
+            output o at Y[j] when output p at X[i] moves by one.
+        """
+        self._validate_params()
+        found = self._assembled(
+            X,
+            Y,
+            ("inverse", "none"),
+            lambda rows, columns: rows.jacobian.gram(columns.jacobian).mT,
+        )
+        return found[:, :, 0, 0] if found.shape[2] == 1 else found
+
+    def diag(self, X: Any) -> np.ndarray:
+        """Similarity of each row with itself.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+
+        Returns
+        -------
+        diagonal : ndarray of shape (n_samples,), float64
+            Where normalised: 1, or 0 for a zero gradient.
+        """
+        self._validate_params()
+        chunks = _passes.whitened(self._kernel_source(), X, self._whitening("half"))
+        return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
+
+    def _own_similarity(self, chunk: Chunk) -> np.ndarray:
+        kernel = chunk.jacobian.self_kernel()
+        values = _kernels.METRICS[self.metric](kernel[:, None])[:, 0]
+        ranks = chunk.rank if self.normalize else kernel.shape[1]
+        return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()
+
+    def is_stationary(self) -> bool:
+        """Whether the kernel depends on differences of inputs alone; it does not.
+
+        Returns
+        -------
+        stationary : bool
+            False.
+        """
+        return False
+
+    @property
+    def hyperparameters(self) -> list[Any]:
+        """No hyper-parameter is tuned by a Gaussian process."""
+        return []
+
+    def _whitening(self, normalized: str) -> str:
+        return normalized if self.normalize else "none"
+
+    def _network(self) -> Any:
+        """The fitted network, or a trained one handed in."""
+        if is_trained(self.estimator) or self.estimator == FEATURES:
+            return self.estimator
+        if not hasattr(self, "estimator_"):
+            raise NotFittedError(
+                "estimator is not trained, and this NetworkKernel is not fitted; allowed in a"
+                " kernel that is called directly are trained networks: train it, or call fit."
+            )
+        return self.estimator_
+
+    def _kernel_source(self) -> Source:
+        return self._source_of(self._network())
+
+    def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:
+        source = self._kernel_source()
+        return _passes.assembled(source, X, Y, whitenings, function, self.verbose)

@@ -1,0 +1,265 @@
+"""The most similar samples as the network sees them."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from . import _kernels, _passes
+from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from ._inputs import Rows
+
+
+class NetworkNeighbors(BaseSimilarity):
+    r"""Nearest neighbours by the similarity k^C of a trained network.
+
+    Parameters
+    ----------
+    estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
+        The network, see `NetworkKernel`.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared, see `NetworkKernel`.
+    n_neighbors : int, default=5
+        Number of neighbours.
+    radius : float in [0, 2], default=0.5
+        Distance within which `radius_neighbors` finds all.
+    distance : {"euclidean", "cosine"}, default="euclidean"
+        :math:`\sqrt{2 - 2 k^C}`, the distance of the whitened gradients, or 1 - k^C. Both are 0
+        for equal and 2 for opposite gradients.
+    parameters : None, str, list of str or Module, default=None
+        The parameters differentiated, see `NetworkKernel`.
+    batch_size : int or None, default=None
+        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+    device : str, device or None, default=None
+        Where to compute; None stays where the network is.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    random_state : int, RandomState or None, default=None
+        Seed of the perceptron of ``estimator=None``.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The trained network.
+    n_samples_fit_ : int
+        Number of rows that neighbours are found among.
+    n_features_in_ : int
+        Length of a row's first axis, seen in `fit`.
+    feature_names_in_ : ndarray of str
+        Names of the features, where X had any.
+
+    See Also
+    --------
+    NetworkDensity : How many samples are similar.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim import NetworkNeighbors
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    >>> X = torch.tensor([[0.0, 1.0], [0.01, 1.0], [-1.0, 0.0]])
+    >>> neighbors = NetworkNeighbors(network, n_neighbors=1).fit(X)
+    >>> distances, indices = neighbors.kneighbors(X)
+    >>> indices[:, 0].tolist()
+    [0, 1, 2]
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseSimilarity._parameter_constraints,
+        "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
+        "radius": [Interval(numbers.Real, 0, 2, closed="both")],
+        "distance": [StrOptions(set(_kernels.DISTANCES))],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        output: Any = "all",
+        *,
+        n_neighbors: int = 5,
+        radius: float = 0.5,
+        distance: str = "euclidean",
+        parameters: Any = None,
+        batch_size: int | None = None,
+        device: Any = None,
+        verbose: int = 0,
+        random_state: Any = None,
+    ):
+        self.estimator = estimator
+        self.output = output
+        self.n_neighbors = n_neighbors
+        self.radius = radius
+        self.distance = distance
+        self.parameters = parameters
+        self.batch_size = batch_size
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context
+    def fit(self, X: Any, y: Any = None) -> NetworkNeighbors:
+        """Keep the rows that neighbours are found among; train the network where it is not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels, for an untrained network.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._X = self._fit_network(X, y)
+        self.n_samples_fit_ = len(Rows(self._X))
+        return self
+
+    def kneighbors(
+        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> Any:
+        """The most similar fitted rows of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...), default=None
+            The queries; None: the fitted rows, none of them its own neighbour.
+        n_neighbors : int, default=None
+            Number of neighbours; None: that of the constructor.
+        return_distance : bool, default=True
+            Whether to return distances too.
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries, n_neighbors), float64
+            In [0, 2], ascending; only with ``return_distance``.
+        indices : ndarray of shape (n_queries, n_neighbors), int64
+            Positions of the neighbours among the fitted rows; of equally distant ones the first.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        count = self._checked_count(n_neighbors, self.n_samples_fit_ - (X is None))
+        queries = self._queries(X)
+        distances = np.full((len(Rows(queries)), count), np.inf)
+        indices = np.zeros(distances.shape, dtype=np.int64)
+        for rows, columns, found in self._distances(queries, excluded=X is None):
+            merged = np.hstack([distances[rows], found])
+            positions = np.broadcast_to(np.arange(columns.start, columns.stop), found.shape)
+            candidates = np.hstack([indices[rows], positions])
+            order = np.argsort(merged, axis=1, kind="stable")[:, :count]
+            distances[rows] = np.take_along_axis(merged, order, axis=1)
+            indices[rows] = np.take_along_axis(candidates, order, axis=1)
+        return (distances, indices) if return_distance else indices
+
+    def radius_neighbors(
+        self, X: Any = None, radius: float | None = None, return_distance: bool = True
+    ) -> Any:
+        """All fitted rows within a distance of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...), default=None
+            The queries; None: the fitted rows, none of them its own neighbour.
+        radius : float in [0, 2], default=None
+            The distance; None: that of the constructor.
+        return_distance : bool, default=True
+            Whether to return distances too.
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries,) of ndarrays, float64
+            Ascending; only with ``return_distance``.
+        indices : ndarray of shape (n_queries,) of ndarrays, int64
+            Positions of the neighbours among the fitted rows.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        radius = self._checked_radius(radius)
+        queries = self._queries(X)
+        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(Rows(queries)))]
+        for rows, columns, found in self._distances(queries, excluded=X is None):
+            for row, values in enumerate(found, start=rows.start):
+                near = np.flatnonzero(values <= radius)
+                parts[row].append((values[near], near + columns.start))
+        sorted_parts = [_sorted_neighbors(part) for part in parts]
+        distances = _object_array([part[0] for part in sorted_parts])
+        indices = _object_array([part[1] for part in sorted_parts])
+        return (distances, indices) if return_distance else indices
+
+    def kneighbors_graph(
+        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
+    ) -> csr_matrix:
+        """The most similar fitted rows as a sparse matrix.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...), default=None
+            The queries; None: the fitted rows, none of them its own neighbour.
+        n_neighbors : int, default=None
+            Number of neighbours; None: that of the constructor.
+        mode : {"connectivity", "distance"}, default="connectivity"
+            Whether entries are 1 or the distances (zeros stored).
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
+            Rows sorted by distance.
+        """
+        if mode not in ("connectivity", "distance"):
+            raise ValueError(f"mode is {mode!r}; allowed are 'connectivity' and 'distance'.")
+        distances, indices = self.kneighbors(X, n_neighbors)
+        values = np.ones_like(distances) if mode == "connectivity" else distances
+        starts = np.arange(0, indices.size + 1, indices.shape[1])
+        shape = (len(indices), self.n_samples_fit_)
+        return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
+
+    def _queries(self, X: Any) -> Any:
+        return self._X if X is None else self._check_X(X, reset=False)
+
+    def _distances(self, queries: Any, *, excluded: bool) -> Any:
+        """Distances of pieces of the queries and the fitted rows; infinite to a row itself."""
+        formula = _kernels.DISTANCES[self.distance]
+        for rows, columns, gram in _passes.grams(self._source(), queries, self._X, self.verbose):
+            found = formula(gram)
+            if excluded:
+                own = np.arange(rows.start, rows.stop)[:, None]
+                found[own == np.arange(columns.start, columns.stop)] = np.inf
+            yield rows, columns, found
+
+    def _checked_count(self, n_neighbors: int | None, available: int) -> int:
+        count = self.n_neighbors if n_neighbors is None else n_neighbors
+        if not isinstance(count, numbers.Integral) or not 1 <= count <= available:
+            raise ValueError(
+                f"n_neighbors is {count!r}; allowed are integers from 1 to {available}, the number"
+                " of fitted rows that can be neighbours: ask for fewer, or fit more rows."
+            )
+        return int(count)
+
+    def _checked_radius(self, radius: float | None) -> float:
+        radius = self.radius if radius is None else radius
+        if not isinstance(radius, numbers.Real) or not 0 <= radius <= 2:
+            raise ValueError(
+                f"radius is {radius!r}; allowed are numbers from 0 to 2, the range of the"
+                f" {self.distance} distance."
+            )
+        return float(radius)
+
+
+def _sorted_neighbors(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    distances = np.concatenate([part[0] for part in parts])
+    indices = np.concatenate([part[1] for part in parts])
+    order = np.argsort(distances, kind="stable")
+    return distances[order], indices[order]
+
+
+def _object_array(values: list[np.ndarray]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

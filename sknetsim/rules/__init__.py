@@ -1,0 +1,19 @@
+"""Rules: the per-sample gradients of the layers that have a short form, one file per family."""
+
+from .._blocks import Block, DenseBlock, FactorBlock
+from . import convolution, embedding, linear, normalization, transposed_convolution
+from ._registry import find_rule, layout_of, register_rule
+
+__all__ = [
+    "Block",
+    "DenseBlock",
+    "FactorBlock",
+    "convolution",
+    "embedding",
+    "find_rule",
+    "layout_of",
+    "linear",
+    "normalization",
+    "register_rule",
+    "transposed_convolution",
+]
