@@ -55,31 +55,27 @@ class Fallback:
         layout = tuple((name, parameters[name].shape) for name in names)
         return DenseBlock(layout, gradients)
 
-    def _outputs(
-        self, module: nn.Module, values: dict[str, Tensor], inputs: Inputs, target: Tensor | None
-    ) -> Tensor:
-        """The d outputs for one sample."""
-        batch = map_tensors(lambda tensor: tensor[None], inputs)
-
-        def forward(*args: Tensor, **kwargs: Tensor) -> object:
-            return functional_call(module, values, args, kwargs)
-
-        raw = self.network.call(forward, batch)  # type: ignore[arg-type]
-        return self.select(raw, None if target is None else target[None])[0]
-
     def _by_vmap(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor | None:
-        values = {name: p.detach() for name, p in module.named_parameters() if name in names}
+        parameters = dict(module.named_parameters())
+        values = {name: parameters[name].detach() for name in names}
+        places = _places(module, parameters, names)
 
-        def jacobian(sample: Inputs, target: Tensor | None) -> dict[str, Tensor]:
-            return jacrev(lambda v: self._outputs(module, v, sample, target))(values)
+        def outputs(values: dict[str, Tensor], sample: Inputs, target: Tensor | None) -> Tensor:
+            substituted = {place: values[name] for place, name in places.items()}
 
-        axes = (0, None if targets is None else 0)
+            def forward(*args: Tensor, **kwargs: Tensor) -> object:
+                return functional_call(module, substituted, args, kwargs, tie_weights=False)
+
+            raw = self.network.call(forward, map_tensors(lambda tensor: tensor[None], sample))
+            return self.select(raw, None if target is None else target[None])[0]
+
+        axes = (None, 0, None if targets is None else 0)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                found = vmap(jacobian, in_dims=axes)(inputs, targets)
+                found = vmap(jacrev(outputs), in_dims=axes)(values, inputs, targets)
         except RuntimeError as error:
             if not means_cannot(error):
                 raise
@@ -89,17 +85,30 @@ class Fallback:
     def _by_loop(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor:
-        leaves = {
-            name: parameter.detach().requires_grad_(name in names)
-            for name, parameter in module.named_parameters()
-        }
+        parameters = dict(module.named_parameters())
         rows = []
         for index in range(_count(inputs)):
-            sample = map_tensors(lambda tensor, row=index: tensor[row], inputs)  # type: ignore[misc]
-            target = None if targets is None else targets[index]
-            outputs = self._outputs(module, leaves, sample, target)
-            rows.append(torch.stack([_gradient(output, leaves, names) for output in outputs]))
+            sample = map_tensors(lambda tensor, row=index: tensor[row : row + 1], inputs)  # type: ignore[misc]
+            target = None if targets is None else targets[index : index + 1]
+            outputs = self.select(self.network.call(module, sample), target)[0]
+            rows.append(torch.stack([_gradient(o, parameters, names) for o in outputs]))
         return torch.stack(rows)
+
+
+def _places(
+    module: nn.Module, parameters: dict[str, nn.Parameter], names: list[str]
+) -> dict[str, str]:
+    """Where each parameter stands, by its owner's path: once where a module has two paths.
+
+    functional_call's own way with ties does not put back a module that is registered twice.
+    """
+    owned = {id(parameters[name]): name for name in names}
+    return {
+        f"{path}.{local}".removeprefix("."): owned[id(parameter)]
+        for path, layer in module.named_modules()
+        for local, parameter in layer._parameters.items()
+        if id(parameter) in owned
+    }
 
 
 def _count(inputs: Inputs) -> int:
@@ -108,16 +117,17 @@ def _count(inputs: Inputs) -> int:
     return found[0]
 
 
-def _gradient(output: Tensor, leaves: dict[str, Tensor], names: list[str]) -> Tensor:
+def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]) -> Tensor:
     """One output's gradient, through backward: reentrant checkpoints refuse autograd.grad."""
-    for name in names:
-        leaves[name].grad = None
     if output.requires_grad:
         output.backward(retain_graph=True)
-    return torch.cat([_dense(leaves[name]).flatten() for name in names])
+    gradient = torch.cat([_dense(parameters[name]).flatten() for name in names])
+    for parameter in parameters.values():
+        parameter.grad = None
+    return gradient
 
 
-def _dense(leaf: Tensor) -> Tensor:
-    if leaf.grad is None:
-        return torch.zeros_like(leaf)
-    return leaf.grad.to_dense() if leaf.grad.is_sparse else leaf.grad
+def _dense(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        return torch.zeros_like(parameter).detach()
+    return parameter.grad.to_dense().detach()

@@ -99,7 +99,8 @@ class GradientEngine:
         """Jacobians of a batch; computed again where a check moves parameters to another way."""
         while True:
             with _guest.evaluation(self.device), self._working() as module:
-                jacobian = self._attempt(module, self._cast(module, inputs), y)
+                labels = None if y is None else self._plain(y)
+                jacobian = self._attempt(module, self._cast(module, inputs), labels)
             if jacobian is not None:
                 return jacobian
 
@@ -113,7 +114,7 @@ class GradientEngine:
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
         """Inputs where the network is, in its dtype; integers stay where it takes them."""
-        inputs = map_tensors(lambda tensor: tensor.to(self.device), inputs)
+        inputs = map_tensors(self._plain, inputs)
         floating = map_tensors(lambda t: t.to(self.network.dtype), inputs)
         kept = map_tensors(
             lambda t: t.to(self.network.dtype) if t.is_floating_point() else t, inputs
@@ -123,6 +124,10 @@ class GradientEngine:
         if self._cast_integers is None:
             self._cast_integers = not self._runs(module, kept) and self._runs(module, floating)
         return floating if self._cast_integers else kept
+
+    def _plain(self, tensor: Tensor) -> Tensor:
+        """A tensor where the network is, which autograd may save."""
+        return (tensor.clone() if tensor.is_inference() else tensor).to(self.device)
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
         first = map_tensors(lambda tensor: tensor[:1], inputs)

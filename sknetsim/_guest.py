@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ._precision import full_precision
 from .exceptions import UnsupportedNetworkError
 
 _lending = threading.RLock()
@@ -32,24 +33,11 @@ def evaluation(device: torch.device) -> Iterator[None]:
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
+        full_precision(device),
         torch.random.fork_rng(devices=devices),
         torch.backends.cudnn.flags(enabled=False, allow_tf32=False),
-        _full_precision_products(),
     ):
         yield
-
-
-@contextlib.contextmanager
-def _full_precision_products() -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    if before:
-        torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        if before:
-            torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def shadow(module: nn.Module, selected: set[str], device: torch.device) -> nn.Module | None:
@@ -110,6 +98,8 @@ def lent(module: nn.Module, selected: set[str]) -> Iterator[nn.Module]:
         for name, parameter in parameters.items():
             restore.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(name in selected)
+            restore.callback(setattr, parameter, "grad", parameter.grad)
+            parameter.grad = None
         yield module
 
 

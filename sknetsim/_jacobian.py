@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import _blocks, _kernels
 from ._blocks import Block, DenseBlock, Layout
+from ._precision import in_full_precision
 
 #: One tensor of shape (q, w) for each parameter.
 ParameterVectors = dict[str, Tensor]
@@ -55,6 +56,7 @@ class Jacobian:
         """Bytes that the blocks take."""
         return sum(block.nbytes for block in self.blocks.values())
 
+    @in_full_precision
     def self_kernel(self) -> Tensor:
         """K(x, x), of shape (n, d, d), float64."""
         samples, outputs = self.outputs.shape
@@ -63,6 +65,7 @@ class Jacobian:
             total += block.self_kernel()
         return total
 
+    @in_full_precision
     def gram(self, other: Jacobian) -> Tensor:
         """K(x, x'), of shape (n, m, d, d), float64."""
         shape = (len(self), len(other), self.outputs.shape[1], other.outputs.shape[1])
@@ -71,6 +74,7 @@ class Jacobian:
             total += block.gram(others)
         return total
 
+    @in_full_precision
     def trace_gram(self, other: Jacobian) -> Tensor:
         """The trace of K(x, x'), of shape (n, m), float64."""
         total = self.outputs.new_zeros(len(self), len(other), dtype=torch.float64)
@@ -82,6 +86,7 @@ class Jacobian:
         """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
         return _kernels.inverse_root(self.self_kernel(), self.eps)
 
+    @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:
         """The Jacobians root(x) J(x)."""
         return self._map(lambda block: block.whiten(root))
@@ -90,6 +95,7 @@ class Jacobian:
         """Some of the samples."""
         return replace(self._map(lambda block: block.take(rows)), outputs=self.outputs[rows])
 
+    @in_full_precision
     def weighted_sum(self, weights: Tensor) -> ParameterVectors:
         """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w)."""
         sums: ParameterVectors = {}
@@ -98,6 +104,7 @@ class Jacobian:
             sums.update(zip((name for name, _ in block.layout), parts, strict=True))
         return sums
 
+    @in_full_precision
     def inner(self, vectors: ParameterVectors) -> Tensor:
         """sum_o <J_o(x), v_o>, of shape (n,), float64; a parameter without a vector is zero."""
         total = self.outputs.new_zeros(len(self), dtype=torch.float64)
@@ -116,6 +123,7 @@ class Jacobian:
             dim=1,
         )
 
+    @in_full_precision
     def materialize(self) -> Tensor:
         """The Jacobians written out, of shape (n, d, P), in the order of the layout."""
         samples, outputs = self.outputs.shape

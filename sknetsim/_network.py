@@ -67,8 +67,8 @@ class Network:
         """Whether the outputs are probabilities whose logarithm the criterion takes (skorch)."""
         return isinstance(self.criterion, nn.NLLLoss)
 
-    def call(self, module: nn.Module, inputs: Inputs) -> Any:
-        """The raw outputs of a working copy of the module."""
+    def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
+        """The raw outputs of a working copy of the module, or of a function in its place."""
         if isinstance(inputs, dict):
             return module(**inputs)
         if isinstance(inputs, tuple) and self.spread_tuples:

@@ -70,7 +70,7 @@ class Outputs:
 
     def _labels(self, raw: Tensor, y: Tensor | None) -> Tensor:
         if y is not None:
-            return y.to(raw.device)
+            return y
         if not self.network.classifier:
             raise ValueError(
                 "output is 'loss' and y is None; for a regressor y must be given, since its own"
