@@ -70,7 +70,7 @@ WHITENINGS: dict[str, Callable[[Tensor, Tensor], Tensor | None]] = {
 
 
 def _trace(kernel: Tensor) -> Tensor:
-    return torch.einsum("nmoo->nm", kernel)
+    return kernel.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
 def _nuclear(kernel: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""NetworkDensity against counts over the rows of the gram matrix."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from torch import nn
+
+from sknetsim import NetworkDensity, NetworkKernel, _kernels
+
+from .cases import NETWORKS, build
+
+METHODS = {
+    "soft": (NetworkDensity(method="soft"), lambda k: k),
+    "threshold": (NetworkDensity(method="threshold", threshold=0.8), lambda k: 1.0 * (k >= 0.8)),
+    "power": (NetworkDensity(method="power", alpha=3.0), lambda k: np.clip(k, 0, None) ** 3.0),
+}
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def density_of(method, network, **params):
+    return clone(METHODS[method][0]).set_params(estimator=network, **params)
+
+
+@methods
+@pytest.mark.parametrize("case", NETWORKS[:3] + NETWORKS[10:16], ids=lambda case: case.name)
+def test_counts_are_sums_of_the_grams_rows(case, method):
+    network, X = build(case, n_samples=12)
+    density = density_of(method, network, output=case.output).fit(X[:8])
+    expected = METHODS[method][1](NetworkKernel(network, case.output)(X, X[:8])).sum(axis=1)
+    np.testing.assert_allclose(density.neighbor_count(X), expected, atol=1e-8)
+
+
+def written_out(method, gram, known, dimension):
+    """The log density by its definition, the byte-identical row left out."""
+    density, count = METHODS[method]
+    result = []
+    for row, self_position in zip(gram, known, strict=True):
+        others = np.delete(row, [] if self_position is None else [self_position])
+        if method == "soft":
+            terms = 1 + others
+        else:
+            parameter = density.threshold if method == "threshold" else density.alpha
+            terms = count(others) / np.exp(
+                _kernels.COUNTS[method].log_mean(parameter, dimension + 1)
+            )
+        result.append(np.log((1 + terms.sum()) / (len(others) + 1)))
+    return np.array(result)
+
+
+@methods
+def test_log_density_is_its_definition(method):
+    network, X = build(NETWORKS[0], n_samples=14)
+    density = density_of(method, network, dimension=3.0).fit(X[:10])
+    gram = NetworkKernel(network)(X, X[:10])
+    expected = written_out(method, gram, [*range(10), None, None, None, None], 3.0)
+    np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-8)
+    assert density.score(X) == pytest.approx(expected.sum())
+
+
+@methods
+def test_a_row_of_its_own_bytes_is_left_out_once(method):
+    network, X = build(NETWORKS[0], n_samples=8)
+    twice = torch.cat([X, X[:1]])
+    density = density_of(method, network, dimension=3.0)
+    other = density.fit(torch.cat([X[1:], X[:1]])).score_samples(X[:1])
+    assert density.fit(twice).score_samples(X[:1]) >= other
+
+
+def test_a_threshold_far_from_all_gives_the_pseudo_count():
+    network, X = build(NETWORKS[0], n_samples=8)
+    density = NetworkDensity(network, method="threshold", threshold=0.999999, dimension=4.0)
+    assert density.fit(X).score_samples(X) == pytest.approx(np.full(8, -np.log(8)))
+
+
+@methods
+def test_order_and_seed_do_not_matter(method):
+    network, X = build(NETWORKS[0], n_samples=30)
+    order = np.random.default_rng(0).permutation(30)
+    first = density_of(method, network, random_state=0).fit(X)
+    second = density_of(method, network, random_state=1, batch_size=7).fit(X[order])
+    assert first.dimension_ == pytest.approx(second.dimension_)
+    np.testing.assert_allclose(first.score_samples(X), second.score_samples(X), atol=1e-9)
+
+
+def test_the_dimension_is_only_made_where_it_is_needed():
+    network, X = build(NETWORKS[0], n_samples=30)
+    assert NetworkDensity(network).fit(X).dimension_ is None
+    assert NetworkDensity(network, method="power").fit(X).dimension_ >= 1
+    assert NetworkDensity(network, method="power", dimension=2.5).fit(X).dimension_ == 2.5
+
+
+def test_features_are_used_as_they_are():
+    rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.3, 0.0]])
+    soft = NetworkDensity("features").fit(rows)
+    np.testing.assert_allclose(soft.neighbor_count(rows), (rows @ rows.T).sum(axis=1))
+    hard = NetworkDensity("features", method="threshold", threshold=0.3).fit(rows)
+    assert hard.neighbor_count(rows).tolist() == [3, 2, 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 100))
+def test_log_densities_are_finite(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    X = scale * torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    X[3] = X[2]
+    for method in METHODS:
+        scores = density_of(method, network).fit(X).score_samples(X)
+        assert np.isfinite(scores).all()
+
+
+def test_dense_regions_score_higher():
+    generator = np.random.default_rng(0)
+    X = np.vstack([generator.normal(size=(200, 2)) * 0.1, generator.uniform(-3, 3, size=(50, 2))])
+    y = np.sin(X[:, 0]) + X[:, 1]
+    for method in METHODS:
+        density = clone(METHODS[method][0]).set_params(random_state=0).fit(X, y)
+        inside, outside = (
+            density.score_samples(generator.normal(size=(50, 2)) * 0.1),
+            density.score_samples([[3.0, -3.0]]),
+        )
+        assert np.median(inside) > outside[0]

@@ -1,0 +1,157 @@
+"""The user's network is as it was after every call, and after an exception inside one."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from sknetsim import (
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    UnsupportedNetworkError,
+)
+
+from .cases import NETWORKS, build
+
+CALLS = {
+    "kernel": lambda network, output, X: NetworkKernel(network, output)(X),
+    "matrix": lambda network, output, X: NetworkKernel(network, output).matrix(X),
+    "influence": lambda network, output, X: NetworkKernel(network, output).influence(X),
+    "features": lambda network, output, X: GradientFeaturizer(network, output).fit_transform(X),
+    "density": lambda network, output, X: NetworkDensity(network, output).fit(X).score_samples(X),
+    "neighbors": lambda network, output, X: (
+        NetworkNeighbors(network, output, n_neighbors=2).fit(X).kneighbors()
+    ),
+}
+
+
+def state(network):
+    """Everything of a network that a call might leave changed."""
+    return {
+        "modes": [module.training for module in network.modules()],
+        "hooks": [
+            (
+                len(module._forward_hooks),
+                len(module._forward_pre_hooks),
+                len(module._backward_hooks),
+            )
+            for module in network.modules()
+        ],
+        "requires_grad": [parameter.requires_grad for parameter in network.parameters()],
+        "gradients": [
+            None if parameter.grad is None else parameter.grad.numpy().tobytes()
+            for parameter in network.parameters()
+        ],
+        "addresses": [id(parameter) for parameter in network.parameters()],
+        "values": [value.detach().numpy().tobytes() for value in network.state_dict().values()],
+        "attributes": [sorted(vars(module)) for module in network.modules()],
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": np.random.get_state()[1].tobytes(),
+        "python": random.getstate(),
+        "grad_mode": torch.is_grad_enabled(),
+    }
+
+
+def lived_in(network):
+    """Mixed modes, and gradients on some parameters."""
+    for index, module in enumerate(network.modules()):
+        module.training = index % 3 != 0
+    for parameter in list(network.parameters())[::2]:
+        if parameter.requires_grad:
+            parameter.grad = torch.full_like(parameter, 0.5)
+    return network
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
+def test_a_call_leaves_no_trace(case, call):
+    network, X = build(case)
+    before = state(lived_in(network))
+    call(network, case.output, X)
+    assert state(network) == before
+
+
+class Failing(nn.Module):
+    """Fails from some call on; counts in a buffer, and cannot be copied on demand."""
+
+    def __init__(self, calls, copyable=True):
+        super().__init__()
+        self.layer, self.left = nn.Linear(4, 2), [calls]
+        self.register_buffer("count", torch.zeros(()))
+        if not copyable:
+            self.generator = (value for value in ())
+
+    def forward(self, rows):
+        self.count += 1
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise ZeroDivisionError("the guest failed")
+        return torch.nn.functional.dropout(self.layer(rows), p=0.0, training=True)
+
+
+@pytest.mark.parametrize("copyable", [True, False], ids=["shadow", "lent"])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+def test_an_exception_leaves_no_trace(calls, copyable):
+    network = lived_in(Failing(calls, copyable))
+    before = state(network)
+    with pytest.raises(ZeroDivisionError):
+        NetworkKernel(network, batch_size=2)(torch.randn(8, 4))
+    after = state(network)
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed <= {"torch"}  # torch.randn of this test
+
+
+def test_a_buffer_that_the_forward_pass_changes_is_put_back():
+    for copyable in (True, False):
+        network = Failing(1000, copyable)
+        NetworkKernel(network)(torch.ones(3, 4))
+        assert network.count == 0
+
+
+def test_random_numbers_drawn_by_the_forward_pass_are_given_back():
+    network = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.0))
+    network[1].forward = lambda rows: torch.nn.functional.dropout(rows, 0.0, training=True)
+    before = torch.get_rng_state()
+    NetworkKernel(network)(torch.ones(3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_hooks_of_the_user_still_act_on_the_forward_pass():
+    network, X = build(NETWORKS[0])
+    plain = NetworkKernel(network)(X)
+    handle = network[0].register_forward_hook(lambda module, args, output: output * 3)
+    hooked = NetworkKernel(network)(X)
+    handle.remove()
+    assert not np.allclose(hooked, plain)
+    network[0].weight.data *= 3
+    network[0].bias.data *= 3
+    features = NetworkKernel(network, parameters=["2.*", "4.*"])(X)
+    handle = network[0].register_forward_hook(lambda module, args, output: output / 3 * 3)
+    again = NetworkKernel(network, parameters=["2.*", "4.*"])(X)
+    handle.remove()
+    np.testing.assert_allclose(features, again, atol=1e-12)
+
+
+def test_a_lent_half_precision_network_is_refused():
+    with pytest.raises(UnsupportedNetworkError, match=r"call \.float\(\)"):
+        NetworkKernel(Failing(9, copyable=False).half())(torch.randn(3, 4))
+
+
+def test_the_estimator_handed_in_is_not_changed_by_fit():
+    network, X = build(NETWORKS[0])
+    density = NetworkDensity(network)
+    twin = copy.copy(vars(density))
+    density.fit(X)
+    assert all(getattr(density, name) is value for name, value in twin.items())
+    assert density.estimator_ is network
+
+
+def test_an_untrained_kernel_asks_for_training():
+    with pytest.raises(NotFittedError, match="call fit"):
+        NetworkKernel()(np.ones((3, 2)))
