@@ -137,10 +137,15 @@ def _lengths(source: Any) -> list[int]:
 
 def _tensor(array: Any) -> Tensor:
     if isinstance(array, Tensor):
+        _refuse_dtype(array.is_complex(), array.dtype)
         return array.detach().clone()
     array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"X has dtype {array.dtype}; allowed are floating point, integer and boolean arrays."
-        )
+    _refuse_dtype(array.dtype.kind not in "fiub", array.dtype)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def _refuse_dtype(refused: bool, dtype: Any) -> None:
+    if refused:
+        raise ValueError(
+            f"X has dtype {dtype}; allowed are floating point, integer and boolean arrays."
+        )

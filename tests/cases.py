@@ -380,7 +380,7 @@ def input_of(layer, inputs):
 
 def _mlp(outputs=3, activation=lambda: nn.ReLU(inplace=True)):
     return lambda: nn.Sequential(
-        nn.Linear(5, 8), activation(), nn.Linear(8, 7), activation(), nn.Linear(7, outputs)
+        nn.Linear(5, 16), activation(), nn.Linear(16, 12), activation(), nn.Linear(12, outputs)
     )
 
 

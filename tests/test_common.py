@@ -1,0 +1,83 @@
+"""scikit-learn's own checks, and properties that all estimators share."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+
+import sknetsim
+from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+
+ESTIMATORS = [
+    GradientFeaturizer(),
+    NetworkDensity(),
+    NetworkDensity(method="threshold"),
+    NetworkDensity(method="power"),
+    NetworkKernel(),
+    NetworkNeighbors(),
+]
+
+
+@pytest.mark.slow
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_public_names_are_sorted_and_there():
+    assert sorted(sknetsim.__all__) == sknetsim.__all__
+    assert all(hasattr(sknetsim, name) for name in sknetsim.__all__)
+
+
+@st.composite
+def networks_with_inputs(draw):
+    """A perceptron of some widths, dtype and activation, and rows, some of them equal."""
+    seed, width, outputs = (
+        draw(st.integers(0, 2**31)),
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 4)),
+    )
+    activation = draw(st.sampled_from([nn.ReLU, nn.Tanh, nn.GELU]))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, width), activation(), nn.Linear(width, outputs)).to(dtype)
+    for parameter in network.parameters():
+        parameter.data.normal_(generator=generator)
+    X = torch.randn(draw(st.integers(1, 8)), 3, generator=generator, dtype=dtype)
+    return network, torch.cat([X, X[:1]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks_with_inputs())
+def test_kernel_is_symmetric_bounded_positive_with_unit_diagonal(drawn):
+    network, X = drawn
+    gram = NetworkKernel(network)(X)
+    tolerance = 1e-9 if X.dtype == torch.float64 else 1e-4
+    np.testing.assert_allclose(gram, gram.T, atol=tolerance)
+    np.testing.assert_allclose(np.diag(gram), 1, atol=tolerance)
+    assert np.abs(gram).max() <= 1
+    assert np.linalg.eigvalsh(gram).min() >= -tolerance * len(gram)
+    np.testing.assert_allclose(gram[0], gram[-1], atol=tolerance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks_with_inputs())
+def test_soft_count_is_the_sum_of_the_grams_rows(drawn):
+    network, X = drawn
+    counts = NetworkDensity(network).fit(X).neighbor_count(X)
+    np.testing.assert_allclose(counts, NetworkKernel(network)(X).sum(axis=1), atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks_with_inputs())
+def test_other_metrics_are_bounded_and_at_least_the_trace(drawn):
+    network, X = drawn
+    trace, rotation, orthogonal = (
+        NetworkKernel(network, metric=metric)(X) for metric in ("trace", "rotation", "orthogonal")
+    )
+    assert (trace <= rotation + 1e-5).all()
+    assert (rotation <= orthogonal + 1e-5).all()
+    assert (orthogonal <= 1).all()

@@ -1,0 +1,238 @@
+"""Networks of all kinds as the first parameter, and what keeps them trained."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import KernelPCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+
+from sknetsim import (
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    UnsupportedNetworkError,
+)
+
+
+class Perceptron(nn.Module):
+    """A small classifier; ``softmax`` as skorch's default criterion wants it."""
+
+    def __init__(self, hidden=6, outputs=3, softmax=False):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+        self.softmax = softmax
+
+    def forward(self, X):
+        scores = self.layers(X)
+        return scores.softmax(dim=1) if self.softmax else scores
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(40, 4)).astype(np.float32)
+    return X, (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 0.5)
+
+
+def classifier(**params):
+    params = {"criterion": nn.CrossEntropyLoss, "max_epochs": 2, "verbose": 0, **params}
+    return NeuralNetClassifier(Perceptron, train_split=None, **params)
+
+
+@pytest.fixture
+def net(data):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return classifier().fit(*data)
+
+
+def weights(net):
+    return [parameter.detach().numpy().tobytes() for parameter in net.module_.parameters()]
+
+
+WRAPPERS = {
+    "skorch net": lambda net: net,
+    "FrozenEstimator": FrozenEstimator,
+    "module": lambda net: net.module_,
+    "compiled": lambda net: torch.compile(net.module_, backend="eager"),
+    "DataParallel": lambda net: nn.DataParallel(net.module_),
+}
+wrappers = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+
+
+@wrappers
+def test_all_kinds_give_the_same(data, net, wrap):
+    X, _ = data
+    expected = NetworkKernel(net.module_)(X)
+    np.testing.assert_allclose(NetworkKernel(wrap(net))(X), expected, atol=1e-6)
+
+
+@wrappers
+def test_a_trained_network_survives_clone(data, net, wrap):
+    X, _ = data
+    kept = wrap(net)
+    for estimator in (NetworkKernel(kept), NetworkDensity(kept), NetworkNeighbors(kept)):
+        twin = clone(estimator)
+        assert twin.estimator is kept
+        assert twin.fit(X).estimator_ is kept
+        assert type(twin) is type(estimator)
+
+
+def test_clone_keeps_the_other_parameters(net):
+    density = NetworkDensity(net, method="power", alpha=7.0, output="predicted")
+    assert clone(density).get_params() == density.get_params()
+
+
+def test_a_grid_search_keeps_the_trained_network(data, net):
+    X, _ = data
+    before = weights(net)
+    search = GridSearchCV(
+        NetworkDensity(net, method="power", dimension=3.0), {"alpha": [1.0, 8.0]}, cv=3
+    )
+    search.fit(X)
+    assert search.best_estimator_.estimator_ is net
+    assert weights(net) == before
+
+
+def test_a_grid_over_the_networks_own_parameters_is_refused(data, net):
+    before = weights(net)
+    density = NetworkDensity(net)
+    assert not any(name.startswith("estimator__") for name in density.get_params(deep=True))
+    with pytest.raises(ValueError, match="'estimator__module__hidden' would reset the trained"):
+        density.set_params(estimator__module__hidden=3)
+    with pytest.raises(ValueError, match="would reset the trained network"):
+        GridSearchCV(density, {"estimator__module__hidden": [2, 3]}, error_score="raise").fit(
+            data[0]
+        )
+    assert weights(net) == before
+
+
+def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
+    untrained = classifier()
+    featurizer = GradientFeaturizer(untrained).set_params(estimator__module__hidden=2)
+    X, y = data
+    features = featurizer.fit(X.astype(np.float64), y).transform(X)
+    assert featurizer.estimator_.module_.layers[0].out_features == 2
+    assert not getattr(untrained, "initialized_", False)
+    assert features.shape == (40, 3 * (2 * 5 + 3 * 3))
+
+
+def test_an_untrained_net_without_y_is_refused(data):
+    with pytest.raises(ValueError, match="an untrained NeuralNetClassifier and y is None; pass"):
+        NetworkDensity(classifier()).fit(data[0])
+    with pytest.raises(NotFittedError, match="not trained"):
+        NetworkKernel(classifier())(data[0])
+    with pytest.raises(NotFittedError, match="not fitted"):
+        NetworkDensity(FrozenEstimator(classifier())).fit(*data)
+
+
+@pytest.mark.parametrize("bad", [3, "network", LogisticRegression(), nn.Linear], ids=repr)
+def test_other_estimators_are_refused(data, bad):
+    X, y = data
+    with pytest.raises(TypeError, match="allowed are a skorch net, a FrozenEstimator"):
+        NetworkDensity(bad).fit(X, y)
+
+
+def test_a_pipeline_is_taken_with_its_preparation(data, net):
+    X, y = data
+    pipeline = make_pipeline(StandardScaler(), classifier()).fit(X, y)
+    scaled = pipeline[:-1].transform(X)
+    expected = NetworkKernel(pipeline[-1])(scaled)
+    np.testing.assert_allclose(NetworkKernel(pipeline)(X), expected, atol=1e-6)
+
+
+def test_inside_pipelines_and_kernel_machines(data, net):
+    X, y = data
+    features = make_pipeline(GradientFeaturizer(net), LogisticRegression()).fit(X, y)
+    assert features.score(X, y) > 0.5
+    assert SVC(kernel=NetworkKernel(net)).fit(X, y).score(X, y) > 0.5
+    gram = NetworkKernel(net)(X)
+    np.testing.assert_allclose(
+        KernelRidge(kernel=NetworkKernel(net)).fit(X, y).dual_coef_,
+        KernelRidge(kernel="precomputed").fit(gram, y).dual_coef_,
+        atol=1e-6,
+    )
+    assert KernelPCA(2, kernel=NetworkKernel(net)).fit_transform(X).shape == (40, 2)
+    kernel = NetworkKernel(net).fit(X)
+    np.testing.assert_allclose(kernel.transform(X[:5]), gram[:5], atol=1e-6)
+
+
+def test_fitted_estimators_survive_pickle(data, net):
+    X, _ = data
+    for estimator in (NetworkDensity(net), NetworkDensity(net, method="power")):
+        fitted = estimator.fit(X)
+        loaded = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_allclose(loaded.score_samples(X), fitted.score_samples(X), atol=1e-6)
+
+
+def test_logits_are_differentiated_where_skorch_takes_a_logarithm(data):
+    X, y = data
+    net = NeuralNetClassifier(Perceptron, module__softmax=True, max_epochs=1, verbose=0).fit(X, y)
+    log_softmax = NetworkKernel(net.module_, output=lambda raw: raw.log())(X)
+    np.testing.assert_allclose(NetworkKernel(net)(X), log_softmax, atol=1e-6)
+
+
+def test_regressors_and_plain_nets(data):
+    X, _ = data
+    y = X[:, :1] ** 2
+    for kind in (NeuralNetRegressor, NeuralNet):
+        net = kind(Perceptron, module__outputs=1, criterion=nn.MSELoss, max_epochs=1, verbose=0)
+        gram = NetworkKernel(net.fit(X, y))(X)
+        np.testing.assert_allclose(np.diag(gram), 1, atol=1e-5)
+
+
+def test_the_default_network_is_deterministic_and_leaves_the_random_state(data):
+    X, y = data
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    grams = [NetworkKernel(random_state=seed).fit(X, y).transform(X) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(grams[0], grams[1])
+    assert not np.allclose(grams[0], grams[2])
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        None,
+        np.arange(40) % 3,
+        np.array(["a", "b"] * 20),
+        np.linspace(0, 1, 40),
+        np.ones((40, 2)) * 0.5,
+    ],
+    ids=["reconstruction", "classes", "strings", "regression", "two targets"],
+)
+def test_the_default_network_takes_any_target(data, y):
+    assert np.isfinite(NetworkDensity().fit(data[0], y).score_samples(data[0])).all()
+
+
+def batch_norm_without_statistics():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+
+
+REFUSED = {
+    "no running statistics": (batch_norm_without_statistics, "track_running_stats=True"),
+    "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "set max_norm=None"),
+    "scale_grad_by_freq": (lambda: nn.Embedding(5, 3, scale_grad_by_freq=True), "by_freq=False"),
+    "uninitialised": (lambda: nn.LazyLinear(3), "run it once on a batch"),
+    "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), "unfreeze those"),
+}
+
+
+@pytest.mark.parametrize(("build", "cure"), REFUSED.values(), ids=REFUSED)
+def test_unfit_networks_are_refused_with_a_cure(build, cure):
+    with pytest.raises(UnsupportedNetworkError, match=cure):
+        NetworkDensity(build()).fit(np.ones((5, 4)))

@@ -1,0 +1,74 @@
+"""One concept in one room, and imports only go down."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sknetsim
+
+PACKAGE = Path(sknetsim.__file__).parent
+
+#: Rooms by storey, lowest first.
+STOREYS = [
+    ["exceptions", "_precision", "_kernels", "_default_network", "_inputs"],
+    ["_guest", "_blocks"],
+    ["_network", "rules"],
+    ["_outputs", "_parameters"],
+    ["_fallback", "_jacobian"],
+    ["_capture", "_selfcheck"],
+    ["_gradients"],
+    ["_passes"],
+    ["_base", "_sketch"],
+    ["featurizer", "density", "neighbors", "kernel"],
+    ["__init__"],
+]
+LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path):
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """Rooms of this package that a file imports from."""
+    relative = path.relative_to(PACKAGE)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.level == 0:
+            continue
+        inside = node.level == 1 and len(relative.parts) > 1
+        if inside:
+            continue
+        first = (node.module or "").split(".")[0]
+        yield from [first] if first else [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    own = LEVEL[room_of(path)]
+    assert [room for room in imported_rooms(path) if LEVEL[room] >= own] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_skorch_is_known_in_one_room(path):
+    mentions = "skorch" in {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _absolute_imports(node)
+    }
+    assert not mentions or room_of(path) == "_network"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+def _absolute_imports(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module]
+    return []
