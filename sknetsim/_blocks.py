@@ -247,9 +247,7 @@ class FactorBlock(PositionBlock):
         cotangents = torch.einsum("noq,notgj->gqjnt", weights, self.cotangents).flatten(3)
         activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
         matrix = torch.bmm(cotangents.flatten(1, 2), activations)
-        return self._matrix_to_layout(
-            matrix.unflatten(1, (weights.shape[2], -1)).transpose(0, 1).contiguous()
-        )
+        return self._matrix_to_layout(matrix.unflatten(1, (weights.shape[2], -1)).transpose(0, 1))
 
     def inner(self, vectors: Tensor) -> Tensor:
         matrix = self._layout_to_matrix(vectors.to(self.cotangents))

@@ -1,0 +1,200 @@
+"""Blocks against their gradients written out, and on devices that are not the CPU."""
+
+import math
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sknetsim import _blocks, _jacobian, _kernels
+from sknetsim._blocks import DenseBlock, EmbeddingBlock, FactorBlock
+from sknetsim._capture import cotangents, recording
+from sknetsim._gradients import _ruled_blocks
+from sknetsim._jacobian import Jacobian
+from sknetsim._parameters import make_plan
+
+from .cases import LAYERS, build
+
+OUTPUTS, GROUPS, OUT, WIDTH = 3, 2, 4, 5
+
+
+def factor_block(samples, positions, bias, transposed=False):
+    width = WIDTH + bias
+    layout = (("weight", torch.Size([GROUPS, OUT, WIDTH])),)
+    layout += (("bias", torch.Size([GROUPS * OUT])),) * bias
+    activations = torch.randn(samples, positions, GROUPS, width, dtype=torch.float64)
+    return FactorBlock(layout, _cotangents(samples, positions, GROUPS), activations, transposed)
+
+
+def _cotangents(samples, positions, groups):
+    return torch.randn(samples, OUTPUTS, positions, groups, OUT, dtype=torch.float64)
+
+
+def embedding_block(samples, positions):
+    indices = torch.randint(0, 7, (samples, positions))
+    return EmbeddingBlock(
+        (("weight", torch.Size([7, OUT])),), _cotangents(samples, positions, 1), indices
+    )
+
+
+def dense_block(samples):
+    gradients = torch.randn(samples, OUTPUTS, 6, dtype=torch.float64)
+    return DenseBlock((("weight", torch.Size([2, 3])),), gradients)
+
+
+KINDS = {
+    "factors": lambda samples: factor_block(samples, 1, bias=False),
+    "factors with bias": lambda samples: factor_block(samples, 1, bias=True),
+    "factors at positions": lambda samples: factor_block(samples, 3, bias=True),
+    "transposed factors": lambda samples: factor_block(samples, 3, bias=False, transposed=True),
+    "embedding": lambda samples: embedding_block(samples, 5),
+    "embedding of one token": lambda samples: embedding_block(samples, 1),
+    "dense": dense_block,
+}
+kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+def quantities(block, other, root, weights, vectors):
+    """All that a block can give."""
+    return {
+        "gram": block.gram(other),
+        "trace_gram": block.trace_gram(other),
+        "self_kernel": block.self_kernel(),
+        "whitened": block.whiten(root).materialize(),
+        "weighted_sum": block.weighted_sum(weights),
+        "inner": block.inner(vectors),
+        "taken": block.take(slice(1, 3)).materialize(),
+        "joined": _blocks.concatenate([block, other]).materialize(),
+        "added": _blocks.add([block, block]).materialize(),
+    }
+
+
+def draw(make):
+    torch.manual_seed(0)
+    block, other = make(4), make(5)
+    width = math.prod(block.layout[0][1]) + (len(block.layout) == 2) * GROUPS * OUT
+    root = torch.randn(4, OUTPUTS, OUTPUTS, dtype=torch.float64)
+    weights = torch.randn(4, OUTPUTS, 2, dtype=torch.float64)
+    vectors = torch.randn(OUTPUTS, width, dtype=torch.float64)
+    return block, other, root, weights, vectors
+
+
+@kinds
+def test_quantities_are_those_of_the_gradients(make):
+    drawn = draw(make)
+    block, other, *rest = drawn
+    expected = quantities(block.dense(), other.dense(), *rest)
+    for name, found in quantities(*drawn).items():
+        torch.testing.assert_close(found, expected[name], msg=name)
+
+
+@kinds
+def test_small_temporaries_change_nothing(make, monkeypatch):
+    block, other, *_ = draw(make)
+    expected = block.gram(other), block.trace_gram(other)
+    monkeypatch.setattr(_blocks, "_PAIR_ELEMENTS", 1)
+    torch.testing.assert_close((block.gram(other), block.trace_gram(other)), expected)
+
+
+@kinds
+def test_blocks_of_different_forms_meet(make):
+    block, other, *_ = draw(make)
+    torch.testing.assert_close(block.gram(other.dense()), block.gram(other))
+    torch.testing.assert_close(block.dense().trace_gram(other), block.trace_gram(other))
+
+
+def _on(device, value):
+    """The same object with its tensors on a device."""
+    if isinstance(value, torch.Tensor):
+        return torch.empty(value.shape, dtype=value.dtype, device=device)
+    fields = {
+        name: _on(device, field) if isinstance(field, torch.Tensor) else field
+        for name, field in vars(value).items()
+        if name != "layout"
+    }
+    return type(value)(layout=value.layout, **fields)
+
+
+def _index(tensor, key):
+    """Indexing through the dispatcher: Python's own asks for the device's driver."""
+    axis = 0
+    key = key if isinstance(key, tuple) else (key,)
+    rest = tensor.ndim - sum(item is not None and item is not Ellipsis for item in key)
+    for item in key:
+        if item is Ellipsis:
+            axis += rest
+        elif item is None:
+            tensor, axis = tensor.unsqueeze(axis), axis + 1
+        elif isinstance(item, slice):
+            start, stop, step = item.indices(tensor.shape[axis])
+            tensor, axis = torch.ops.aten.slice(tensor, axis, start, stop, step), axis + 1
+        elif isinstance(item, int):
+            tensor = tensor.select(axis, item)
+        else:
+            tensor = torch.ops.aten.index(tensor, [None] * axis + [item])
+            axis += item.ndim
+    return tensor
+
+
+@pytest.fixture
+def fake_devices(monkeypatch):
+    """Tensors on devices that are not there; operations that mix devices are refused."""
+    monkeypatch.setattr(torch.Tensor, "__getitem__", _index)
+    with FakeTensorMode() as mode:
+        yield mode
+
+
+def test_fake_devices_notice_a_mixture(fake_devices):
+    with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+        torch.empty(2, 3, device="cuda") + torch.empty(2, 3)
+
+
+@kinds
+def test_grams_and_sums_stay_on_their_device(make, request):
+    drawn = draw(make)
+    request.getfixturevalue("fake_devices")
+    on_gpu = [_on("cuda", value) for value in drawn]
+    for found in quantities(*on_gpu).values():
+        assert found.device.type == "cuda"
+
+
+@kinds
+def test_jacobians_and_roots_stay_on_their_device(make, request):
+    block, other, _, weights, vectors = draw(make)
+    request.getfixturevalue("fake_devices")
+    key = tuple(name for name, _ in block.layout)
+    first, second = (
+        Jacobian({key: _on("cuda", b)}, b.layout, torch.empty(n, OUTPUTS, device="cuda"))
+        for b, n in ((block, 4), (other, 5))
+    )
+    root, rank = first.roots()
+    unit = _kernels.WHITENINGS["unit"](root, rank)
+    by_name = dict(
+        zip(
+            key,
+            _on("cuda", vectors).split([s.numel() for _, s in block.layout], 1),
+            strict=True,
+        )
+    )
+    results = [
+        first.gram(second),
+        first.trace_gram(second),
+        first.whiten(unit).materialize(),
+        first.inner(by_name),
+        *first.weighted_sum(_on("cuda", weights)).values(),
+        _jacobian.concatenate([first, second]).materialize(),
+        *[_kernels.METRICS[name](first.gram(second)) for name in _kernels.METRICS],
+        _kernels.reduce_kernel(first.gram(first), "trace", rank, rank),
+    ]
+    assert {result.device.type for result in results} == {"cuda"}
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+def test_rules_stay_on_the_networks_device(case):
+    network, X = build(case)
+    network, X = network.to("meta"), X.to("meta")
+    plan = make_plan(network, {name for name, _ in network.named_parameters()}, set())
+    with recording(list(plan.groups)) as uses:
+        outputs = network(X)
+    blocks = _ruled_blocks(plan, uses, cotangents(outputs, uses))
+    assert {t.device.type for block in blocks.values() for t in block._tensors()} == {"meta"}
