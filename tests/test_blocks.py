@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sknetsim import _blocks, _jacobian, _kernels
-from sknetsim._blocks import DenseBlock, EmbeddingBlock, FactorBlock
+from sknetsim import _blocks, _factored_blocks, _jacobian, _kernels
+from sknetsim._blocks import DenseBlock
 from sknetsim._capture import cotangents, recording
+from sknetsim._factored_blocks import EmbeddingBlock, FactorBlock
 from sknetsim._gradients import _ruled_blocks
 from sknetsim._jacobian import Jacobian
 from sknetsim._parameters import make_plan
@@ -92,7 +93,7 @@ def test_quantities_are_those_of_the_gradients(make):
 def test_small_temporaries_change_nothing(make, monkeypatch):
     block, other, *_ = draw(make)
     expected = block.gram(other), block.trace_gram(other)
-    monkeypatch.setattr(_blocks, "_PAIR_ELEMENTS", 1)
+    monkeypatch.setattr(_factored_blocks, "_PAIR_ELEMENTS", 1)
     torch.testing.assert_close((block.gram(other), block.trace_gram(other)), expected)
 
 

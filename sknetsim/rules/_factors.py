@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._blocks import Block, DenseBlock, FactorBlock
+from .._blocks import Block, DenseBlock
+from .._factored_blocks import FactorBlock
 from ._registry import layout_of
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .._blocks import Block, EmbeddingBlock
+from .._blocks import Block
+from .._factored_blocks import EmbeddingBlock
 from ._registry import layout_of, register_rule
 
 

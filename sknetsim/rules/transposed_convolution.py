@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .._blocks import Block, DenseBlock, FactorBlock
+from .._blocks import Block, DenseBlock
+from .._factored_blocks import FactorBlock
 from ._factors import crop, positions_last, windows
 from ._registry import layout_of, register_rule
 
