@@ -1,0 +1,93 @@
+"""Passes over data: what is computed how often, and within what memory."""
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+
+from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _passes
+from sknetsim._gradients import GradientEngine
+from sknetsim._network import resolve
+
+from .cases import NETWORKS, build
+
+
+@pytest.fixture
+def source():
+    network, X = build(NETWORKS[0], n_samples=20)
+    return GradientEngine(resolve(network), batch_size=4), X
+
+
+def count_rows(source, monkeypatch):
+    """Rows whose gradients are made, one entry per chunk."""
+    rows, original = [], source._attempt
+
+    def counting(module, inputs, y):
+        rows.append(len(inputs))
+        return original(module, inputs, y)
+
+    monkeypatch.setattr(source, "_attempt", counting)
+    return rows
+
+
+def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
+    engine, X = source
+    rows = count_rows(engine, monkeypatch)
+    list(_passes.grams(engine, X))
+    assert rows == [4] * 5
+
+
+def test_of_two_sets_each_is_made_once_where_it_fits(source, monkeypatch):
+    engine, X = source
+    rows = count_rows(engine, monkeypatch)
+    list(_passes.grams(engine, X, X[:8]))
+    assert sum(rows) == 28
+
+
+@pytest.mark.parametrize("megabytes", [0.01, 0.05, 1])
+def test_pieces_cover_all_pairs_once(source, megabytes):
+    engine, X = source
+    covered = np.zeros((20, 12))
+    with sklearn.config_context(working_memory=megabytes):
+        for rows, columns, _ in _passes.grams(engine, X, X[:12]):
+            covered[rows, columns] += 1
+    assert (covered == 1).all()
+
+
+def test_pieces_stay_within_a_quarter_of_the_budget(source):
+    engine, X = source
+    with sklearn.config_context(working_memory=0.04):
+        chunks = list(_passes.whitened(engine, X))
+        pieces = list(_passes.pieces(iter(chunks)))
+    largest = max(chunk.jacobian.nbytes for chunk in chunks)
+    assert len(pieces) > 1
+    assert all(piece.jacobian.nbytes <= max(largest, 0.01 * 2**20) for piece in pieces)
+    assert [piece.rows.start for piece in pieces[1:]] == [piece.rows.stop for piece in pieces[:-1]]
+
+
+def test_small_budgets_give_the_same_estimates():
+    network, X = build(NETWORKS[0], n_samples=30)
+    power = NetworkDensity(network, method="power").fit(X)
+    expected = power.score_samples(X), NetworkNeighbors(network).fit(X).kneighbors()
+    with sklearn.config_context(working_memory=0.02):
+        again = NetworkDensity(network, method="power").fit(X)
+        np.testing.assert_allclose(again.score_samples(X), expected[0], atol=1e-9)
+        neighbors = NetworkNeighbors(network).fit(X).kneighbors()
+        np.testing.assert_allclose(neighbors[0], expected[1][0], atol=1e-7)
+        np.testing.assert_allclose(NetworkKernel(network)(X), NetworkKernel(network)(X))
+
+
+def test_progress_is_silent_unless_asked_for(source, capsys):
+    engine, X = source
+    list(_passes.whitened(engine, X))
+    assert capsys.readouterr().err == ""
+    list(_passes.whitened(engine, X, verbose=1))
+    assert "20/20" in capsys.readouterr().err
+
+
+def test_sums_of_unit_jacobians(source):
+    engine, X = source
+    total = _passes.unit_sum(engine, X)
+    expected = sum(chunk.jacobian.materialize().sum(dim=0) for chunk in _passes.whitened(engine, X))
+    found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
+    torch.testing.assert_close(found, expected)
