@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,32 +75,39 @@ class BaseSimilarity(BaseEstimator):
         if nested and is_trained(params.get("estimator", self.estimator)):
             raise ValueError(
                 f"{nested[0]!r} would reset the trained network in place; allowed are parameters of"
-                f" {type(self).__name__} itself: search over `estimator` with a list of trained"
-                " nets, or pass an untrained one."
+                f" {type(self).__name__} itself: search over `estimator` with a list of"
+                " FrozenEstimator(net), or pass an untrained net."
             )
         super().set_params(**params)
         return self
 
     def __sklearn_clone__(self) -> BaseSimilarity:
-        if not is_trained(self.estimator):
-            return super().__sklearn_clone__()
+        kept = {"estimator": self.estimator} if is_trained(self.estimator) else {}
+        if isinstance(self.parameters, torch.nn.Module):
+            kept["parameters"] = self.parameters
         twin = copy.copy(self)
-        twin.estimator = None
-        cloned = super(BaseSimilarity, twin).__sklearn_clone__()
-        cloned.estimator = self.estimator
+        for name in kept:
+            setattr(twin, name, None)
+        cloned: BaseSimilarity = super(BaseSimilarity, twin).__sklearn_clone__()
+        for name, value in kept.items():
+            setattr(cloned, name, value)
         return cloned
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and, on reset, remember the shape of its rows."""
-        if isinstance(X, dict | tuple | Dataset | DataLoader) and not issparse(X):
-            Rows(X)
+        if isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X):
+            Rows(X).refuse_nonfinite()
+            if reset:
+                self._row_shape = None
             return X
-        if not isinstance(X, torch.Tensor):
+        if isinstance(X, torch.Tensor):
+            Rows(X).refuse_nonfinite()
+        else:
             X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
         if reset:
             self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
             self._row_shape = tuple(X.shape[1:])
-        elif tuple(X.shape[1:]) != self._row_shape:
+        elif self._row_shape not in (None, tuple(X.shape[1:])):
             raise ValueError(
                 f"X has rows of shape {tuple(X.shape[1:])}; {type(self).__name__} was fitted on"
                 f" rows of shape {self._row_shape}."
@@ -112,12 +120,15 @@ class BaseSimilarity(BaseEstimator):
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state)
-        self._source()
+        first = Rows(X).at([0])
+        labels = self._labels(y)
+        next(self._source().jacobians(first, None if labels is None else labels[:1]))
         return X
 
     def _source(self) -> Source:
         """Where the Jacobians come from."""
         check_is_fitted(self, "estimator_")
+        self._validate_params()
         return self._source_of(self.estimator_)
 
     def _source_of(self, estimator: Any) -> Source:
@@ -128,5 +139,5 @@ class BaseSimilarity(BaseEstimator):
         )
 
     def _labels(self, y: Any) -> Any:
-        """The labels, where the outputs compared need them."""
-        return y if isinstance(self.output, str) and self.output == "loss" else None
+        """Labels that the outputs are compared at; None: the predicted ones."""
+        return None

@@ -17,6 +17,9 @@ from torch import Tensor
 
 Layout = tuple[tuple[str, torch.Size], ...]
 
+# Elements that are held in float64 at a time (64 MiB).
+_DOUBLE_ELEMENTS = 2**23
+
 
 @dataclass(frozen=True)
 class Block(abc.ABC):
@@ -38,7 +41,7 @@ class Block(abc.ABC):
 
     @abc.abstractmethod
     def self_kernel(self) -> Tensor:
-        """K(x, x), of shape (n, o, p)."""
+        """K(x, x), of shape (n, o, p), float64: squares may leave the range of float32."""
 
     @abc.abstractmethod
     def weighted_sum(self, weights: Tensor) -> Tensor:
@@ -84,6 +87,11 @@ class Block(abc.ABC):
         return DenseBlock(self.layout, self.materialize())
 
     @property
+    def positions(self) -> int:
+        """How often the parameters are used per sample."""
+        return 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the factors take."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
@@ -105,7 +113,8 @@ class DenseBlock(Block):
         return replace(self, gradients=self.gradients[rows])
 
     def self_kernel(self) -> Tensor:
-        return torch.bmm(self.gradients, self.gradients.mT)
+        step = max(1, _DOUBLE_ELEMENTS // max(1, self.gradients[:1].numel()))
+        return torch.cat([_double_products(rows) for rows in self.gradients.split(step)])
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         flat = weights.to(self.gradients).flatten(0, 1)
@@ -132,9 +141,15 @@ class DenseBlock(Block):
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
 
 
+def _double_products(gradients: Tensor) -> Tensor:
+    doubled = gradients.double()
+    return torch.bmm(doubled, doubled.mT)
+
+
 def concatenate(blocks: Sequence[Block]) -> Block:
     """One block of all the samples of blocks of the same layer."""
-    joined = _of_one_form(blocks)
+    positions = {block.positions for block in blocks}
+    joined = _of_one_form(blocks) if len(positions) == 1 else [block.dense() for block in blocks]
     return joined[0]._concatenated(joined)
 
 

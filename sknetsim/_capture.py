@@ -30,7 +30,7 @@ class Use:
     def fits(self, samples: int) -> bool:
         """Whether its first axis is the samples' and its input is still what it was."""
         aligned = len(self.inputs) == samples == self.output_shape[0]
-        return aligned and self.edge is not None and self.inputs._version == self.version
+        return aligned and self.inputs._version == self.version
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
     uses: list[Use] = []
 
     def record(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-        inputs = args[0] if args else next(iter(kwargs.values()))
+        inputs = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
         # A later in-place operation moves the output to another node of the graph: take the
         # edge now.
         edge = get_gradient_edge(output) if output.requires_grad else None
@@ -58,16 +58,17 @@ def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
 def cotangents(outputs: Tensor, uses: list[Use]) -> list[Tensor | None]:
     """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero."""
     edges = [use.edge for use in uses if use.edge is not None]
-    assert len(edges) == len(uses)
-    if not edges:
-        return []
+    if not edges or not outputs.requires_grad:
+        return [None] * len(uses)
     try:
         found = _batched(outputs, edges)
     except RuntimeError as error:
         if not means_cannot(error):
             raise
         found = _one_by_one(outputs, edges)
-    return [None if gradient is None else gradient.transpose(0, 1) for gradient in found]
+    gradients = iter(found)
+    aligned = [None if use.edge is None else next(gradients) for use in uses]
+    return [None if gradient is None else gradient.transpose(0, 1) for gradient in aligned]
 
 
 def _batched(outputs: Tensor, edges: list[GradientEdge]) -> list[Tensor | None]:

@@ -39,6 +39,10 @@ class PositionBlock(Block):
     def _width(self) -> int:
         """The number i of activations per group."""
 
+    @property
+    def positions(self) -> int:
+        return self.cotangents.shape[2]
+
     def compact(self) -> Block:
         """Itself, or the gradients written out where pairs are cheaper with these."""
         _, outputs, positions, _, out = self.cotangents.shape
@@ -51,8 +55,9 @@ class PositionBlock(Block):
         return replace(self, cotangents=cotangents.view(self.cotangents.shape))
 
     def self_kernel(self) -> Tensor:
-        spread = torch.einsum("ntsg,npsgj->nptgj", self._own_activation_gram(), self.cotangents)
-        return torch.bmm(self.cotangents.flatten(2), spread.flatten(2).mT)
+        cotangents = self.cotangents.double()
+        spread = torch.einsum("ntsg,npsgj->nptgj", self._own_activation_gram(), cotangents)
+        return torch.bmm(cotangents.flatten(2), spread.flatten(2).mT)
 
     def _concatenated(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
         return self._joined(blocks, {"cotangents": 0, self._activation_field: 0})
@@ -70,7 +75,7 @@ class PositionBlock(Block):
 
     @abc.abstractmethod
     def _own_activation_gram(self) -> Tensor:
-        """Products of each sample's activations with each other, of shape (n, t, s, g)."""
+        """Products of each sample's activations, of shape (n, t, s, g), float64."""
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
@@ -163,7 +168,8 @@ class FactorBlock(PositionBlock):
         return replace(self, cotangents=self.cotangents[rows], activations=self.activations[rows])
 
     def _own_activation_gram(self) -> Tensor:
-        return torch.einsum("ntgi,nsgi->ntsg", self.activations, self.activations)
+        activations = self.activations.double()
+        return torch.einsum("ntgi,nsgi->ntsg", activations, activations)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.cotangents)
@@ -208,7 +214,7 @@ class EmbeddingBlock(PositionBlock):
 
     def _own_activation_gram(self) -> Tensor:
         equal = self.indices[:, :, None] == self.indices[:, None, :]
-        return equal[..., None].to(self.cotangents.dtype)
+        return equal[..., None].double()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.cotangents)

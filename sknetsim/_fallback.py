@@ -17,14 +17,18 @@ from ._network import Network
 from ._outputs import Select
 
 
-def means_cannot(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is torch's for a full device or a full machine."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def means_cannot(error: Exception) -> bool:
     """Whether an error under vmap leaves the slower way open: any but out of memory.
 
     torch has no common sign for what vmap cannot do. The batch itself has run before, so an
     error here is vmap's own, or else the slower way raises it again.
     """
-    text = str(error)
-    return not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text)
+    return not is_out_of_memory(error)
 
 
 class Fallback:
@@ -76,7 +80,7 @@ class Fallback:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 found = vmap(jacrev(outputs), in_dims=axes)(values, inputs, targets)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             if not means_cannot(error):
                 raise
             return None

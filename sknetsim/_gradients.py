@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from . import _blocks, _guest, _selfcheck
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
-from ._fallback import Fallback
-from ._inputs import Inputs, Rows, map_tensors, tensors
+from ._fallback import Fallback, is_out_of_memory
+from ._inputs import Inputs, Rows, label_tensor, map_tensors, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
 from ._parameters import Plan, make_plan, select_parameters
-from .exceptions import OutputTooLargeError
+from .exceptions import OutputTooLargeError, UnsupportedNetworkError
 from .rules import find_rule
 
 # Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
@@ -64,15 +64,16 @@ class GradientEngine:
     ):
         self.network = network
         self.outputs = Outputs(output, network)
-        self.selected = select_parameters(network.module, parameters)
+        with _guest.undisturbed():
+            self.selected = select_parameters(network.module, parameters)
         self.batch_size = batch_size
-        self.device = network.device if device is None else torch.device(device)
+        self.device = network.device if device is None else _checked_device(device)
         self._fallback = Fallback(network, self.outputs.select)
         self._refused: set[str] = set()
-        self._checked = False
+        self._checks = _selfcheck.Schedule()
         self._row_bytes = 0
         self._cast_integers: bool | None = None
-        self._shadow = _guest.shadow(network.module, self.selected, self.device)
+        self._visit = _guest.Visit(network.module, self.selected, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,10 +83,13 @@ class GradientEngine:
     def jacobians(self, X: Any, y: Any = None) -> Iterator[tuple[slice, Jacobian]]:
         """The Jacobians of the rows of X, chunk by chunk."""
         rows = Rows(self.network.prepare(X))
-        labels = None if y is None else torch.as_tensor(y)
+        labels = None if y is None else label_tensor(y)
         step = self.batch_size or self._chunk_rows(rows, labels)
+        if step == 1:
+            self._refuse_mixing(rows, labels)
         for start in range(0, len(rows), step):
             chunk = slice(start, min(start + step, len(rows)))
+            self._checks.last = chunk.stop == len(rows)
             yield chunk, self._chunk(rows.take(chunk), None if labels is None else labels[chunk])
 
     def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
@@ -95,22 +99,27 @@ class GradientEngine:
         room = min(_CHUNK_BYTES, memory_budget() // 4)
         return max(1, min(_CHUNK_ROWS, room // self._row_bytes))
 
+    def _refuse_mixing(self, rows: Rows, labels: Tensor | None) -> None:
+        """Look at two samples together, where chunks hold one."""
+        try:
+            inputs = rows.take(slice(0, 2))
+        except ValueError:
+            return  # Items of different shapes are never in one batch.
+        with self._visit.working() as module:
+            inputs = self._cast(module, inputs)
+            y = None if labels is None else self._plain(labels[:2])
+            outputs, targets, _ = self._outputs(module, inputs, y)
+            _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
+
     def _chunk(self, inputs: Inputs, y: Tensor | None) -> Jacobian:
         """Jacobians of a batch; computed again where a check moves parameters to another way."""
         while True:
-            with _guest.evaluation(self.device), self._working() as module:
+            shadow = self._visit.shadow
+            with self._visit.working() as module:
                 labels = None if y is None else self._plain(y)
                 jacobian = self._attempt(module, self._cast(module, inputs), labels)
-            if jacobian is not None:
+            if jacobian is not None and self._visit.shadow is shadow:
                 return jacobian
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[nn.Module]:
-        if self._shadow is not None:
-            yield self._shadow
-            return
-        with _guest.lent(self.network.module, self.selected) as module:
-            yield module
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
         """Inputs where the network is, in its dtype; integers stay where it takes them."""
@@ -136,18 +145,28 @@ class GradientEngine:
             return True
         return False
 
+    def _forward(self, module: nn.Module, inputs: Inputs) -> Any:
+        """The network's raw output; its complaint about X with X's shape."""
+        try:
+            return self.network.call(module, inputs)
+        except (RuntimeError, TypeError, IndexError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in tensors(inputs))
+            raise UnsupportedNetworkError(
+                f"X has rows of shape {shapes}, on which estimator fails: {error}; allowed are rows"
+                " such as the network was trained on."
+            ) from error
+
     def _attempt(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> Jacobian | None:
         """Jacobians of a batch, or None where another attempt must take another way."""
         plan = make_plan(module, self.selected, self._refused)
         with recording(list(plan.groups)) as uses:
-            raw = self.network.call(module, inputs)
-        targets = self.outputs.targets(raw, y)
-        outputs = self.outputs.select(raw, targets)
-        _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
-        self._refuse_too_large(module, plan, uses, outputs)
-        if self._shadow is not None and _guest.reaches(outputs, self.network.module):
-            self._shadow = None
+            outputs, targets, reached = self._outputs(module, inputs, y)
+        if reached:
+            self._visit.shadow = None
             return None
+        self._refuse_too_large(module, plan, uses, outputs)
         misfits = {use.layer for use in uses if not use.fits(len(outputs))}
         if misfits:
             self._refused |= {name for layer in misfits for name in plan.served(layer)}
@@ -157,6 +176,17 @@ class GradientEngine:
             return None
         self._row_bytes = self._row_bytes or self._estimate(jacobian, uses)
         return replace(jacobian, outputs=outputs.detach())
+
+    def _outputs(
+        self, module: nn.Module, inputs: Inputs, y: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, bool]:
+        """Outputs (n, d), what is fixed per sample, and whether a shadow reached the guest."""
+        raw = self._forward(module, inputs)
+        targets = self.outputs.targets(raw, y)
+        outputs = self.outputs.select(raw, targets)
+        _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
+        reached = self._visit.shadow is not None and _guest.reaches(outputs, self.network.module)
+        return outputs.to(self.network.dtype), targets, reached
 
     def _jacobian(
         self,
@@ -192,10 +222,9 @@ class GradientEngine:
     ) -> bool:
         """Whether a Jacobian may be used; where not, its parameters are sent another way.
 
-        Checked until a chunk of at least two samples has passed. Rules give way to the fallback,
-        vmap to the loop; the loop is the definition itself.
+        Rules give way to the fallback, vmap to the loop; the loop is the definition itself.
         """
-        if self._checked:
+        if not self._checks.due(len(jacobian)):
             return True
         if len(jacobian) > 1:
             _selfcheck.refuse_mixing(
@@ -206,10 +235,11 @@ class GradientEngine:
         if not (self._fallback.loop and set(plan.unserved) == self.selected):
             wrong = _selfcheck.wrong_parameters(module, self.selected, jacobian)
         served = wrong - set(plan.unserved)
+        if wrong and not served and self._fallback.loop:
+            wrong = set()
+        self._checks.record(len(jacobian), wrong)
         self._refused |= served
-        if wrong and not served:
-            self._fallback.loop = True
-        self._checked = len(jacobian) > 1 and not wrong
+        self._fallback.loop |= bool(wrong) and not served
         return not wrong
 
     def _refuse_too_large(
@@ -240,10 +270,27 @@ class GradientEngine:
         return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
 
 
+def _checked_device(device: Any) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
+            " allowed are None (where the network is), 'cpu' and devices of this machine."
+        ) from error
+
+
 def _window(layer: nn.Module) -> int:
     """Elements of a convolution's kernel; 1 for other layers."""
     weight = layer._parameters.get("weight")
     return 1 if weight is None else weight.shape[2:].numel()
+
+
+def _of_one_dtype(use: Use, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and cotangents in the layer's dtype, also where the network has its own autocast."""
+    dtype = next(parameter.dtype for parameter in use.layer.parameters(recurse=False))
+    floating = use.inputs.is_floating_point()
+    return (use.inputs.to(dtype) if floating else use.inputs), cotangent.to(dtype)
 
 
 def _ruled_blocks(
@@ -257,7 +304,7 @@ def _ruled_blocks(
         rule = find_rule(use.layer)
         assert rule is not None
         for group in plan.groups[use.layer]:
-            for block in rule(use.layer, use.inputs, cotangent, group):
+            for block in rule(use.layer, *_of_one_dtype(use, cotangent), group):
                 named = tuple((plan.names[use.layer, name], shape) for name, shape in block.layout)
                 parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
     return {key: _blocks.add(blocks) for key, blocks in parts.items()}

@@ -1,7 +1,7 @@
 """The user's network is a guest: it is studied on a copy of its structure that shares its weights.
 
-Where the structure cannot be copied (or the copy still reaches the original, through a closure),
-the network itself is lent, under a lock, and put back as it was.
+Where the structure cannot be copied, or the copy still reaches the original through a closure, the
+network itself is lent, under a lock, and put back as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,14 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @contextlib.contextmanager
 def evaluation(device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and TF32 off, random states put back, whatever the caller has set."""
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        full_precision(device),
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=False, allow_tf32=False),
-    ):
+    """Gradients on, autocast and TF32 off, whatever the caller has set."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(full_precision(device))
+        if device.type == "cuda":
+            # cuDNN's recurrent layers refuse a backward pass in eval mode.
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False, allow_tf32=False))
         yield
 
 
@@ -53,6 +53,8 @@ def shadow(module: nn.Module, selected: set[str], device: torch.device) -> nn.Mo
     try:
         twin = copy.deepcopy(module, memo)
     except Exception:
+        return None
+    if {id(part) for part in twin.modules()} & {id(part) for part in module.modules()}:
         return None
     for part in twin.modules():
         for name, buffer in part._buffers.items():
@@ -76,37 +78,154 @@ def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
                 yield value
 
 
+class Visit:
+    """Where a network is evaluated: on its shadow, or on itself.
+
+    Parameters
+    ----------
+    module : Module
+        The guest.
+    selected : set of str
+        Names of the parameters that require a gradient.
+    device : device
+        Where to compute.
+
+    Attributes
+    ----------
+    shadow : Module or None
+        The shadow; None where the guest itself is lent.
+    """
+
+    def __init__(self, module: nn.Module, selected: set[str], device: torch.device):
+        self.module = module
+        self.selected = selected
+        self.device = device
+        with undisturbed():
+            self.shadow = shadow(module, selected, device)
+        self._tried = False
+        self._draws = False
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[nn.Module]:
+        """The module to call; the first time the guest is lent too, in case it is reached."""
+        with evaluation(self.device), self._random_states():
+            if self.shadow is not None and self._tried:
+                yield self.shadow
+                return
+            self._refuse_half()
+            selected = self.selected if self.shadow is None else None
+            with lent(self.module, selected), calls_of(self.module) as called:
+                yield self.module if self.shadow is None else self.shadow
+            self._tried = True
+            if called:
+                self.shadow = None
+
+    def _refuse_half(self) -> None:
+        if self.shadow is None and is_half(self.module):
+            raise UnsupportedNetworkError(
+                "estimator is a half-precision network that cannot be copied, so that it cannot be"
+                " evaluated in float32; allowed are float32 and float64: call .float() on it first."
+            )
+
+    @contextlib.contextmanager
+    def _random_states(self) -> Iterator[None]:
+        """Put back where the network draws: other threads draw from the same generator."""
+        if self._tried and not self._draws:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            before = torch.get_rng_state()
+            yield
+            self._draws |= self.device.type == "cuda" or not torch.equal(
+                before, torch.get_rng_state()
+            )
+
+
+def undisturbed() -> contextlib.AbstractContextManager[bool]:
+    """No guest is lent meanwhile."""
+    return _lending
+
+
+def is_half(module: nn.Module) -> bool:
+    """Whether some parameters are in half precision."""
+    return any(parameter.dtype in _HALF for parameter in module.parameters())
+
+
 @contextlib.contextmanager
-def lent(module: nn.Module, selected: set[str]) -> Iterator[nn.Module]:
-    """The guest itself, in eval mode, put back as it was at the end."""
-    parameters = dict(module.named_parameters())
-    if any(parameter.dtype in _HALF for parameter in parameters.values()):
-        raise UnsupportedNetworkError(
-            "estimator is a half-precision network that cannot be copied, so that it cannot be"
-            " evaluated in float32; allowed are float32 and float64: call .float() on it first."
-        )
+def lent(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
+    """The guest itself, in eval mode, put back as it was at the end.
+
+    Only the ``selected`` parameters require a gradient; None leaves that as it is.
+    """
     with _lending, contextlib.ExitStack() as restore:
         for part in module.modules():
-            restore.callback(setattr, part, "training", part.training)
+            if isinstance(part, torch.jit.ScriptModule):
+                restore.callback(setattr, part, "training", part.training)
+            else:
+                restore.callback(_restore_attributes, part, *_attributes(part))
             part.training = False
-            for buffer in part._buffers.values():
-                if buffer is not None:
-                    restore.callback(_copy_back, buffer, buffer.detach().clone())
-            for name, value in list(vars(part).items()):
-                if isinstance(value, Tensor):
-                    restore.callback(part.__dict__.__setitem__, name, value)
-        for name, parameter in parameters.items():
-            restore.callback(parameter.requires_grad_, parameter.requires_grad)
-            parameter.requires_grad_(name in selected)
+        for name, parameter in module.named_parameters():
             restore.callback(setattr, parameter, "grad", parameter.grad)
             parameter.grad = None
+            _still_hooks(parameter, restore)
+            if selected is not None:
+                restore.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(name in selected)
         yield module
 
 
-def _copy_back(buffer: Tensor, saved: Tensor) -> None:
-    with torch.no_grad():
-        if not torch.equal(buffer, saved):
-            buffer.copy_(saved)
+def _still_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
+    """Hold back what acts on a gradient once it is there, such as an optimiser's step."""
+    hooks: Any = parameter._post_accumulate_grad_hooks
+    if hooks is not None:
+        restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
+        parameter._post_accumulate_grad_hooks = type(hooks)()
+
+
+def _attributes(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A module's attributes, copies of its containers, and its buffers with their contents."""
+    containers = {
+        name: copy.copy(value)
+        for name, value in vars(part).items()
+        if isinstance(value, list | dict | set) and not name.startswith("_")
+    }
+    buffers = {
+        name: (buffer, None if buffer is None else buffer.detach().clone())
+        for name, buffer in part._buffers.items()
+    }
+    return dict(vars(part)), containers, buffers
+
+
+def _restore_attributes(
+    part: nn.Module, attributes: dict[str, Any], containers: dict[str, Any], buffers: dict[str, Any]
+) -> None:
+    vars(part).clear()
+    vars(part).update(attributes)
+    for name, saved in containers.items():
+        container = attributes[name]
+        container.clear()
+        container.extend(saved) if isinstance(container, list) else container.update(saved)
+    for name, (buffer, contents) in buffers.items():
+        part._buffers[name] = buffer
+        if buffer is not None and not torch.equal(buffer, contents):
+            with torch.no_grad():
+                buffer.copy_(contents)
+
+
+@contextlib.contextmanager
+def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """The parts of a network that are called meanwhile."""
+    called: list[nn.Module] = []
+    handles = [
+        part.register_forward_pre_hook(lambda part, args: called.append(part))
+        for part in module.modules()
+        if not isinstance(part, torch.jit.ScriptModule)
+    ]
+    try:
+        yield called
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def reaches(outputs: Tensor, module: nn.Module) -> bool:

@@ -73,21 +73,28 @@ class Rows:
         if isinstance(self._source, Dataset):
             items = [self._source[int(index)] for index in indices]
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
-            return _nested(default_collate([item[0] if pairs else item for item in items]))
+            return _nested(_collated([item[0] if pairs else item for item in items]))
         rows = indices if rows is None else rows
         return _map(lambda array: _tensor(array[rows]), self._source)
 
+    def refuse_nonfinite(self) -> None:
+        """Look through all rows, but those of a Dataset, which may be slow to load."""
+        if not isinstance(self._source, Dataset):
+            for start in range(0, len(self), _DIGEST_ROWS):
+                self.take(slice(start, start + _DIGEST_ROWS))
+
     def digests(self, dtype: torch.dtype) -> list[bytes]:
-        """A digest of each sample's bytes, floating-point values cast to a dtype."""
+        """A digest of each sample's bytes, once its values are cast to a dtype."""
         found: list[bytes] = []
-        for start in range(0, len(self), _DIGEST_ROWS):
-            inputs = self.take(slice(start, min(start + _DIGEST_ROWS, len(self))))
+        step = 1 if isinstance(self._source, Dataset) else _DIGEST_ROWS
+        for start in range(0, len(self), step):
+            inputs = self.take(slice(start, min(start + step, len(self))))
             found += _row_digests(tensors(inputs), dtype)
         return found
 
 
 def _row_digests(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
-    cast = [array.to(dtype) if array.is_floating_point() else array for array in arrays]
+    cast = [array.to("cpu", dtype) + 0.0 for array in arrays]  # -0.0 becomes 0.0.
     flat = [array.reshape(len(array), -1).contiguous().view(torch.uint8) for array in cast]
     joined = torch.cat(flat, dim=1).numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in joined]
@@ -109,6 +116,29 @@ def _map(function: Callable[[Any], Any], source: Any) -> Any:
     if isinstance(source, tuple):
         return tuple(_map(function, value) for value in source)
     return function(source)
+
+
+def _collated(items: list[Any]) -> Any:
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"X is a Dataset whose items cannot be put in a batch ({error}); allowed are items of"
+            " the same shape: pad them, or set batch_size=1."
+        ) from error
+
+
+def label_tensor(y: Any) -> Tensor:
+    """Labels as a tensor; strings and objects are refused."""
+    if isinstance(y, Tensor):
+        return y
+    array = np.asarray(y)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"y has dtype {array.dtype}; allowed are numbers, the classes' as in the network's"
+            " training: encode the labels, for example with LabelEncoder."
+        )
+    return torch.as_tensor(array)
 
 
 def _nested(inputs: Any) -> Inputs:

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import _blocks, _kernels
 from ._blocks import Block, DenseBlock, Layout
 from ._precision import in_full_precision
+from .exceptions import UnsupportedNetworkError
 
 #: One tensor of shape (q, w) for each parameter.
 ParameterVectors = dict[str, Tensor]
@@ -84,7 +85,14 @@ class Jacobian:
 
     def roots(self) -> tuple[Tensor, Tensor]:
         """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
-        return _kernels.inverse_root(self.self_kernel(), self.eps)
+        kernel = self.self_kernel()
+        bad = int((~torch.isfinite(kernel)).flatten(1).any(dim=1).sum())
+        if bad:
+            raise UnsupportedNetworkError(
+                f"estimator has gradients that are NaN or infinite at {bad} of {len(self)} samples;"
+                " gradients must be finite: leave such samples out, or smooth the network there."
+            )
+        return _kernels.inverse_root(kernel, self.eps)
 
     @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:

@@ -53,19 +53,13 @@ def _unit(root: Tensor, rank: Tensor) -> Tensor:
     return root * _rank_weights(rank)[:, None, None]
 
 
-def _inverse(root: Tensor, rank: Tensor) -> Tensor:
-    return root @ root
-
-
 #: What acts on the output axis of J(x), from K(x,x)^{-1/2} and its rank r, so that products of
 #: the results are: "none" K; "half" K^C = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}; "unit"
-#: K^C / sqrt(r r'), whose trace is k^C; "inverse" on one side the transpose of the influence
-#: k^N = K(x',x) K(x,x)^{-1}.
+#: K^C / sqrt(r r'), whose trace is k^C.
 WHITENINGS: dict[str, Callable[[Tensor, Tensor], Tensor | None]] = {
     "none": _as_they_are,
     "half": _half,
     "unit": _unit,
-    "inverse": _inverse,
 }
 
 
@@ -91,6 +85,11 @@ def reduce_kernel(kernel: Tensor, metric: str, rank: Tensor, other_rank: Tensor)
     """One value per pair: the metric of K, divided by sqrt(r r') (0 where a rank is 0)."""
     weights = _rank_weights(rank)[:, None] * _rank_weights(other_rank)[None, :]
     return METRICS[metric](kernel) * weights
+
+
+def influence(half: Tensor, root: Tensor) -> Tensor:
+    """k^N = K(x',x) K(x,x)^{-1} of shape (n, m, p, o), from K(x,x)^{-1/2} K(x,x') (n, m, o, p)."""
+    return torch.einsum("nao,nmop->nmpa", root, half)
 
 
 def _rank_weights(rank: Tensor) -> Tensor:
@@ -147,15 +146,17 @@ COUNTS = {
 }
 
 
-def _euclidean(gram: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.clip(2 - 2 * gram, 0, None))
+def _euclidean(gram: np.ndarray, eps: float) -> np.ndarray:
+    return np.sqrt(2 * _cosine(gram, eps))
 
 
-def _cosine(gram: np.ndarray) -> np.ndarray:
-    return np.clip(1 - gram, 0, None)
+def _cosine(gram: np.ndarray, eps: float) -> np.ndarray:
+    distance = 1 - gram
+    return np.where(distance <= 4 * eps, 0.0, distance)
 
 
-#: Distances from similarities; rounding below 0 is clipped, which scikit-learn would refuse.
+#: Distances from (similarities, eps of the gradients): rounding must not part equal samples, nor
+#: leave anything below 0, which scikit-learn would refuse.
 DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._default_network import train_default_network
 from ._guest import working_dtype
-from ._inputs import Inputs, map_tensors
+from ._inputs import Inputs, label_tensor, map_tensors
 from .exceptions import UnsupportedNetworkError
 
 FEATURES = "features"
@@ -65,7 +65,7 @@ class Network:
     @property
     def takes_logarithm(self) -> bool:
         """Whether the outputs are probabilities whose logarithm the criterion takes (skorch)."""
-        return isinstance(self.criterion, nn.NLLLoss)
+        return self.classifier and isinstance(self.criterion, nn.NLLLoss)
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
         """The raw outputs of a working copy of the module, or of a function in its place."""
@@ -182,6 +182,7 @@ def fit_network(estimator: Any, X: Any, y: Any, random_state: Any) -> Any:
             f"estimator is an untrained {type(net).__name__} and y is None; pass a trained net, or"
             " y so that it can be trained."
         )
+    label_tensor(y)
     return _train(estimator, X, y)
 
 

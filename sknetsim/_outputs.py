@@ -6,6 +6,7 @@ Index legend: n samples; d outputs.
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -34,11 +35,7 @@ class Outputs:
     def __init__(self, output: Any, network: Network):
         self.output = output
         self.network = network
-        if isinstance(output, str) and output not in NAMES:
-            raise ValueError(
-                f"output is {output!r}; allowed are {', '.join(map(repr, NAMES))}, an index, a list"
-                " of indices and a callable on the network's output."
-            )
+        _check(output)
         self._criterion = _per_sample(network) if output == "loss" else None
 
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
@@ -56,7 +53,7 @@ class Outputs:
         logits = self._logits(raw)
         if isinstance(self.output, str):
             return NAMES[self.output](logits, targets)
-        indices = [self.output] if not isinstance(self.output, list | tuple) else self.output
+        indices = self.output if isinstance(self.output, list | tuple) else [self.output]
         return logits[:, [_checked_index(index, logits.shape[1]) for index in indices]]
 
     def _is(self, name: str) -> bool:
@@ -70,21 +67,50 @@ class Outputs:
 
     def _labels(self, raw: Tensor, y: Tensor | None) -> Tensor:
         if y is not None:
-            return y
+            return self._checked_labels(raw, y)
         if not self.network.classifier:
             raise ValueError(
                 "output is 'loss' and y is None; for a regressor y must be given, since its own"
-                " prediction has a zero gradient: pass y, or compare output='all'."
+                " prediction has a zero gradient: pass y to GradientFeaturizer.fit_transform, or"
+                " compare output='all'."
             )
-        return raw.detach().argmax(dim=1) if raw.ndim > 1 else (raw.detach() > 0).to(raw.dtype)
+        raw = raw.detach()
+        return (raw > 0).to(raw.dtype) if _is_single(raw) else raw.argmax(dim=1)
+
+    def _checked_labels(self, raw: Tensor, y: Tensor) -> Tensor:
+        """Numbers of classes, or values in the outputs' shape."""
+        if not self.network.classifier or _is_single(raw):
+            return y.to(raw.dtype).reshape(raw.shape)
+        if not y.is_floating_point() and not bool(((y >= 0) & (y < raw.shape[1])).all()):
+            raise ValueError(
+                f"y has labels from {int(y.min())} to {int(y.max())}; allowed are 0 to"
+                f" {raw.shape[1] - 1}, the network has {raw.shape[1]} outputs: number the classes"
+                " as in training."
+            )
+        return y if y.is_floating_point() else y.long()
 
     def _loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
         assert self._criterion is not None and targets is not None
         logits = self._logits(raw).reshape(raw.shape) if self.network.takes_logarithm else raw
-        if targets.is_floating_point():
-            targets = targets.to(logits.dtype).reshape(logits.shape)
         loss: Tensor = self._criterion(logits, targets)
         return loss.reshape(len(loss), -1).mean(dim=1, keepdim=True)
+
+
+def _check(output: Any) -> None:
+    """Refuse what no selection is."""
+    indices = output if isinstance(output, list | tuple) and len(output) > 0 else [output]
+    whole = all(isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in indices)
+    named = isinstance(output, str) and output in NAMES
+    if not (named or whole or callable(output)):
+        raise ValueError(
+            f"output is {output!r}; allowed are {', '.join(map(repr, NAMES))}, an index, a list of"
+            " indices and a callable on the network's output."
+        )
+
+
+def _is_single(raw: Tensor) -> bool:
+    """Whether a classifier has one output, whose sign says which of two classes."""
+    return raw[0].numel() == 1
 
 
 def _every(logits: Tensor, targets: Tensor | None) -> Tensor:

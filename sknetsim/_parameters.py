@@ -47,7 +47,9 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
     groups: dict[nn.Module, list[tuple[str, ...]]] = defaultdict(list)
     names = {owner: name for name, found in owners.items() for owner in found}
     for layer in module.modules():
-        own = [local for local in layer._parameters if names.get((layer, local)) in served]
+        own = [
+            local for local, _ in layer._parameters.items() if names.get((layer, local)) in served
+        ]
         tied = [local for local in own if len(owners[names[layer, local]]) > 1]
         # A tied parameter gets a block of its own, which can be added to the other layers'.
         groups[layer] += [(local,) for local in own] if tied else [tuple(own)] * bool(own)
@@ -108,5 +110,9 @@ def _matching(module: nn.Module, trainable: dict[str, nn.Parameter], parameters:
     if isinstance(parameters, str) and parameters == "last_layer":
         layer = list(trainable)[-1].rpartition(".")[0]
         return {name for name in trainable if name.rpartition(".")[0] == layer}
-    patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+    patterns = [parameters] if isinstance(parameters, str) else parameters
+    if not isinstance(patterns, list | tuple | set) or not all(
+        isinstance(p, str) for p in patterns
+    ):
+        return set()
     return {name for pattern in patterns for name in fnmatch.filter(trainable, pattern)}

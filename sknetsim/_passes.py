@@ -45,10 +45,27 @@ class FeatureRows:
         rows = Rows(X)
         for start in range(0, len(rows), self._CHUNK_ROWS):
             chunk = slice(start, min(start + self._CHUNK_ROWS, len(rows)))
-            features = rows.take(chunk).to(self.dtype)
+            features = _checked_features(rows.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
+
+
+def _checked_features(features: Any) -> Tensor:
+    is_tensor = isinstance(features, Tensor)
+    shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ValueError(
+            f"X has {shape}; with estimator='features' allowed are rows of gradient features, of"
+            " shape (n_samples, n_features), as GradientFeaturizer gives them."
+        )
+    longest = float(features.double().norm(dim=1).max())
+    if longest > 1 + 1e-3:
+        raise ValueError(
+            f"X has rows of length up to {longest:.3g}; with estimator='features' allowed are"
+            " lengths up to 1, as GradientFeaturizer gives them: use its output."
+        )
+    return features
 
 
 class FeatureJacobian(Jacobian):
@@ -62,26 +79,33 @@ class FeatureJacobian(Jacobian):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whitened Jacobians of the rows of a slice, and the ranks of their self-kernels."""
+    """Whitened Jacobians of the rows of a slice; roots and ranks of their self-kernels."""
 
     rows: slice
     jacobian: Jacobian
+    root: Tensor
     rank: Tensor
 
 
 def whitened(
-    source: Source, X: Any, whitening: str = "unit", y: Any = None, verbose: Any = 0
+    source: Source,
+    X: Any,
+    whitening: str = "unit",
+    y: Any = None,
+    verbose: Any = 0,
+    counted: bool = True,
 ) -> Iterator[Chunk]:
-    """Jacobians after one of `_kernels.WHITENINGS`; zero gradients are counted and reported."""
+    """Jacobians after one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
     zeros = total = 0
     with tqdm(total=len(Rows(X)), disable=not verbose, unit="sample") as progress:
         for rows, jacobian in source.jacobians(X, y):
             root, rank = jacobian.roots()
             weights = _kernels.WHITENINGS[whitening](root, rank)
-            yield Chunk(rows, jacobian if weights is None else jacobian.whiten(weights), rank)
+            whitened_jacobian = jacobian if weights is None else jacobian.whiten(weights)
+            yield Chunk(rows, whitened_jacobian, root, rank)
             zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
             progress.update(len(rank))
-    if zeros:
+    if zeros and counted:
         warnings.warn(
             f"{zeros} of {total} samples have a zero gradient: their similarity with every sample"
             " is 0 (is the network dead there, or does it saturate?).",
@@ -105,7 +129,8 @@ def pieces(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 def _joined(chunks: list[Chunk]) -> Chunk:
     rows = slice(chunks[0].rows.start, chunks[-1].rows.stop)
     jacobian = _jacobian.concatenate([chunk.jacobian for chunk in chunks])
-    return Chunk(rows, jacobian, torch.cat([chunk.rank for chunk in chunks]))
+    root, rank = ([getattr(chunk, name) for chunk in chunks] for name in ("root", "rank"))
+    return Chunk(rows, jacobian, torch.cat(root), torch.cat(rank))
 
 
 def pairs(
@@ -116,10 +141,9 @@ def pairs(
         if Y is None and whitenings[0] == whitenings[1] and len(rows.rank) == len(Rows(X)):
             yield rows, rows
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ZeroGradientWarning)
-            for columns in pieces(whitened(source, X if Y is None else Y, whitenings[1])):
-                yield rows, columns
+        others = whitened(source, X if Y is None else Y, whitenings[1], counted=False)
+        for columns in pieces(others):
+            yield rows, columns
 
 
 def grams(
@@ -153,10 +177,10 @@ def assembled(
     return result
 
 
-def unit_sum(source: Source, X: Any, y: Any = None, verbose: Any = 0) -> ParameterVectors:
+def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
     """The sum of the whitened Jacobians of unit norm, of shape (d, w) for each parameter."""
     total: ParameterVectors = {}
-    for chunk in whitened(source, X, y=y, verbose=verbose):
+    for chunk in whitened(source, X, verbose=verbose):
         samples, outputs = chunk.jacobian.outputs.shape
         identity = torch.eye(outputs, dtype=source.dtype, device=chunk.rank.device)
         for name, value in chunk.jacobian.weighted_sum(identity.expand(samples, -1, -1)).items():

@@ -17,6 +17,36 @@ from ._outputs import Outputs, looks_like_probabilities
 from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError
 
 
+class Schedule:
+    """Which chunks are checked: the first, second, fourth ..., the last, and single samples.
+
+    A network may treat its batches differently: sort them, or use a weight for some samples only.
+    """
+
+    def __init__(self) -> None:
+        self.last = False
+        self._passed = 0
+
+    def due(self, samples: int) -> bool:
+        """Whether a chunk is to be checked."""
+        count = self._passed + 1
+        if samples > 1 and self._passed and not self.last and count & (count - 1):
+            self._passed += 1
+            return False
+        return True
+
+    def record(self, samples: int, wrong: set[str]) -> None:
+        """Take note of a check; refuse the network where earlier chunks may have been wrong."""
+        if wrong and self._passed:
+            raise UnsupportedNetworkError(
+                f"estimator treats batches differently (sorts samples, or uses {min(wrong)!r} for"
+                " some of them only), so that its gradients were right in the first batch and"
+                " wrong in a later one: set batch_size=1."
+            )
+        if not wrong and samples > 1:
+            self._passed += 1
+
+
 def check_outputs(outputs: Tensor, samples: int) -> None:
     """Refuse outputs without a row per sample, and outputs that are not finite."""
     if len(outputs) != samples:
@@ -47,7 +77,7 @@ def refuse_mixing(
             raw = network.call(module, map_tensors(lambda t, row=row: t[row], inputs))  # type: ignore[misc]
             alone = selection.select(raw, None if targets is None else targets[row])
         if alone.shape != outputs[row].shape or not torch.allclose(
-            alone, outputs[row], rtol=0, atol=tolerance
+            alone.to(outputs.dtype), outputs[row], rtol=0, atol=tolerance
         ):
             raise UnsupportedNetworkError(
                 "estimator gives a sample other outputs alone than in a batch; a sample's outputs"

@@ -141,7 +141,7 @@ class NetworkDensity(BaseSimilarity):
         X : array-like of shape (n_samples, ...)
             The rows.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network and for ``output="loss"``.
+            Labels, for an untrained network.
 
         Returns
         -------
@@ -152,9 +152,11 @@ class NetworkDensity(BaseSimilarity):
         source = self._source()
         self._digests = Rows(X).digests(source.dtype)
         self.n_samples_fit_ = len(self._digests)
+        for name in ("_sum", "_X"):
+            self.__dict__.pop(name, None)
         self.dimension_ = self.dimension
         if self.method == "soft":
-            self._sum = _passes.unit_sum(source, X, self._labels(y), self.verbose)
+            self._sum = _passes.unit_sum(source, X, self.verbose)
             return self
         self._X = X
         if self.dimension is None:
@@ -238,7 +240,7 @@ class NetworkDensity(BaseSimilarity):
 
     def _counts(self, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
         """Counts, what each row counts for itself, and the validated rows."""
-        check_is_fitted(self, "n_samples_fit_")
+        check_is_fitted(self, "_sum" if self.method == "soft" else "_X")
         X = self._check_X(X, reset=False)
         counts, own = self._soft_counts(X) if self.method == "soft" else self._pair_counts(X)
         return counts, own, X

@@ -149,6 +149,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         return self.fit(X, y)._featurize(self._check_X(X, reset=False), self._labels(y))
 
+    def _labels(self, y: Any) -> Any:
+        return y if isinstance(self.output, str) and self.output == "loss" else None
+
     def transform(self, X: Any) -> np.ndarray:
         """Features of the rows of X.
 

@@ -6,18 +6,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
 from . import _kernels, _passes
 from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
+from ._inputs import Rows
 from ._network import FEATURES, is_trained
 from ._passes import Chunk, Source
 
 
-class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
+class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, Kernel):
     r"""Similarity of inputs as a trained network sees them.
 
     With J(x) the Jacobian of the network's d outputs in its parameters and
@@ -140,6 +141,7 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
             The fitted kernel.
         """
         self.X_fit_ = self._fit_network(X, y)
+        self._n_features_out = len(Rows(self.X_fit_))
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -181,7 +183,6 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
 
     def _gram(self, X: Any, Y: Any) -> np.ndarray:
-        self._validate_params()
         whitening = self._whitening("half")
 
         def similarity(rows: Chunk, columns: Chunk) -> Tensor:
@@ -219,7 +220,6 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
             :math:`K^C(x,x') = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}`, or K(x, x') where not
             normalised; [i, j, o, p] compares output o at X[i] with output p at Y[j].
         """
-        self._validate_params()
         whitening = self._whitening("half")
         return self._assembled(
             X,
@@ -245,12 +245,13 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
             (n_samples_X, n_samples_Y, d, d) for d > 1 outputs, entry [i, j, o, p] the move of
             output o at Y[j] when output p at X[i] moves by one.
         """
-        self._validate_params()
         found = self._assembled(
             X,
             Y,
-            ("inverse", "none"),
-            lambda rows, columns: rows.jacobian.gram(columns.jacobian).mT,
+            ("half", "none"),
+            lambda rows, columns: _kernels.influence(
+                rows.jacobian.gram(columns.jacobian), rows.root
+            ),
         )
         return found[:, :, 0, 0] if found.shape[2] == 1 else found
 
@@ -267,7 +268,6 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
         diagonal : ndarray of shape (n_samples,), float64
             Where normalised: 1, or 0 for a zero gradient.
         """
-        self._validate_params()
         chunks = _passes.whitened(self._kernel_source(), X, self._whitening("half"))
         return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
 
@@ -307,6 +307,7 @@ class NetworkKernel(TransformerMixin, BaseSimilarity, Kernel):
         return self.estimator_
 
     def _kernel_source(self) -> Source:
+        self._validate_params()
         return self._source_of(self._network())
 
     def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ import numbers
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 
 from . import _kernels, _passes
@@ -226,8 +227,10 @@ class NetworkNeighbors(BaseSimilarity):
     def _distances(self, queries: Any, *, excluded: bool) -> Any:
         """Distances of pieces of the queries and the fitted rows; infinite to a row itself."""
         formula = _kernels.DISTANCES[self.distance]
-        for rows, columns, gram in _passes.grams(self._source(), queries, self._X, self.verbose):
-            found = formula(gram)
+        source = self._source()
+        eps = torch.finfo(source.dtype).eps
+        for rows, columns, gram in _passes.grams(source, queries, self._X, self.verbose):
+            found = formula(gram, eps)
             if excluded:
                 own = np.arange(rows.start, rows.stop)[:, None]
                 found[own == np.arange(columns.start, columns.stop)] = np.inf

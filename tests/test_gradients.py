@@ -10,7 +10,9 @@ from torch import nn
 
 from sknetsim import (
     GradientFeaturizer,
+    NetworkDensity,
     NetworkKernel,
+    NetworkNeighbors,
     OutputTooLargeError,
     UnsupportedNetworkError,
     ZeroGradientWarning,
@@ -306,6 +308,155 @@ def test_a_different_network_between_calls_of_one_kernel():
     network.load_state_dict(build(NETWORKS[0], seed=1)[0].state_dict())
     np.testing.assert_allclose(kernel(X), NetworkKernel(copy.deepcopy(network))(X))
     assert not np.allclose(kernel(X), before)
+
+
+class Sorting(nn.Module):
+    """Sorts the samples of a batch, and puts them back."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, rows):
+        order = rows[:, 0].argsort()
+        return self.head(torch.tanh(self.body(rows[order]))[order.argsort()])
+
+
+class Gated(nn.Module):
+    """Uses a weight outside its layer for some samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, rows):
+        gate = (rows[:, :1] > 0) * nn.functional.linear(rows, self.body.weight)[:, :2]
+        return self.head(torch.tanh(self.body(rows))) + gate
+
+
+@pytest.mark.parametrize("kind", [Sorting, Gated])
+def test_batches_that_are_treated_differently_are_noticed(kind):
+    """The first batch is sorted and gated shut; the others are neither."""
+    network = kind().double()
+    X = torch.randn(18, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X[:6, 0] = torch.linspace(-3, -2, 6)
+    with pytest.raises(UnsupportedNetworkError, match=r"treats batches differently.*batch_size=1"):
+        NetworkKernel(network, batch_size=6)(X)
+    J = naive.jacobians(network, X)
+    expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
+    for batch_size in (1, 18):
+        found = NetworkKernel(network, batch_size=batch_size)(X)
+        np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+class Adaptive(nn.Module):
+    """As many steps through one layer as a batch's first number says."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def forward(self, rows):
+        hidden = rows
+        for _ in range(1 + int(rows[0, 0] > 0)):
+            hidden = torch.tanh(self.body(hidden))
+        return self.head(hidden)
+
+
+def test_layers_called_more_often_in_some_batches():
+    network = Adaptive().double()
+    X = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X[:3, 0], X[3:6, 0], X[6:, 0] = 1, -1, 1
+    J = naive.jacobians(network, X)
+    expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
+    np.testing.assert_allclose(NetworkKernel(network, batch_size=3)(X), expected, atol=1e-10)
+
+
+class Rooted(nn.Module):
+    """A root whose gradient at zero is not a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(5, 4, bias=False)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, rows):
+        return self.head(self.body(rows).abs().sqrt())
+
+
+@pytest.mark.parametrize("estimator", [NetworkKernel(), NetworkDensity(), NetworkNeighbors()])
+def test_gradients_that_are_not_finite_are_refused(estimator):
+    X = torch.ones(6, 5)
+    X[4] = 0
+    estimator.set_params(estimator=Rooted())
+    with pytest.raises(UnsupportedNetworkError, match="NaN or infinite at 1 of 6 samples"):
+        fitted = estimator.fit(X)
+        (fitted.kneighbors if hasattr(fitted, "kneighbors") else fitted)(X)
+
+
+class Multiplied(nn.Module):
+    """Outputs of any magnitude."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.layer, self.factor = nn.Linear(5, 3), factor
+
+    def forward(self, rows):
+        return self.layer(rows) * self.factor
+
+
+@pytest.mark.parametrize("factor", [1e-23, 1e-15, 1e15, 1e23])
+def test_magnitudes_whose_squares_leave_float32(factor):
+    network = Multiplied(factor)
+    X = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    expected = NetworkKernel(network.layer)(X)
+    np.testing.assert_allclose(NetworkKernel(network)(X), expected, atol=1e-5)
+    found = NetworkKernel(network).influence(X)
+    np.testing.assert_allclose(found, NetworkKernel(network.layer).influence(X), atol=1e-4)
+
+
+def test_autocast_inside_the_network():
+    class Autocast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, rows):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                hidden = torch.tanh(self.body(rows))
+            return self.head(hidden.float())
+
+    X = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(np.diag(NetworkKernel(Autocast())(X)), 1, atol=1e-2)
+
+
+def test_a_scripted_network():
+    network, X = build(NETWORKS[0])
+    scripted = torch.jit.script(network)
+    np.testing.assert_allclose(NetworkKernel(scripted)(X), NetworkKernel(network)(X), atol=1e-10)
+
+
+def test_outputs_in_another_precision_than_the_network():
+    network, X = build(NETWORKS[0], dtype=torch.float32)
+    expected = NetworkKernel(network)(X)
+    found = NetworkKernel(network, output=lambda raw: raw.double())(X)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_mixing_network_is_refused_at_batch_size_one():
+    class Centred(nn.Linear):
+        def forward(self, rows):
+            return super().forward(rows - rows.mean(dim=0))
+
+    with pytest.raises(UnsupportedNetworkError, match="other outputs alone"):
+        NetworkKernel(Centred(5, 2), batch_size=1)(torch.randn(4, 5))
+
+
+@pytest.mark.parametrize("output", [lambda raw: raw.detach(), lambda raw: 0 * raw])
+def test_outputs_without_a_gradient_count_as_zero(output):
+    network, X = build(NETWORKS[0])
+    with pytest.warns(ZeroGradientWarning, match="6 of 6"):
+        assert not NetworkKernel(network, output=output)(X).any()
 
 
 @pytest.mark.gpu

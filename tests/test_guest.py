@@ -2,6 +2,7 @@
 
 import copy
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -78,19 +79,25 @@ def test_a_call_leaves_no_trace(case, call):
 
 
 class Failing(nn.Module):
-    """Fails from some call on; counts in a buffer, and cannot be copied on demand."""
+    """Fails from some call on, counts its calls in every way, and cannot be copied on demand."""
 
     def __init__(self, calls, copyable=True):
         super().__init__()
-        self.layer, self.left = nn.Linear(4, 2), [calls]
+        remaining = iter(range(calls))
+        self.layer, self.calls, self.seen = nn.Linear(4, 2), 0, []
+        self.spend = lambda: next(remaining, None)
         self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("total", torch.zeros(()))
         if not copyable:
             self.generator = (value for value in ())
 
     def forward(self, rows):
         self.count += 1
-        self.left[0] -= 1
-        if self.left[0] < 0:
+        self.total = self.total + 1
+        self.calls += 1
+        self.seen.append(len(rows))
+        self.last = rows
+        if self.spend() is None:
             raise ZeroDivisionError("the guest failed")
         return torch.nn.functional.dropout(self.layer(rows), p=0.0, training=True)
 
@@ -111,7 +118,9 @@ def test_a_buffer_that_the_forward_pass_changes_is_put_back():
     for copyable in (True, False):
         network = Failing(1000, copyable)
         NetworkKernel(network)(torch.ones(3, 4))
-        assert network.count == 0
+        assert network.count == network.total == network.calls == 0
+        assert network.seen == []
+        assert not hasattr(network, "last")
 
 
 def test_random_numbers_drawn_by_the_forward_pass_are_given_back():
@@ -150,6 +159,67 @@ def test_the_estimator_handed_in_is_not_changed_by_fit():
     density.fit(X)
     assert all(getattr(density, name) is value for name, value in twin.items())
     assert density.estimator_ is network
+
+
+class Reaching(nn.Module):
+    """A closure leads from any copy to the original's batch normalisation and dropout."""
+
+    def __init__(self, affine):
+        super().__init__()
+        self.layer, self.drop = nn.Linear(4, 3), nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(3, affine=affine)
+        self.rest = lambda rows: self.drop(self.norm(rows))
+
+    def forward(self, rows):
+        return self.rest(self.layer(rows))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_closure_does_not_run_the_guest_in_train_mode(affine):
+    network = Reaching(affine).train()
+    before = state(network)
+    gram = NetworkKernel(network)(torch.ones(5, 4) * torch.arange(5)[:, None])
+    after = state(network)
+    assert {key for key in before if before[key] != after[key]} == set()
+    np.testing.assert_allclose(np.diag(gram), 1, atol=1e-5)
+
+
+def _step(parameter):
+    parameter.data.sub_(parameter.grad)
+
+
+def test_optimisers_in_the_backward_pass_do_not_step():
+    network = Failing(1000, copyable=False)
+    network.scale = nn.Parameter(torch.ones(2))
+    network.layer.register_forward_hook(lambda module, args, output: output * network.scale)
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(_step)
+    before = state(network)
+    NetworkKernel(network)(torch.ones(3, 4))
+    assert state(network) == before
+
+
+def test_a_network_that_copies_to_itself_is_lent():
+    class Single(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    network = nn.Sequential(Single(4, 3), nn.BatchNorm1d(3)).train()
+    before = state(network)
+    NetworkKernel(network)(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+    assert state(network) == before
+
+
+def test_threads_may_share_a_network():
+    network, X = build(NETWORKS[10], n_samples=12)
+    network.train()
+    expected, before = NetworkKernel(network)(X), state(network)
+    with ThreadPoolExecutor(4) as pool:
+        grams = list(pool.map(lambda _: NetworkKernel(network, batch_size=3)(X), range(12)))
+    for gram in grams:
+        np.testing.assert_allclose(gram, expected, atol=1e-10)
+    assert state(network) == before
+    assert torch.backends.cudnn.enabled
 
 
 def test_an_untrained_kernel_asks_for_training():

@@ -123,6 +123,8 @@ BAD = {
     "strings": (np.array([["a"] * 4] * 3), ValueError, "convert|dtype"),
     "complex": (torch.ones(3, 4, dtype=torch.complex64), ValueError, "allowed are floating point"),
     "one dimension": (np.ones(4), ValueError, "Expected 2D array"),
+    "fewer features": (X[:, :3], ValueError, r"rows of shape \(3,\).*estimator fails.*allowed are"),
+    "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "estimator fails.*'rows'"),
     "different lengths": ((torch.ones(3, 4), torch.ones(2, 4)), ValueError, "different lengths"),
     "shuffled loader": (
         DataLoader(TensorDataset(torch.ones(3, 4)), shuffle=True),
@@ -137,10 +139,14 @@ BAD = {
 }
 
 
+ESTIMATORS = [NetworkDensity(), NetworkKernel(), NetworkNeighbors(), GradientFeaturizer()]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
 @pytest.mark.parametrize(("bad", "error", "message"), BAD.values(), ids=BAD)
-def test_bad_rows_are_refused(network, bad, error, message):
+def test_bad_rows_are_refused(network, estimator, bad, error, message):
     with pytest.raises(error, match=message):
-        NetworkDensity(network).fit(bad)
+        estimator.set_params(estimator=network).fit(bad)
 
 
 def test_wrong_feature_counts_are_refused(network):
@@ -162,3 +168,43 @@ def test_digests_tell_rows_apart_and_follow_the_dtype():
     assert first == second != third
     assert Rows(rows.astype(np.float32)).digests(torch.float32)[0] == first
     assert len(Rows(np.ones((5000, 1))).digests(torch.float64)) == 5000
+
+
+def test_digests_are_of_what_the_network_sees():
+    whole = np.array([[1, 0], [2, 3]])
+    expected = Rows(whole.astype(float)).digests(torch.float32)
+    assert Rows(whole).digests(torch.float32) == expected
+    assert Rows(whole * -1 * -1.0).digests(torch.float32) == expected
+    assert Rows(np.array([[1, -0.0], [2, 3]])).digests(torch.float32) == expected
+
+
+BAD_FEATURES = {
+    "long": (3 * np.eye(2), "length up to 3"),
+    "images": (torch.zeros(2, 1, 3), r"X has rows of shape \(1, 3\)"),
+    "dict": ({"rows": torch.zeros(2, 3)}, "X has several arrays"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_FEATURES.values(), ids=BAD_FEATURES)
+def test_bad_features_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkNeighbors("features").fit(bad)
+
+
+def test_a_query_in_another_form_than_the_fit(network):
+    density = NetworkDensity(network).fit(Items(X))
+    expected = NetworkDensity(network).fit(X).score_samples(X)
+    np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-5)
+
+
+def test_items_of_different_shapes_go_one_by_one():
+    words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4)]
+    bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
+    with pytest.raises(ValueError, match=r"cannot be put in a batch.*set batch_size=1"):
+        NetworkDensity(bag).fit(Items(words))
+    density = NetworkDensity(bag, batch_size=1, method="power", dimension=2.0).fit(Items(words))
+    np.testing.assert_allclose(
+        density.neighbor_count(Items(words)),
+        (NetworkKernel(bag, batch_size=1)(Items(words)).clip(0) ** 2).sum(axis=1),
+        atol=1e-6,
+    )

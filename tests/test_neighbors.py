@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import issparse
 
 from sknetsim import NetworkKernel, NetworkNeighbors
@@ -69,6 +70,12 @@ def test_graph_holds_the_neighbors(data, mode):
     assert (graph.indices.reshape(20, 3) == indices).all()
     values = np.ones_like(found) if mode == "connectivity" else found
     np.testing.assert_array_equal(graph.data.reshape(20, 3), values)
+
+
+def test_a_row_is_at_distance_zero_of_itself_in_float32():
+    network, X = build(NETWORKS[0], n_samples=20, dtype=torch.float32)
+    found = NetworkNeighbors(network).fit(X).radius_neighbors(X, radius=0, return_distance=False)
+    assert all(row in others for row, others in enumerate(found))
 
 
 def test_without_distances(data):

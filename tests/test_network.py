@@ -120,6 +120,17 @@ def test_a_grid_over_the_networks_own_parameters_is_refused(data, net):
     assert weights(net) == before
 
 
+def test_a_grid_over_frozen_networks(data, net):
+    """The cure that the refusal names."""
+    X, y = data
+    other = classifier(module__hidden=3).fit(X, y)
+    grid = {"estimator": [FrozenEstimator(net), FrozenEstimator(other)]}
+    before = weights(net), weights(other)
+    search = GridSearchCV(NetworkDensity(net, dimension=2.0), grid, cv=2).fit(X, y)
+    assert search.best_params_["estimator"].estimator in (net, other)
+    assert (weights(net), weights(other)) == before
+
+
 def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
     untrained = classifier()
     featurizer = GradientFeaturizer(untrained).set_params(estimator__module__hidden=2)

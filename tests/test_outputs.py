@@ -1,9 +1,10 @@
 """Which outputs are compared."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sknetsim import (
@@ -76,6 +77,38 @@ def test_loss_of_a_binary_classifier():
     np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
 
 
+def test_loss_of_a_binary_classifier_with_a_column_of_outputs():
+    net = trained(NeuralNetBinaryClassifier, scores(1), nn.BCEWithLogitsLoss)
+    whole = NetworkKernel(net, output="loss")(X)
+    flat = trained(
+        NeuralNetBinaryClassifier, nn.Sequential(net.module_, nn.Flatten(0)), nn.BCEWithLogitsLoss
+    )
+    np.testing.assert_allclose(whole, NetworkKernel(flat, output="loss")(X), atol=1e-5)
+    labels = pd.Series(LABELS.numpy() % 2)
+    features = GradientFeaturizer(net, output="loss").fit_transform(X, labels)
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(list("abcabcab")), "y has dtype <U1; allowed are numbers.*LabelEncoder"),
+        (LABELS.numpy() + 1, "y has labels from 1 to 3; allowed are 0 to 2"),
+    ],
+)
+def test_bad_labels_are_refused(labels, message):
+    net = trained(NeuralNetClassifier, scores(), nn.CrossEntropyLoss)
+    with pytest.raises(ValueError, match=message):
+        GradientFeaturizer(net, output="loss").fit_transform(X, labels)
+
+
+def test_a_generic_net_gets_no_logarithm():
+    """skorch's NeuralNet hands outputs to NLLLoss as they are."""
+    module = nn.Sequential(scores(), nn.LogSoftmax(dim=1))
+    net = trained(NeuralNet, module, nn.NLLLoss)
+    np.testing.assert_allclose(NetworkKernel(net)(X), NetworkKernel(module)(X), atol=1e-6)
+
+
 def test_loss_of_a_regressor_needs_labels():
     net = trained(NeuralNetRegressor, scores(2), nn.MSELoss)
     targets = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
@@ -128,6 +161,11 @@ def test_probabilities_that_underflow_give_no_nan():
     [
         ("logits", ValueError, "output is 'logits'; allowed are 'all', 'predicted', 'sum', 'loss'"),
         (3, ValueError, "output is 3; allowed are indices from -3 to 2"),
+        (None, ValueError, "output is None; allowed are"),
+        (1.5, ValueError, "output is 1.5; allowed are"),
+        (True, ValueError, "output is True; allowed are"),
+        ([], ValueError, r"output is \[\]; allowed are"),
+        (["a"], ValueError, r"output is \['a'\]; allowed are"),
         ([0, -4], ValueError, "output is -4; allowed are indices from -3 to 2"),
         (lambda raw: None, UnsupportedNetworkError, "output returned a NoneType"),
         (lambda raw: raw.sum(), UnsupportedNetworkError, "output returned a scalar for a batch"),

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
@@ -29,7 +31,7 @@ def test_selection(network):
     assert select_parameters(network, "last_layer") == {"2.0.weight", "2.0.bias"}
 
 
-@pytest.mark.parametrize("bad", ["3.*", ["first"], nn.Linear(2, 2)], ids=repr)
+@pytest.mark.parametrize("bad", ["3.*", ["first"], nn.Linear(2, 2), 5, [1]], ids=repr)
 def test_a_selection_of_nothing_is_refused(network, bad):
     with pytest.raises(ValueError, match="matches no trainable parameter; allowed are None, 'last"):
         NetworkKernel(network, parameters=bad)(torch.ones(2, 5))
@@ -77,3 +79,24 @@ def test_bad_parameters_are_refused(estimator, message):
 def test_a_kernel_called_directly_checks_its_parameters_too():
     with pytest.raises(ValueError, match="'metric'"):
         NetworkKernel(nn.Linear(2, 1), metric="cosine")(np.ones((3, 2), dtype=np.float32))
+
+
+def test_an_absent_device_is_refused():
+    for device in ("cuda:99", "abacus", 3.5):
+        with pytest.raises(ValueError, match=r"device is .*allowed are None"):
+            NetworkKernel(nn.Linear(2, 1), device=device)(torch.ones(3, 2))
+
+
+def test_a_part_of_the_network_survives_clone(network):
+    kernel = NetworkKernel(network, parameters=network[2])
+    X = torch.randn(4, 5)
+    np.testing.assert_array_equal(clone(kernel)(X), kernel(X))
+
+
+def test_parameters_changed_after_fit_are_checked():
+    X = np.random.default_rng(0).normal(size=(8, 2))
+    density = NetworkDensity(method="threshold").fit(X)
+    with pytest.raises(ValueError, match="'threshold'"):
+        density.set_params(threshold=2).score_samples(X)
+    with pytest.raises(NotFittedError):
+        density.set_params(threshold=0.5, method="soft").score_samples(X)

@@ -78,7 +78,7 @@ def find_rule(module: nn.Module) -> Rule | None:
     entry = _registry.get(type(module))
     if entry is None or "forward" in vars(module):
         return None
-    return entry.rule if set(module._parameters) <= entry.parameters else None
+    return entry.rule if set(module._parameters.keys()) <= entry.parameters else None
 
 
 def layout_of(module: nn.Module, names: Iterable[str]) -> Layout:
