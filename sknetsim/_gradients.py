@@ -12,10 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from sklearn import get_config
 from torch import Tensor, nn
 
-from . import _blocks, _guest, _selfcheck
+from . import _blocks, _guest, _memory, _selfcheck
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
 from ._fallback import Fallback, is_out_of_memory
@@ -24,17 +23,12 @@ from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
 from ._parameters import Plan, make_plan, select_parameters
-from .exceptions import OutputTooLargeError, UnsupportedNetworkError
+from .exceptions import UnsupportedNetworkError
 from .rules import find_rule
 
 # Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
 _CHUNK_BYTES = 2**28
 _CHUNK_ROWS = 1024
-
-
-def memory_budget() -> int:
-    """Bytes of scikit-learn's ``working_memory``."""
-    return int(get_config()["working_memory"] * 2**20)
 
 
 class GradientEngine:
@@ -96,7 +90,7 @@ class GradientEngine:
         """Samples per chunk, from the bytes that the first sample takes."""
         if self._row_bytes == 0:
             self._chunk(rows.take(slice(0, 1)), None if labels is None else labels[:1])
-        room = min(_CHUNK_BYTES, memory_budget() // 4)
+        room = min(_CHUNK_BYTES, _memory.budget() // 4)
         return max(1, min(_CHUNK_ROWS, room // self._row_bytes))
 
     def _refuse_mixing(self, rows: Rows, labels: Tensor | None) -> None:
@@ -166,7 +160,9 @@ class GradientEngine:
         if reached:
             self._visit.shadow = None
             return None
-        self._refuse_too_large(module, plan, uses, outputs)
+        parameters = dict(module.named_parameters())
+        written = sum(parameters[name].numel() for name in plan.unserved)
+        _memory.refuse_too_large(self.outputs.output, outputs, uses, written)
         misfits = {use.layer for use in uses if not use.fits(len(outputs))}
         if misfits:
             self._refused |= {name for layer in misfits for name in plan.served(layer)}
@@ -174,7 +170,7 @@ class GradientEngine:
         jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
         if jacobian is None or not self._verified(module, plan, inputs, targets, jacobian):
             return None
-        self._row_bytes = self._row_bytes or self._estimate(jacobian, uses)
+        self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian, uses)
         return replace(jacobian, outputs=outputs.detach())
 
     def _outputs(
@@ -242,33 +238,6 @@ class GradientEngine:
         self._fallback.loop |= bool(wrong) and not served
         return not wrong
 
-    def _refuse_too_large(
-        self, module: nn.Module, plan: Plan, uses: list[Use], outputs: Tensor
-    ) -> None:
-        """Refuse outputs whose cotangents for a single sample exceed the memory budget."""
-        samples, count = outputs.shape
-        parameters = dict(module.named_parameters())
-        width = sum(use.output_shape.numel() for use in uses) // samples
-        width += sum(parameters[name].numel() for name in plan.unserved)
-        needed = count * width * outputs.element_size() + 3 * 8 * count**2
-        if count > 1 and needed > memory_budget():
-            raise OutputTooLargeError(
-                f"output={self.outputs.output!r} compares {count} outputs, which takes about"
-                f" {needed / 2**20:,.0f} MiB for one sample; allowed are"
-                f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): compare"
-                " 'predicted', 'sum', some indices or a callable that reduces them."
-            )
-
-    def _estimate(self, jacobian: Jacobian, uses: list[Use]) -> int:
-        """Bytes per sample of a pass: windows, cotangents, blocks and as much again twice."""
-        samples, count = jacobian.outputs.shape
-        elements = sum(
-            use.inputs.numel() * _window(use.layer) + count * use.output_shape.numel()
-            for use in uses
-        )
-        captured = elements * jacobian.outputs.element_size()
-        return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
-
 
 def _checked_device(device: Any) -> torch.device:
     try:
@@ -278,12 +247,6 @@ def _checked_device(device: Any) -> torch.device:
             f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
             " allowed are None (where the network is), 'cpu' and devices of this machine."
         ) from error
-
-
-def _window(layer: nn.Module) -> int:
-    """Elements of a convolution's kernel; 1 for other layers."""
-    weight = layer._parameters.get("weight")
-    return 1 if weight is None else weight.shape[2:].numel()
 
 
 def _of_one_dtype(use: Use, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import _jacobian, _kernels
+from . import _jacobian, _kernels, _memory
 from ._blocks import DenseBlock
-from ._gradients import memory_budget
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
 from .exceptions import ZeroGradientWarning
@@ -119,7 +118,7 @@ def pieces(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     waiting: list[Chunk] = []
     for chunk in chunks:
         taken = sum(piece.jacobian.nbytes for piece in waiting)
-        if waiting and taken + chunk.jacobian.nbytes > memory_budget() // 4:
+        if waiting and taken + chunk.jacobian.nbytes > _memory.budget() // 4:
             yield _joined(waiting)
             waiting = []
         waiting.append(chunk)
@@ -136,13 +135,12 @@ def _joined(chunks: list[Chunk]) -> Chunk:
 def pairs(
     source: Source, X: Any, Y: Any, whitenings: tuple[str, str] = ("unit", "unit"), verbose: Any = 0
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """All pairs of a piece of X and a piece of Y, which is gone through for each piece of X."""
+    """All pairs of a piece of X and a chunk of Y, which is gone through for each piece of X."""
     for rows in pieces(whitened(source, X, whitenings[0], verbose=verbose)):
         if Y is None and whitenings[0] == whitenings[1] and len(rows.rank) == len(Rows(X)):
             yield rows, rows
             continue
-        others = whitened(source, X if Y is None else Y, whitenings[1], counted=False)
-        for columns in pieces(others):
+        for columns in whitened(source, X if Y is None else Y, whitenings[1], counted=False):
             yield rows, columns
 
 

@@ -1,0 +1,54 @@
+"""What a pass takes in memory, against scikit-learn's ``working_memory``.
+
+Index legend: n samples; d outputs of the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn import get_config
+from torch import Tensor, nn
+
+from ._capture import Use
+from ._jacobian import Jacobian
+from .exceptions import OutputTooLargeError
+
+
+def budget() -> int:
+    """Bytes of scikit-learn's ``working_memory``."""
+    return int(get_config()["working_memory"] * 2**20)
+
+
+def refuse_too_large(output: Any, outputs: Tensor, uses: list[Use], written: int) -> None:
+    """Refuse outputs whose gradients for a single sample exceed the budget.
+
+    These are d cotangents of each layer, d gradients of the ``written`` parameters without a rule,
+    and three d x d kernels in float64.
+    """
+    samples, count = outputs.shape
+    width = sum(use.output_shape.numel() for use in uses) // samples + written
+    needed = count * width * outputs.element_size() + 3 * 8 * count**2
+    if count > 1 and needed > budget():
+        raise OutputTooLargeError(
+            f"output={output!r} compares {count} outputs, which takes about"
+            f" {needed / 2**20:,.0f} MiB for one sample; allowed are {budget() / 2**20:,.0f} MiB"
+            " (scikit-learn's working_memory): compare 'predicted', 'sum', some indices or a"
+            " callable that reduces them."
+        )
+
+
+def row_bytes(jacobian: Jacobian, uses: list[Use]) -> int:
+    """Bytes per sample of a pass: windows, cotangents, blocks and as much again twice."""
+    samples, count = jacobian.outputs.shape
+    elements = sum(
+        use.inputs.numel() * _window(use.layer) + count * use.output_shape.numel() for use in uses
+    )
+    captured = elements * jacobian.outputs.element_size()
+    return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
+
+
+def _window(layer: nn.Module) -> int:
+    """Elements of a convolution's kernel; 1 for other layers."""
+    weight = layer._parameters.get("weight")
+    return 1 if weight is None else weight.shape[2:].numel()
