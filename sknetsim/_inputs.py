@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 Inputs = Any  # A Tensor, or a dict or tuple of Inputs: what a network takes for a batch.
 
@@ -43,10 +43,11 @@ class Rows:
     """
 
     def __init__(self, X: Any):
-        if isinstance(X, DataLoader):
+        if isinstance(X, DataLoader | IterableDataset):
             raise TypeError(
-                "X is a DataLoader, which may shuffle or drop samples; allowed are arrays, tensors,"
-                " tables, dicts, tuples and Datasets: pass its `dataset` instead."
+                f"X is a {type(X).__name__}, which may shuffle or drop samples; allowed are arrays,"
+                " tensors, tables, dicts, tuples and Datasets with a length: pass a loader's"
+                " `dataset` instead."
             )
         self._source = X if isinstance(X, Dataset) else _indexable(X)
         lengths = set(_lengths(self._source))

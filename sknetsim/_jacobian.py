@@ -43,11 +43,6 @@ class Jacobian:
         return len(self.outputs)
 
     @property
-    def eps(self) -> float:
-        """Machine epsilon of the gradients."""
-        return torch.finfo(self.outputs.dtype).eps
-
-    @property
     def width(self) -> int:
         """Length d P of a sample's Jacobian written in one row."""
         return self.outputs.shape[1] * sum(_sizes(self.layout))
@@ -92,7 +87,7 @@ class Jacobian:
                 f"estimator has gradients that are NaN or infinite at {bad} of {len(self)} samples;"
                 " gradients must be finite: leave such samples out, or smooth the network there."
             )
-        return _kernels.inverse_root(kernel, self.eps)
+        return _kernels.inverse_root(kernel, self.outputs.dtype)
 
     @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:

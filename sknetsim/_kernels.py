@@ -12,18 +12,19 @@ from scipy import special
 from torch import Tensor
 
 
-def inverse_root(self_kernel: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     r"""Pseudo-inverse square roots of the self-kernels and their ranks.
 
-    :math:`K(x,x)^{-1/2}` from the eigen-decomposition in float64; eigenvalues below
-    ``10 * d * eps`` times the largest count as zero.
+    :math:`K(x,x)^{-1/2}` from the eigen-decomposition in float64. Eigenvalues below
+    ``10 * d * eps`` times the largest count as zero, and so do those of gradients shorter than the
+    smallest normal number, which have no digits left.
 
     Parameters
     ----------
     self_kernel : Tensor of shape (n, d, d), float64
         The self-kernels K(x, x).
-    eps : float
-        Machine epsilon of the dtype that the gradients were computed in.
+    dtype : dtype
+        The dtype that the gradients were computed in.
 
     Returns
     -------
@@ -33,9 +34,9 @@ def inverse_root(self_kernel: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         Ranks of the self-kernels; 0 for a zero gradient.
     """
     eigenvalues, vectors = torch.linalg.eigh(self_kernel)
-    largest = eigenvalues[:, -1:]
-    cutoff = 10 * self_kernel.shape[-1] * eps * largest
-    kept = (eigenvalues > cutoff) & (largest > 0)
+    limits = torch.finfo(dtype)
+    cutoff = 10 * self_kernel.shape[-1] * limits.eps * eigenvalues[:, -1:]
+    kept = (eigenvalues > cutoff) & (eigenvalues > limits.tiny**2)
     inverse = torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
     root = torch.einsum("nap,np,nbp->nab", vectors, inverse, vectors)
     return root, kept.sum(dim=1)

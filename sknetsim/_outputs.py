@@ -52,7 +52,7 @@ class Outputs:
             return self._loss(raw, targets)
         logits = self._logits(raw)
         if isinstance(self.output, str):
-            return NAMES[self.output](logits, targets)
+            return _SELECTIONS[self.output](logits, targets)
         indices = self.output if isinstance(self.output, list | tuple) else [self.output]
         return logits[:, [_checked_index(index, logits.shape[1]) for index in indices]]
 
@@ -126,17 +126,10 @@ def _sum(logits: Tensor, targets: Tensor | None) -> Tensor:
     return logits.sum(dim=1, keepdim=True)
 
 
-def _unreachable(logits: Tensor, targets: Tensor | None) -> Tensor:
-    raise AssertionError("the loss is taken from raw outputs")
+_SELECTIONS: dict[str, Select] = {"all": _every, "predicted": _largest, "sum": _sum}
 
-
-#: The named outputs.
-NAMES: dict[str, Select] = {
-    "all": _every,
-    "predicted": _largest,
-    "sum": _sum,
-    "loss": _unreachable,
-}
+#: The named outputs; the loss is taken from raw outputs.
+NAMES = (*_SELECTIONS, "loss")
 
 
 def _per_sample(network: Network) -> nn.Module:

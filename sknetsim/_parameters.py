@@ -94,8 +94,9 @@ def select_parameters(module: nn.Module, parameters: Any) -> set[str]:
     selected = _matching(module, trainable, parameters)
     if not selected:
         raise ValueError(
-            f"parameters is {parameters!r}, which matches no trainable parameter; allowed are"
-            f" None, 'last_layer', a part of the network, and names or patterns among"
+            f"parameters is {parameters!r}, of which something matches no trainable"
+            " parameter; allowed are None, 'last_layer', a part of the network, and names or"
+            " patterns among"
             f" {', '.join(list(trainable)[:20])}."
         )
     return selected
@@ -115,4 +116,5 @@ def _matching(module: nn.Module, trainable: dict[str, nn.Parameter], parameters:
         isinstance(p, str) for p in patterns
     ):
         return set()
-    return {name for pattern in patterns for name in fnmatch.filter(trainable, pattern)}
+    found = [fnmatch.filter(trainable, pattern) for pattern in patterns]
+    return {name for names in found for name in names} if all(found) else set()

@@ -149,10 +149,17 @@ def grams(
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """k^C of pieces of X and Y: the rows, the columns, and the gram of shape (n, m), float64."""
     for rows, columns in pairs(source, X, Y, verbose=verbose):
-        gram = rows.jacobian.trace_gram(columns.jacobian)
-        if not isinstance(source, FeatureRows):
-            gram = gram.clamp(-1, 1)
-        yield rows.rows, columns.rows, gram.cpu().numpy()
+        yield rows.rows, columns.rows, cosines(rows, columns).cpu().numpy()
+
+
+def cosines(rows: Chunk, columns: Chunk) -> Tensor:
+    """k^C of unit Jacobians, of shape (n, m); rounding must not leave [-1, 1]."""
+    return rows.jacobian.trace_gram(columns.jacobian).clamp(-1, 1)
+
+
+def gram(source: Source, X: Any, Y: Any = None, verbose: Any = 0) -> np.ndarray:
+    """k^C of all pairs, of shape (n, m), float64."""
+    return assembled(source, X, Y, ("unit", "unit"), cosines, verbose)
 
 
 def assembled(

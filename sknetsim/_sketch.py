@@ -33,7 +33,7 @@ class Nystroem:
 
     def transform(self, source: Source, X: Any, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m)."""
-        return _gram(source, X, self.landmarks, verbose) @ self.root
+        return _passes.gram(source, X, self.landmarks, verbose) @ self.root
 
 
 def fit_nystroem(
@@ -48,13 +48,6 @@ def fit_nystroem(
         )
     chosen = np.sort(random_state.permutation(len(rows))[:n_components])
     landmarks = rows.at(chosen.tolist())
-    gram = torch.as_tensor(_gram(source, landmarks, None, 0))
-    root, _ = _kernels.inverse_root(gram[None], torch.finfo(source.dtype).eps)
+    gram = torch.as_tensor(_passes.gram(source, landmarks))
+    root, _ = _kernels.inverse_root(gram[None], source.dtype)
     return Nystroem(landmarks, root[0].numpy())
-
-
-def _gram(source: Source, X: Any, Y: Any, verbose: Any) -> np.ndarray:
-    result = np.empty((len(Rows(X)), len(Rows(X if Y is None else Y))))
-    for rows, columns, values in _passes.grams(source, X, Y, verbose):
-        result[rows, columns] = values
-    return result

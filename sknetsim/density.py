@@ -167,9 +167,7 @@ class NetworkDensity(BaseSimilarity):
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = Rows(X).at(np.sort(chosen).tolist())
-        gram = np.empty((len(chosen), len(chosen)))
-        for left, right, values in _passes.grams(source, rows):
-            gram[left, right] = values
+        gram = _passes.gram(source, rows)
         return _kernels.two_nearest_dimension(gram, torch.finfo(source.dtype).eps)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
@@ -233,9 +231,10 @@ class NetworkDensity(BaseSimilarity):
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
         assert self.dimension_ is not None
-        return _kernels.COUNTS[self.method].log_mean(self._exponent(), self.dimension_ + 1)
+        return _kernels.COUNTS[self.method].log_mean(self._level(), self.dimension_ + 1)
 
-    def _exponent(self) -> float:
+    def _level(self) -> float:
+        """The method's own parameter."""
         return self.threshold if self.method == "threshold" else self.alpha
 
     def _counts(self, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -258,9 +257,9 @@ class NetworkDensity(BaseSimilarity):
         eps = torch.finfo(source.dtype).eps
         total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
         for rows, columns in _passes.pairs(source, X, self._X, verbose=self.verbose):
-            gram = rows.jacobian.trace_gram(columns.jacobian).cpu().numpy()
-            total[rows.rows] += count(gram, self._exponent(), eps).sum(axis=1)
-            own[rows.rows] = count(_own_similarity(rows), self._exponent(), eps)
+            gram = _passes.cosines(rows, columns).cpu().numpy()
+            total[rows.rows] += count(gram, self._level(), eps).sum(axis=1)
+            own[rows.rows] = count(_own_similarity(rows), self._level(), eps)
         return total, own
 
 

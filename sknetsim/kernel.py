@@ -193,8 +193,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
             return self._reduce(kernel, rows, columns)
 
         gram = self._assembled(X, Y, (whitening, whitening), similarity)
-        bounded = self.normalize and self._network() != FEATURES
-        return gram.clip(-1, 1) if bounded else gram
+        return gram.clip(-1, 1) if self.normalize else gram
 
     def _reduce(self, kernel: Tensor, rows: Chunk, columns: Chunk) -> Tensor:
         ranks = [

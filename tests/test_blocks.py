@@ -168,7 +168,7 @@ def test_jacobians_and_roots_stay_on_their_device(make, request):
         Jacobian({key: _on("cuda", b)}, b.layout, torch.empty(n, OUTPUTS, device="cuda"))
         for b, n in ((block, 4), (other, 5))
     )
-    root, rank = _kernels.inverse_root(first.self_kernel(), first.eps)
+    root, rank = _kernels.inverse_root(first.self_kernel(), torch.float32)
     unit = _kernels.WHITENINGS["unit"](root, rank)
     by_name = dict(
         zip(

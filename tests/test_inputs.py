@@ -7,7 +7,7 @@ import pytest
 import torch
 from skorch.helper import SliceDict
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
 from sknetsim._inputs import Rows
@@ -26,6 +26,13 @@ class Items(Dataset):
 
     def __getitem__(self, index):
         return self.X[index]
+
+
+class Stream(IterableDataset):
+    """Rows without a number."""
+
+    def __iter__(self):
+        return iter(torch.ones(3, 4))
 
 
 def memory_mapped(X):
@@ -129,8 +136,9 @@ BAD = {
     "shuffled loader": (
         DataLoader(TensorDataset(torch.ones(3, 4)), shuffle=True),
         TypeError,
-        "pass its `dataset` instead",
+        "pass a loader's `dataset` instead",
     ),
+    "stream": (Stream(), TypeError, "X is a Stream, .*Datasets with a length"),
     "sparse": (
         __import__("scipy.sparse", fromlist=["csr_array"]).csr_array(X),
         TypeError,

@@ -22,7 +22,7 @@ def random_matrices(seed, count, size):
 def test_inverse_root_is_the_pseudo_inverse_root(size, rank):
     factors = random_matrices(0, 5, size)[:, :, :rank]
     kernels = factors @ factors.mT
-    root, found = _kernels.inverse_root(kernels, EPS)
+    root, found = _kernels.inverse_root(kernels, torch.float64)
     assert found.tolist() == [rank] * 5
     expected = np.linalg.pinv(kernels.numpy(), rcond=1e-10)
     np.testing.assert_allclose(root @ root, expected, atol=1e-8)
@@ -130,5 +130,5 @@ def test_threshold_counts_do_not_lose_a_sample_itself():
 def test_naive_root_agrees():
     kernel = random_matrices(4, 1, 3)
     kernel = kernel @ kernel.mT
-    root, _ = _kernels.inverse_root(kernel, EPS)
+    root, _ = _kernels.inverse_root(kernel, torch.float64)
     np.testing.assert_allclose(root[0], naive.inverse_root(kernel[0].numpy(), EPS)[0], atol=1e-9)

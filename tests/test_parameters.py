@@ -31,9 +31,13 @@ def test_selection(network):
     assert select_parameters(network, "last_layer") == {"2.0.weight", "2.0.bias"}
 
 
-@pytest.mark.parametrize("bad", ["3.*", ["first"], nn.Linear(2, 2), 5, [1]], ids=repr)
+@pytest.mark.parametrize(
+    "bad", ["3.*", ["first"], ["0.weight", "1.weight"], nn.Linear(2, 2), 5, [1]], ids=repr
+)
 def test_a_selection_of_nothing_is_refused(network, bad):
-    with pytest.raises(ValueError, match="matches no trainable parameter; allowed are None, 'last"):
+    with pytest.raises(
+        ValueError, match="matches no trainable parameter; allowed are None, 'last_layer'"
+    ):
         NetworkKernel(network, parameters=bad)(torch.ones(2, 5))
 
 
