@@ -415,6 +415,59 @@ def test_magnitudes_whose_squares_leave_float32(factor):
     np.testing.assert_allclose(found, NetworkKernel(network.layer).influence(X), atol=1e-4)
 
 
+class AlteringItsInput(nn.Module):
+    """A convolution that saves a padded copy of what is altered afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular")
+        self.head = nn.Linear(15, 2)
+
+    def forward(self, rows):
+        rows = rows.clone()
+        hidden = self.body(rows)
+        rows.mul_(0)
+        return self.head(torch.tanh(hidden).flatten(1))
+
+
+def test_an_input_that_is_altered_later():
+    network = AlteringItsInput().double()
+    X = torch.randn(6, 2, 5, dtype=torch.float64)
+    J = naive.jacobians(network, X)
+    expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
+    np.testing.assert_allclose(NetworkKernel(network)(X), expected, atol=1e-10)
+
+
+class Branching(nn.Module):
+    """Looks at its values, which vmap cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.body = nn.Linear(5, 3)
+
+    def forward(self, rows):
+        hidden = self.body(rows) * self.scale
+        return hidden * 2 if rows.abs().max().item() > 100 else hidden
+
+
+def test_what_vmap_cannot_do_is_done_by_a_loop():
+    network = Branching().double()
+    X = torch.randn(6, 5, dtype=torch.float64)
+    J = naive.jacobians(network, X)
+    expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
+    np.testing.assert_allclose(NetworkKernel(network)(X), expected, atol=1e-10)
+
+
+def test_running_out_of_memory_is_no_reason_for_a_loop(monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr("sknetsim._fallback.vmap", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        NetworkKernel(Branching())(torch.randn(3, 5))
+
+
 def test_autocast_inside_the_network():
     class Autocast(nn.Module):
         def __init__(self):

@@ -102,6 +102,14 @@ class Failing(nn.Module):
         return torch.nn.functional.dropout(self.layer(rows), p=0.0, training=True)
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_nothing_is_written(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network, X = build(NETWORKS[10])
+    call(network, "all", X)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("copyable", [True, False], ids=["shadow", "lent"])
 @pytest.mark.parametrize("calls", [0, 1, 2, 3])
 def test_an_exception_leaves_no_trace(calls, copyable):

@@ -234,7 +234,12 @@ def batch_norm_without_statistics():
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
 
 
+class FullyShardedDataParallel(nn.Linear):
+    """Stands for torch's own, which needs a process group."""
+
+
 REFUSED = {
+    "sharded": (lambda: FullyShardedDataParallel(4, 3), "gather its state_dict"),
     "no running statistics": (batch_norm_without_statistics, "track_running_stats=True"),
     "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "set max_norm=None"),
     "scale_grad_by_freq": (lambda: nn.Embedding(5, 3, scale_grad_by_freq=True), "by_freq=False"),

@@ -66,6 +66,14 @@ def test_files_stay_readable(path):
     assert len(path.read_text().splitlines()) <= 320
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_global_seed_and_no_default_device(path):
+    text = path.read_text()
+    assert "random.seed" not in text
+    assert "manual_seed_all" not in text
+    assert '= "cuda"' not in text.replace('== "cuda"', "")
+
+
 def _absolute_imports(node):
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
