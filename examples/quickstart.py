@@ -1,6 +1,6 @@
 """What does a trained network find similar, and where is it on thin ice?
 
-A CNN that somebody else trained on MNIST, and 5,000 of the 60,000 images that it was trained on:
+A CNN that somebody else trained on MNIST, and 5,000 of MNIST's 60,000 training images:
 
 1. Neighbours: for six test images, the training images that are most similar *as the network
    sees them*: training on one of them would change the network much as training on the test image
@@ -9,10 +9,10 @@ A CNN that somebody else trained on MNIST, and 5,000 of the 60,000 images that i
 2. Density: how similar are the training images on the whole to each test image? The least covered
    test images are drawn, and the network's error rate is given for each tenth of the test images.
 
-Run it with ``python examples/quickstart.py``; it takes one to two minutes on two cores and writes
-``neighbors.png`` and ``density.png`` into ``examples/output/``. MNIST and the CNN are read out of
-two installed packages (see ``_data.py``); without them, scikit-learn's digits and the small network
-that sknetsim trains by default take their place.
+Run it with ``python examples/quickstart.py``; it takes half a minute on two idle cores, two minutes
+on busy ones, and writes ``neighbors.png`` and ``density.png`` into ``examples/output/``. MNIST and
+the CNN are read out of two installed packages (see ``_data.py``); without them, scikit-learn's
+digits and the small network that sknetsim trains by default take their place.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ N_REFERENCE, N_TEST = 5000, 2000
 N_QUERIES, N_NEIGHBORS, N_DRAWN = 6, 6, 24
 
 # One logit per image, that of the predicted class, instead of all ten whitened against each other:
-# three to ten times faster, and of the two only this density tells where this CNN errs. Its
-# price: the logits of different classes have few parameters in common, so that nearly all
-# neighbours belong to the class that the network *predicts*.
+# some ten times cheaper, and of these two soft densities only this one tells where this CNN errs.
+# The price: the logits of different classes share fewer parameters, so that nearly all neighbours
+# belong to the class that the network *predicts*.
 SEEN = {"output": "predicted", "verbose": 1}
 
 BLUE, VERMILION = "#0072B2", "#D55E00"  # Also told apart by the colour-blind.
