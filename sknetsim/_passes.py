@@ -136,12 +136,18 @@ def pairs(
     source: Source, X: Any, Y: Any, whitenings: tuple[str, str] = ("unit", "unit"), verbose: Any = 0
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """All pairs of a piece of X and a chunk of Y, which is gone through for each piece of X."""
-    for rows in pieces(whitened(source, X, whitenings[0], verbose=verbose)):
-        if Y is None and whitenings[0] == whitenings[1] and len(rows.rank) == len(Rows(X)):
-            yield rows, rows
-            continue
-        for columns in whitened(source, X if Y is None else Y, whitenings[1], counted=False):
-            yield rows, columns
+    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
+    with tqdm(
+        total=samples * others, disable=not verbose, unit="pair", unit_scale=True
+    ) as progress:
+        for rows in pieces(whitened(source, X, whitenings[0])):
+            if Y is None and whitenings[0] == whitenings[1] and len(rows.rank) == samples:
+                yield rows, rows
+                progress.update(samples * others)
+                continue
+            for columns in whitened(source, X if Y is None else Y, whitenings[1], counted=False):
+                yield rows, columns
+                progress.update(len(rows.rank) * len(columns.rank))
 
 
 def grams(

@@ -167,7 +167,7 @@ class NetworkDensity(BaseSimilarity):
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = Rows(X).at(np.sort(chosen).tolist())
-        gram = _passes.gram(source, rows)
+        gram = _passes.gram(source, rows, verbose=self.verbose)
         return _kernels.two_nearest_dimension(gram, torch.finfo(source.dtype).eps)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
@@ -256,10 +256,12 @@ class NetworkDensity(BaseSimilarity):
         count = _kernels.COUNTS[self.method].count
         eps = torch.finfo(source.dtype).eps
         total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
+        piece = None
         for rows, columns in _passes.pairs(source, X, self._X, verbose=self.verbose):
             gram = _passes.cosines(rows, columns).cpu().numpy()
             total[rows.rows] += count(gram, self._level(), eps).sum(axis=1)
-            own[rows.rows] = count(_own_similarity(rows), self._level(), eps)
+            if rows is not piece:
+                piece, own[rows.rows] = rows, count(_own_similarity(rows), self._level(), eps)
         return total, own
 
 

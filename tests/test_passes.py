@@ -83,6 +83,8 @@ def test_progress_is_silent_unless_asked_for(source, capsys):
     assert capsys.readouterr().err == ""
     list(_passes.whitened(engine, X, verbose=1))
     assert "20/20" in capsys.readouterr().err
+    list(_passes.pairs(engine, X, X[:10], verbose=1))
+    assert "200/200" in capsys.readouterr().err
 
 
 def test_sums_of_unit_jacobians(source):
