@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 from torch.nn import functional
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 _HIDDEN = 32
 _STEPS = 100
@@ -66,7 +70,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(dim=0), torch.where(scale > 1e-12, scale, 1.0)
 
 
-def _task(inputs: Tensor, y: np.ndarray | None):  # type: ignore[no-untyped-def]
+def _task(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, int]:
     """Loss, targets and number of outputs."""
     if y is None:
         return functional.mse_loss, inputs, inputs.shape[1]
@@ -79,7 +83,7 @@ def _task(inputs: Tensor, y: np.ndarray | None):  # type: ignore[no-untyped-def]
     return functional.mse_loss, (targets - location) / scale, targets.shape[1]
 
 
-def _descend(network: nn.Module, inputs: Tensor, targets: Tensor, loss) -> None:  # type: ignore[no-untyped-def]
+def _descend(network: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(_STEPS):
         rows = torch.randperm(len(inputs))[:_BATCH]

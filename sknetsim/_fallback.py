@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from ._blocks import DenseBlock
-from ._inputs import Inputs, map_tensors
+from ._inputs import Inputs, map_tensors, tensors
 from ._network import Network
 from ._outputs import Select
 
@@ -91,7 +91,7 @@ class Fallback:
     ) -> Tensor:
         parameters = dict(module.named_parameters())
         rows = []
-        for index in range(_count(inputs)):
+        for index in range(len(tensors(inputs)[0])):
             sample = map_tensors(lambda tensor, row=index: tensor[row : row + 1], inputs)  # type: ignore[misc]
             target = None if targets is None else targets[index : index + 1]
             outputs = self.select(self.network.call(module, sample), target)[0]
@@ -113,12 +113,6 @@ def _places(
         for local, parameter in layer._parameters.items()
         if id(parameter) in owned
     }
-
-
-def _count(inputs: Inputs) -> int:
-    found: list[int] = []
-    map_tensors(lambda tensor: found.append(len(tensor)) or tensor, inputs)  # type: ignore[func-returns-value]
-    return found[0]
 
 
 def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]) -> Tensor:

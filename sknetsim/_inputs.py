@@ -27,9 +27,10 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 def tensors(inputs: Inputs) -> list[Tensor]:
     """The tensors of a batch."""
-    found: list[Tensor] = []
-    map_tensors(lambda tensor: found.append(tensor) or tensor, inputs)  # type: ignore[func-returns-value]
-    return found
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return [tensor for part in parts for tensor in tensors(part)]
 
 
 class Rows:

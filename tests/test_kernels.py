@@ -65,7 +65,10 @@ def test_metrics_are_ordered(size):
 
 def sphere_mean(function, dimension, start=0.0):
     """Mean over cosines of uniform directions of a function that is 0 below start."""
-    weight = lambda u: (1 - u**2) ** ((dimension - 3) / 2)  # noqa: E731
+
+    def weight(u):
+        return (1 - u**2) ** ((dimension - 3) / 2)
+
     total = integrate.quad(weight, -1, 1, limit=200)[0]
     return integrate.quad(lambda u: function(u) * weight(u), start, 1, limit=200)[0] / total
 
