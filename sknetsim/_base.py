@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ._gradients import GradientEngine
 from ._inputs import Rows
+from ._jacobian import Jacobian
 from ._network import FEATURES, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
@@ -114,16 +115,17 @@ class BaseSimilarity(BaseEstimator):
             )
         return X
 
-    def _fit_network(self, X: Any, y: Any) -> Any:
-        """Validate X, set ``estimator_``, and return X."""
+    def _fit_network(self, X: Any, y: Any) -> tuple[Any, Source, Jacobian]:
+        """Set ``estimator_``; validated X, where its Jacobians come from, and the first row's."""
         X = self._check_X(X, reset=True)
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state)
         first = Rows(X).at([0])
         labels = self._labels(y)
-        next(self._source().jacobians(first, None if labels is None else labels[:1]))
-        return X
+        source = self._source()
+        _, jacobian = next(source.jacobians(first, None if labels is None else labels[:1]))
+        return X, source, jacobian
 
     def _source(self) -> Source:
         """Where the Jacobians come from."""

@@ -36,10 +36,6 @@ class Block(abc.ABC):
         """The block of root(x) J(x), for roots of shape (n, o, p)."""
 
     @abc.abstractmethod
-    def take(self, rows: slice) -> Block:
-        """The block of some of the samples."""
-
-    @abc.abstractmethod
     def self_kernel(self) -> Tensor:
         """K(x, x), of shape (n, o, p), float64: squares may leave the range of float32."""
 
@@ -108,9 +104,6 @@ class DenseBlock(Block):
 
     def whiten(self, root: Tensor) -> DenseBlock:
         return replace(self, gradients=torch.bmm(root.to(self.gradients), self.gradients))
-
-    def take(self, rows: slice) -> DenseBlock:
-        return replace(self, gradients=self.gradients[rows])
 
     def self_kernel(self) -> Tensor:
         step = max(1, _DOUBLE_ELEMENTS // max(1, self.gradients[:1].numel()))

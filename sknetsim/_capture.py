@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from ._fallback import means_cannot
+from .exceptions import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def cotangents(outputs: Tensor, uses: list[Use]) -> list[Tensor | None]:
     try:
         found = _batched(outputs, edges)
     except RuntimeError as error:
-        if not means_cannot(error):
+        if is_out_of_memory(error):
             raise
         found = _one_by_one(outputs, edges)
     gradients = iter(found)

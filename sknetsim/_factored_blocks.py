@@ -164,9 +164,6 @@ class FactorBlock(PositionBlock):
             matrix = torch.einsum("notgj,ntgi->nogji", self.cotangents, self.activations)
         return self._matrix_to_layout(matrix)
 
-    def take(self, rows: slice) -> FactorBlock:
-        return replace(self, cotangents=self.cotangents[rows], activations=self.activations[rows])
-
     def _own_activation_gram(self) -> Tensor:
         activations = self.activations.double()
         return torch.einsum("ntgi,nsgi->ntsg", activations, activations)
@@ -208,9 +205,6 @@ class EmbeddingBlock(PositionBlock):
         written = self.cotangents.new_zeros(samples, outputs, self._width, out)
         positions = self.indices[:, None, :, None].expand(-1, outputs, -1, out)
         return written.scatter_add_(2, positions, self.cotangents[:, :, :, 0]).flatten(2)
-
-    def take(self, rows: slice) -> EmbeddingBlock:
-        return replace(self, cotangents=self.cotangents[rows], indices=self.indices[rows])
 
     def _own_activation_gram(self) -> Tensor:
         equal = self.indices[:, :, None] == self.indices[:, None, :]

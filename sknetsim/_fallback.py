@@ -15,20 +15,7 @@ from ._blocks import DenseBlock
 from ._inputs import Inputs, map_tensors, tensors
 from ._network import Network
 from ._outputs import Select
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is torch's for a full device or a full machine."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def means_cannot(error: Exception) -> bool:
-    """Whether an error under vmap leaves the slower way open: any but out of memory.
-
-    torch has no common sign for what vmap cannot do. The batch itself has run before, so an
-    error here is vmap's own, or else the slower way raises it again.
-    """
-    return not is_out_of_memory(error)
+from .exceptions import is_out_of_memory
 
 
 class Fallback:
@@ -81,7 +68,9 @@ class Fallback:
                 warnings.simplefilter("ignore", UserWarning)
                 found = vmap(jacrev(outputs), in_dims=axes)(values, inputs, targets)
         except (RuntimeError, TypeError) as error:
-            if not means_cannot(error):
+            # torch has no common sign for what vmap cannot do. The batch itself has run before, so
+            # the error is vmap's own, or else the slower way raises it again.
+            if is_out_of_memory(error):
                 raise
             return None
         return torch.cat([found[name].detach().flatten(2) for name in names], dim=2)

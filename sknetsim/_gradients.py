@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from . import _blocks, _guest, _memory, _selfcheck
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
-from ._fallback import Fallback, is_out_of_memory
+from ._fallback import Fallback
 from ._inputs import Inputs, Rows, label_tensor, map_tensors, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
 from ._parameters import Plan, make_plan, select_parameters
-from .exceptions import UnsupportedNetworkError
+from .exceptions import UnsupportedNetworkError, is_out_of_memory
 from .rules import find_rule
 
 # Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
@@ -102,7 +102,7 @@ class GradientEngine:
         with self._visit.working() as module:
             inputs = self._cast(module, inputs)
             y = None if labels is None else self._plain(labels[:2])
-            outputs, targets, _ = self._outputs(module, inputs, y)
+            outputs, targets = self._outputs(module, inputs, y)
             _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
     def _chunk(self, inputs: Inputs, y: Tensor | None) -> Jacobian:
@@ -156,9 +156,8 @@ class GradientEngine:
         """Jacobians of a batch, or None where another attempt must take another way."""
         plan = make_plan(module, self.selected, self._refused)
         with recording(list(plan.groups)) as uses:
-            outputs, targets, reached = self._outputs(module, inputs, y)
-        if reached:
-            self._visit.shadow = None
+            outputs, targets = self._outputs(module, inputs, y)
+        if self._visit.leaves_its_shadow(outputs):
             return None
         parameters = dict(module.named_parameters())
         written = sum(parameters[name].numel() for name in plan.unserved)
@@ -175,14 +174,13 @@ class GradientEngine:
 
     def _outputs(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, bool]:
-        """Outputs (n, d), what is fixed per sample, and whether a shadow reached the guest."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs (n, d), and what is fixed per sample."""
         raw = self._forward(module, inputs)
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
         _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
-        reached = self._visit.shadow is not None and _guest.reaches(outputs, self.network.module)
-        return outputs.to(self.network.dtype), targets, reached
+        return outputs.to(self.network.dtype), targets
 
     def _jacobian(
         self,

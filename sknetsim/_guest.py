@@ -120,6 +120,13 @@ class Visit:
             if called:
                 self.shadow = None
 
+    def leaves_its_shadow(self, outputs: Tensor) -> bool:
+        """Give the shadow up where its outputs depend on the guest's own parameters."""
+        if self.shadow is None or not _reaches(outputs, self.module):
+            return False
+        self.shadow = None
+        return True
+
     def _refuse_half(self) -> None:
         if self.shadow is None and is_half(self.module):
             raise UnsupportedNetworkError(
@@ -228,7 +235,7 @@ def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
             handle.remove()
 
 
-def reaches(outputs: Tensor, module: nn.Module) -> bool:
+def _reaches(outputs: Tensor, module: nn.Module) -> bool:
     """Whether the graph of some outputs leads to parameters of a module."""
     guests = {id(parameter) for parameter in module.parameters()}
     seen, waiting = set(), [outputs.grad_fn]

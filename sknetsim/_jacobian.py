@@ -94,10 +94,6 @@ class Jacobian:
         """The Jacobians root(x) J(x)."""
         return self._map(lambda block: block.whiten(root))
 
-    def take(self, rows: slice) -> Jacobian:
-        """Some of the samples."""
-        return replace(self._map(lambda block: block.take(rows)), outputs=self.outputs[rows])
-
     @in_full_precision
     def weighted_sum(self, weights: Tensor) -> ParameterVectors:
         """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._default_network import train_default_network
 from ._guest import working_dtype
-from ._inputs import Inputs, label_tensor, map_tensors
+from ._inputs import Inputs, label_tensor
 from .exceptions import UnsupportedNetworkError
 
 FEATURES = "features"
@@ -202,5 +202,5 @@ def _train(estimator: Any, X: Any, y: Any) -> Any:
     net = clone(estimator).initialize()
     dtype = next(net.module_.parameters()).dtype
     if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-        X = map_tensors(lambda tensor: tensor.to(dtype), torch.tensor(X)).numpy()
+        X = torch.tensor(X).to(dtype).numpy()
     return net.partial_fit(X, y)

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from . import _kernels, _passes
 from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
+from ._passes import Source
 
 # The intrinsic dimension is estimated on at most so many rows.
 _DIMENSION_ROWS = 2000
@@ -148,8 +149,7 @@ class NetworkDensity(BaseSimilarity):
         self : object
             The fitted estimator.
         """
-        X = self._fit_network(X, y)
-        source = self._source()
+        X, source, _ = self._fit_network(X, y)
         self._digests = Rows(X).digests(source.dtype)
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_X"):
@@ -163,7 +163,7 @@ class NetworkDensity(BaseSimilarity):
             self.dimension_ = self._estimated_dimension(source, X)
         return self
 
-    def _estimated_dimension(self, source: _passes.Source, X: Any) -> float:
+    def _estimated_dimension(self, source: Source, X: Any) -> float:
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = Rows(X).at(np.sort(chosen).tolist())
@@ -184,7 +184,8 @@ class NetworkDensity(BaseSimilarity):
             Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
             "soft": between plus and minus ``n_samples_fit_``.
         """
-        return self._counts(X)[0]
+        X = self._queries(X)
+        return self._counts(self._source(), X)[0]
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, relative to the uniform law on the sphere.
@@ -200,9 +201,10 @@ class NetworkDensity(BaseSimilarity):
             In nats; 0 is as dense as samples spread evenly over the sphere, -log(N + 1) is
             without neighbours.
         """
-        counts, own, queries = self._counts(X)
+        X, source = self._queries(X), self._source()
+        counts, own = self._counts(source, X)
         fitted = set(self._digests)
-        known = np.array([key in fitted for key in Rows(queries).digests(self._source().dtype)])
+        known = np.array([key in fitted for key in Rows(X).digests(source.dtype)])
         total = self.n_samples_fit_ - known
         counts = counts - np.where(known, own, 0.0)
         if self.method == "soft":
@@ -237,22 +239,23 @@ class NetworkDensity(BaseSimilarity):
         """The method's own parameter."""
         return self.threshold if self.method == "threshold" else self.alpha
 
-    def _counts(self, X: Any) -> tuple[np.ndarray, np.ndarray, Any]:
-        """Counts, what each row counts for itself, and the validated rows."""
+    def _queries(self, X: Any) -> Any:
+        """Validated rows, where the method was fitted."""
         check_is_fitted(self, "_sum" if self.method == "soft" else "_X")
-        X = self._check_X(X, reset=False)
-        counts, own = self._soft_counts(X) if self.method == "soft" else self._pair_counts(X)
-        return counts, own, X
+        return self._check_X(X, reset=False)
 
-    def _soft_counts(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Counts, and what each row counts for itself."""
+        return (self._soft_counts if self.method == "soft" else self._pair_counts)(source, X)
+
+    def _soft_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         counts, own = [], []
-        for chunk in _passes.whitened(self._source(), X, verbose=self.verbose):
+        for chunk in _passes.whitened(source, X, verbose=self.verbose):
             counts.append(chunk.jacobian.inner(self._sum).cpu().numpy())
             own.append(_own_similarity(chunk))
         return np.concatenate(counts), np.concatenate(own)
 
-    def _pair_counts(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        source = self._source()
+    def _pair_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         count = _kernels.COUNTS[self.method].count
         eps = torch.finfo(source.dtype).eps
         total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))

@@ -1,5 +1,7 @@
 """Errors and warnings of sknetsim."""
 
+import torch
+
 
 class UnsupportedNetworkError(ValueError):
     """The network cannot be studied as it is; the message says why and what to do.
@@ -21,3 +23,8 @@ class ZeroGradientWarning(UserWarning):
 
 class SoftmaxOutputWarning(UserWarning):
     """The compared outputs are probabilities; their logits should be compared instead."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is torch's for a full device or a full machine."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 from . import _passes, _sketch
 from ._base import BaseSimilarity, Interval, check_is_fitted, fit_context
 from ._inputs import Rows
-from ._passes import Source
 
 
 class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity):
@@ -115,22 +114,13 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self : object
             The fitted featurizer.
         """
-        X = self._fit_network(X, y)
-        source = self._source()
+        X, source, first = self._fit_network(X, y)
         self._nystroem = None
         if self.n_components is not None:
             generator = check_random_state(self.random_state)
             self._nystroem = _sketch.fit_nystroem(source, X, self.n_components, generator)
-        self._n_features_out = self.n_components or self._exact_width(source, X, y)
+        self._n_features_out = self.n_components or first.width
         return self
-
-    def _exact_width(self, source: Source, X: Any, y: Any) -> int:
-        """Length d P of the features, from the first row."""
-        labels = self._labels(y)
-        _, jacobian = next(
-            source.jacobians(Rows(X).at([0]), None if labels is None else labels[:1])
-        )
-        return jacobian.width
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and featurize the same rows; with ``output="loss"`` at their labels.

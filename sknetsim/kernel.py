@@ -140,7 +140,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         self : object
             The fitted kernel.
         """
-        self.X_fit_ = self._fit_network(X, y)
+        self.X_fit_, _, _ = self._fit_network(X, y)
         self._n_features_out = len(Rows(self.X_fit_))
         return self
 
@@ -267,7 +267,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         diagonal : ndarray of shape (n_samples,), float64
             Where normalised: 1, or 0 for a zero gradient.
         """
-        chunks = _passes.whitened(self._kernel_source(), X, self._whitening("half"))
+        chunks = _passes.whitened(self._source(), X, self._whitening("half"))
         return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
@@ -305,10 +305,10 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
             )
         return self.estimator_
 
-    def _kernel_source(self) -> Source:
+    def _source(self) -> Source:
         self._validate_params()
         return self._source_of(self._network())
 
     def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:
-        source = self._kernel_source()
+        source = self._source()
         return _passes.assembled(source, X, Y, whitenings, function, self.verbose)

@@ -121,7 +121,7 @@ class NetworkNeighbors(BaseSimilarity):
         self : object
             The fitted estimator.
         """
-        self._X = self._fit_network(X, y)
+        self._X, _, _ = self._fit_network(X, y)
         self.n_samples_fit_ = len(Rows(self._X))
         return self
 

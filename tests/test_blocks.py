@@ -64,7 +64,6 @@ def quantities(block, other, root, weights, vectors):
         "whitened": block.whiten(root).materialize(),
         "weighted_sum": block.weighted_sum(weights),
         "inner": block.inner(vectors),
-        "taken": block.take(slice(1, 3)).materialize(),
         "joined": _blocks.concatenate([block, other]).materialize(),
         "added": _blocks.add([block, block]).materialize(),
     }
