@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from ._blocks import DenseBlock
-from ._inputs import Inputs, map_tensors, tensors
+from ._inputs import Inputs, map_tensors, part_of, tensors
 from ._network import Network
 from ._outputs import Select
 from .exceptions import is_out_of_memory
@@ -81,9 +81,9 @@ class Fallback:
         parameters = dict(module.named_parameters())
         rows = []
         for index in range(len(tensors(inputs)[0])):
-            sample = map_tensors(lambda tensor, row=index: tensor[row : row + 1], inputs)  # type: ignore[misc]
-            target = None if targets is None else targets[index : index + 1]
-            outputs = self.select(self.network.call(module, sample), target)[0]
+            row = slice(index, index + 1)
+            target = None if targets is None else targets[row]
+            outputs = self.select(self.network.call(module, part_of(inputs, row)), target)[0]
             rows.append(torch.stack([_gradient(o, parameters, names) for o in outputs]))
         return torch.stack(rows)
 

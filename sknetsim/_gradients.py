@@ -18,7 +18,7 @@ from . import _blocks, _guest, _memory, _selfcheck
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
 from ._fallback import Fallback
-from ._inputs import Inputs, Rows, label_tensor, map_tensors, tensors
+from ._inputs import Inputs, Rows, label_tensor, map_tensors, part_of, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
@@ -133,7 +133,7 @@ class GradientEngine:
         return (tensor.clone() if tensor.is_inference() else tensor).to(self.device)
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
-        first = map_tensors(lambda tensor: tensor[:1], inputs)
+        first = part_of(inputs, slice(0, 1))
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             self.network.call(module, first)
             return True

@@ -33,6 +33,11 @@ def tensors(inputs: Inputs) -> list[Tensor]:
     return [tensor for part in parts for tensor in tensors(part)]
 
 
+def part_of(inputs: Inputs, rows: slice) -> Inputs:
+    """Some samples of a batch."""
+    return map_tensors(lambda tensor: tensor[rows], inputs)
+
+
 class Rows:
     """Random access to the samples of X, as tensors of their own on the CPU.
 

@@ -1,4 +1,4 @@
-"""What is verified on a network's first chunk before any of its gradients is used.
+"""What is verified of a network before its gradients are used.
 
 Index legend: n samples; o outputs (d of them).
 """
@@ -10,7 +10,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from ._inputs import Inputs, map_tensors
+from ._inputs import Inputs, part_of
 from ._jacobian import Jacobian, ParameterVectors
 from ._network import Network
 from ._outputs import Outputs, looks_like_probabilities
@@ -74,7 +74,7 @@ def refuse_mixing(
     for index in (0, len(outputs) - 1):
         row = slice(index, index + 1)
         with torch.no_grad():
-            raw = network.call(module, map_tensors(lambda t, row=row: t[row], inputs))  # type: ignore[misc]
+            raw = network.call(module, part_of(inputs, row))
             alone = selection.select(raw, None if targets is None else targets[row])
         if alone.shape != outputs[row].shape or not torch.allclose(
             alone.to(outputs.dtype), outputs[row], rtol=0, atol=tolerance
@@ -87,6 +87,7 @@ def refuse_mixing(
 
 
 def warn_of_probabilities(network: Network, outputs: Tensor) -> None:
+    """Say so where a bare module's outputs are probabilities."""
     if network.criterion is None and looks_like_probabilities(outputs):
         warnings.warn(
             "the network's outputs sum to one; differences of probabilities vanish where the"
