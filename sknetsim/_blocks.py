@@ -8,8 +8,8 @@ parameters, flattened in the order of its layout.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,35 @@ from torch import Tensor
 
 Layout = tuple[tuple[str, torch.Size], ...]
 
-# Elements that are held in float64 at a time (64 MiB).
-_DOUBLE_ELEMENTS = 2**23
+# Elements that are held in float64 at a time (1 MiB, which stays in a cache).
+_DOUBLE_ELEMENTS = 2**17
+# Elements whose squares are summed in the gradients' dtype, before float64 takes over.
+_SEGMENT = 512
+
+
+@dataclass(frozen=True)
+class Order:
+    """A weight's entries are held in ``shape``; moving its ``axes`` gives the layout's order."""
+
+    shape: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+
+    def to_layout(self, held: Tensor) -> Tensor:
+        """(..., w) as held -> (..., w) as in the layout."""
+        return _permuted(held, self.shape, self.axes)
+
+    def from_layout(self, written: Tensor) -> Tensor:
+        """(..., w) as in the layout -> (..., w) as held."""
+        shape = tuple(self.shape[axis] for axis in self.axes)
+        return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
+
+
+def _permuted(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    if not axes:
+        return vectors
+    first = vectors.ndim - 1
+    moved = vectors.unflatten(-1, shape).permute(*range(first), *(first + axis for axis in axes))
+    return moved.flatten(first)
 
 
 @dataclass(frozen=True)
@@ -54,9 +81,6 @@ class Block(abc.ABC):
     def _trace_gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
-    def _tensors(self) -> tuple[Tensor, ...]: ...
-
-    @abc.abstractmethod
     def _concatenated(self, blocks: Sequence[Any]) -> Block: ...
 
     @abc.abstractmethod
@@ -68,19 +92,35 @@ class Block(abc.ABC):
 
     def gram(self, other: Block) -> Tensor:
         """K(x, x'), of shape (n, m, o, p)."""
-        if type(self) is type(other):
+        if self._form() == other._form():
             return self._gram(other)
         return self.dense()._gram(other.dense())
 
     def trace_gram(self, other: Block) -> Tensor:
         """The trace of K(x, x') over the outputs, of shape (n, m)."""
-        if type(self) is type(other):
+        if self._form() == other._form():
             return self._trace_gram(other)
         return self.dense()._trace_gram(other.dense())
 
     def dense(self) -> DenseBlock:
-        """The same gradients without factors."""
+        """The same gradients without factors, in the order of the layout."""
         return DenseBlock(self.layout, self.materialize())
+
+    def for_sums(self) -> Block:
+        """Itself, or the form that is cheaper for a self-kernel and a sum."""
+        return self
+
+    def for_pairs(self) -> Block:
+        """Itself, or the form that is cheaper for grams."""
+        return self
+
+    def rows(self, rows: Any) -> Block:
+        """The block of some of the samples."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def double(self) -> Block:
+        """The block in float64."""
+        return self._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
     @property
     def positions(self) -> int:
@@ -90,48 +130,79 @@ class Block(abc.ABC):
     @property
     def nbytes(self) -> int:
         """Bytes that the factors take."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The factors, whose first axis is the samples'."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Block:
+        mapped: dict[str, Any] = {
+            name: function(tensor) for name, tensor in self._tensors().items()
+        }
+        return replace(self, **mapped)
 
 
 @dataclass(frozen=True)
 class DenseBlock(Block):
-    """Gradients written out, of shape (n, o, w)."""
+    """Gradients written out, of shape (n, o, w), where w is held in some order."""
 
     gradients: Tensor
+    order: Order = Order()
+
+    def _form(self) -> tuple[object, ...]:
+        return type(self), self.order
 
     def materialize(self) -> Tensor:
-        return self.gradients
+        return self.order.to_layout(self.gradients)
 
     def whiten(self, root: Tensor) -> DenseBlock:
-        return replace(self, gradients=torch.bmm(root.to(self.gradients), self.gradients))
+        root = root.to(self.gradients)
+        if root.shape[1] == 1:
+            return replace(self, gradients=root * self.gradients)
+        return replace(self, gradients=torch.bmm(root, self.gradients))
 
     def self_kernel(self) -> Tensor:
+        if self.gradients.shape[1] == 1:
+            return squared_norms(self.gradients)[..., None]
         step = max(1, _DOUBLE_ELEMENTS // max(1, self.gradients[:1].numel()))
         return torch.cat([_double_products(rows) for rows in self.gradients.split(step)])
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         flat = weights.to(self.gradients).flatten(0, 1)
-        return flat.mT @ self.gradients.flatten(0, 1)
+        return self.order.to_layout(flat.mT @ self.gradients.flatten(0, 1))
 
     def inner(self, vectors: Tensor) -> Tensor:
-        return self.gradients.flatten(1) @ vectors.to(self.gradients).flatten()
+        held = self.order.from_layout(vectors.to(self.gradients))
+        return self.gradients.flatten(1) @ held.flatten()
 
     def _gram(self, other: Block) -> Tensor:
-        product = self.gradients.flatten(0, 1) @ other.materialize().flatten(0, 1).mT
+        assert isinstance(other, DenseBlock)
+        product = self.gradients.flatten(0, 1) @ other.gradients.flatten(0, 1).mT
         outputs = self.gradients.shape[1]
         return product.unflatten(1, (-1, outputs)).unflatten(0, (-1, outputs)).transpose(1, 2)
 
     def _trace_gram(self, other: Block) -> Tensor:
-        return self.gradients.flatten(1) @ other.materialize().flatten(1).mT
-
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return (self.gradients,)
+        assert isinstance(other, DenseBlock)
+        return self.gradients.flatten(1) @ other.gradients.flatten(1).mT
 
     def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.cat([block.gradients for block in blocks]))
 
     def _added(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
+
+
+def squared_norms(vectors: Tensor) -> Tensor:
+    """Sums of squares along the last axis, float64: pieces of it in the vectors' dtype."""
+    width = vectors.shape[-1]
+    whole = width - width % _SEGMENT
+    norms = torch.linalg.vector_norm(vectors[..., whole:], dim=-1).double().square()
+    if whole:
+        segments = vectors[..., :whole].unflatten(-1, (-1, _SEGMENT))
+        norms += torch.linalg.vector_norm(segments, dim=-1).double().square().sum(dim=-1)
+    return norms
 
 
 def _double_products(gradients: Tensor) -> Tensor:

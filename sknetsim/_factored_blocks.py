@@ -16,10 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._blocks import Block
+from ._blocks import Block, DenseBlock, Order, squared_norms
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
+# Moving an element through memory takes as long as about so many multiplications.
+_ELEMENT_OPERATIONS = 16
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,12 @@ class PositionBlock(Block):
     cotangents: Tensor
 
     @abc.abstractmethod
-    def _activation_gram(self, other: PositionBlock, rows: slice) -> Tensor:
+    def _activation_gram(self, other: PositionBlock) -> Tensor:
         """Products of activations of shape (n, t, m, s, g), broadcastable."""
+
+    @abc.abstractmethod
+    def _own_activation_gram(self) -> Tensor:
+        """Products of each sample's activations, of shape (n, g, t, s), float64."""
 
     @property
     @abc.abstractmethod
@@ -40,24 +46,42 @@ class PositionBlock(Block):
         """The number i of activations per group."""
 
     @property
+    def _product_operations(self) -> int:
+        """Multiplications of a product of two activations."""
+        return self._width
+
+    @property
     def positions(self) -> int:
         return self.cotangents.shape[2]
 
-    def compact(self) -> Block:
-        """Itself, or the gradients written out where pairs are cheaper with these."""
+    def written(self) -> DenseBlock:
+        """The gradients written out, in whatever order is the cheapest."""
+        return self.dense()
+
+    def for_sums(self) -> Block:
+        _, outputs, positions, _, out = self.cotangents.shape
+        written = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
+        return self.written() if written < positions * self._factored_operations() else self
+
+    def for_pairs(self) -> Block:
         _, outputs, positions, _, out = self.cotangents.shape
         written = outputs * out * self._width
-        factored = positions**2 * (self._width + outputs * out)
-        return self if factored < written else self.dense()
+        return self.written() if written < positions * self._factored_operations() else self
+
+    def _factored_operations(self) -> int:
+        """Of a position with all positions of another sample."""
+        _, outputs, positions, _, out = self.cotangents.shape
+        return positions * (self._product_operations + outputs * out + _ELEMENT_OPERATIONS)
 
     def whiten(self, root: Tensor) -> PositionBlock:
         cotangents = torch.bmm(root.to(self.cotangents), self.cotangents.flatten(2))
         return replace(self, cotangents=cotangents.view(self.cotangents.shape))
 
     def self_kernel(self) -> Tensor:
-        cotangents = self.cotangents.double()
-        spread = torch.einsum("ntsg,npsgj->nptgj", self._own_activation_gram(), cotangents)
-        return torch.bmm(cotangents.flatten(2), spread.flatten(2).mT)
+        cotangents = self.cotangents.double().movedim(3, 1)
+        spread = self._own_activation_gram()[:, :, None] @ cotangents
+        cotangents, spread = (tensor.movedim(1, 3).flatten(2) for tensor in (cotangents, spread))
+        return torch.bmm(cotangents, spread.mT)
 
     def _concatenated(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
         return self._joined(blocks, {"cotangents": 0, self._activation_field: 0})
@@ -67,54 +91,56 @@ class PositionBlock(Block):
 
     def _joined(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:
         """Each factor concatenated: along the samples, or along its positions."""
-        fields: dict[str, Any] = {
+        joined: dict[str, Any] = {
             name: torch.cat([getattr(block, name) for block in blocks], axis)
             for name, axis in axes.items()
         }
-        return replace(self, **fields)
-
-    @abc.abstractmethod
-    def _own_activation_gram(self) -> Tensor:
-        """Products of each sample's activations, of shape (n, t, s, g), float64."""
+        return replace(self, **joined)
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        step = self._row_step(other, self.cotangents.shape[1] * other.cotangents.shape[1])
-        return torch.cat([self._gram_rows(other, rows) for rows in self._row_slices(step)])
+        outputs = self.cotangents.shape[1] * other.cotangents.shape[1]
+        return torch.cat([rows._gram_rows(other) for rows in self._split(other, outputs)])
 
-    def _gram_rows(self, other: PositionBlock, rows: slice) -> Tensor:
-        products = _matrix_products(self.cotangents[rows], other.cotangents)
-        activations = self._activation_gram(other, rows)
+    def _gram_rows(self, other: PositionBlock) -> Tensor:
+        products = _matrix_products(self.cotangents, other.cotangents)
+        activations = self._activation_gram(other)
         if products.shape[2] == products.shape[5] == products.shape[6] == 1:
-            return (products * activations[:, None, :, :, None]).sum((2, 5, 6)).transpose(1, 2)
+            products = products[:, :, 0, :, :, 0, 0]
+            return products.mul_(activations[:, 0, :, 0, 0][:, None, :, None]).transpose(1, 2)
         return torch.einsum("notmpsg,ntmsg->nmop", products, activations)
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        slices = self._row_slices(self._row_step(other, 1))
-        return torch.cat([self._trace_gram_rows(other, rows) for rows in slices])
+        return torch.cat([rows._trace_gram_rows(other) for rows in self._split(other, 1)])
 
-    def _trace_gram_rows(self, other: PositionBlock, rows: slice) -> Tensor:
-        own = self.cotangents[rows].permute(0, 2, 3, 1, 4).flatten(3)
+    def _trace_gram_rows(self, other: PositionBlock) -> Tensor:
+        own = self.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         others = other.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         products = _matrix_products(own[:, None], others[:, None])[:, 0, :, :, 0]
-        return (products * self._activation_gram(other, rows)).sum((1, 3, 4))
+        products = products.mul_(self._activation_gram(other))
+        if products[0, :, 0].numel() == 1:
+            return products[:, 0, :, 0, 0]
+        return products.sum((1, 3, 4))
 
-    def _row_step(self, other: PositionBlock, outputs: int) -> int:
+    def _split(self, other: PositionBlock, outputs: int) -> list[Any]:
+        """Parts of the samples whose pairs of positions fit into a temporary."""
         per_row = outputs * math.prod(self.cotangents.shape[2:4])
         per_row *= math.prod(other.cotangents.shape[::2][:2])
-        return max(1, _PAIR_ELEMENTS // max(1, per_row))
+        step = max(1, _PAIR_ELEMENTS // max(1, per_row))
+        count = len(self.cotangents)
+        return [self.rows(slice(start, start + step)) for start in range(0, count, step)]
 
-    def _row_slices(self, step: int) -> list[slice]:
-        return [slice(start, start + step) for start in range(0, len(self.cotangents), step)]
 
-
-def _matrix_products(cotangents: Tensor, others: Tensor) -> Tensor:
-    """e_t . e'_s of shape (n, o, t, m, p, s, g), by one matrix product per group."""
-    own = cotangents.permute(3, 0, 1, 2, 4).flatten(1, 3)
+def _matrix_products(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:
+    """v_t . v'_s + constant of shape (n, o, t, m, p, s, g), by one matrix product per group."""
+    own = vectors.permute(3, 0, 1, 2, 4).flatten(1, 3)
     other = others.permute(3, 0, 1, 2, 4).flatten(1, 3)
-    product = torch.bmm(own, other.mT)
-    shape = (len(product), *cotangents.shape[:3], *others.shape[:3])
+    if constant:
+        product = torch.baddbmm(own.new_full((1, 1, 1), constant), own, other.mT)
+    else:
+        product = torch.bmm(own, other.mT)
+    shape = (len(product), *vectors.shape[:3], *others.shape[:3])
     return product.view(shape).movedim(0, -1)
 
 
@@ -122,70 +148,96 @@ def _matrix_products(cotangents: Tensor, others: Tensor) -> Tensor:
 class FactorBlock(PositionBlock):
     """Activations a of shape (n, t, g, i) and cotangents e of shape (n, o, t, g, j).
 
-    Where the layout has a bias (second entry), the last activation is the constant 1.
-    ``transposed`` says that the weight is stored as (g, i, j), as transposed convolutions do.
+    ``order`` says how a weight of (g, j, i) is arranged in the layout. Where the layout has a bias
+    (second entry), the cotangents themselves are its gradient.
     """
 
     _activation_field = "activations"
 
     activations: Tensor
-    transposed: bool = False
+    order: Order = Order()
 
     def _form(self) -> tuple[object, ...]:
-        return type(self), self.transposed, self.activations.shape[2:]
+        return type(self), self.order, self.activations.shape[2:]
 
     @property
     def _width(self) -> int:
         return self.activations.shape[-1]
 
-    def _matrix_to_layout(self, matrix: Tensor) -> Tensor:
-        """(..., g, j, i) -> (..., w)."""
-        weight = matrix[..., :-1] if len(self.layout) == 2 else matrix
-        weight = weight.mT if self.transposed else weight
-        if len(self.layout) == 1:
-            return weight.flatten(-3)
-        return torch.cat([weight.flatten(-3), matrix[..., -1].flatten(-2)], dim=-1)
+    @property
+    def _has_bias(self) -> bool:
+        return len(self.layout) == 2
 
-    def _layout_to_matrix(self, vectors: Tensor) -> Tensor:
-        """(..., w) -> (..., g, j, i)."""
-        groups, out, width = (*self.cotangents.shape[3:], self._width)
-        if len(self.layout) == 2:
-            weight, bias = vectors.split([vectors.shape[-1] - groups * out, groups * out], dim=-1)
-            matrix = weight.unflatten(-1, (groups, out, width - 1))
-            return torch.cat([matrix, bias.unflatten(-1, (groups, out, 1))], dim=-1)
-        if self.transposed:
-            return vectors.unflatten(-1, (groups, width, out)).mT
-        return vectors.unflatten(-1, (groups, out, width))
-
-    def materialize(self) -> Tensor:
-        if self.cotangents.shape[2] == 1:
+    def _weight_gradients(self) -> Tensor:
+        """(n, o, w), as held."""
+        if self.positions == 1:
             matrix = self.cotangents[:, :, 0, :, :, None] * self.activations[:, None, 0, :, None]
         else:
             matrix = torch.einsum("notgj,ntgi->nogji", self.cotangents, self.activations)
-        return self._matrix_to_layout(matrix)
+        return matrix.flatten(2)
+
+    def materialize(self) -> Tensor:
+        weight = self.order.to_layout(self._weight_gradients())
+        if not self._has_bias:
+            return weight
+        return torch.cat([weight, self.cotangents.sum(dim=2).flatten(2)], dim=2)
+
+    def written(self) -> DenseBlock:
+        if self._has_bias:
+            return self.dense()
+        return DenseBlock(self.layout, self._weight_gradients(), self.order)
 
     def _own_activation_gram(self) -> Tensor:
-        activations = self.activations.double()
-        return torch.einsum("ntgi,nsgi->ntsg", activations, activations)
+        activations = self.activations.double().movedim(2, 1)
+        return activations @ activations.mT + self._has_bias
+
+    def self_kernel(self) -> Tensor:
+        if math.prod(self.cotangents.shape[1:4]) > 1:
+            return super().self_kernel()
+        norms = squared_norms(self.cotangents.flatten(1))
+        norms *= squared_norms(self.activations.flatten(1)) + self._has_bias
+        return norms[:, None, None]
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        weights = weights.to(self.cotangents)
-        cotangents = torch.einsum("noq,notgj->gqjnt", weights, self.cotangents).flatten(3)
-        activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
-        matrix = torch.bmm(cotangents.flatten(1, 2), activations)
-        return self._matrix_to_layout(matrix.unflatten(1, (weights.shape[2], -1)).transpose(0, 1))
+        weighted = torch.einsum("noq,notgj->ntgqj", weights.to(self.cotangents), self.cotangents)
+        cotangents = weighted.flatten(0, 1).flatten(2).movedim(1, 0)
+        activations = self.activations.flatten(0, 1).movedim(1, 0)
+        matrix = torch.bmm(cotangents.mT, activations).unflatten(1, (weights.shape[2], -1))
+        weight = self.order.to_layout(matrix.transpose(0, 1).flatten(1))
+        if not self._has_bias:
+            return weight
+        bias = cotangents.sum(dim=1).unflatten(1, (weights.shape[2], -1))
+        return torch.cat([weight, bias.transpose(0, 1).flatten(1)], dim=1)
 
     def inner(self, vectors: Tensor) -> Tensor:
-        matrix = self._layout_to_matrix(vectors.to(self.cotangents))
-        return torch.einsum("ogji,ntgi,notgj->n", matrix, self.activations, self.cotangents)
+        weight, bias = self._split_bias(vectors.to(self.cotangents))
+        outputs, positions, groups, out = self.cotangents.shape[1:]
+        matrix = self.order.from_layout(weight).unflatten(1, (groups, out, -1))
+        if outputs * out > self._width:
+            pulled = torch.einsum("notgj,ogji->ntgi", self.cotangents, matrix)
+            products = _row_products(pulled, self.activations)
+        else:
+            pushed = torch.einsum("ntgi,ogji->notgj", self.activations, matrix)
+            products = _row_products(pushed, self.cotangents)
+        if bias is None:
+            return products
+        return products + self.cotangents.sum(dim=2).flatten(1) @ bias.flatten()
 
-    def _activation_gram(self, other: PositionBlock, rows: slice) -> Tensor:
+    def _split_bias(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self._has_bias:
+            return vectors, None
+        weight, bias = vectors.split([shape.numel() for _, shape in self.layout], dim=1)
+        return weight, bias
+
+    def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, FactorBlock)
-        own, others = self.activations[rows, None], other.activations[:, None]
-        return _matrix_products(own, others)[:, 0, :, :, 0]
+        own, others = self.activations[:, None], other.activations[:, None]
+        return _matrix_products(own, others, float(self._has_bias))[:, 0, :, :, 0]
 
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return (self.activations, self.cotangents)
+
+def _row_products(tensor: Tensor, other: Tensor) -> Tensor:
+    """The scalar product of each sample's entries, of shape (n,)."""
+    return (tensor * other).flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -200,6 +252,10 @@ class EmbeddingBlock(PositionBlock):
     def _width(self) -> int:
         return self.layout[0][1][0]
 
+    @property
+    def _product_operations(self) -> int:
+        return 1
+
     def materialize(self) -> Tensor:
         samples, outputs, _, _, out = self.cotangents.shape
         written = self.cotangents.new_zeros(samples, outputs, self._width, out)
@@ -207,8 +263,7 @@ class EmbeddingBlock(PositionBlock):
         return written.scatter_add_(2, positions, self.cotangents[:, :, :, 0]).flatten(2)
 
     def _own_activation_gram(self) -> Tensor:
-        equal = self.indices[:, :, None] == self.indices[:, None, :]
-        return equal[..., None].double()
+        return (self.indices[:, None, :, None] == self.indices[:, None, None, :]).double()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.cotangents)
@@ -220,10 +275,7 @@ class EmbeddingBlock(PositionBlock):
         table = vectors.to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("ontj,notj->n", table[:, self.indices], self.cotangents[:, :, :, 0])
 
-    def _activation_gram(self, other: PositionBlock, rows: slice) -> Tensor:
+    def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, EmbeddingBlock)
-        equal = self.indices[rows][:, :, None, None] == other.indices
+        equal = self.indices[:, :, None, None] == other.indices
         return equal[..., None].to(self.cotangents.dtype)
-
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return (self.indices, self.cotangents)

@@ -74,17 +74,18 @@ class GradientEngine:
         """The dtype of the gradients."""
         return self.network.dtype
 
-    def jacobians(self, X: Any, y: Any = None) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X, chunk by chunk."""
+    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
+        """The Jacobians of the rows of X from ``start`` on, chunk by chunk."""
         rows = Rows(self.network.prepare(X))
         labels = None if y is None else label_tensor(y)
         step = self.batch_size or self._chunk_rows(rows, labels)
         if step == 1:
             self._refuse_mixing(rows, labels)
-        for start in range(0, len(rows), step):
-            chunk = slice(start, min(start + step, len(rows)))
+        while start < len(rows):
+            chunk = slice(start, start + self._checks.size(step, len(rows) - start))
             self._checks.last = chunk.stop == len(rows)
             yield chunk, self._chunk(rows.take(chunk), None if labels is None else labels[chunk])
+            start = chunk.stop
 
     def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
         """Samples per chunk, from the bytes that the first sample takes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from . import _blocks, _kernels
 from ._blocks import Block, DenseBlock, Layout
 from ._precision import in_full_precision
 from .exceptions import UnsupportedNetworkError
+
+# Samples whose gradients are held in float64 at a time.
+_DOUBLE_ROWS = 32
 
 #: One tensor of shape (q, w) for each parameter.
 ParameterVectors = dict[str, Tensor]
@@ -53,8 +57,30 @@ class Jacobian:
         return sum(block.nbytes for block in self.blocks.values())
 
     @in_full_precision
+    def for_sums(self) -> Jacobian:
+        """Each block in the form that is cheaper for self-kernels and sums."""
+        return self._map(lambda block: block.for_sums())
+
+    @in_full_precision
+    def for_pairs(self) -> Jacobian:
+        """Each block in the form that is cheaper for grams."""
+        return self._map(lambda block: block.for_pairs())
+
+    def rows(self, rows: Any) -> Jacobian:
+        """The Jacobians of some of the samples."""
+        return replace(self._map(lambda block: block.rows(rows)), outputs=self.outputs[rows])
+
+    @in_full_precision
     def self_kernel(self) -> Tensor:
         """K(x, x), of shape (n, d, d), float64."""
+        total = self._self_kernel()
+        if self.outputs.dtype is not torch.float64:
+            for rows in torch.nonzero(_beyond_single(total)).split(_DOUBLE_ROWS):
+                doubled = self.rows(rows[:, 0])._map(lambda block: block.double())
+                total[rows[:, 0]] = doubled._self_kernel()
+        return total
+
+    def _self_kernel(self) -> Tensor:
         samples, outputs = self.outputs.shape
         total = self.outputs.new_zeros(samples, outputs, outputs, dtype=torch.float64)
         for block in self.blocks.values():
@@ -78,9 +104,8 @@ class Jacobian:
             total += block.trace_gram(others)
         return total
 
-    def roots(self) -> tuple[Tensor, Tensor]:
-        """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
-        kernel = self.self_kernel()
+    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of these self-kernels."""
         bad = int((~torch.isfinite(kernel)).flatten(1).any(dim=1).sum())
         if bad:
             raise UnsupportedNetworkError(
@@ -160,6 +185,12 @@ class Jacobian:
             for entry, part in zip(block.layout, parts, strict=True):
                 found[entry[0],] = DenseBlock((entry,), part)
         return found
+
+
+def _beyond_single(self_kernel: Tensor) -> Tensor:
+    """Where squares may have left the range of float32, as a mask of shape (n,)."""
+    traces = self_kernel.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return ~((traces > 1e-30) & (traces < 1e30))
 
 
 def _sizes(layout: Layout) -> list[int]:

@@ -33,13 +33,20 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
     rank : Tensor of shape (n,), int64
         Ranks of the self-kernels; 0 for a zero gradient.
     """
-    eigenvalues, vectors = torch.linalg.eigh(self_kernel)
+    eigenvalues, vectors = _eigen(self_kernel)
     limits = torch.finfo(dtype)
     cutoff = 10 * self_kernel.shape[-1] * limits.eps * eigenvalues[:, -1:]
     kept = (eigenvalues > cutoff) & (eigenvalues > limits.tiny**2)
     inverse = torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
     root = torch.einsum("nap,np,nbp->nab", vectors, inverse, vectors)
     return root, kept.sum(dim=1)
+
+
+def _eigen(self_kernel: Tensor) -> tuple[Tensor, Tensor]:
+    if self_kernel.shape[-1] == 1:
+        return self_kernel[..., 0], torch.ones_like(self_kernel)
+    eigenvalues, vectors = torch.linalg.eigh(self_kernel)
+    return eigenvalues, vectors
 
 
 def _as_they_are(root: Tensor, rank: Tensor) -> None:

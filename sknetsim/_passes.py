@@ -1,13 +1,14 @@
-"""Passes over data: whitened Jacobians, pairs of samples, sums, within the memory budget.
+"""Passes over data: chunks of Jacobians with their whitening, and sums over them.
 
 Index legend: n, m samples; o, p outputs of the network (d of them).
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import _jacobian, _kernels, _memory
+from . import _kernels
 from ._blocks import DenseBlock
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
@@ -25,8 +26,8 @@ from .exceptions import ZeroGradientWarning
 class Source(Protocol):
     """What gives Jacobians: a `GradientEngine`, or `FeatureRows`."""
 
-    def jacobians(self, X: Any, y: Any = None) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X, chunk by chunk."""
+    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
+        """The Jacobians of the rows of X from ``start`` on, chunk by chunk."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -39,10 +40,10 @@ class FeatureRows:
     _CHUNK_ROWS = 1024
     dtype = torch.float64
 
-    def jacobians(self, X: Any, y: Any = None) -> Iterator[tuple[slice, Jacobian]]:
+    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
         """The rows as Jacobians of one output."""
         rows = Rows(X)
-        for start in range(0, len(rows), self._CHUNK_ROWS):
+        for start in range(start, len(rows), self._CHUNK_ROWS):
             chunk = slice(start, min(start + self._CHUNK_ROWS, len(rows)))
             features = _checked_features(rows.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
@@ -70,40 +71,90 @@ def _checked_features(features: Any) -> Tensor:
 class FeatureJacobian(Jacobian):
     """Rows of features, whose whitening is done."""
 
-    def roots(self) -> tuple[Tensor, Tensor]:
+    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """Ones."""
-        ones = self.outputs.new_ones(len(self), 1, 1, dtype=torch.float64)
+        ones = kernel.new_ones(kernel.shape)
         return ones, ones[:, 0, 0].long()
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whitened Jacobians of the rows of a slice; roots and ranks of their self-kernels."""
+    """Jacobians of the rows of a slice, with roots and ranks of their self-kernels.
+
+    ``whitening`` is what acts on the output axis, None where nothing does.
+    """
 
     rows: slice
     jacobian: Jacobian
+    self_kernel: Tensor
     root: Tensor
     rank: Tensor
+    whitening: Tensor | None
+
+    def own_kernel(self) -> Tensor:
+        """The whitened self-kernels, of shape (n, d, d), float64."""
+        if self.whitening is None:
+            return self.self_kernel
+        return self.whitening @ self.self_kernel @ self.whitening.mT
+
+    def own_similarity(self) -> np.ndarray:
+        """The trace of the whitened self-kernels, of shape (n,), float64."""
+        return torch.einsum("noo->n", self.own_kernel()).cpu().numpy()
+
+    def inner(self, vectors: ParameterVectors) -> Tensor:
+        """sum_o <(whitened J)_o(x), v_o>, of shape (n,), float64."""
+        if self.whitening is not None and self.whitening.shape[1] == 1:
+            return self.whitening[:, 0, 0] * self.jacobian.inner(vectors)
+        return self.whitened().jacobian.inner(vectors)
+
+    def weighted_sum(self) -> ParameterVectors:
+        """The sum of the whitened Jacobians, of shape (d, w) for each parameter."""
+        assert self.whitening is not None
+        return self.jacobian.weighted_sum(self.whitening.mT)
+
+    def whitened(self) -> Chunk:
+        """The chunk with the whitened Jacobians, and nothing left to do."""
+        if self.whitening is None:
+            return self
+        whitened = self.jacobian.whiten(self.whitening)
+        return replace(self, jacobian=whitened, self_kernel=self.own_kernel(), whitening=None)
+
+    def split(self, limit: int) -> list[Chunk]:
+        """Parts of nearly equal length, of at most so many rows."""
+        count = -(-len(self.rank) // limit)
+        edges = [len(self.rank) * part // count for part in range(count + 1)]
+        return [self._part(slice(*pair)) for pair in itertools.pairwise(edges)]
+
+    def _part(self, part: slice) -> Chunk:
+        rows = slice(self.rows.start + part.start, self.rows.start + part.stop)
+        jacobian, whitening = self.jacobian.rows(part), self.whitening
+        return Chunk(
+            rows,
+            jacobian,
+            self.self_kernel[part],
+            self.root[part],
+            self.rank[part],
+            None if whitening is None else whitening[part],
+        )
 
 
-def whitened(
+def chunks(
     source: Source,
     X: Any,
     whitening: str = "unit",
     y: Any = None,
-    verbose: Any = 0,
+    start: int = 0,
     counted: bool = True,
 ) -> Iterator[Chunk]:
-    """Jacobians after one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
+    """Chunks for one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
     zeros = total = 0
-    with tqdm(total=len(Rows(X)), disable=not verbose, unit="sample") as progress:
-        for rows, jacobian in source.jacobians(X, y):
-            root, rank = jacobian.roots()
-            weights = _kernels.WHITENINGS[whitening](root, rank)
-            whitened_jacobian = jacobian if weights is None else jacobian.whiten(weights)
-            yield Chunk(rows, whitened_jacobian, root, rank)
-            zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
-            progress.update(len(rank))
+    for rows, jacobian in source.jacobians(X, y, start):
+        jacobian = jacobian.for_sums()
+        kernel = jacobian.self_kernel()
+        root, rank = jacobian.roots(kernel)
+        weights = _kernels.WHITENINGS[whitening](root, rank)
+        yield Chunk(rows, jacobian, kernel, root, rank, weights)
+        zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
     if zeros and counted:
         warnings.warn(
             f"{zeros} of {total} samples have a zero gradient: their similarity with every sample"
@@ -113,87 +164,18 @@ def whitened(
         )
 
 
-def pieces(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Chunks joined as long as their blocks stay within a quarter of the memory budget."""
-    waiting: list[Chunk] = []
-    for chunk in chunks:
-        taken = sum(piece.jacobian.nbytes for piece in waiting)
-        if waiting and taken + chunk.jacobian.nbytes > _memory.budget() // 4:
-            yield _joined(waiting)
-            waiting = []
-        waiting.append(chunk)
-    yield _joined(waiting)
-
-
-def _joined(chunks: list[Chunk]) -> Chunk:
-    rows = slice(chunks[0].rows.start, chunks[-1].rows.stop)
-    jacobian = _jacobian.concatenate([chunk.jacobian for chunk in chunks])
-    root, rank = ([getattr(chunk, name) for chunk in chunks] for name in ("root", "rank"))
-    return Chunk(rows, jacobian, torch.cat(root), torch.cat(rank))
-
-
-def pairs(
-    source: Source, X: Any, Y: Any, whitenings: tuple[str, str] = ("unit", "unit"), verbose: Any = 0
-) -> Iterator[tuple[Chunk, Chunk]]:
-    """All pairs of a piece of X and a chunk of Y, which is gone through for each piece of X."""
-    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
-    with tqdm(
-        total=samples * others, disable=not verbose, unit="pair", unit_scale=True
-    ) as progress:
-        for rows in pieces(whitened(source, X, whitenings[0])):
-            if Y is None and whitenings[0] == whitenings[1] and len(rows.rank) == samples:
-                yield rows, rows
-                progress.update(samples * others)
-                continue
-            for columns in whitened(source, X if Y is None else Y, whitenings[1], counted=False):
-                yield rows, columns
-                progress.update(len(rows.rank) * len(columns.rank))
-
-
-def grams(
-    source: Source, X: Any, Y: Any = None, verbose: Any = 0
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """k^C of pieces of X and Y: the rows, the columns, and the gram of shape (n, m), float64."""
-    for rows, columns in pairs(source, X, Y, verbose=verbose):
-        yield rows.rows, columns.rows, cosines(rows, columns).cpu().numpy()
-
-
-def cosines(rows: Chunk, columns: Chunk) -> Tensor:
-    """k^C of unit Jacobians, of shape (n, m); rounding must not leave [-1, 1]."""
-    return rows.jacobian.trace_gram(columns.jacobian).clamp(-1, 1)
-
-
-def gram(source: Source, X: Any, Y: Any = None, verbose: Any = 0) -> np.ndarray:
-    """k^C of all pairs, of shape (n, m), float64."""
-    return assembled(source, X, Y, ("unit", "unit"), cosines, verbose)
-
-
-def assembled(
-    source: Source,
-    X: Any,
-    Y: Any,
-    whitenings: tuple[str, str],
-    function: Callable[[Chunk, Chunk], Tensor],
-    verbose: Any = 0,
-) -> np.ndarray:
-    """One array of shape (n, m, ...) of a function of pieces."""
-    shape = (len(Rows(X)), len(Rows(X if Y is None else Y)))
-    result: np.ndarray | None = None
-    for rows, columns in pairs(source, X, Y, whitenings, verbose):
-        values = function(rows, columns).cpu().numpy()
-        if result is None:
-            result = np.empty(shape + values.shape[2:])
-        result[rows.rows, columns.rows] = values
-    assert result is not None
-    return result
+def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:
+    """The chunks, with a progress bar over the samples where asked for."""
+    with tqdm(total=samples, disable=not verbose, unit="sample") as progress:
+        for chunk in chunks:
+            yield chunk
+            progress.update(len(chunk.rank))
 
 
 def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
     """The sum of the whitened Jacobians of unit norm, of shape (d, w) for each parameter."""
     total: ParameterVectors = {}
-    for chunk in whitened(source, X, verbose=verbose):
-        samples, outputs = chunk.jacobian.outputs.shape
-        identity = torch.eye(outputs, dtype=source.dtype, device=chunk.rank.device)
-        for name, value in chunk.jacobian.weighted_sum(identity.expand(samples, -1, -1)).items():
+    for chunk in shown(chunks(source, X), len(Rows(X)), verbose):
+        for name, value in chunk.weighted_sum().items():
             total[name] = total.get(name, 0) + value.double()
     return {name: value.to(source.dtype) for name, value in total.items()}

@@ -23,17 +23,29 @@ class Schedule:
     A network may treat its batches differently: sort them, or use a weight for some samples only.
     """
 
+    _ROWS = 32
+
     def __init__(self) -> None:
         self.last = False
         self._passed = 0
 
+    def size(self, step: int, remaining: int) -> int:
+        """Samples of the next chunk: at most a step, and few where the chunk is to be checked."""
+        small = min(step, self._ROWS, remaining)
+        if self._power_of_two(self._passed + 1) or remaining == small:
+            return small
+        return min(step, remaining - small)
+
     def due(self, samples: int) -> bool:
         """Whether a chunk is to be checked."""
-        count = self._passed + 1
-        if samples > 1 and self._passed and not self.last and count & (count - 1):
-            self._passed += 1
-            return False
-        return True
+        if samples == 1 or self.last or self._power_of_two(self._passed + 1):
+            return True
+        self._passed += 1
+        return False
+
+    @staticmethod
+    def _power_of_two(count: int) -> bool:
+        return count & (count - 1) == 0
 
     def record(self, samples: int, wrong: set[str]) -> None:
         """Take note of a check; refuse the network where earlier chunks may have been wrong."""

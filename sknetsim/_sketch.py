@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _kernels, _passes
+from . import _kernels, _pairs
 from ._inputs import Inputs, Rows
 from ._passes import Source
 
@@ -33,7 +33,7 @@ class Nystroem:
 
     def transform(self, source: Source, X: Any, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m)."""
-        return _passes.gram(source, X, self.landmarks, verbose) @ self.root
+        return _pairs.gram(source, X, self.landmarks, verbose) @ self.root
 
 
 def fit_nystroem(
@@ -48,6 +48,6 @@ def fit_nystroem(
         )
     chosen = np.sort(random_state.permutation(len(rows))[:n_components])
     landmarks = rows.at(chosen.tolist())
-    gram = torch.as_tensor(_passes.gram(source, landmarks))
+    gram = torch.as_tensor(_pairs.gram(source, landmarks))
     root, _ = _kernels.inverse_root(gram[None], source.dtype)
     return Nystroem(landmarks, root[0].numpy())

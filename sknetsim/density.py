@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from . import _kernels, _passes
+from . import _kernels, _pairs, _passes
 from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._passes import Source
@@ -167,7 +167,7 @@ class NetworkDensity(BaseSimilarity):
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = Rows(X).at(np.sort(chosen).tolist())
-        gram = _passes.gram(source, rows, verbose=self.verbose)
+        gram = _pairs.gram(source, rows, verbose=self.verbose)
         return _kernels.two_nearest_dimension(gram, torch.finfo(source.dtype).eps)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
@@ -250,23 +250,17 @@ class NetworkDensity(BaseSimilarity):
 
     def _soft_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         counts, own = [], []
-        for chunk in _passes.whitened(source, X, verbose=self.verbose):
-            counts.append(chunk.jacobian.inner(self._sum).cpu().numpy())
-            own.append(_own_similarity(chunk))
+        for chunk in _passes.shown(_passes.chunks(source, X), len(Rows(X)), self.verbose):
+            counts.append(chunk.inner(self._sum).cpu().numpy())
+            own.append(chunk.own_similarity())
         return np.concatenate(counts), np.concatenate(own)
 
     def _pair_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         count = _kernels.COUNTS[self.method].count
         eps = torch.finfo(source.dtype).eps
         total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
-        piece = None
-        for rows, columns in _passes.pairs(source, X, self._X, verbose=self.verbose):
-            gram = _passes.cosines(rows, columns).cpu().numpy()
+        for rows, columns in _pairs.pairs(source, X, self._X, verbose=self.verbose):
+            gram = _pairs.cosines(rows, columns).cpu().numpy()
             total[rows.rows] += count(gram, self._level(), eps).sum(axis=1)
-            if rows is not piece:
-                piece, own[rows.rows] = rows, count(_own_similarity(rows), self._level(), eps)
+            own[rows.rows] = count(rows.own_similarity(), self._level(), eps)
         return total, own
-
-
-def _own_similarity(chunk: _passes.Chunk) -> np.ndarray:
-    return torch.einsum("noo->n", chunk.jacobian.self_kernel()).cpu().numpy()

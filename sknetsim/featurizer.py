@@ -165,8 +165,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         dtype = np.dtype(str(source.dtype).removeprefix("torch."))
         _refuse_beyond_memory(len(Rows(X)), width, dtype.itemsize)
         features = np.empty((len(Rows(X)), width), dtype=dtype)
-        for chunk in _passes.whitened(source, X, y=y, verbose=self.verbose):
-            features[chunk.rows] = chunk.jacobian.materialize().flatten(1).cpu().numpy()
+        for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), self.verbose):
+            features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
         return features
 
 

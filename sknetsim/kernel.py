@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
-from . import _kernels, _passes
+from . import _kernels, _pairs, _passes
 from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._network import FEATURES, is_trained
@@ -267,11 +267,11 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         diagonal : ndarray of shape (n_samples,), float64
             Where normalised: 1, or 0 for a zero gradient.
         """
-        chunks = _passes.whitened(self._source(), X, self._whitening("half"))
+        chunks = _passes.chunks(self._source(), X, self._whitening("half"))
         return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
-        kernel = chunk.jacobian.self_kernel()
+        kernel = chunk.own_kernel()
         values = _kernels.METRICS[self.metric](kernel[:, None])[:, 0]
         ranks = chunk.rank if self.normalize else kernel.shape[1]
         return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()
@@ -311,4 +311,4 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
 
     def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:
         source = self._source()
-        return _passes.assembled(source, X, Y, whitenings, function, self.verbose)
+        return _pairs.assembled(source, X, None if Y is X else Y, whitenings, function, self.verbose)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from . import _kernels, _passes
+from . import _kernels, _pairs
 from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 
@@ -229,7 +229,8 @@ class NetworkNeighbors(BaseSimilarity):
         formula = _kernels.DISTANCES[self.distance]
         source = self._source()
         eps = torch.finfo(source.dtype).eps
-        for rows, columns, gram in _passes.grams(source, queries, self._X, self.verbose):
+        others = None if excluded else self._X
+        for rows, columns, gram in _pairs.grams(source, queries, others, self.verbose):
             found = formula(gram, eps)
             if excluded:
                 own = np.arange(rows.start, rows.stop)[:, None]

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sknetsim import _blocks, _factored_blocks, _jacobian, _kernels
-from sknetsim._blocks import DenseBlock
+from sknetsim._blocks import DenseBlock, Order
 from sknetsim._capture import cotangents, recording
 from sknetsim._factored_blocks import EmbeddingBlock, FactorBlock
 from sknetsim._gradients import _ruled_blocks
@@ -19,12 +19,12 @@ from .cases import LAYERS, build
 OUTPUTS, GROUPS, OUT, WIDTH = 3, 2, 4, 5
 
 
-def factor_block(samples, positions, bias, transposed=False):
-    width = WIDTH + bias
+def factor_block(samples, positions, bias, axes=()):
+    order = Order((GROUPS, OUT, WIDTH), axes) if axes else Order()
     layout = (("weight", torch.Size([GROUPS, OUT, WIDTH])),)
     layout += (("bias", torch.Size([GROUPS * OUT])),) * bias
-    activations = torch.randn(samples, positions, GROUPS, width, dtype=torch.float64)
-    return FactorBlock(layout, _cotangents(samples, positions, GROUPS), activations, transposed)
+    activations = torch.randn(samples, positions, GROUPS, WIDTH, dtype=torch.float64)
+    return FactorBlock(layout, _cotangents(samples, positions, GROUPS), activations, order)
 
 
 def _cotangents(samples, positions, groups):
@@ -47,7 +47,7 @@ KINDS = {
     "factors": lambda samples: factor_block(samples, 1, bias=False),
     "factors with bias": lambda samples: factor_block(samples, 1, bias=True),
     "factors at positions": lambda samples: factor_block(samples, 3, bias=True),
-    "transposed factors": lambda samples: factor_block(samples, 3, bias=False, transposed=True),
+    "transposed factors": lambda samples: factor_block(samples, 3, bias=False, axes=(0, 2, 1)),
     "embedding": lambda samples: embedding_block(samples, 5),
     "embedding of one token": lambda samples: embedding_block(samples, 1),
     "dense": dense_block,
@@ -66,6 +66,9 @@ def quantities(block, other, root, weights, vectors):
         "inner": block.inner(vectors),
         "joined": _blocks.concatenate([block, other]).materialize(),
         "added": _blocks.add([block, block]).materialize(),
+        "for sums": block.for_sums().materialize(),
+        "for pairs": block.for_pairs().materialize(),
+        "some rows": block.rows(slice(1, 3)).materialize(),
     }
 
 
@@ -158,13 +161,17 @@ def test_grams_and_sums_stay_on_their_device(make, request):
         assert found.device.type == "cuda"
 
 
+def _outputs(samples):
+    return torch.empty(samples, OUTPUTS, dtype=torch.float64, device="cuda")
+
+
 @kinds
 def test_jacobians_and_roots_stay_on_their_device(make, request):
     block, other, _, weights, vectors = draw(make)
     request.getfixturevalue("fake_devices")
     key = tuple(name for name, _ in block.layout)
     first, second = (
-        Jacobian({key: _on("cuda", b)}, b.layout, torch.empty(n, OUTPUTS, device="cuda"))
+        Jacobian({key: _on("cuda", b)}, b.layout, _outputs(n))
         for b, n in ((block, 4), (other, 5))
     )
     root, rank = _kernels.inverse_root(first.self_kernel(), torch.float32)
@@ -197,4 +204,4 @@ def test_rules_stay_on_the_networks_device(case):
     with recording(list(plan.groups)) as uses:
         outputs = network(X)
     blocks = _ruled_blocks(plan, uses, cotangents(outputs, uses))
-    assert {t.device.type for block in blocks.values() for t in block._tensors()} == {"meta"}
+    assert {t.device.type for block in blocks.values() for t in block._tensors().values()} == {"meta"}

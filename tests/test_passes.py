@@ -5,7 +5,7 @@ import pytest
 import sklearn
 import torch
 
-from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _passes
+from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _pairs, _passes
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
 
@@ -33,14 +33,14 @@ def count_rows(source, monkeypatch):
 def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
-    list(_passes.grams(engine, X))
+    list(_pairs.grams(engine, X))
     assert rows == [4] * 5
 
 
 def test_of_two_sets_each_is_made_once_where_it_fits(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
-    list(_passes.grams(engine, X, X[:8]))
+    list(_pairs.grams(engine, X, X[:8]))
     assert sum(rows) == 28
 
 
@@ -49,7 +49,7 @@ def test_pieces_cover_all_pairs_once(source, megabytes):
     engine, X = source
     covered = np.zeros((20, 12))
     with sklearn.config_context(working_memory=megabytes):
-        for rows, columns, _ in _passes.grams(engine, X, X[:12]):
+        for rows, columns, _ in _pairs.grams(engine, X, X[:12]):
             covered[rows, columns] += 1
     assert (covered == 1).all()
 
@@ -57,12 +57,33 @@ def test_pieces_cover_all_pairs_once(source, megabytes):
 def test_pieces_stay_within_a_quarter_of_the_budget(source):
     engine, X = source
     with sklearn.config_context(working_memory=0.04):
-        chunks = list(_passes.whitened(engine, X))
-        pieces = list(_passes.pieces(iter(chunks)))
-    largest = max(chunk.jacobian.nbytes for chunk in chunks)
+        tiles = list(_pairs.tiles(_passes.chunks(engine, X)))
+        pieces = list(_pairs.pieces(iter(tiles)))
     assert len(pieces) > 1
-    assert all(piece.jacobian.nbytes <= max(largest, 0.01 * 2**20) for piece in pieces)
-    assert [piece.rows.start for piece in pieces[1:]] == [piece.rows.stop for piece in pieces[:-1]]
+    assert [tile for piece in pieces for tile in piece] == tiles
+    largest = max(tile.jacobian.nbytes for tile in tiles)
+    taken = [sum(tile.jacobian.nbytes for tile in piece) for piece in pieces]
+    assert max(taken) <= max(largest, 0.01 * 2**20)
+
+
+def test_tiles_are_cut_and_joined(source, monkeypatch):
+    engine, X = source
+    monkeypatch.setattr(_pairs, "_TILE_ROWS", 7)
+    tiles = list(_pairs.tiles(_passes.chunks(engine, X)))
+    assert max(len(tile.rank) for tile in tiles) <= 7
+    assert [tile.rows.start for tile in tiles[1:]] == [tile.rows.stop for tile in tiles[:-1]]
+    monkeypatch.setattr(_pairs, "_TILE_ROWS", 3)
+    assert max(len(tile.rank) for tile in _pairs.tiles(_passes.chunks(engine, X))) <= 3
+
+
+def test_the_smaller_set_is_held(source, monkeypatch):
+    """Where one of two sets fits, both are gone through once."""
+    engine, X = source
+    rows = count_rows(engine, monkeypatch)
+    with sklearn.config_context(working_memory=0.04):
+        list(_pairs.pairs(engine, X, X[:2]))
+        list(_pairs.pairs(engine, X[:2], X))
+    assert sum(rows) == 2 * 22
 
 
 def test_small_budgets_give_the_same_estimates():
@@ -79,17 +100,20 @@ def test_small_budgets_give_the_same_estimates():
 
 def test_progress_is_silent_unless_asked_for(source, capsys):
     engine, X = source
-    list(_passes.whitened(engine, X))
+    _passes.unit_sum(engine, X)
     assert capsys.readouterr().err == ""
-    list(_passes.whitened(engine, X, verbose=1))
+    _passes.unit_sum(engine, X, verbose=1)
     assert "20/20" in capsys.readouterr().err
-    list(_passes.pairs(engine, X, X[:10], verbose=1))
+    list(_pairs.pairs(engine, X, X[:10], verbose=1))
     assert "200/200" in capsys.readouterr().err
+    list(_pairs.pairs(engine, X, verbose=1))
+    assert "210/210" in capsys.readouterr().err
 
 
 def test_sums_of_unit_jacobians(source):
     engine, X = source
     total = _passes.unit_sum(engine, X)
-    expected = sum(chunk.jacobian.materialize().sum(dim=0) for chunk in _passes.whitened(engine, X))
+    jacobians = [chunk.whitened().jacobian for chunk in _passes.chunks(engine, X)]
+    expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
     found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
     torch.testing.assert_close(found, expected)

@@ -19,7 +19,8 @@ STOREYS = [
     ["_capture"],
     ["_memory"],
     ["_gradients", "_passes"],
-    ["_base", "_sketch"],
+    ["_base", "_pairs"],
+    ["_sketch"],
     ["featurizer", "density", "neighbors", "kernel"],
     ["__init__"],
 ]

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .._blocks import Block, DenseBlock
 from .._factored_blocks import FactorBlock
@@ -23,9 +22,7 @@ def factor_block(
     layout = layout_of(module, names)
     if "weight" not in names:
         return [DenseBlock(layout, cotangents.sum(dim=2).flatten(2))]
-    if "bias" in names:
-        activations = functional.pad(activations, (0, 1), value=1.0)
-    return [FactorBlock(layout, cotangents, activations).compact()]
+    return [FactorBlock(layout, cotangents, activations)]
 
 
 def windows(

@@ -23,4 +23,4 @@ def embedding(
     if module.padding_idx is not None:
         kept = indices != module.padding_idx
         cotangents = cotangents * kept[:, None, :, None, None]
-    return [EmbeddingBlock(layout_of(module, names), cotangents, indices).compact()]
+    return [EmbeddingBlock(layout_of(module, names), cotangents, indices)]

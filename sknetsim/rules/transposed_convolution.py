@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .._blocks import Block, DenseBlock
+from .._blocks import Block, DenseBlock, Order
 from .._factored_blocks import FactorBlock
 from ._factors import crop, positions_last, windows
 from ._registry import layout_of, register_rule
@@ -32,8 +32,8 @@ def _bias(module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor) -> Block
 def _weight(module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor) -> Block:
     activations = positions_last(inputs, len(module.kernel_size)).unflatten(-1, (module.groups, -1))
     patches = _patches(module, cotangents, inputs.shape[2:])
-    layout = layout_of(module, ["weight"])
-    return FactorBlock(layout, patches, activations, transposed=True).compact()
+    order = Order((module.groups, patches.shape[-1], activations.shape[-1]), (0, 2, 1))
+    return FactorBlock(layout_of(module, ["weight"]), patches, activations, order)
 
 
 def _patches(module: _ConvTransposeNd, cotangents: Tensor, space: tuple[int, ...]) -> Tensor:

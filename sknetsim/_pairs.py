@@ -1,0 +1,191 @@
+"""Pairs of samples in tiles, within the memory budget: nothing is computed twice that fits.
+
+Index legend: n, m samples; o, p outputs of the network (d of them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import _jacobian, _memory
+from ._inputs import Rows
+from ._passes import Chunk, Source, chunks
+
+# Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
+_TILE_ROWS = 1024
+
+UNIT = ("unit", "unit")
+
+
+def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Whitened chunks, cut or joined to the size at which products are fast."""
+    waiting: list[Chunk] = []
+    for chunk in found:
+        for part in chunk.whitened().split(_tile_rows(chunk.jacobian.outputs.shape[1])):
+            if waiting and not _fits(waiting, part):
+                yield _joined(waiting)
+                waiting = []
+            waiting.append(part)
+    yield _joined(waiting)
+
+
+def _tile_rows(outputs: int) -> int:
+    """So that a tile's d x d kernels in float64 take an eighth of the budget."""
+    room = math.isqrt(_memory.budget() // (64 * outputs**2))
+    return max(1, min(_TILE_ROWS, room))
+
+
+def _fits(waiting: list[Chunk], part: Chunk) -> bool:
+    count = sum(len(chunk.rank) for chunk in waiting) + len(part.rank)
+    taken = sum(chunk.jacobian.nbytes for chunk in waiting) + part.jacobian.nbytes
+    return count <= _tile_rows(part.root.shape[1]) and taken <= _memory.budget() // 8
+
+
+def _joined(parts: list[Chunk]) -> Chunk:
+    jacobian = _jacobian.concatenate([part.jacobian.for_pairs() for part in parts])
+    kernel, root, rank = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("self_kernel", "root", "rank")
+    )
+    rows = slice(parts[0].rows.start, parts[-1].rows.stop)
+    return Chunk(rows, jacobian, kernel, root, rank, None)
+
+
+def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+    """Lists of tiles whose blocks stay within a quarter of the memory budget."""
+    held: list[Chunk] = []
+    for tile in found:
+        if held and not _holds(held, tile):
+            yield held
+            held = []
+        held.append(tile)
+    yield held
+
+
+def _holds(held: list[Chunk], tile: Chunk) -> bool:
+    taken = sum(chunk.jacobian.nbytes for chunk in held)
+    return taken + tile.jacobian.nbytes <= _memory.budget() // 4
+
+
+def pairs(
+    source: Source, X: Any, Y: Any = None, whitenings: tuple[str, str] = UNIT, verbose: Any = 0
+) -> Iterator[tuple[Chunk, Chunk]]:
+    """Tiles of X with tiles of Y, each pair once; without Y, each pair of tiles of X once."""
+    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
+    if Y is None and whitenings[0] == whitenings[1]:
+        found, total = _within(source, X, whitenings[0]), samples * (samples + 1) // 2
+    else:
+        found, total = _between(source, X, X if Y is None else Y, whitenings), samples * others
+    with tqdm(total=total, disable=not verbose, unit="pair", unit_scale=True) as progress:
+        for rows, columns in found:
+            yield rows, columns
+            progress.update(_count(rows, columns, Y is None))
+
+
+def _count(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
+    if rows is columns and symmetric:
+        return len(rows.rank) * (len(rows.rank) + 1) // 2
+    return len(rows.rank) * len(columns.rank)
+
+
+def _within(source: Source, X: Any, whitening: str) -> Iterator[tuple[Chunk, Chunk]]:
+    """A piece is filled while its own pairs are made; what follows is compared with it."""
+    start, samples = 0, len(Rows(X))
+    while start < samples:
+        held: list[Chunk] = []
+        full, stop = False, start
+        for tile in tiles(chunks(source, X, whitening, start=start, counted=start == 0)):
+            full = full or bool(held and not _holds(held, tile))
+            if not full:
+                held.append(tile)
+                stop = tile.rows.stop
+            yield from ((other, tile) for other in held)
+        start = stop
+
+
+def _between(
+    source: Source, X: Any, Y: Any, whitenings: tuple[str, str]
+) -> Iterator[tuple[Chunk, Chunk]]:
+    """The smaller set is held, piece by piece, and the larger one gone through for each."""
+    if len(Rows(X)) > len(Rows(Y)):
+        swapped = _held_and_streamed(source, (Y, X), whitenings[::-1], counted=1)
+        yield from ((rows, columns) for columns, rows in swapped)
+    else:
+        yield from _held_and_streamed(source, (X, Y), whitenings, counted=0)
+
+
+def _held_and_streamed(
+    source: Source, sets: tuple[Any, Any], whitenings: tuple[str, ...], counted: int
+) -> Iterator[tuple[Chunk, Chunk]]:
+    """Zero gradients are reported for one of the sets, once."""
+    first = chunks(source, sets[0], whitenings[0], counted=counted == 0)
+    for number, piece in enumerate(pieces(tiles(first))):
+        reported = counted == 1 and number == 0
+        streamed = chunks(source, sets[1], whitenings[1], counted=reported)
+        for tile in tiles(streamed):
+            yield from ((held, tile) for held in piece)
+
+
+def values(
+    source: Source,
+    X: Any,
+    Y: Any,
+    whitenings: tuple[str, str],
+    function: Callable[[Chunk, Chunk], Tensor],
+    verbose: Any = 0,
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """A function of all pairs, tile by tile: rows, columns, values of shape (n, m, ...).
+
+    Without Y the function of (x', x) must be that of (x, x'), transposed.
+    """
+    symmetric = Y is None and whitenings[0] == whitenings[1]
+    for rows, columns in pairs(source, X, Y, whitenings, verbose):
+        found = function(rows, columns)
+        yield rows.rows, columns.rows, found.cpu().numpy()
+        if symmetric and rows is not columns:
+            mirrored = found.transpose(0, 1)
+            mirrored = mirrored.mT if mirrored.ndim == 4 else mirrored
+            yield columns.rows, rows.rows, mirrored.cpu().numpy()
+
+
+def assembled(
+    source: Source,
+    X: Any,
+    Y: Any,
+    whitenings: tuple[str, str],
+    function: Callable[[Chunk, Chunk], Tensor],
+    verbose: Any = 0,
+) -> np.ndarray:
+    """One array of shape (n, m, ...) of a function of pairs."""
+    shape = (len(Rows(X)), len(Rows(X if Y is None else Y)))
+    result: np.ndarray | None = None
+    for rows, columns, found in values(source, X, Y, whitenings, function, verbose):
+        if result is None:
+            result = np.empty(shape + found.shape[2:])
+        result[rows, columns] = found
+    assert result is not None
+    return result
+
+
+def cosines(rows: Chunk, columns: Chunk) -> Tensor:
+    """k^C of unit Jacobians, of shape (n, m); rounding must not leave [-1, 1]."""
+    return rows.jacobian.trace_gram(columns.jacobian).clamp_(-1, 1)
+
+
+def grams(
+    source: Source, X: Any, Y: Any = None, verbose: Any = 0
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """k^C tile by tile: the rows, the columns, and the gram of shape (n, m), float64."""
+    yield from values(source, X, Y, UNIT, cosines, verbose)
+
+
+def gram(source: Source, X: Any, Y: Any = None, verbose: Any = 0) -> np.ndarray:
+    """k^C of all pairs, of shape (n, m), float64."""
+    return assembled(source, X, Y, UNIT, cosines, verbose)
