@@ -67,12 +67,18 @@ class Block(abc.ABC):
         """K(x, x), of shape (n, o, p), float64: squares may leave the range of float32."""
 
     @abc.abstractmethod
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        """Sums over samples and outputs with weights of shape (n, o, q): shape (q, w)."""
+    def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        """Sums over samples and outputs with weights of shape (n, o, q).
+
+        One tensor of shape (q, size) for each entry of the layout.
+        """
 
     @abc.abstractmethod
-    def inner(self, vectors: Tensor) -> Tensor:
-        """Sum over outputs of <J_o(x), v_o>, for vectors of shape (o, w): shape (n,)."""
+    def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Sum over outputs of <J_o(x), v_o>, of shape (n,).
+
+        The vectors are of shape (o, size), one for each entry of the layout.
+        """
 
     @abc.abstractmethod
     def _gram(self, other: Block) -> Tensor: ...
@@ -166,15 +172,15 @@ class DenseBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.gradients.shape[1] == 1:
             return squared_norms(self.gradients)[..., None]
-        step = max(1, _DOUBLE_ELEMENTS // max(1, self.gradients[:1].numel()))
-        return torch.cat([_double_products(rows) for rows in self.gradients.split(step)])
+        return double_products(self.gradients)
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         flat = weights.to(self.gradients).flatten(0, 1)
-        return self.order.to_layout(flat.mT @ self.gradients.flatten(0, 1))
+        summed = self.order.to_layout(flat.mT @ self.gradients.flatten(0, 1))
+        return list(summed.split([shape.numel() for _, shape in self.layout], dim=1))
 
-    def inner(self, vectors: Tensor) -> Tensor:
-        held = self.order.from_layout(vectors.to(self.gradients))
+    def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
         return self.gradients.flatten(1) @ held.flatten()
 
     def _gram(self, other: Block) -> Tensor:
@@ -205,9 +211,11 @@ def squared_norms(vectors: Tensor) -> Tensor:
     return norms
 
 
-def _double_products(gradients: Tensor) -> Tensor:
-    doubled = gradients.double()
-    return torch.bmm(doubled, doubled.mT)
+def double_products(vectors: Tensor) -> Tensor:
+    """Products of each sample's vectors (n, o, w), of shape (n, o, o), in float64."""
+    step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
+    doubled = (rows.double() for rows in vectors.split(step))
+    return torch.cat([torch.bmm(rows, rows.mT) for rows in doubled])
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:

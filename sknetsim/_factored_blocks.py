@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._blocks import Block, DenseBlock, Order, squared_norms
+from ._blocks import Block, DenseBlock, Order, double_products, squared_norms
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -192,42 +192,38 @@ class FactorBlock(PositionBlock):
         return activations @ activations.mT + self._has_bias
 
     def self_kernel(self) -> Tensor:
-        if math.prod(self.cotangents.shape[1:4]) > 1:
+        if math.prod(self.cotangents.shape[2:4]) > 1:
             return super().self_kernel()
-        norms = squared_norms(self.cotangents.flatten(1))
-        norms *= squared_norms(self.activations.flatten(1)) + self._has_bias
-        return norms[:, None, None]
+        norms = squared_norms(self.activations.flatten(1)) + self._has_bias
+        cotangents = DenseBlock(self.layout, self.cotangents.flatten(2))
+        return norms[:, None, None] * cotangents.self_kernel()
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        weighted = torch.einsum("noq,notgj->ntgqj", weights.to(self.cotangents), self.cotangents)
-        cotangents = weighted.flatten(0, 1).flatten(2).movedim(1, 0)
-        activations = self.activations.flatten(0, 1).movedim(1, 0)
-        matrix = torch.bmm(cotangents.mT, activations).unflatten(1, (weights.shape[2], -1))
-        weight = self.order.to_layout(matrix.transpose(0, 1).flatten(1))
-        if not self._has_bias:
-            return weight
-        bias = cotangents.sum(dim=1).unflatten(1, (weights.shape[2], -1))
-        return torch.cat([weight, bias.transpose(0, 1).flatten(1)], dim=1)
+    def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        count, groups = weights.shape[2], self.cotangents.shape[3]
+        cotangents = _weighted(self.cotangents, weights.to(self.cotangents))
+        activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
+        matrix = torch.bmm(cotangents.mT, activations).view(groups, count, -1)
+        sums = [self.order.to_layout(matrix.transpose(0, 1).flatten(1))]
+        if self._has_bias:
+            bias = cotangents.sum(dim=1).view(groups, count, -1)
+            sums.append(bias.transpose(0, 1).flatten(1))
+        return sums
 
-    def inner(self, vectors: Tensor) -> Tensor:
-        weight, bias = self._split_bias(vectors.to(self.cotangents))
-        outputs, positions, groups, out = self.cotangents.shape[1:]
-        matrix = self.order.from_layout(weight).unflatten(1, (groups, out, -1))
-        if outputs * out > self._width:
-            pulled = torch.einsum("notgj,ogji->ntgi", self.cotangents, matrix)
-            products = _row_products(pulled, self.activations)
-        else:
-            pushed = torch.einsum("ntgi,ogji->notgj", self.activations, matrix)
-            products = _row_products(pushed, self.cotangents)
-        if bias is None:
-            return products
-        return products + self.cotangents.sum(dim=2).flatten(1) @ bias.flatten()
-
-    def _split_bias(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
-        if not self._has_bias:
-            return vectors, None
-        weight, bias = vectors.split([shape.numel() for _, shape in self.layout], dim=1)
-        return weight, bias
+    def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        weight, *bias = (vector.to(self.cotangents) for vector in vectors)
+        outputs, _, groups, out = self.cotangents.shape[1:]
+        matrix = self.order.from_layout(weight).view(outputs, groups, out, -1)
+        matrix = matrix.transpose(0, 1).flatten(1, 2)
+        cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+        activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
+        products = _bilinear(cotangents, matrix, activations)
+        if bias:
+            products += torch.einsum(
+                "gra,ga->r",
+                cotangents,
+                bias[0].view(outputs, groups, out).transpose(0, 1).flatten(1),
+            )
+        return products.view(len(self.cotangents), -1).sum(dim=1)
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, FactorBlock)
@@ -235,9 +231,21 @@ class FactorBlock(PositionBlock):
         return _matrix_products(own, others, float(self._has_bias))[:, 0, :, :, 0]
 
 
-def _row_products(tensor: Tensor, other: Tensor) -> Tensor:
-    """The scalar product of each sample's entries, of shape (n,)."""
-    return (tensor * other).flatten(1).sum(dim=1)
+def _weighted(cotangents: Tensor, weights: Tensor) -> Tensor:
+    """sum_o w_noq e_notgj, of shape (g, n t, q j)."""
+    samples, outputs, *shape = cotangents.shape
+    if outputs == weights.shape[2] == 1:
+        weighted = cotangents * weights[..., None, None]
+    else:
+        weighted = torch.bmm(weights.mT, cotangents.flatten(2)).view(samples, -1, *shape)
+    return weighted.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+
+
+def _bilinear(left: Tensor, matrix: Tensor, right: Tensor) -> Tensor:
+    """sum_g l_gr M_g r_gr for each row r, by way of the shorter side, of shape (r,)."""
+    if matrix.shape[1] < matrix.shape[2]:
+        return (torch.bmm(right, matrix.mT) * left).sum(dim=(0, 2))
+    return (torch.bmm(left, matrix) * right).sum(dim=(0, 2))
 
 
 @dataclass(frozen=True)
@@ -265,14 +273,14 @@ class EmbeddingBlock(PositionBlock):
     def _own_activation_gram(self) -> Tensor:
         return (self.indices[:, None, :, None] == self.indices[:, None, None, :]).double()
 
-    def weighted_sum(self, weights: Tensor) -> Tensor:
-        weights = weights.to(self.cotangents)
-        cotangents = torch.einsum("noq,notgj->ntqj", weights, self.cotangents).flatten(0, 1)
-        written = cotangents.new_zeros(self._width, *cotangents.shape[1:])
-        return written.index_add_(0, self.indices.flatten(), cotangents).transpose(0, 1).flatten(1)
+    def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        cotangents = _weighted(self.cotangents, weights.to(self.cotangents))[0]
+        written = cotangents.new_zeros(self._width, cotangents.shape[1])
+        written.index_add_(0, self.indices.flatten(), cotangents)
+        return [written.unflatten(1, (weights.shape[2], -1)).transpose(0, 1).flatten(1)]
 
-    def inner(self, vectors: Tensor) -> Tensor:
-        table = vectors.to(self.cotangents).unflatten(-1, (self._width, -1))
+    def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("ontj,notj->n", table[:, self.indices], self.cotangents[:, :, :, 0])
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:

@@ -124,7 +124,7 @@ class Jacobian:
         """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w)."""
         sums: ParameterVectors = {}
         for block in self.blocks.values():
-            parts = block.weighted_sum(weights).split(_sizes(block.layout), dim=1)
+            parts = block.weighted_sum(weights)
             sums.update(zip((name for name, _ in block.layout), parts, strict=True))
         return sums
 
@@ -134,18 +134,12 @@ class Jacobian:
         total = self.outputs.new_zeros(len(self), dtype=torch.float64)
         for block in self.blocks.values():
             if any(name in vectors for name, _ in block.layout):
-                total += block.inner(self._stacked(block, vectors))
+                total += block.inner(self._of_layout(block.layout, vectors))
         return total
 
-    def _stacked(self, block: Block, vectors: ParameterVectors) -> Tensor:
-        outputs = self.outputs.shape[1]
-        return torch.cat(
-            [
-                vectors.get(name, self.outputs.new_zeros(outputs, shape.numel()))
-                for name, shape in block.layout
-            ],
-            dim=1,
-        )
+    def _of_layout(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
+        zeros = (self.outputs.new_zeros(self.outputs.shape[1], size) for size in _sizes(layout))
+        return [vectors.get(name, zero) for (name, _), zero in zip(layout, zeros, strict=True)]
 
     @in_full_precision
     def materialize(self) -> Tensor:

@@ -177,5 +177,5 @@ def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
     total: ParameterVectors = {}
     for chunk in shown(chunks(source, X), len(Rows(X)), verbose):
         for name, value in chunk.weighted_sum().items():
-            total[name] = total.get(name, 0) + value.double()
-    return {name: value.to(source.dtype) for name, value in total.items()}
+            total[name] = total[name].add_(value) if name in total else value
+    return total

@@ -311,4 +311,6 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
 
     def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:
         source = self._source()
-        return _pairs.assembled(source, X, None if Y is X else Y, whitenings, function, self.verbose)
+        return _pairs.assembled(
+            source, X, None if Y is X else Y, whitenings, function, self.verbose
+        )
