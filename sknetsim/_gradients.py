@@ -64,6 +64,7 @@ class GradientEngine:
         self.device = network.device if device is None else _checked_device(device)
         self._fallback = Fallback(network, self.outputs.select)
         self._refused: set[str] = set()
+        self._plans: dict[tuple[nn.Module, int], Plan] = {}
         self._checks = _selfcheck.Schedule()
         self._row_bytes = 0
         self._cast_integers: bool | None = None
@@ -155,7 +156,7 @@ class GradientEngine:
 
     def _attempt(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> Jacobian | None:
         """Jacobians of a batch, or None where another attempt must take another way."""
-        plan = make_plan(module, self.selected, self._refused)
+        plan = self._plan(module)
         with recording(list(plan.groups)) as uses:
             outputs, targets = self._outputs(module, inputs, y)
         if self._visit.leaves_its_shadow(outputs):
@@ -172,6 +173,13 @@ class GradientEngine:
             return None
         self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian, uses)
         return replace(jacobian, outputs=outputs.detach())
+
+    def _plan(self, module: nn.Module) -> Plan:
+        """The plan, made again where more parameters have been refused."""
+        key = module, len(self._refused)
+        if key not in self._plans:
+            self._plans[key] = make_plan(module, self.selected, self._refused)
+        return self._plans[key]
 
     def _outputs(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None

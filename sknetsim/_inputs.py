@@ -95,7 +95,8 @@ class Rows:
         found: list[bytes] = []
         step = 1 if isinstance(self._source, Dataset) else _DIGEST_ROWS
         for start in range(0, len(self), step):
-            inputs = self.take(slice(start, min(start + step, len(self))))
+            rows = slice(start, min(start + step, len(self)))
+            inputs = self.at(range(rows.start, rows.stop), rows)
             found += _row_digests(tensors(inputs), dtype)
         return found
 
@@ -109,7 +110,10 @@ def _row_digests(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
 
 def _refuse_nonfinite(inputs: Inputs, start: int) -> None:
     for tensor in tensors(inputs):
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # One pass over the numbers; a sum may also overflow.
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+            continue
+        if not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
             raise ValueError(
                 f"X contains NaN or infinity (first in row {start + bad}); all values must"

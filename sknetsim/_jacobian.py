@@ -75,9 +75,10 @@ class Jacobian:
         """K(x, x), of shape (n, d, d), float64."""
         total = self._self_kernel()
         if self.outputs.dtype is not torch.float64:
-            for rows in torch.nonzero(_beyond_single(total)).split(_DOUBLE_ROWS):
-                doubled = self.rows(rows[:, 0])._map(lambda block: block.double())
-                total[rows[:, 0]] = doubled._self_kernel()
+            lost = torch.nonzero(_beyond_single(total))[:, 0]
+            for rows in lost.split(_DOUBLE_ROWS) if len(lost) else ():
+                doubled = self.rows(rows)._map(lambda block: block.double())
+                total[rows] = doubled._self_kernel()
         return total
 
     def _self_kernel(self) -> Tensor:

@@ -171,8 +171,7 @@ def test_jacobians_and_roots_stay_on_their_device(make, request):
     request.getfixturevalue("fake_devices")
     key = tuple(name for name, _ in block.layout)
     first, second = (
-        Jacobian({key: _on("cuda", b)}, b.layout, _outputs(n))
-        for b, n in ((block, 4), (other, 5))
+        Jacobian({key: _on("cuda", b)}, b.layout, _outputs(n)) for b, n in ((block, 4), (other, 5))
     )
     root, rank = _kernels.inverse_root(first.self_kernel(), torch.float32)
     unit = _kernels.WHITENINGS["unit"](root, rank)
@@ -204,4 +203,6 @@ def test_rules_stay_on_the_networks_device(case):
     with recording(list(plan.groups)) as uses:
         outputs = network(X)
     blocks = _ruled_blocks(plan, uses, cotangents(outputs, uses))
-    assert {t.device.type for block in blocks.values() for t in block._tensors().values()} == {"meta"}
+    assert {t.device.type for block in blocks.values() for t in block._tensors().values()} == {
+        "meta"
+    }
