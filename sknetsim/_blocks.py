@@ -40,6 +40,10 @@ class Order:
         return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
 
 
+#: As in the layout.
+PLAIN = Order()
+
+
 def _permuted(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     if not axes:
         return vectors
@@ -155,7 +159,7 @@ class DenseBlock(Block):
     """Gradients written out, of shape (n, o, w), where w is held in some order."""
 
     gradients: Tensor
-    order: Order = Order()
+    order: Order = PLAIN
 
     def _form(self) -> tuple[object, ...]:
         return type(self), self.order
@@ -172,7 +176,7 @@ class DenseBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.gradients.shape[1] == 1:
             return squared_norms(self.gradients)[..., None]
-        return double_products(self.gradients)
+        return _double_products(self.gradients)
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         flat = weights.to(self.gradients).flatten(0, 1)
@@ -211,7 +215,7 @@ def squared_norms(vectors: Tensor) -> Tensor:
     return norms
 
 
-def double_products(vectors: Tensor) -> Tensor:
+def _double_products(vectors: Tensor) -> Tensor:
     """Products of each sample's vectors (n, o, w), of shape (n, o, o), in float64."""
     step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
     doubled = (rows.double() for rows in vectors.split(step))

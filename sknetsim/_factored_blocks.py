@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._blocks import Block, DenseBlock, Order, double_products, squared_norms
+from ._blocks import PLAIN, Block, DenseBlock, Order, squared_norms
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -155,7 +155,7 @@ class FactorBlock(PositionBlock):
     _activation_field = "activations"
 
     activations: Tensor
-    order: Order = Order()
+    order: Order = PLAIN
 
     def _form(self) -> tuple[object, ...]:
         return type(self), self.order, self.activations.shape[2:]

@@ -43,8 +43,8 @@ class FeatureRows:
     def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
         """The rows as Jacobians of one output."""
         rows = Rows(X)
-        for start in range(start, len(rows), self._CHUNK_ROWS):
-            chunk = slice(start, min(start + self._CHUNK_ROWS, len(rows)))
+        for first in range(start, len(rows), self._CHUNK_ROWS):
+            chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
             features = _checked_features(rows.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
