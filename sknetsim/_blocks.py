@@ -39,9 +39,38 @@ class Order:
         shape = tuple(self.shape[axis] for axis in self.axes)
         return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
 
+    def columns(self, held: Tensor) -> Tensor | None:
+        """(c, ...) for a row's columns as in the layout -> as held; None where rows are parted."""
+        if not self.axes:
+            return held
+        if self.axes[:2] != (0, 1):
+            return None
+        shape = tuple(self.shape[axis] for axis in self.axes[2:])
+        axes = tuple(self.axes.index(axis) - 2 for axis in range(2, len(self.axes)))
+        return held.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
+
 
 #: As in the layout.
 PLAIN = Order()
+
+
+@dataclass(frozen=True)
+class FourierMap:
+    """A tensor sketch of a parameter, as its Fourier transforms: signed hashes become phases.
+
+    Complex tensors of f frequencies for the outputs (o, f), for the first axis of the parameter
+    (r, f) and for its other axes, flattened (c, f); their products are the transformed map.
+    """
+
+    outputs: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+def transformed(vectors: Tensor, phases: Tensor) -> Tensor:
+    """(..., a) real times (a, f) complex, in real arithmetic."""
+    product = vectors @ torch.view_as_real(phases).flatten(1).to(vectors)
+    return torch.view_as_complex(product.unflatten(-1, (-1, 2)))
 
 
 def _permuted(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
@@ -116,6 +145,13 @@ class Block(abc.ABC):
         """The same gradients without factors, in the order of the layout."""
         return DenseBlock(self.layout, self.materialize())
 
+    @abc.abstractmethod
+    def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        """Tensor sketch of the gradients in the Fourier domain, of shape (n, f), complex.
+
+        One map for each entry of the layout.
+        """
+
     def for_sums(self) -> Block:
         """Itself, or the form that is cheaper for a self-kernel and a sum."""
         return self
@@ -187,6 +223,10 @@ class DenseBlock(Block):
         held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
         return self.gradients.flatten(1) @ held.flatten()
 
+    def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        parts = self.materialize().split([shape.numel() for _, shape in self.layout], dim=2)
+        return sum(map(_dense_sketch, parts, maps), start=torch.zeros((), dtype=maps[0].rows.dtype))
+
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         product = self.gradients.flatten(0, 1) @ other.gradients.flatten(0, 1).mT
@@ -202,6 +242,11 @@ class DenseBlock(Block):
 
     def _added(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
+
+
+def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
+    rows = transformed(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
+    return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)
 
 
 def squared_norms(vectors: Tensor) -> Tensor:

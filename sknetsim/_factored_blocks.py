@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._blocks import PLAIN, Block, DenseBlock, Order, squared_norms
+from ._blocks import PLAIN, Block, DenseBlock, FourierMap, Order, squared_norms, transformed
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -225,6 +225,25 @@ class FactorBlock(PositionBlock):
             )
         return products.view(len(self.cotangents), -1).sum(dim=1)
 
+    def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        columns = self.order.columns(maps[0].columns)
+        if columns is None:
+            return self.dense().sketch(maps)
+        activations = transformed(self.activations, columns)
+        found = torch.einsum("ntgf,ntgf->nf", activations, self._sketched_cotangents(maps[0]))
+        if self._has_bias:
+            found += self._sketched_cotangents(maps[1]).sum(dim=(1, 2)) * maps[1].columns[0]
+        return found
+
+    def _sketched_cotangents(self, fourier: FourierMap) -> Tensor:
+        """(n, t, g, f)."""
+        _, positions, groups, out = self.cotangents.shape[1:]
+        rows = fourier.outputs[:, None] * fourier.rows
+        cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+        phases = rows.unflatten(1, (groups, out)).transpose(0, 1).flatten(1, 2)
+        found = torch.stack([transformed(e, p) for e, p in zip(cotangents, phases, strict=True)])
+        return found.unflatten(1, (-1, positions)).movedim(0, 2)
+
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, FactorBlock)
         own, others = self.activations[:, None], other.activations[:, None]
@@ -282,6 +301,11 @@ class EmbeddingBlock(PositionBlock):
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("ontj,notj->n", table[:, self.indices], self.cotangents[:, :, :, 0])
+
+    def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        cotangents = transformed(self.cotangents[:, :, :, 0], maps[0].columns)
+        rows = maps[0].rows[self.indices]
+        return torch.einsum("ontf,of,ntf->nf", cotangents.transpose(0, 1), maps[0].outputs, rows)
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, EmbeddingBlock)

@@ -76,7 +76,7 @@ class GradientEngine:
         return self.network.dtype
 
     def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X from ``start`` on, chunk by chunk."""
+        """The Jacobians of the rows of X from ``start`` on, chunk by chunk, in a form for sums."""
         rows = Rows(self.network.prepare(X))
         labels = None if y is None else label_tensor(y)
         step = self.batch_size or self._chunk_rows(rows, labels)
@@ -85,7 +85,13 @@ class GradientEngine:
         while start < len(rows):
             chunk = slice(start, start + self._checks.size(step, len(rows) - start))
             self._checks.last = chunk.stop == len(rows)
-            yield chunk, self._chunk(rows.take(chunk), None if labels is None else labels[chunk])
+            try:
+                inputs = rows.take(chunk)
+                jacobian = self._chunk(inputs, None if labels is None else labels[chunk])
+            except (RuntimeError, MemoryError) as error:
+                step = _halved(chunk, error)
+                continue
+            yield chunk, jacobian
             start = chunk.stop
 
     def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
@@ -171,8 +177,9 @@ class GradientEngine:
         jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
         if jacobian is None or not self._verified(module, plan, inputs, targets, jacobian):
             return None
+        jacobian = replace(jacobian, outputs=outputs.detach()).for_sums()
         self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian, uses)
-        return replace(jacobian, outputs=outputs.detach())
+        return jacobian
 
     def _plan(self, module: nn.Module) -> Plan:
         """The plan, made again where more parameters have been refused."""
@@ -244,6 +251,14 @@ class GradientEngine:
         self._refused |= served
         self._fallback.loop |= bool(wrong) and not served
         return not wrong
+
+
+def _halved(chunk: slice, error: Exception) -> int:
+    """Half of a chunk for which memory did not suffice; any other error goes on."""
+    samples = chunk.stop - chunk.start
+    if samples == 1 or not is_out_of_memory(error):
+        raise error
+    return samples // 2
 
 
 def _checked_device(device: Any) -> torch.device:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _blocks, _kernels
-from ._blocks import Block, DenseBlock, Layout
+from ._blocks import Block, DenseBlock, FourierMap, Layout
 from ._precision import in_full_precision
 from .exceptions import UnsupportedNetworkError
 
@@ -137,6 +137,15 @@ class Jacobian:
             if any(name in vectors for name, _ in block.layout):
                 total += block.inner(self._of_layout(block.layout, vectors))
         return total
+
+    @in_full_precision
+    def sketch(self, maps: dict[str, FourierMap]) -> Tensor:
+        """Tensor sketch in the Fourier domain, of shape (n, f), complex."""
+        parts = [
+            block.sketch([maps[name] for name, _ in block.layout]) for block in self.blocks.values()
+        ]
+        frequencies = next(iter(maps.values())).rows
+        return sum(parts, start=frequencies.new_zeros(len(self), frequencies.shape[1]))
 
     def _of_layout(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
         zeros = (self.outputs.new_zeros(self.outputs.shape[1], size) for size in _sizes(layout))

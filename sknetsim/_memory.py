@@ -5,6 +5,7 @@ Index legend: n samples; d outputs of the network.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sklearn import get_config
@@ -17,7 +18,32 @@ from .exceptions import OutputTooLargeError
 
 def budget() -> int:
     """Bytes of scikit-learn's ``working_memory``."""
-    return int(get_config()["working_memory"] * 2**20)
+    megabytes = get_config()["working_memory"]
+    if not megabytes > 0:
+        raise ValueError(
+            f"working_memory is {megabytes}; allowed are positive numbers of MiB: set it with"
+            " sklearn.set_config(working_memory=1024)."
+        )
+    return int(megabytes * 2**20)
+
+
+def refuse_beyond_machine(described: str, needed: int, cure: str) -> None:
+    """Refuse an array that this machine's memory cannot hold, before it is allocated."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise MemoryError(
+            f"{described} takes {needed / 2**30:,.1f} GiB; this machine has"
+            f" {available / 2**30:,.1f} GiB: {cure}."
+        )
+
+
+def refuse_beyond_budget(described: str, needed: int, cure: str) -> None:
+    """Refuse what must be held at once and exceeds the budget."""
+    if needed > budget():
+        raise MemoryError(
+            f"{described} takes {needed / 2**20:,.0f} MiB; allowed are {budget() / 2**20:,.0f} MiB"
+            f" (scikit-learn's working_memory): {cure}, or raise working_memory."
+        )
 
 
 def refuse_too_large(output: Any, outputs: Tensor, uses: list[Use], written: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,28 +29,30 @@ def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
     """Whitened chunks, cut or joined to the size at which products are fast."""
     waiting: list[Chunk] = []
     for chunk in found:
-        for part in chunk.whitened().split(_tile_rows(chunk.jacobian.outputs.shape[1])):
-            if waiting and not _fits(waiting, part):
+        limit = _tile_rows(chunk)
+        for part in chunk.split(limit):
+            if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
                 yield _joined(waiting)
                 waiting = []
-            waiting.append(part)
+            waiting.append(_for_pairs(part))
     yield _joined(waiting)
 
 
-def _tile_rows(outputs: int) -> int:
-    """So that a tile's d x d kernels in float64 take an eighth of the budget."""
-    room = math.isqrt(_memory.budget() // (64 * outputs**2))
-    return max(1, min(_TILE_ROWS, room))
+def _tile_rows(chunk: Chunk) -> int:
+    """So that a tile's blocks, and its d x d kernels in float64, take an eighth of the budget."""
+    outputs = chunk.jacobian.outputs.shape[1]
+    row = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
+    kernels = math.isqrt(_memory.budget() // (64 * outputs**2))
+    return max(1, min(_TILE_ROWS, kernels, _memory.budget() // (8 * max(1, row))))
 
 
-def _fits(waiting: list[Chunk], part: Chunk) -> bool:
-    count = sum(len(chunk.rank) for chunk in waiting) + len(part.rank)
-    taken = sum(chunk.jacobian.nbytes for chunk in waiting) + part.jacobian.nbytes
-    return count <= _tile_rows(part.root.shape[1]) and taken <= _memory.budget() // 8
+def _for_pairs(chunk: Chunk) -> Chunk:
+    whitened = chunk.whitened()
+    return replace(whitened, jacobian=whitened.jacobian.for_pairs())
 
 
 def _joined(parts: list[Chunk]) -> Chunk:
-    jacobian = _jacobian.concatenate([part.jacobian.for_pairs() for part in parts])
+    jacobian = _jacobian.concatenate([part.jacobian for part in parts])
     kernel, root, rank = (
         torch.cat([getattr(part, name) for part in parts])
         for name in ("self_kernel", "root", "rank")
@@ -168,10 +171,21 @@ def assembled(
     result: np.ndarray | None = None
     for rows, columns, found in values(source, X, Y, whitenings, function, verbose):
         if result is None:
-            result = np.empty(shape + found.shape[2:])
+            result = _empty(shape + found.shape[2:])
         result[rows, columns] = found
     assert result is not None
     return result
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    needed = 8 * math.prod(shape)
+    _memory.refuse_beyond_machine(
+        f"A result of shape {shape}",
+        needed,
+        "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no"
+        " such matrix",
+    )
+    return np.empty(shape)
 
 
 def cosines(rows: Chunk, columns: Chunk) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import _kernels
+from . import _kernels, _memory
 from ._blocks import DenseBlock
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
@@ -149,7 +149,6 @@ def chunks(
     """Chunks for one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
     zeros = total = 0
     for rows, jacobian in source.jacobians(X, y, start):
-        jacobian = jacobian.for_sums()
         kernel = jacobian.self_kernel()
         root, rank = jacobian.roots(kernel)
         weights = _kernels.WHITENINGS[whitening](root, rank)
@@ -176,6 +175,17 @@ def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
     """The sum of the whitened Jacobians of unit norm, of shape (d, w) for each parameter."""
     total: ParameterVectors = {}
     for chunk in shown(chunks(source, X), len(Rows(X)), verbose):
+        if not total:
+            _refuse_sum(chunk.jacobian)
         for name, value in chunk.weighted_sum().items():
             total[name] = total[name].add_(value) if name in total else value
     return total
+
+
+def _refuse_sum(jacobian: Jacobian) -> None:
+    outputs = jacobian.outputs.shape[1]
+    _memory.refuse_beyond_budget(
+        f"The sum of the gradients of {outputs} outputs",
+        jacobian.width * jacobian.outputs.element_size(),
+        "compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",
+    )
