@@ -17,8 +17,8 @@ from torch import Tensor
 
 Layout = tuple[tuple[str, torch.Size], ...]
 
-# Elements that are held in float64 at a time (1 MiB, which stays in a cache).
-_DOUBLE_ELEMENTS = 2**17
+# Elements that are held in float64 at a time (512 KiB, which stays in a core's cache).
+_DOUBLE_ELEMENTS = 2**16
 # Elements whose squares are summed in the gradients' dtype, before float64 takes over.
 _SEGMENT = 512
 

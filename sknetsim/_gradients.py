@@ -80,7 +80,7 @@ class GradientEngine:
         rows = Rows(self.network.prepare(X))
         labels = None if y is None else label_tensor(y)
         step = self.batch_size or self._chunk_rows(rows, labels)
-        if step == 1:
+        if step == 1 < len(rows):
             self._refuse_mixing(rows, labels)
         while start < len(rows):
             chunk = slice(start, start + self._checks.size(step, len(rows) - start))
@@ -96,6 +96,8 @@ class GradientEngine:
 
     def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
         """Samples per chunk, from the bytes that the first sample takes."""
+        if len(rows) == 1:
+            return 1
         if self._row_bytes == 0:
             self._chunk(rows.take(slice(0, 1)), None if labels is None else labels[:1])
         room = min(_CHUNK_BYTES, _memory.budget() // 4)

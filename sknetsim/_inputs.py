@@ -105,7 +105,7 @@ def _row_digests(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
     cast = [array.to("cpu", dtype) + 0.0 for array in arrays]  # -0.0 becomes 0.0.
     flat = [array.reshape(len(array), -1).contiguous().view(torch.uint8) for array in cast]
     joined = torch.cat(flat, dim=1).numpy()
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in joined]
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in joined]
 
 
 def _refuse_nonfinite(inputs: Inputs, start: int) -> None:

@@ -20,7 +20,7 @@ from ._inputs import Rows
 from ._passes import Chunk, Source, chunks
 
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
-_TILE_ROWS = 1024
+_TILE_ROWS = 512
 
 UNIT = ("unit", "unit")
 
@@ -143,7 +143,7 @@ def values(
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
+) -> Iterator[tuple[slice, slice, Tensor]]:
     """A function of all pairs, tile by tile: rows, columns, values of shape (n, m, ...).
 
     Without Y the function of (x', x) must be that of (x, x'), transposed.
@@ -151,11 +151,10 @@ def values(
     symmetric = Y is None and whitenings[0] == whitenings[1]
     for rows, columns in pairs(source, X, Y, whitenings, verbose):
         found = function(rows, columns)
-        yield rows.rows, columns.rows, found.cpu().numpy()
+        yield rows.rows, columns.rows, found
         if symmetric and rows is not columns:
             mirrored = found.transpose(0, 1)
-            mirrored = mirrored.mT if mirrored.ndim == 4 else mirrored
-            yield columns.rows, rows.rows, mirrored.cpu().numpy()
+            yield columns.rows, rows.rows, mirrored.mT if mirrored.ndim == 4 else mirrored
 
 
 def assembled(
@@ -172,7 +171,8 @@ def assembled(
     for rows, columns, found in values(source, X, Y, whitenings, function, verbose):
         if result is None:
             result = _empty(shape + found.shape[2:])
-        result[rows, columns] = found
+        # By torch, for numpy is slow to copy what is transposed.
+        torch.from_numpy(result)[rows, columns] = found
     assert result is not None
     return result
 
@@ -197,7 +197,8 @@ def grams(
     source: Source, X: Any, Y: Any = None, verbose: Any = 0
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """k^C tile by tile: the rows, the columns, and the gram of shape (n, m), float64."""
-    yield from values(source, X, Y, UNIT, cosines, verbose)
+    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose):
+        yield rows, columns, found.cpu().numpy()
 
 
 def gram(source: Source, X: Any, Y: Any = None, verbose: Any = 0) -> np.ndarray:

@@ -183,6 +183,8 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
 
     def _gram(self, X: Any, Y: Any) -> np.ndarray:
+        if self.normalize and self.metric == "trace":
+            return self._assembled(X, Y, _pairs.UNIT, _pairs.cosines)
         whitening = self._whitening("half")
 
         def similarity(rows: Chunk, columns: Chunk) -> Tensor:
