@@ -152,6 +152,11 @@ class Block(abc.ABC):
         One map for each entry of the layout.
         """
 
+    @property
+    @abc.abstractmethod
+    def sketched_vectors(self) -> int:
+        """Complex vectors of f numbers that a sketch holds for each sample."""
+
     def for_sums(self) -> Block:
         """Itself, or the form that is cheaper for a self-kernel and a sum."""
         return self
@@ -226,6 +231,11 @@ class DenseBlock(Block):
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         parts = self.materialize().split([shape.numel() for _, shape in self.layout], dim=2)
         return sum(map(_dense_sketch, parts, maps), start=torch.zeros((), dtype=maps[0].rows.dtype))
+
+    @property
+    def sketched_vectors(self) -> int:
+        longest = max((shape[0] for _, shape in self.layout if len(shape)), default=1)
+        return self.gradients.shape[1] * longest
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)

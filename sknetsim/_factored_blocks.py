@@ -54,6 +54,10 @@ class PositionBlock(Block):
     def positions(self) -> int:
         return self.cotangents.shape[2]
 
+    @property
+    def sketched_vectors(self) -> int:
+        return 2 * math.prod(self.cotangents.shape[1:4])
+
     def written(self) -> DenseBlock:
         """The gradients written out, in whatever order is the cheapest."""
         return self.dense()

@@ -152,6 +152,12 @@ def label_tensor(y: Any) -> Tensor:
     return torch.as_tensor(array)
 
 
+def labelled_part(X: Any, y: Any, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+    """The samples at some indices, and their labels where there are any."""
+    labels = None if y is None else label_tensor(y)[list(indices)]
+    return Rows(X).at(indices), labels
+
+
 def _nested(inputs: Any) -> Inputs:
     if isinstance(inputs, list):
         return tuple(_nested(value) for value in inputs)

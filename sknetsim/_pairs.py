@@ -23,6 +23,7 @@ from ._passes import Chunk, Source, chunks
 _TILE_ROWS = 512
 
 UNIT = ("unit", "unit")
+UNLABELLED = (None, None)
 
 
 def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -78,14 +79,20 @@ def _holds(held: list[Chunk], tile: Chunk) -> bool:
 
 
 def pairs(
-    source: Source, X: Any, Y: Any = None, whitenings: tuple[str, str] = UNIT, verbose: Any = 0
+    source: Source,
+    X: Any,
+    Y: Any = None,
+    whitenings: tuple[str, str] = UNIT,
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = UNLABELLED,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Tiles of X with tiles of Y, each pair once; without Y, each pair of tiles of X once."""
     samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
     if Y is None and whitenings[0] == whitenings[1]:
-        found, total = _within(source, X, whitenings[0]), samples * (samples + 1) // 2
+        found, total = _within(source, X, whitenings[0], labels[0]), samples * (samples + 1) // 2
     else:
-        found, total = _between(source, X, X if Y is None else Y, whitenings), samples * others
+        sets = (X, X if Y is None else Y)
+        found, total = _between(source, sets, whitenings, labels), samples * others
     with tqdm(total=total, disable=not verbose, unit="pair", unit_scale=True) as progress:
         for rows, columns in found:
             yield rows, columns
@@ -98,13 +105,13 @@ def _count(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
     return len(rows.rank) * len(columns.rank)
 
 
-def _within(source: Source, X: Any, whitening: str) -> Iterator[tuple[Chunk, Chunk]]:
+def _within(source: Source, X: Any, whitening: str, y: Any) -> Iterator[tuple[Chunk, Chunk]]:
     """A piece is filled while its own pairs are made; what follows is compared with it."""
     start, samples = 0, len(Rows(X))
     while start < samples:
         held: list[Chunk] = []
         full, stop = False, start
-        for tile in tiles(chunks(source, X, whitening, start=start, counted=start == 0)):
+        for tile in tiles(chunks(source, X, whitening, y, start, counted=start == 0)):
             full = full or bool(held and not _holds(held, tile))
             if not full:
                 held.append(tile)
@@ -114,24 +121,29 @@ def _within(source: Source, X: Any, whitening: str) -> Iterator[tuple[Chunk, Chu
 
 
 def _between(
-    source: Source, X: Any, Y: Any, whitenings: tuple[str, str]
+    source: Source, sets: tuple[Any, Any], whitenings: tuple[str, str], labels: tuple[Any, Any]
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """The smaller set is held, piece by piece, and the larger one gone through for each."""
-    if len(Rows(X)) > len(Rows(Y)):
-        swapped = _held_and_streamed(source, (Y, X), whitenings[::-1], counted=1)
+    if len(Rows(sets[0])) > len(Rows(sets[1])):
+        reversed_ = (sets[::-1], whitenings[::-1], labels[::-1])
+        swapped = _held_and_streamed(source, *reversed_, counted=1)
         yield from ((rows, columns) for columns, rows in swapped)
     else:
-        yield from _held_and_streamed(source, (X, Y), whitenings, counted=0)
+        yield from _held_and_streamed(source, sets, whitenings, labels, counted=0)
 
 
 def _held_and_streamed(
-    source: Source, sets: tuple[Any, Any], whitenings: tuple[str, ...], counted: int
+    source: Source,
+    sets: tuple[Any, ...],
+    whitenings: tuple[str, ...],
+    labels: tuple[Any, ...],
+    counted: int,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Zero gradients are reported for one of the sets, once."""
-    first = chunks(source, sets[0], whitenings[0], counted=counted == 0)
+    first = chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
     for number, piece in enumerate(pieces(tiles(first))):
         reported = counted == 1 and number == 0
-        streamed = chunks(source, sets[1], whitenings[1], counted=reported)
+        streamed = chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
         for tile in tiles(streamed):
             yield from ((held, tile) for held in piece)
 
@@ -143,13 +155,14 @@ def values(
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
+    labels: tuple[Any, Any] = UNLABELLED,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """A function of all pairs, tile by tile: rows, columns, values of shape (n, m, ...).
 
     Without Y the function of (x', x) must be that of (x, x'), transposed.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
-    for rows, columns in pairs(source, X, Y, whitenings, verbose):
+    for rows, columns in pairs(source, X, Y, whitenings, verbose, labels):
         found = function(rows, columns)
         yield rows.rows, columns.rows, found
         if symmetric and rows is not columns:
@@ -164,11 +177,12 @@ def assembled(
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
+    labels: tuple[Any, Any] = UNLABELLED,
 ) -> np.ndarray:
     """One array of shape (n, m, ...) of a function of pairs."""
     shape = (len(Rows(X)), len(Rows(X if Y is None else Y)))
     result: np.ndarray | None = None
-    for rows, columns, found in values(source, X, Y, whitenings, function, verbose):
+    for rows, columns, found in values(source, X, Y, whitenings, function, verbose, labels):
         if result is None:
             result = _empty(shape + found.shape[2:])
         # By torch, for numpy is slow to copy what is transposed.
@@ -194,13 +208,23 @@ def cosines(rows: Chunk, columns: Chunk) -> Tensor:
 
 
 def grams(
-    source: Source, X: Any, Y: Any = None, verbose: Any = 0
+    source: Source,
+    X: Any,
+    Y: Any = None,
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = UNLABELLED,
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """k^C tile by tile: the rows, the columns, and the gram of shape (n, m), float64."""
-    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose):
+    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose, labels):
         yield rows, columns, found.cpu().numpy()
 
 
-def gram(source: Source, X: Any, Y: Any = None, verbose: Any = 0) -> np.ndarray:
+def gram(
+    source: Source,
+    X: Any,
+    Y: Any = None,
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = UNLABELLED,
+) -> np.ndarray:
     """k^C of all pairs, of shape (n, m), float64."""
-    return assembled(source, X, Y, UNIT, cosines, verbose)
+    return assembled(source, X, Y, UNIT, cosines, verbose, labels)

@@ -22,6 +22,9 @@ from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
 from .exceptions import ZeroGradientWarning
 
+# Exact features have length 1, those of landmarks less, those of short sketches more.
+_LONGEST = 2
+
 
 class Source(Protocol):
     """What gives Jacobians: a `GradientEngine`, or `FeatureRows`."""
@@ -32,6 +35,11 @@ class Source(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the gradients."""
+
+
+def numpy_dtype(source: Source) -> np.dtype:
+    """The dtype of the gradients, numpy's."""
+    return torch.empty(0, dtype=source.dtype).numpy().dtype
 
 
 class FeatureRows:
@@ -60,10 +68,10 @@ def _checked_features(features: Any) -> Tensor:
             " shape (n_samples, n_features), as GradientFeaturizer gives them."
         )
     longest = float(features.double().norm(dim=1).max())
-    if longest > 1 + 1e-3:
+    if longest > _LONGEST:
         raise ValueError(
             f"X has rows of length up to {longest:.3g}; with estimator='features' allowed are"
-            " lengths up to 1, as GradientFeaturizer gives them: use its output."
+            f" lengths up to {_LONGEST}, as GradientFeaturizer gives them: use its output."
         )
     return features
 

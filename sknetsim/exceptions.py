@@ -21,6 +21,10 @@ class ZeroGradientWarning(UserWarning):
     """Some samples have a zero gradient: their similarity with every sample is 0."""
 
 
+class FewerComponentsWarning(UserWarning):
+    """There are fewer features, or more error of their products, than was asked for."""
+
+
 class SoftmaxOutputWarning(UserWarning):
     """The compared outputs are probabilities; their logits should be compared instead."""
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import numbers
-import os
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 
-from . import _passes, _sketch
-from ._base import BaseSimilarity, Interval, check_is_fitted, fit_context
-from ._inputs import Rows
+from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from ._projections import METHODS
 
 
 class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity):
-    r"""Whitened parameter gradients as features.
+    r"""Parameter gradients as features, whose products are the similarities.
 
-    Features :math:`F(x) = K(x,x)^{-1/2} J(x) / \sqrt{d}`, written in one row, so that
-    :math:`F(x) \cdot F(x') = k^C(x, x')`, the similarity of `NetworkKernel`. Rows have length 1,
-    or 0 where the gradient is zero.
+    Exact features are :math:`F(x) = K(x,x)^{-1/2} J(x) / \sqrt{d}`, written in one row, so that
+    :math:`F(x) \cdot F(x') = k^C(x, x')`, the similarity of `NetworkKernel`. Shorter ones keep
+    these products up to an error, which is measured:
+
+    - "nystroem": :math:`F(x) = K(x, Z) K(Z, Z)^{-1/2}` from the similarities with m landmarks Z
+      among the fitted rows, drawn by randomly pivoted Cholesky [2]_. Exact between landmarks;
+      the error is the smallest of the two, and rows shorter than 1 are samples that the
+      landmarks do not cover.
+    - "sketch": count sketches of activations and cotangents, combined by the Fourier transform
+      [3]_: a linear map of the gradient that depends on ``random_state`` alone, hence the same for
+      every shard of the data. Products are unbiased, with a standard deviation of about
+      :math:`\sqrt{2 / m}`.
 
     Parameters
     ----------
@@ -28,11 +35,14 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         The network, see `NetworkKernel`.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         Which outputs are compared, see `NetworkKernel`.
-    n_components : int or None, default=None
-        None: exact features, d times the number of parameters. An integer m: features
-        :math:`K(x, Z) K(Z, Z)^{-1/2}` from the similarities with m landmarks Z, drawn at random
-        from the fitted rows (Nystroem's method); their products are exact between landmarks, and
-        rows shorter than 1 are samples that the landmarks do not cover.
+    n_components : int, "auto" or None, default=None
+        Number m of features; "auto": as many as ``kernel_error`` asks for; None: the exact ones, d
+        times the number of parameters.
+    method : {"auto", "exact", "nystroem", "sketch"}, default="auto"
+        How features are made; "auto": "exact" where ``n_components`` is None, else "nystroem".
+    kernel_error : float > 0, default=0.01
+        With ``n_components="auto"``: the root mean squared error of the similarity of held-out
+        rows that features may have.
     parameters : None, str, list of str or Module, default=None
         The parameters differentiated, see `NetworkKernel`.
     batch_size : int or None, default=None
@@ -42,12 +52,18 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, of the sketch, and of the perceptron of ``estimator=None``.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
+    n_components_ : int
+        Number of features; less than ``n_components`` where fewer landmarks span the gradients.
+    kernel_error_ : float
+        Root mean squared error of the products of features, against k^C, over pairs of different
+        rows that the features were not made from (at most 256 of the fitted rows); of the
+        landmarks' candidates, where no two rows could be spared. 0 for exact features.
     n_features_in_ : int
         Length of a row's first axis, seen in `fit`.
     feature_names_in_ : ndarray of str
@@ -61,6 +77,11 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ----------
     .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
        Network Perspective", NeurIPS 2019.
+    .. [2] Y. Chen, E. Epperly, J. Tropp, R. Webber, "Randomly pivoted Cholesky: practical
+       approximation of a kernel matrix with few entry evaluations", Communications on Pure and
+       Applied Mathematics 78, 2025.
+    .. [3] N. Pham, R. Pagh, "Fast and scalable polynomial kernels via explicit feature maps",
+       KDD 2013.
 
     Examples
     --------
@@ -70,11 +91,19 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     >>> X = torch.tensor([[0.0, 1.0], [0.1, 1.0], [-1.0, 0.0]])
     >>> GradientFeaturizer(network).fit_transform(X).shape
     (3, 33)
+    >>> GradientFeaturizer(network, n_components=2, random_state=0).fit_transform(X).shape
+    (3, 2)
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSimilarity._parameter_constraints,
-        "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
+        "n_components": [
+            Interval(numbers.Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+            None,
+        ],
+        "method": [StrOptions({"auto", *METHODS})],
+        "kernel_error": [Interval(numbers.Real, 0, None, closed="neither")],
     }
 
     def __init__(
@@ -82,7 +111,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         estimator: Any = None,
         output: Any = "all",
         *,
-        n_components: int | None = None,
+        n_components: int | str | None = None,
+        method: str = "auto",
+        kernel_error: float = 0.01,
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
@@ -92,6 +123,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.estimator = estimator
         self.output = output
         self.n_components = n_components
+        self.method = method
+        self.kernel_error = kernel_error
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
@@ -100,27 +133,42 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @fit_context
     def fit(self, X: Any, y: Any = None) -> GradientFeaturizer:
-        """Train the network where it is not.
+        """Choose the features; train the network where it is not.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             Rows such as the network takes.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network.
+            Labels, for an untrained network, and for landmarks with ``output="loss"``.
 
         Returns
         -------
         self : object
             The fitted featurizer.
+
+        Raises
+        ------
+        ValueError
+            If ``n_components`` exceeds the number of rows, or is given for exact features, or if
+            all gradients are zero.
         """
-        X, source, first = self._fit_network(X, y)
-        self._nystroem = None
-        if self.n_components is not None:
-            generator = check_random_state(self.random_state)
-            self._nystroem = _sketch.fit_nystroem(source, X, self.n_components, generator)
-        self._n_features_out = self.n_components or first.width
+        X, source, _ = self._fit_network(X, y)
+        settings = (self.n_components, self.kernel_error, check_random_state(self.random_state))
+        self._projection = METHODS[self._method()](source, X, self._labels(y), *settings)
+        self.n_components_ = self._n_features_out = self._projection.n_components
+        self.kernel_error_ = self._projection.kernel_error
         return self
+
+    def _method(self) -> str:
+        if self.method == "auto":
+            return "exact" if self.n_components is None else "nystroem"
+        if self.n_components is None and self.method != "exact":
+            raise ValueError(
+                f"n_components is None and method is {self.method!r}; allowed are integers of at"
+                " least 1 and 'auto', which follows kernel_error."
+            )
+        return self.method
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and featurize the same rows; with ``output="loss"`` at their labels.
@@ -153,29 +201,11 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Returns
         -------
         features : ndarray of shape (n_samples, n_features_out)
-            Rows of length 1, or 0 for a zero gradient, in the dtype of the gradients.
+            In the dtype of the gradients. Rows of length 1, or 0 for a zero gradient; of at most 1
+            with landmarks, and of 1 but for the sketch's error.
         """
         check_is_fitted(self, "estimator_")
         return self._featurize(self._check_X(X, reset=False), None)
 
     def _featurize(self, X: Any, y: Any) -> np.ndarray:
-        source, width = self._source(), self._n_features_out
-        if self._nystroem is not None:
-            return self._nystroem.transform(source, X, self.verbose)
-        dtype = np.dtype(str(source.dtype).removeprefix("torch."))
-        _refuse_beyond_memory(len(Rows(X)), width, dtype.itemsize)
-        features = np.empty((len(Rows(X)), width), dtype=dtype)
-        for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), self.verbose):
-            features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
-        return features
-
-
-def _refuse_beyond_memory(samples: int, width: int, item_size: int) -> None:
-    needed = samples * width * item_size
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > available:
-        raise MemoryError(
-            f"{samples} rows of {width} exact features take {needed / 2**30:,.1f} GiB; this machine"
-            f" has {available / 2**30:,.1f} GiB: choose fewer `parameters` (such as 'last_layer'),"
-            " output='predicted', or use NetworkKernel, which needs no features."
-        )
+        return self._projection.transform(self._source(), X, y, self.verbose)

@@ -12,15 +12,17 @@ PACKAGE = Path(sknetsim.__file__).parent
 #: Rooms by storey, lowest first.
 STOREYS = [
     ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_blocks"],
-    ["_guest", "_factored_blocks"],
-    ["_network", "rules"],
+    ["_guest", "_factored_blocks", "_kernel_error"],
+    ["_network", "rules", "_landmarks"],
     ["_outputs", "_parameters", "_jacobian"],
     ["_fallback", "_selfcheck"],
     ["_capture"],
     ["_memory"],
     ["_gradients", "_passes"],
-    ["_base", "_pairs"],
-    ["_sketch"],
+    ["_pairs"],
+    ["_nystroem", "_sketch"],
+    ["_projections", "_nearest"],
+    ["_base"],
     ["featurizer", "density", "neighbors", "kernel"],
     ["__init__"],
 ]

@@ -1,0 +1,27 @@
+"""How far products of features are from the similarities: measured, and reported."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from .exceptions import FewerComponentsWarning
+
+
+def off_diagonal_error(difference: np.ndarray) -> float:
+    """Root mean square of the entries off the diagonal; 0 for a single row."""
+    squares = difference**2
+    np.fill_diagonal(squares, 0)
+    return float(np.sqrt(squares.sum() / max(1, len(squares) * (len(squares) - 1))))
+
+
+def warn_where_missed(error: float, kernel_error: float, components: int) -> None:
+    """Say so where "auto" ends above the error that was asked for."""
+    if error > kernel_error:
+        warnings.warn(
+            f"{components} components reach a kernel error of {error:.2g}; kernel_error is"
+            f" {kernel_error:.2g}: allow more, or fit more rows.",
+            FewerComponentsWarning,
+            stacklevel=5,
+        )
