@@ -11,18 +11,26 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
+from . import _nystroem
 from ._gradients import GradientEngine
 from ._inputs import Rows
 from ._jacobian import Jacobian
 from ._network import FEATURES, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
-__all__ = ["BaseSimilarity", "Interval", "StrOptions", "check_is_fitted", "fit_context"]
+__all__ = [
+    "BaseReference",
+    "BaseSimilarity",
+    "Interval",
+    "StrOptions",
+    "check_is_fitted",
+    "fit_context",
+]
 
 # scikit-learn's own parameter validation has no public name yet; it is imported here alone.
 fit_context = _fit_context(prefer_skip_nested_validation=True)
@@ -143,3 +151,28 @@ class BaseSimilarity(BaseEstimator):
     def _labels(self, y: Any) -> Any:
         """Labels that the outputs are compared at; None: the predicted ones."""
         return None
+
+
+class BaseReference(BaseSimilarity):
+    """What compares queries with fitted rows, exactly or by features from landmarks among them."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseSimilarity._parameter_constraints,
+        "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
+    }
+
+    def _fit_projection(self, source: Source, X: Any) -> None:
+        """Draw landmarks where features are asked for."""
+        self._projection = None
+        self.kernel_error_ = 0.0
+        if self.n_components is not None:
+            generator = check_random_state(self.random_state)
+            self._projection = _nystroem.fit(source, X, None, self.n_components, 0.0, generator)
+            self.kernel_error_ = self._projection.kernel_error
+
+    def _projected(self, source: Source, X: Any) -> tuple[Source, Any]:
+        """The rows, or their features, and where their Jacobians come from."""
+        if self._projection is None:
+            return source, X
+        features = self._projection.transform(source, X, verbose=self.verbose)
+        return FeatureRows(source.dtype), features

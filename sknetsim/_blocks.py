@@ -117,6 +117,9 @@ class Block(abc.ABC):
     def _gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
+    def _paired(self, other: Block) -> Tensor: ...
+
+    @abc.abstractmethod
     def _trace_gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
@@ -140,6 +143,12 @@ class Block(abc.ABC):
         if self._form() == other._form():
             return self._trace_gram(other)
         return self.dense()._trace_gram(other.dense())
+
+    def paired(self, other: Block) -> Tensor:
+        """The trace of K(x, x') for rows of two blocks taken one by one, of shape (n,)."""
+        if self._form() == other._form():
+            return self._paired(other)
+        return self.dense()._paired(other.dense())
 
     def dense(self) -> DenseBlock:
         """The same gradients without factors, in the order of the layout."""
@@ -246,6 +255,11 @@ class DenseBlock(Block):
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         return self.gradients.flatten(1) @ other.gradients.flatten(1).mT
+
+    def _paired(self, other: Block) -> Tensor:
+        assert isinstance(other, DenseBlock)
+        own, others = self.gradients.flatten(1), other.gradients.flatten(1)
+        return torch.bmm(own[:, None], others[:, :, None])[:, 0, 0]
 
     def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.cat([block.gradients for block in blocks]))

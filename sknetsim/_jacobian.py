@@ -20,6 +20,8 @@ from .exceptions import UnsupportedNetworkError
 
 # Samples whose gradients are held in float64 at a time.
 _DOUBLE_ROWS = 32
+# Bytes of a block that are gathered at a time for pairs of samples.
+_PAIRED_BYTES = 2**23
 
 #: One tensor of shape (q, w) for each parameter.
 ParameterVectors = dict[str, Tensor]
@@ -103,6 +105,16 @@ class Jacobian:
         total = self.outputs.new_zeros(len(self), len(other), dtype=torch.float64)
         for block, others in self._aligned(other):
             total += block.trace_gram(others)
+        return total
+
+    @in_full_precision
+    def paired(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
+        """The trace of K(x, x') for some pairs of samples, of shape (pairs,), float64."""
+        total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
+        for block, others in self._aligned(other):
+            step = max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
+            for piece in torch.arange(len(rows), device=rows.device).split(step):
+                total[piece] += block.rows(rows[piece]).paired(others.rows(columns[piece]))
         return total
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,10 +43,18 @@ def numpy_dtype(source: Source) -> np.dtype:
 
 
 class FeatureRows:
-    """Rows that are gradient features already: used as they are, never normalised again."""
+    """Rows that are gradient features already: used as they are, never normalised again.
+
+    Parameters
+    ----------
+    dtype : dtype
+        The dtype of the gradients that they came from.
+    """
 
     _CHUNK_ROWS = 1024
-    dtype = torch.float64
+
+    def __init__(self, dtype: torch.dtype = torch.float64):
+        self.dtype = dtype
 
     def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
         """The rows as Jacobians of one output."""

@@ -18,7 +18,7 @@ from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError
 
 
 class Schedule:
-    """Which chunks are checked: the first, fourth, sixteenth ..., the last, and single samples.
+    """Which chunks are checked: the first, second, eighth, 32nd ..., the last, and single samples.
 
     A network may treat its batches differently: sort them, or use a weight for some samples only.
     """
@@ -32,20 +32,20 @@ class Schedule:
     def size(self, step: int, remaining: int) -> int:
         """Samples of the next chunk: at most a step, and few where the chunk is to be checked."""
         small = min(step, self._ROWS, remaining)
-        if self._power_of_four(self._passed + 1) or remaining == small:
+        if self._is_chosen(self._passed + 1) or remaining == small:
             return small
         return min(step, remaining - small)
 
     def due(self, samples: int) -> bool:
         """Whether a chunk is to be checked."""
-        if samples == 1 or self.last or self._power_of_four(self._passed + 1):
+        if samples == 1 or self.last or self._is_chosen(self._passed + 1):
             return True
         self._passed += 1
         return False
 
     @staticmethod
-    def _power_of_four(count: int) -> bool:
-        return count.bit_count() == 1 and count.bit_length() % 2 == 1
+    def _is_chosen(count: int) -> bool:
+        return count == 1 or (count.bit_count() == 1 and count.bit_length() % 2 == 0)
 
     def record(self, samples: int, wrong: set[str]) -> None:
         """Take note of a check; refuse the network where earlier chunks may have been wrong."""

@@ -10,7 +10,7 @@ import torch
 from scipy.special import logsumexp
 
 from . import _kernels, _pairs, _passes
-from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._passes import Source
 
@@ -18,7 +18,7 @@ from ._passes import Source
 _DIMENSION_ROWS = 2000
 
 
-class NetworkDensity(BaseSimilarity):
+class NetworkDensity(BaseReference):
     r"""Density of samples as a trained network sees them.
 
     The count of similar samples is one of
@@ -47,6 +47,10 @@ class NetworkDensity(BaseSimilarity):
     dimension : float >= 1 or None, default=None
         Intrinsic dimension of the data; None estimates it in `fit`. Give it to compare densities
         that were fitted on different rows.
+    n_components : int or None, default=None
+        None: similarities are exact. An integer: they are products of so many features, from
+        landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
+        row: less exact, and much faster for many rows.
     parameters : None, str, list of str or Module, default=None
         The parameters differentiated, see `NetworkKernel`.
     batch_size : int or None, default=None
@@ -56,7 +60,7 @@ class NetworkDensity(BaseSimilarity):
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the perceptron of ``estimator=None``.
+        Seed of the landmarks, and of the perceptron of ``estimator=None``.
 
     Attributes
     ----------
@@ -64,6 +68,9 @@ class NetworkDensity(BaseSimilarity):
         The trained network.
     dimension_ : float or None
         The intrinsic dimension used, at least 1; None for "soft", which needs none.
+    kernel_error_ : float
+        Root mean squared error of the similarity of held-out rows that features have, see
+        `GradientFeaturizer`; 0 without ``n_components``.
     n_samples_fit_ : int
         Number of rows that are counted.
     n_features_in_ : int
@@ -99,7 +106,7 @@ class NetworkDensity(BaseSimilarity):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseSimilarity._parameter_constraints,
+        **BaseReference._parameter_constraints,
         "method": [StrOptions({"soft", *_kernels.COUNTS})],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -115,6 +122,7 @@ class NetworkDensity(BaseSimilarity):
         threshold: float = 0.9,
         alpha: float = 2.0,
         dimension: float | None = None,
+        n_components: int | None = None,
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
@@ -127,6 +135,7 @@ class NetworkDensity(BaseSimilarity):
         self.threshold = threshold
         self.alpha = alpha
         self.dimension = dimension
+        self.n_components = n_components
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
@@ -155,12 +164,14 @@ class NetworkDensity(BaseSimilarity):
         for name in ("_sum", "_X"):
             self.__dict__.pop(name, None)
         self.dimension_ = self.dimension
+        self._fit_projection(source, X)
+        source, rows = self._projected(source, X)
         if self.method == "soft":
-            self._sum = _passes.unit_sum(source, X, self.verbose)
+            self._sum = _passes.unit_sum(source, rows, self.verbose)
             return self
-        self._X = X
+        self._X = rows
         if self.dimension is None:
-            self.dimension_ = self._estimated_dimension(source, X)
+            self.dimension_ = self._estimated_dimension(source, rows)
         return self
 
     def _estimated_dimension(self, source: Source, X: Any) -> float:
@@ -184,8 +195,7 @@ class NetworkDensity(BaseSimilarity):
             Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
             "soft": between plus and minus ``n_samples_fit_``.
         """
-        X = self._queries(X)
-        return self._counts(self._source(), X)[0]
+        return self._counts(*self._projected(self._source(), self._queries(X)))[0]
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, relative to the uniform law on the sphere.
@@ -202,7 +212,7 @@ class NetworkDensity(BaseSimilarity):
             without neighbours.
         """
         X, source = self._queries(X), self._source()
-        counts, own = self._counts(source, X)
+        counts, own = self._counts(*self._projected(source, X))
         fitted = set(self._digests)
         known = np.array([key in fitted for key in Rows(X).digests(source.dtype)])
         total = self.n_samples_fit_ - known

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from . import _kernels, _pairs
-from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from . import _kernels, _nearest, _pairs
+from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
+from ._passes import FeatureRows
 
 
-class NetworkNeighbors(BaseSimilarity):
+class NetworkNeighbors(BaseReference):
     r"""Nearest neighbours by the similarity k^C of a trained network.
 
     Parameters
@@ -30,6 +31,13 @@ class NetworkNeighbors(BaseSimilarity):
     distance : {"euclidean", "cosine"}, default="euclidean"
         :math:`\sqrt{2 - 2 k^C}`, the distance of the whitened gradients, or 1 - k^C. Both are 0
         for equal and 2 for opposite gradients.
+    n_components : int or None, default=None
+        None: similarities are exact. An integer: they are products of so many features, from
+        landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
+        row: less exact, and much faster for many rows.
+    n_candidates : int or None, default=None
+        With ``n_components``: so many nearest rows by their features are put in order by their
+        exact similarity, and the nearest of them returned; None: features decide.
     parameters : None, str, list of str or Module, default=None
         The parameters differentiated, see `NetworkKernel`.
     batch_size : int or None, default=None
@@ -39,12 +47,15 @@ class NetworkNeighbors(BaseSimilarity):
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the perceptron of ``estimator=None``.
+        Seed of the landmarks, and of the perceptron of ``estimator=None``.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
+    kernel_error_ : float
+        Root mean squared error of the similarity of held-out rows that features have, see
+        `GradientFeaturizer`; 0 without ``n_components``.
     n_samples_fit_ : int
         Number of rows that neighbours are found among.
     n_features_in_ : int
@@ -74,10 +85,11 @@ class NetworkNeighbors(BaseSimilarity):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseSimilarity._parameter_constraints,
+        **BaseReference._parameter_constraints,
         "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
         "radius": [Interval(numbers.Real, 0, 2, closed="both")],
         "distance": [StrOptions(set(_kernels.DISTANCES))],
+        "n_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
     def __init__(
@@ -88,6 +100,8 @@ class NetworkNeighbors(BaseSimilarity):
         n_neighbors: int = 5,
         radius: float = 0.5,
         distance: str = "euclidean",
+        n_components: int | None = None,
+        n_candidates: int | None = None,
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
@@ -99,6 +113,8 @@ class NetworkNeighbors(BaseSimilarity):
         self.n_neighbors = n_neighbors
         self.radius = radius
         self.distance = distance
+        self.n_components = n_components
+        self.n_candidates = n_candidates
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
@@ -121,8 +137,10 @@ class NetworkNeighbors(BaseSimilarity):
         self : object
             The fitted estimator.
         """
-        self._X, _, _ = self._fit_network(X, y)
+        self._X, source, _ = self._fit_network(X, y)
         self.n_samples_fit_ = len(Rows(self._X))
+        self._fit_projection(source, self._X)
+        self._references = self._projected(source, self._X)[1]
         return self
 
     def kneighbors(
@@ -149,15 +167,14 @@ class NetworkNeighbors(BaseSimilarity):
         check_is_fitted(self, "n_samples_fit_")
         count = self._checked_count(n_neighbors, self.n_samples_fit_ - (X is None))
         queries = self._queries(X)
-        distances = np.full((len(Rows(queries)), count), np.inf)
-        indices = np.zeros(distances.shape, dtype=np.int64)
-        for rows, columns, found in self._distances(queries, excluded=X is None):
-            merged = np.hstack([distances[rows], found])
-            positions = np.broadcast_to(np.arange(columns.start, columns.stop), found.shape)
-            candidates = np.hstack([indices[rows], positions])
-            order = np.argsort(merged, axis=1, kind="stable")[:, :count]
-            distances[rows] = np.take_along_axis(merged, order, axis=1)
-            indices[rows] = np.take_along_axis(candidates, order, axis=1)
+        tiles = self._distances(None if X is None else queries)
+        if self._projection is None or self.n_candidates is None:
+            distances, indices = _nearest.nearest(tiles, len(Rows(queries)), count)
+        else:
+            available = self.n_samples_fit_ - (X is None)
+            wanted = min(max(count, self.n_candidates), available)
+            _, candidates = _nearest.nearest(tiles, len(Rows(queries)), wanted)
+            distances, indices = self._reranked(queries, candidates, count)
         return (distances, indices) if return_distance else indices
 
     def radius_neighbors(
@@ -185,7 +202,7 @@ class NetworkNeighbors(BaseSimilarity):
         radius = self._checked_radius(radius)
         queries = self._queries(X)
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(Rows(queries)))]
-        for rows, columns, found in self._distances(queries, excluded=X is None):
+        for rows, columns, found in self._distances(None if X is None else queries):
             for row, values in enumerate(found, start=rows.start):
                 near = np.flatnonzero(values <= radius)
                 parts[row].append((values[near], near + columns.start))
@@ -224,18 +241,30 @@ class NetworkNeighbors(BaseSimilarity):
     def _queries(self, X: Any) -> Any:
         return self._X if X is None else self._check_X(X, reset=False)
 
-    def _distances(self, queries: Any, *, excluded: bool) -> Any:
-        """Distances of pieces of the queries and the fitted rows; infinite to a row itself."""
+    def _reranked(
+        self, queries: Any, candidates: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        source = self._source()
+        found, indices = _nearest.reranked(source, queries, self._X, candidates, self.verbose)
+        eps = torch.finfo(source.dtype).eps
+        return _kernels.DISTANCES[self.distance](found[:, :count], eps), indices[:, :count]
+
+    def _distances(self, X: Any) -> Any:
+        """Distances of pieces of the queries and the fitted rows; without X, infinite to itself."""
         formula = _kernels.DISTANCES[self.distance]
         source = self._source()
         eps = torch.finfo(source.dtype).eps
-        others = None if excluded else self._X
-        for rows, columns, gram in _pairs.grams(source, queries, others, self.verbose):
+        if X is not None:
+            source, rows, others = *self._projected(source, X), self._references
+        else:
+            source = source if self._projection is None else FeatureRows(source.dtype)
+            rows, others = self._references, None
+        for at, columns, gram in _pairs.grams(source, rows, others, self.verbose):
             found = formula(gram, eps)
-            if excluded:
-                own = np.arange(rows.start, rows.stop)[:, None]
+            if X is None:
+                own = np.arange(at.start, at.stop)[:, None]
                 found[own == np.arange(columns.start, columns.stop)] = np.inf
-            yield rows, columns, found
+            yield at, columns, found
 
     def _checked_count(self, n_neighbors: int | None, available: int) -> int:
         count = self.n_neighbors if n_neighbors is None else n_neighbors

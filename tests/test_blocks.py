@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sknetsim import _blocks, _factored_blocks, _jacobian, _kernels
+from sknetsim import _blocks, _jacobian, _kernels, _position_blocks
 from sknetsim._blocks import DenseBlock, Order
 from sknetsim._capture import cotangents, recording
-from sknetsim._factored_blocks import EmbeddingBlock, FactorBlock
+from sknetsim._embedding_blocks import EmbeddingBlock
+from sknetsim._factored_blocks import FactorBlock
 from sknetsim._gradients import _ruled_blocks
 from sknetsim._jacobian import Jacobian
 from sknetsim._parameters import make_plan
@@ -95,7 +96,7 @@ def test_quantities_are_those_of_the_gradients(make):
 def test_small_temporaries_change_nothing(make, monkeypatch):
     block, other, *_ = draw(make)
     expected = block.gram(other), block.trace_gram(other)
-    monkeypatch.setattr(_factored_blocks, "_PAIR_ELEMENTS", 1)
+    monkeypatch.setattr(_position_blocks, "_PAIR_ELEMENTS", 1)
     torch.testing.assert_close((block.gram(other), block.trace_gram(other)), expected)
 
 

@@ -12,8 +12,9 @@ PACKAGE = Path(sknetsim.__file__).parent
 #: Rooms by storey, lowest first.
 STOREYS = [
     ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_blocks"],
-    ["_guest", "_factored_blocks", "_kernel_error"],
-    ["_network", "rules", "_landmarks"],
+    ["_guest", "_position_blocks", "_kernel_error"],
+    ["_network", "_factored_blocks", "_embedding_blocks", "_landmarks"],
+    ["rules"],
     ["_outputs", "_parameters", "_jacobian"],
     ["_fallback", "_selfcheck"],
     ["_capture"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .._blocks import Block
-from .._factored_blocks import EmbeddingBlock
+from .._embedding_blocks import EmbeddingBlock
 from ._registry import layout_of, register_rule
 
 

@@ -1,0 +1,84 @@
+"""The nearest rows: a running selection over tiles, and exact similarities of candidates.
+
+Index legend: n queries; c candidates of each; k neighbours of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import _pairs
+from ._passes import Source
+
+
+def nearest(
+    tiles: Iterable[tuple[slice, slice, np.ndarray]], queries: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest distances of each query and where they are, of equal ones the first.
+
+    Parameters
+    ----------
+    tiles : iterable of (slice, slice, ndarray)
+        Rows, columns and distances of pieces of the (n, m) matrix.
+    queries : int
+        The number n.
+    count : int
+        The number k.
+
+    Returns
+    -------
+    distances : ndarray of shape (n, k), float64
+        Ascending.
+    indices : ndarray of shape (n, k), int64
+        Columns.
+    """
+    distances = np.full((queries, count), np.inf)
+    indices = np.full((queries, count), np.iinfo(np.int64).max)
+    for rows, columns, found in tiles:
+        near = _smallest(found, count)
+        values = np.take_along_axis(found, near, axis=1)
+        merged = np.hstack([distances[rows], values])
+        positions = np.hstack([indices[rows], near + columns.start])
+        order = np.lexsort((positions, merged), axis=1)[:, :count]
+        distances[rows] = np.take_along_axis(merged, order, axis=1)
+        indices[rows] = np.take_along_axis(positions, order, axis=1)
+    return distances, indices
+
+
+def _smallest(found: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the smallest values of each row, of equal ones the first; ascending columns."""
+    if found.shape[1] <= count:
+        return np.broadcast_to(np.arange(found.shape[1]), found.shape)
+    limits = np.partition(found, count - 1, axis=1)[:, count - 1 : count]
+    below, equal = found < limits, found == limits
+    wanted = count - below.sum(axis=1, keepdims=True)
+    chosen = below | (equal & (np.cumsum(equal, axis=1) <= wanted))
+    return np.nonzero(chosen)[1].reshape(len(found), count)
+
+
+def similarities(
+    source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
+) -> np.ndarray:
+    """k^C of each row of X with some rows of Y, (n, c) of them, of shape (n, c), float64."""
+    found = np.empty(candidates.shape)
+    for rows, columns in _pairs.pairs(source, X, Y, verbose=verbose):
+        wanted = candidates[rows.rows] - columns.rows.start
+        row, place = np.nonzero((wanted >= 0) & (wanted < len(columns.rank)))
+        pairs = (torch.as_tensor(index) for index in (row, wanted[row, place]))
+        values = rows.jacobian.paired(columns.jacobian, *pairs).clamp_(-1, 1)
+        found[row + rows.rows.start, place] = values.cpu().numpy()
+    return found
+
+
+def reranked(
+    source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates by their exact similarity, the most similar first, of equal ones the first."""
+    candidates = np.sort(candidates, axis=1)
+    found = similarities(source, X, Y, candidates, verbose)
+    order = np.argsort(-found, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(candidates, order, axis=1)
