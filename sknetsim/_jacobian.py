@@ -133,12 +133,17 @@ class Jacobian:
         return self._map(lambda block: block.whiten(root))
 
     @in_full_precision
-    def weighted_sum(self, weights: Tensor) -> ParameterVectors:
-        """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w)."""
-        sums: ParameterVectors = {}
+    def weighted_sum(
+        self, weights: Tensor, total: ParameterVectors | None = None
+    ) -> ParameterVectors:
+        """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w).
+
+        Added in place to a ``total`` where there is one, parameter by parameter.
+        """
+        sums: ParameterVectors = {} if total is None else total
         for block in self.blocks.values():
-            parts = block.weighted_sum(weights)
-            sums.update(zip((name for name, _ in block.layout), parts, strict=True))
+            for (name, _), part in zip(block.layout, block.weighted_sum(weights), strict=True):
+                sums[name] = sums[name].add_(part) if name in sums else part
         return sums
 
     @in_full_precision

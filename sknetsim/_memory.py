@@ -5,9 +5,11 @@ Index legend: n samples; d outputs of the network.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
+import numpy as np
 from sklearn import get_config
 from torch import Tensor, nn
 
@@ -27,14 +29,16 @@ def budget() -> int:
     return int(megabytes * 2**20)
 
 
-def refuse_beyond_machine(described: str, needed: int, cure: str) -> None:
-    """Refuse an array that this machine's memory cannot hold, before it is allocated."""
+def empty(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
+    """An array to be filled; refused where this machine's memory cannot hold it."""
+    needed = math.prod(shape) * dtype.itemsize
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise MemoryError(
-            f"{described} takes {needed / 2**30:,.1f} GiB; this machine has"
+            f"{described} of shape {tuple(shape)} take {needed / 2**30:,.1f} GiB; this machine has"
             f" {available / 2**30:,.1f} GiB: {cure}."
         )
+    return np.empty(shape, dtype)
 
 
 def refuse_beyond_budget(described: str, needed: int, cure: str) -> None:

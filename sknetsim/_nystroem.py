@@ -55,7 +55,8 @@ class Nystroem:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = np.zeros((len(Rows(X)), self.n_components), _passes.numpy_dtype(source))
+        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
+        features.fill(0)
         labels = (y, self.labels)
         for rows, columns, gram in _pairs.grams(source, X, self.landmarks, verbose, labels):
             features[rows] += gram @ self.root[columns]

@@ -22,6 +22,11 @@ from ._passes import Chunk, Source, chunks
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
 _TILE_ROWS = 512
 
+_FEWER_ROWS = (
+    "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"
+    " matrix"
+)
+
 UNIT = ("unit", "unit")
 UNLABELLED = (None, None)
 
@@ -63,7 +68,7 @@ def _joined(parts: list[Chunk]) -> Chunk:
 
 
 def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    """Lists of tiles whose blocks stay within a quarter of the memory budget."""
+    """Lists of tiles whose blocks stay within half of the memory budget."""
     held: list[Chunk] = []
     for tile in found:
         if held and not _holds(held, tile):
@@ -75,7 +80,7 @@ def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
 
 def _holds(held: list[Chunk], tile: Chunk) -> bool:
     taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= _memory.budget() // 4
+    return taken + tile.jacobian.nbytes <= _memory.budget() // 2
 
 
 def pairs(
@@ -180,26 +185,16 @@ def assembled(
     labels: tuple[Any, Any] = UNLABELLED,
 ) -> np.ndarray:
     """One array of shape (n, m, ...) of a function of pairs."""
-    shape = (len(Rows(X)), len(Rows(X if Y is None else Y)))
+    shape: tuple[int, ...] = (len(Rows(X)), len(Rows(X if Y is None else Y)))
     result: np.ndarray | None = None
     for rows, columns, found in values(source, X, Y, whitenings, function, verbose, labels):
         if result is None:
-            result = _empty(shape + found.shape[2:])
+            shape += tuple(found.shape[2:])
+            result = _memory.empty("Values", shape, np.dtype(np.float64), _FEWER_ROWS)
         # By torch, for numpy is slow to copy what is transposed.
         torch.from_numpy(result)[rows, columns] = found
     assert result is not None
     return result
-
-
-def _empty(shape: tuple[int, ...]) -> np.ndarray:
-    needed = 8 * math.prod(shape)
-    _memory.refuse_beyond_machine(
-        f"A result of shape {shape}",
-        needed,
-        "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no"
-        " such matrix",
-    )
-    return np.empty(shape)
 
 
 def cosines(rows: Chunk, columns: Chunk) -> Tensor:

@@ -37,9 +37,14 @@ class Source(Protocol):
         """The dtype of the gradients."""
 
 
-def numpy_dtype(source: Source) -> np.dtype:
-    """The dtype of the gradients, numpy's."""
-    return torch.empty(0, dtype=source.dtype).numpy().dtype
+def empty_features(source: Source, samples: int, width: int) -> np.ndarray:
+    """Features to be filled, in the dtype of the gradients."""
+    dtype = torch.empty(0, dtype=source.dtype).numpy().dtype
+    cure = (
+        "set a smaller n_components, choose fewer `parameters` (such as 'last_layer'), or hand over"
+        " fewer rows at a time"
+    )
+    return _memory.empty("Features", (samples, width), dtype, cure)
 
 
 class FeatureRows:
@@ -123,10 +128,10 @@ class Chunk:
             return self.whitening[:, 0, 0] * self.jacobian.inner(vectors)
         return self.whitened().jacobian.inner(vectors)
 
-    def weighted_sum(self) -> ParameterVectors:
-        """The sum of the whitened Jacobians, of shape (d, w) for each parameter."""
+    def add_to(self, total: ParameterVectors) -> None:
+        """Add the whitened Jacobians to a total, of shape (d, w) for each parameter."""
         assert self.whitening is not None
-        return self.jacobian.weighted_sum(self.whitening.mT)
+        self.jacobian.weighted_sum(self.whitening.mT, total)
 
     def whitened(self) -> Chunk:
         """The chunk with the whitened Jacobians, and nothing left to do."""
@@ -193,15 +198,17 @@ def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
     for chunk in shown(chunks(source, X), len(Rows(X)), verbose):
         if not total:
             _refuse_sum(chunk.jacobian)
-        for name, value in chunk.weighted_sum().items():
-            total[name] = total[name].add_(value) if name in total else value
+        chunk.add_to(total)
     return total
 
 
 def _refuse_sum(jacobian: Jacobian) -> None:
-    outputs = jacobian.outputs.shape[1]
+    """The sum, and once more its largest part, before that is added."""
+    outputs = jacobian.outputs
+    parts = [sum(shape.numel() for _, shape in block.layout) for block in jacobian.blocks.values()]
+    needed = jacobian.width + outputs.shape[1] * max(parts, default=0)
     _memory.refuse_beyond_budget(
-        f"The sum of the gradients of {outputs} outputs",
-        jacobian.width * jacobian.outputs.element_size(),
+        f"The sum of the gradients of {outputs.shape[1]} outputs",
+        needed * outputs.element_size(),
         "compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",
     )

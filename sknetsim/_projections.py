@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import _memory, _nystroem, _passes, _sketch
+from . import _nystroem, _passes, _sketch
 from ._inputs import Rows, labelled_part
 from ._passes import Source
 
@@ -40,16 +40,8 @@ class Exact:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        dtype = _passes.numpy_dtype(source)
-        shape = (len(Rows(X)), self.n_components)
-        _memory.refuse_beyond_machine(
-            f"{shape[0]} rows of {shape[1]} exact features",
-            shape[0] * shape[1] * dtype.itemsize,
-            "set n_components, choose fewer `parameters` (such as 'last_layer'), or use"
-            " NetworkKernel, which needs no features",
-        )
-        features = np.empty(shape, dtype)
-        for chunk in _passes.shown(_passes.chunks(source, X, y=y), shape[0], verbose):
+        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
+        for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), verbose):
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
         return features
 

@@ -55,7 +55,7 @@ class TensorSketch:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = np.empty((len(Rows(X)), self.n_components), _passes.numpy_dtype(source))
+        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
         maps: dict[str, FourierMap] = {}
         for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), verbose):
             maps = maps or self._maps(chunk.jacobian)

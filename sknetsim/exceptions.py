@@ -31,4 +31,5 @@ class SoftmaxOutputWarning(UserWarning):
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error is torch's for a full device or a full machine."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "allocate memory" in str(error)
