@@ -122,16 +122,27 @@ class Chunk:
         """The trace of the whitened self-kernels, of shape (n,), float64."""
         return torch.einsum("noo->n", self.own_kernel()).cpu().numpy()
 
-    def inner(self, vectors: ParameterVectors) -> Tensor:
-        """sum_o <(whitened J)_o(x), v_o>, of shape (n,), float64."""
-        if self.whitening is not None and self.whitening.shape[1] == 1:
-            return self.whitening[:, 0, 0] * self.jacobian.inner(vectors)
-        return self.whitened().jacobian.inner(vectors)
+    def inner(self, total: ParameterVectors) -> Tensor:
+        """sum_o <(whitened J)_o(x), v_qo> with vectors (q d, w), of shape (n, q), float64."""
+        outputs = self.jacobian.outputs.shape[1]
+        scale = self.whitening if outputs == 1 else None
+        acting = self if scale is not None else self.whitened()
+        # Nothing is summed where no output has a gradient: then every product is 0.
+        count = max(1, len(next(iter(total.values()), ())) // outputs)
+        parts = (slice(value * outputs, (value + 1) * outputs) for value in range(count))
+        found = [
+            acting.jacobian.inner({name: vector[part] for name, vector in total.items()})
+            for part in parts
+        ]
+        products = torch.stack(found, dim=1)
+        return products if scale is None else products * scale[:, 0]
 
-    def add_to(self, total: ParameterVectors) -> None:
-        """Add the whitened Jacobians to a total, of shape (d, w) for each parameter."""
-        assert self.whitening is not None
-        self.jacobian.weighted_sum(self.whitening.mT, total)
+    def add_to(self, total: ParameterVectors, values: Tensor) -> None:
+        """Add the whitened Jacobians, times values (n, q), of shape (q d, w) per parameter."""
+        samples, outputs = self.jacobian.outputs.shape
+        identity = torch.eye(outputs, dtype=torch.float64, device=values.device)
+        acting = identity.expand(samples, -1, -1) if self.whitening is None else self.whitening.mT
+        self.jacobian.weighted_sum(torch.einsum("nop,nq->noqp", acting, values).flatten(2), total)
 
     def whitened(self) -> Chunk:
         """The chunk with the whitened Jacobians, and nothing left to do."""
@@ -192,21 +203,50 @@ def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk
             progress.update(len(chunk.rank))
 
 
-def unit_sum(source: Source, X: Any, verbose: Any = 0) -> ParameterVectors:
-    """The sum of the whitened Jacobians of unit norm, of shape (d, w) for each parameter."""
+def weighted_sum(
+    source: Source, X: Any, values: Any = None, whitening: str = "unit", verbose: Any = 0
+) -> ParameterVectors:
+    """Sums of the whitened Jacobians, times values of shape (n, q): (q d, w) for each parameter.
+
+    Without values, each counts once.
+    """
+    samples = len(Rows(X))
+    values = torch.as_tensor(np.ones((samples, 1)) if values is None else values)
     total: ParameterVectors = {}
-    for chunk in shown(chunks(source, X), len(Rows(X)), verbose):
+    for chunk in shown(chunks(source, X, whitening), samples, verbose):
         if not total:
-            _refuse_sum(chunk.jacobian)
-        chunk.add_to(total)
+            _refuse_sum(chunk.jacobian, values.shape[1])
+        chunk.add_to(total, values[chunk.rows].to(chunk.self_kernel))
     return total
 
 
-def _refuse_sum(jacobian: Jacobian) -> None:
+def kernel_sums(
+    source: Source, X: Any, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Sums over fitted rows of their values times the kernel, from a `weighted_sum` of them.
+
+    :math:`\sum_j v_{jq} \operatorname{tr} K(x, x_j)`, K as whitened: two passes in place of all
+    pairs of samples.
+
+    Returns
+    -------
+    sums : ndarray of shape (n, q), float64
+        The sums.
+    own : ndarray of shape (n,), float64
+        The trace of K(x, x).
+    """
+    sums, own = [], []
+    for chunk in shown(chunks(source, X, whitening), len(Rows(X)), verbose):
+        sums.append(chunk.inner(total).cpu().numpy())
+        own.append(chunk.own_similarity())
+    return np.concatenate(sums), np.concatenate(own)
+
+
+def _refuse_sum(jacobian: Jacobian, values: int) -> None:
     """The sum, and once more its largest part, before that is added."""
     outputs = jacobian.outputs
     parts = [sum(shape.numel() for _, shape in block.layout) for block in jacobian.blocks.values()]
-    needed = jacobian.width + outputs.shape[1] * max(parts, default=0)
+    needed = values * (jacobian.width + outputs.shape[1] * max(parts, default=0))
     _memory.refuse_beyond_budget(
         f"The sum of the gradients of {outputs.shape[1]} outputs",
         needed * outputs.element_size(),

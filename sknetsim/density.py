@@ -161,15 +161,16 @@ class NetworkDensity(BaseReference):
         X, source, _ = self._fit_network(X, y)
         self._digests = Rows(X).digests(source.dtype)
         self.n_samples_fit_ = len(self._digests)
-        for name in ("_sum", "_X"):
+        for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
+        self._X = X
         self.dimension_ = self.dimension
         self._fit_projection(source, X)
         source, rows = self._projected(source, X)
         if self.method == "soft":
-            self._sum = _passes.unit_sum(source, rows, self.verbose)
+            self._sum = _passes.weighted_sum(source, rows, verbose=self.verbose)
             return self
-        self._X = rows
+        self._references = rows
         if self.dimension is None:
             self.dimension_ = self._estimated_dimension(source, rows)
         return self
@@ -240,6 +241,29 @@ class NetworkDensity(BaseReference):
         """
         return float(self.score_samples(X).sum())
 
+    def reliability(self, X: Any) -> np.ndarray:
+        r"""How much of the network's answer at each row the fitted rows have a say in.
+
+        With the kernel K as it is, not whitened: :math:`\sum_i \operatorname{tr} K(x, x_i) /
+        \operatorname{tr} K(x, x)`, the sum of the fitted rows' influences, exact whatever the
+        method and ``n_components``, in one pass over the fitted rows and one over X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The rows.
+
+        Returns
+        -------
+        reliability : ndarray of shape (n_queries,), float64
+            In samples: about N where N fitted rows have the very gradient of a row, 0 where none
+            moves it or where its gradient is zero; negative where they move it the other way.
+        """
+        X, source = self._queries(X), self._source()
+        total = _passes.weighted_sum(source, self._X, None, "none", self.verbose)
+        sums, own = _passes.kernel_sums(source, X, total, "none", self.verbose)
+        return np.divide(sums[:, 0], own, out=np.zeros_like(own), where=own > 0)
+
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
         assert self.dimension_ is not None
@@ -251,25 +275,21 @@ class NetworkDensity(BaseReference):
 
     def _queries(self, X: Any) -> Any:
         """Validated rows, where the method was fitted."""
-        check_is_fitted(self, "_sum" if self.method == "soft" else "_X")
+        check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 
     def _counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Counts, and what each row counts for itself."""
-        return (self._soft_counts if self.method == "soft" else self._pair_counts)(source, X)
-
-    def _soft_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        counts, own = [], []
-        for chunk in _passes.shown(_passes.chunks(source, X), len(Rows(X)), self.verbose):
-            counts.append(chunk.inner(self._sum).cpu().numpy())
-            own.append(chunk.own_similarity())
-        return np.concatenate(counts), np.concatenate(own)
+        if self.method != "soft":
+            return self._pair_counts(source, X)
+        sums, own = _passes.kernel_sums(source, X, self._sum, verbose=self.verbose)
+        return sums[:, 0], own
 
     def _pair_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
         count = _kernels.COUNTS[self.method].count
         eps = torch.finfo(source.dtype).eps
         total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
-        for rows, columns in _pairs.pairs(source, X, self._X, verbose=self.verbose):
+        for rows, columns in _pairs.pairs(source, X, self._references, verbose=self.verbose):
             gram = _pairs.cosines(rows, columns).cpu().numpy()
             total[rows.rows] += count(gram, self._level(), eps).sum(axis=1)
             own[rows.rows] = count(rows.own_similarity(), self._level(), eps)

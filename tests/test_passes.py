@@ -100,9 +100,9 @@ def test_small_budgets_give_the_same_estimates():
 
 def test_progress_is_silent_unless_asked_for(source, capsys):
     engine, X = source
-    _passes.unit_sum(engine, X)
+    _passes.weighted_sum(engine, X)
     assert capsys.readouterr().err == ""
-    _passes.unit_sum(engine, X, verbose=1)
+    _passes.weighted_sum(engine, X, verbose=1)
     assert "20/20" in capsys.readouterr().err
     list(_pairs.pairs(engine, X, X[:10], verbose=1))
     assert "200/200" in capsys.readouterr().err
@@ -110,9 +110,27 @@ def test_progress_is_silent_unless_asked_for(source, capsys):
     assert "210/210" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("whitening", ["unit", "half", "none"])
+def test_kernel_sums_are_those_of_all_pairs(source, whitening):
+    """Values times the kernel, summed over the rows: from one sum of gradients."""
+    engine, X = source
+    values = np.random.default_rng(0).normal(size=(20, 3))
+    total = _passes.weighted_sum(engine, X, values, whitening)
+    sums, own = _passes.kernel_sums(engine, X[:7], total, whitening)
+    pairs = _pairs.assembled(
+        engine,
+        X[:7],
+        X,
+        (whitening, whitening),
+        lambda rows, columns: rows.jacobian.trace_gram(columns.jacobian),
+    )
+    np.testing.assert_allclose(sums, pairs @ values, rtol=1e-10)
+    np.testing.assert_allclose(own, pairs[:, :7].diagonal(), rtol=1e-10)
+
+
 def test_sums_of_unit_jacobians(source):
     engine, X = source
-    total = _passes.unit_sum(engine, X)
+    total = _passes.weighted_sum(engine, X)
     jacobians = [chunk.whitened().jacobian for chunk in _passes.chunks(engine, X)]
     expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
     found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
