@@ -16,12 +16,12 @@ def off_diagonal_error(difference: np.ndarray) -> float:
     return float(np.sqrt(squares.sum() / max(1, len(squares) * (len(squares) - 1))))
 
 
-def warn_where_missed(error: float, kernel_error: float, components: int) -> None:
+def warn_where_missed(error: float, kernel_error: float, components: int, cure: str) -> None:
     """Say so where "auto" ends above the error that was asked for."""
     if error > kernel_error:
         warnings.warn(
-            f"{components} components reach a kernel error of {error:.2g}; kernel_error is"
-            f" {kernel_error:.2g}: allow more, or fit more rows.",
+            f"kernel_error is {kernel_error:.2g}, but {components} components reach {error:.2g}"
+            f" only: allow a larger kernel_error, or {cure}.",
             FewerComponentsWarning,
             stacklevel=5,
         )

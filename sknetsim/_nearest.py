@@ -5,7 +5,7 @@ Index legend: n queries; c candidates of each; k neighbours of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,15 @@ def similarities(
 
 
 def reranked(
-    source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
+    source: Source,
+    X: Any,
+    Y: Any,
+    candidates: np.ndarray,
+    distance: Callable[[np.ndarray], np.ndarray],
+    verbose: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates by their exact similarity, the most similar first, of equal ones the first."""
+    """Candidates by the distance of their exact similarity, ascending, of equal ones the first."""
     candidates = np.sort(candidates, axis=1)
-    found = similarities(source, X, Y, candidates, verbose)
-    order = np.argsort(-found, axis=1, kind="stable")
+    found = distance(similarities(source, X, Y, candidates, verbose))
+    order = np.argsort(found, axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(candidates, order, axis=1)

@@ -82,11 +82,13 @@ def fit(
     if isinstance(n_components, str):
         limit, error = len(candidates), kernel_error
     else:
-        limit, error = n_components, -math.inf
+        limit, error = int(n_components), -math.inf
     pivots = _landmarks.draw(gram, len(candidates), held_out, limit, error, eps, random_state)
     _report(pivots, n_components, len(candidates))
     if n_components == "auto":
-        _kernel_error.warn_where_missed(pivots.errors[-1], kernel_error, len(pivots.indices))
+        _kernel_error.warn_where_missed(
+            pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows"
+        )
     indices = pivots.indices
     landmarks, labels = labelled_part(X, y, candidates[indices].tolist())
     root = _inverse_root(gram[np.ix_(indices, indices)], eps)
@@ -125,7 +127,7 @@ def _report(pivots: _landmarks.Pivots, n_components: int | str, candidates: int)
             f"n_components is {n_components}, but {found} landmarks span the gradients of all"
             f" {candidates} rows that they are drawn from: n_components_ is {found}.",
             FewerComponentsWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -66,7 +66,7 @@ class TensorSketch:
 
     def _rows(self, jacobian: Jacobian) -> int:
         """Samples whose complex factors, twice, take an eighth of the budget."""
-        vectors = max(block.sketched_vectors for block in jacobian.blocks.values())
+        vectors = max((block.sketched_vectors for block in jacobian.blocks.values()), default=1)
         taken = 2 * vectors * (self.n_components + 2) * jacobian.outputs.element_size()
         return max(1, _memory.budget() // (8 * taken))
 
@@ -103,7 +103,7 @@ def fit(
     measured = random_state.permutation(len(Rows(X)))[:_MEASURED]
     rows, labels = labelled_part(X, y, np.sort(measured).tolist())
     gram = _pairs.gram(source, rows, labels=(labels, labels))
-    size = _LEAST if isinstance(n_components, str) else n_components
+    size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:
         sketch = TensorSketch(size, seed)
         features = sketch.transform(source, rows, labels).astype(np.float64)
@@ -112,5 +112,5 @@ def fit(
             break
         size *= 2
     if n_components == "auto":
-        _kernel_error.warn_where_missed(error, kernel_error, size)
+        _kernel_error.warn_where_missed(error, kernel_error, size, "choose method='nystroem'")
     return replace(sketch, kernel_error=error)

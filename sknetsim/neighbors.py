@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,8 @@ class NetworkNeighbors(BaseReference):
         row: less exact, and much faster for many rows.
     n_candidates : int or None, default=None
         With ``n_components``: so many nearest rows by their features are put in order by their
-        exact similarity, and the nearest of them returned; None: features decide.
+        exact similarity, and the nearest of them returned by `kneighbors`; None: features decide.
+        Without ``n_components`` all similarities are exact.
     parameters : None, str, list of str or Module, default=None
         The parameters differentiated, see `NetworkKernel`.
     batch_size : int or None, default=None
@@ -180,7 +182,7 @@ class NetworkNeighbors(BaseReference):
     def radius_neighbors(
         self, X: Any = None, radius: float | None = None, return_distance: bool = True
     ) -> Any:
-        """All fitted rows within a distance of each row.
+        """All fitted rows within a distance of each row, with ``n_components`` by their features.
 
         Parameters
         ----------
@@ -245,9 +247,13 @@ class NetworkNeighbors(BaseReference):
         self, queries: Any, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         source = self._source()
-        found, indices = _nearest.reranked(source, queries, self._X, candidates, self.verbose)
-        eps = torch.finfo(source.dtype).eps
-        return _kernels.DISTANCES[self.distance](found[:, :count], eps), indices[:, :count]
+        distance = partial(
+            _kernels.DISTANCES[self.distance], eps=float(torch.finfo(source.dtype).eps)
+        )
+        found, indices = _nearest.reranked(
+            source, queries, self._X, candidates, distance, self.verbose
+        )
+        return found[:, :count], indices[:, :count]
 
     def _distances(self, X: Any) -> Any:
         """Distances of pieces of the queries and the fitted rows; without X, infinite to itself."""

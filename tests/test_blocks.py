@@ -1,13 +1,11 @@
 """Blocks against their gradients written out, and on devices that are not the CPU."""
 
-import math
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sknetsim import _blocks, _jacobian, _kernels, _position_blocks
-from sknetsim._blocks import DenseBlock, Order
+from sknetsim._blocks import PLAIN, DenseBlock, FourierMap, Order
 from sknetsim._capture import cotangents, recording
 from sknetsim._embedding_blocks import EmbeddingBlock
 from sknetsim._factored_blocks import FactorBlock
@@ -17,12 +15,20 @@ from sknetsim._parameters import make_plan
 
 from .cases import LAYERS, build
 
-OUTPUTS, GROUPS, OUT, WIDTH = 3, 2, 4, 5
+OUTPUTS, GROUPS, OUT, KERNEL, CHANNELS = 3, 2, 4, 2, 3
+WIDTH = KERNEL * CHANNELS
+WINDOWS = Order((GROUPS, OUT, KERNEL, CHANNELS), (0, 1, 3, 2))
+TRANSPOSED = Order((GROUPS, OUT, WIDTH), (0, 2, 1))
+#: Shape of the weight in the layout, whose first axis holds the groups too.
+SHAPES = {
+    PLAIN: (GROUPS * OUT, WIDTH),
+    WINDOWS: (GROUPS * OUT, CHANNELS, KERNEL),
+    TRANSPOSED: (GROUPS * WIDTH, OUT),
+}
 
 
-def factor_block(samples, positions, bias, axes=()):
-    order = Order((GROUPS, OUT, WIDTH), axes) if axes else Order()
-    layout = (("weight", torch.Size([GROUPS, OUT, WIDTH])),)
+def factor_block(samples, positions, bias=False, order=PLAIN):
+    layout = (("weight", torch.Size(SHAPES[order])),)
     layout += (("bias", torch.Size([GROUPS * OUT])),) * bias
     activations = torch.randn(samples, positions, GROUPS, WIDTH, dtype=torch.float64)
     return FactorBlock(layout, _cotangents(samples, positions, GROUPS), activations, order)
@@ -39,28 +45,34 @@ def embedding_block(samples, positions):
     )
 
 
-def dense_block(samples):
-    gradients = torch.randn(samples, OUTPUTS, 6, dtype=torch.float64)
-    return DenseBlock((("weight", torch.Size([2, 3])),), gradients)
+def dense_block(samples, *shapes):
+    layout = tuple((str(index), torch.Size(shape)) for index, shape in enumerate(shapes))
+    width = sum(shape.numel() for _, shape in layout)
+    return DenseBlock(layout, torch.randn(samples, OUTPUTS, width, dtype=torch.float64))
 
 
 KINDS = {
-    "factors": lambda samples: factor_block(samples, 1, bias=False),
+    "factors": lambda samples: factor_block(samples, 1),
     "factors with bias": lambda samples: factor_block(samples, 1, bias=True),
     "factors at positions": lambda samples: factor_block(samples, 3, bias=True),
-    "transposed factors": lambda samples: factor_block(samples, 3, bias=False, axes=(0, 2, 1)),
+    "factors of windows": lambda samples: factor_block(samples, 3, order=WINDOWS),
+    "transposed factors": lambda samples: factor_block(samples, 3, order=TRANSPOSED),
+    "written factors": lambda samples: factor_block(samples, 3, order=TRANSPOSED).written(),
     "embedding": lambda samples: embedding_block(samples, 5),
     "embedding of one token": lambda samples: embedding_block(samples, 1),
-    "dense": dense_block,
+    "dense": lambda samples: dense_block(samples, [2, 3]),
+    "dense of several parameters": lambda samples: dense_block(samples, [3, 2, 2], [3], []),
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
-def quantities(block, other, root, weights, vectors):
+def quantities(block, other, root, weights, vectors, maps):
     """All that a block can give."""
     return {
         "gram": block.gram(other),
         "trace_gram": block.trace_gram(other),
+        "paired": block.paired(other.rows(slice(0, 4))),
+        "sketch": block.sketch(maps),
         "self_kernel": block.self_kernel(),
         "whitened": block.whiten(root).materialize(),
         "weighted_sum": torch.cat(block.weighted_sum(weights), dim=1),
@@ -73,14 +85,21 @@ def quantities(block, other, root, weights, vectors):
     }
 
 
+def fourier_map(shape, frequencies=7):
+    """A map of a parameter with any phases: those of hashes are a special case."""
+    sizes = OUTPUTS, shape[0] if shape else 1, shape[1:].numel()
+    return FourierMap(*(torch.randn(size, frequencies, dtype=torch.complex128) for size in sizes))
+
+
 def draw(make):
     torch.manual_seed(0)
     block, other = make(4), make(5)
-    width = math.prod(block.layout[0][1]) + (len(block.layout) == 2) * GROUPS * OUT
+    width = sum(shape.numel() for _, shape in block.layout)
     root = torch.randn(4, OUTPUTS, OUTPUTS, dtype=torch.float64)
     weights = torch.randn(4, OUTPUTS, 2, dtype=torch.float64)
     vectors = torch.randn(OUTPUTS, width, dtype=torch.float64)
-    return block, other, root, weights, vectors
+    maps = [fourier_map(shape) for _, shape in block.layout]
+    return block, other, root, weights, vectors, maps
 
 
 @kinds
@@ -105,18 +124,40 @@ def test_blocks_of_different_forms_meet(make):
     block, other, *_ = draw(make)
     torch.testing.assert_close(block.gram(other.dense()), block.gram(other))
     torch.testing.assert_close(block.dense().trace_gram(other), block.trace_gram(other))
+    first = other.rows(slice(0, 4))
+    torch.testing.assert_close(block.paired(first.dense()), block.paired(first))
+
+
+@kinds
+def test_pairs_are_the_diagonal_of_the_grams_trace(make):
+    block, other, *_ = draw(make)
+    expected = torch.einsum("nnoo->n", block.gram(other.rows(slice(0, 4))))
+    torch.testing.assert_close(block.paired(other.rows(slice(0, 4))), expected)
+
+
+def test_a_sketch_of_gradients_written_out_multiplies_by_the_map_entry_by_entry():
+    block, *_, maps = draw(KINDS["dense of several parameters"])
+    expected, first = torch.zeros(4, 7, dtype=torch.complex128), 0
+    for fourier in maps:
+        for row in range(len(fourier.rows)):
+            for column in range(len(fourier.columns)):
+                phases = fourier.outputs * fourier.rows[row] * fourier.columns[column]
+                expected += block.gradients[:, :, first].to(phases) @ phases
+                first += 1
+    torch.testing.assert_close(block.sketch(maps), expected)
 
 
 def _on(device, value):
     """The same object with its tensors on a device."""
+    if isinstance(value, list):
+        return [_on(device, item) for item in value]
     if isinstance(value, torch.Tensor):
         return torch.empty(value.shape, dtype=value.dtype, device=device)
     fields = {
         name: _on(device, field) if isinstance(field, torch.Tensor) else field
         for name, field in vars(value).items()
-        if name != "layout"
     }
-    return type(value)(layout=value.layout, **fields)
+    return type(value)(**fields)
 
 
 def _index(tensor, key):
@@ -140,10 +181,15 @@ def _index(tensor, key):
     return tensor
 
 
+def _put(tensor, indices, values):
+    torch.ops.aten.index_put_(tensor, [indices], values)
+
+
 @pytest.fixture
 def fake_devices(monkeypatch):
     """Tensors on devices that are not there; operations that mix devices are refused."""
     monkeypatch.setattr(torch.Tensor, "__getitem__", _index)
+    monkeypatch.setattr(torch.Tensor, "__setitem__", _put)
     with FakeTensorMode() as mode:
         yield mode
 
@@ -168,7 +214,7 @@ def _outputs(samples):
 
 @kinds
 def test_jacobians_and_roots_stay_on_their_device(make, request):
-    block, other, _, weights, vectors = draw(make)
+    block, other, _, weights, vectors, maps = draw(make)
     request.getfixturevalue("fake_devices")
     key = tuple(name for name, _ in block.layout)
     first, second = (
@@ -186,9 +232,11 @@ def test_jacobians_and_roots_stay_on_their_device(make, request):
     results = [
         first.gram(second),
         first.trace_gram(second),
+        first.paired(second, *_on("cuda", [torch.tensor([0, 3, 3]), torch.tensor([4, 0, 1])])),
         first.whiten(unit).materialize(),
         first.inner(by_name),
         *first.weighted_sum(_on("cuda", weights)).values(),
+        first.sketch(dict(zip(key, _on("cuda", maps), strict=True))),
         _jacobian.concatenate([first, second]).materialize(),
         *[_kernels.METRICS[name](first.gram(second)) for name in _kernels.METRICS],
         _kernels.reduce_kernel(first.gram(first), "trace", rank, rank),

@@ -13,11 +13,15 @@ from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkN
 
 ESTIMATORS = [
     GradientFeaturizer(),
+    GradientFeaturizer(n_components=2),
+    GradientFeaturizer(n_components=2, method="sketch", random_state=0),
     NetworkDensity(),
     NetworkDensity(method="threshold"),
     NetworkDensity(method="power"),
+    NetworkDensity(method="power", n_components=2),
     NetworkKernel(),
     NetworkNeighbors(),
+    NetworkNeighbors(n_components=2, n_candidates=3),
 ]
 
 
