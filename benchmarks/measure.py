@@ -15,7 +15,7 @@ from reference import checked_reference, relative_error
 
 HERE = Path(__file__).parent
 JAX_PYTHON = HERE.parent / ".venv-bench-jax" / "bin" / "python"
-SLOW_SECONDS = 60
+SLOW_SECONDS = 20
 SHORT_SECONDS = 1
 
 

@@ -4,18 +4,13 @@ Writes ``benchmarks/peers.md``. With ``--quick`` it only prints, after two round
 rows.
 """
 
-import argparse
-import platform
-import re
 import subprocess
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from cases import CASES
 from measure import JAX_PYTHON, race
+from report import head, row, run, setting, spread
 
 ROUNDS = 5
 QUICK_ROUNDS = 2
@@ -34,38 +29,28 @@ COLUMNS = (
 )
 
 
-def processor():
-    """The processor's name."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
-
-
 def jax_versions():
     """The versions in the environment of neural-tangents."""
     program = f"from importlib.metadata import version; print(*map(version, {JAX_PEERS}))"
     try:
-        found = subprocess.run([JAX_PYTHON, "-c", program], capture_output=True, text=True)
-    except OSError:
+        command = [JAX_PYTHON, "-c", program]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return "neural-tangents not installed"
     return ", ".join(map(" ".join, zip(JAX_PEERS, found.stdout.split(), strict=False)))
 
 
 def header(rounds):
     """What was measured where."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PEERS)
     yield "# This package and its peers"
     yield ""
-    yield (
-        f"Measured on {date.today()}: {processor()}, {torch.get_num_threads()} threads, Python"
-        f" {platform.python_version()}, torch {torch.__version__}, {versions};"
-        f" {jax_versions()} in an environment of its own."
-    )
+    yield f"{setting(PEERS)}; {jax_versions()} in an environment of its own."
     yield ""
     yield (
         f"Each contestant lives in a process of its own; they run in turns, {rounds} rounds,"
         " after a first run that is not counted. Seconds are medians, ratios are ratios of"
         " medians. Where a batch size is noted, several were tried and the fastest took part"
-        " (traker has one only); where one run is noted, it took more than a minute."
+        " (traker has one only); where one run is noted, it took more than 20 seconds."
         " Compilation, drawing a random projection, and what `score` needs fitted are not timed."
         " Errors are against float64, itself checked on a few rows against a double loop of"
         " `autograd.grad`. Memory is the peak of the first run less the peak after loading and a"
@@ -73,11 +58,6 @@ def header(rounds):
         " maxima, 256, d with ReLU, on 28 x 28."
     )
     yield ""
-
-
-def row(*cells):
-    """A line of the table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def note(entrant):
@@ -92,7 +72,7 @@ def figures(entrant, ours, epoch):
         return ["–"] * 6 + [f"failed: {entrant.failure}".replace("|", "/")]
     return [
         f"{entrant.median:.3g}",
-        f"{min(entrant.seconds):.3g} to {max(entrant.seconds):.3g}",
+        spread(entrant.seconds, ".3g"),
         f"{entrant.median / ours.median:.2f}",
         f"{entrant.median / epoch.median:.2f}",
         "–" if entrant.error is None else f"{entrant.error:.0e}",
@@ -116,24 +96,10 @@ def lines(quick):
     """The whole text, line by line."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
     yield from header(rounds)
-    yield row(*COLUMNS)
-    yield "|---" * len(COLUMNS) + "|"
+    yield from head(COLUMNS)
     for case in CASES:
         yield from rows(case.quick() if quick else case, rounds)
 
 
-def main():
-    """Print the lines as they come; keep them where all rows were measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two rounds on a tenth of the rows")
-    quick = parser.parse_args().quick
-    found = []
-    for line in lines(quick):
-        print(line, flush=True)
-        found.append(line)
-    if not quick:
-        Path(__file__).with_suffix(".md").write_text("\n".join(found) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run(__file__, __doc__, "two rounds on a tenth of the rows", lines)

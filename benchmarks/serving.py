@@ -15,9 +15,19 @@ import numpy as np
 WARM_UP_ROWS = 8
 
 
+def _status(name):
+    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024
+
+
 def peak_memory():
     """The most memory that this process has held, in MiB."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    return _status("VmHWM")
+
+
+def resident_memory():
+    """The memory that this process holds, in MiB."""
+    return _status("VmRSS")
 
 
 def reserved_stdout():

@@ -57,9 +57,12 @@ class Nystroem:
         """Features of shape (n, m), in the dtype of the gradients."""
         features = _passes.empty_features(source, len(Rows(X)), self.n_components)
         features.fill(0)
-        labels = (y, self.labels)
-        for rows, columns, gram in _pairs.grams(source, X, self.landmarks, verbose, labels):
-            features[rows] += gram @ self.root[columns]
+        both, labels = (X, self.landmarks), (y, self.labels)
+        cosines = _pairs.values(source, *both, _pairs.UNIT, _pairs.cosines, verbose, labels)
+        for rows, columns, gram in cosines:
+            # By torch: numpy's threads would wait for torch's, and these for them.
+            root = torch.from_numpy(self.root[columns]).to(gram)
+            features[rows] += (gram @ root).cpu().numpy()
         return features
 
 

@@ -45,11 +45,11 @@ def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def _tile_rows(chunk: Chunk) -> int:
-    """So that a tile's blocks, and its d x d kernels in float64, take an eighth of the budget."""
+    """So that a tile's blocks, and its d x d kernels in float64, take a part of the budget."""
     outputs = chunk.jacobian.outputs.shape[1]
     row = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
     kernels = math.isqrt(_memory.budget() // (64 * outputs**2))
-    return max(1, min(_TILE_ROWS, kernels, _memory.budget() // (8 * max(1, row))))
+    return max(1, min(_TILE_ROWS, kernels, _memory.budget() // (12 * max(1, row))))
 
 
 def _for_pairs(chunk: Chunk) -> Chunk:
@@ -68,7 +68,7 @@ def _joined(parts: list[Chunk]) -> Chunk:
 
 
 def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    """Lists of tiles whose blocks stay within half of the memory budget."""
+    """Lists of tiles whose blocks stay within three eighths of the memory budget."""
     held: list[Chunk] = []
     for tile in found:
         if held and not _holds(held, tile):
@@ -80,7 +80,7 @@ def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
 
 def _holds(held: list[Chunk], tile: Chunk) -> bool:
     taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= _memory.budget() // 2
+    return taken + tile.jacobian.nbytes <= 3 * _memory.budget() // 8
 
 
 def pairs(

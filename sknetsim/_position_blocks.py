@@ -78,7 +78,10 @@ class PositionBlock(Block):
         return positions * (self._product_operations + outputs * out + _ELEMENT_OPERATIONS)
 
     def whiten(self, root: Tensor) -> PositionBlock:
-        cotangents = torch.bmm(root.to(self.cotangents), self.cotangents.flatten(2))
+        root = root.to(self.cotangents)
+        if root.shape[1] == 1:
+            return replace(self, cotangents=self.cotangents * root[..., None, None])
+        cotangents = torch.bmm(root, self.cotangents.flatten(2))
         return replace(self, cotangents=cotangents.view(self.cotangents.shape))
 
     def self_kernel(self) -> Tensor:

@@ -1,0 +1,11 @@
+"""Benchmarks for airspeed velocity, on the networks of the other scripts."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+# One thread, for its times change least from run to run.
+torch.set_num_threads(1)
+# At the end: this package has the name of the tool that runs it.
+sys.path.append(str(Path(__file__).parent.parent))

@@ -1,0 +1,21 @@
+"""How near features come to the similarity, and what they cost.
+
+Writes ``benchmarks/features.md``. With ``--quick`` it only prints, after one seed and two rounds
+on fewer rows.
+"""
+
+import feature_costs
+import feature_errors
+from report import run, setting
+
+
+def lines(quick):
+    """The whole text, line by line."""
+    yield from ("# Features: error and cost", "", f"{setting(('scikit-learn', 'numpy'))}.")
+    for part in (feature_errors, feature_costs):
+        yield from ("", part.TEXT, "")
+        yield from part.table(quick)
+
+
+if __name__ == "__main__":
+    run(__file__, __doc__, "one seed and two rounds on fewer rows", lines)

@@ -1,0 +1,54 @@
+"""What the scripts that write tables have in common."""
+
+import argparse
+import platform
+import re
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def processor():
+    """The processor's name."""
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()
+
+
+def setting(packages):
+    """When and where figures were measured, and with which versions."""
+    versions = "".join(f", {name} {version(name)}" for name in packages)
+    return (
+        f"Measured on {date.today()}: {processor()}, {torch.get_num_threads()} threads, Python"
+        f" {platform.python_version()}, torch {torch.__version__}{versions}"
+    )
+
+
+def row(*cells):
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def head(columns):
+    """The first lines of a table."""
+    yield row(*columns)
+    yield "|---" * len(columns) + "|"
+
+
+def spread(values, form):
+    """The least and the most of some figures."""
+    return f"{min(values):{form}} to {max(values):{form}}"
+
+
+def run(script, description, quick_help, lines):
+    """Print ``lines(quick)`` as they come; keep them next to the script unless it was quick."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help=quick_help)
+    quick = parser.parse_args().quick
+    found = []
+    for line in lines(quick):
+        print(line, flush=True)
+        found.append(line)
+    if not quick:
+        Path(script).with_suffix(".md").write_text("\n".join(found) + "\n")
