@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ HERE = Path(__file__).parent
 JAX_PYTHON = HERE.parent / ".venv-bench-jax" / "bin" / "python"
 SLOW_SECONDS = 20
 SHORT_SECONDS = 1
+# After a run, idle threads spin for a while; the next contestant waits until they sleep.
+SETTLING_SECONDS = 0.3
 
 
 class Process:
@@ -36,6 +39,7 @@ class Process:
 
     def run(self):
         """The seconds and the memory of one run."""
+        time.sleep(SETTLING_SECONDS)
         try:
             print(file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()

@@ -39,12 +39,15 @@ class Order:
         shape = tuple(self.shape[axis] for axis in self.axes)
         return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
 
-    def columns(self, held: Tensor) -> Tensor | None:
-        """(c, ...) for a row's columns as in the layout -> as held; None where rows are parted."""
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether a row of the layout (an index of its first axis) is one as held."""
+        return not self.axes or self.axes[:2] == (0, 1)
+
+    def columns(self, held: Tensor) -> Tensor:
+        """(c, ...) for a row's columns as in the layout -> as held, where rows are kept."""
         if not self.axes:
             return held
-        if self.axes[:2] != (0, 1):
-            return None
         shape = tuple(self.shape[axis] for axis in self.axes[2:])
         axes = tuple(self.axes.index(axis) - 2 for axis in range(2, len(self.axes)))
         return held.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
@@ -243,8 +246,7 @@ class DenseBlock(Block):
 
     @property
     def sketched_vectors(self) -> int:
-        longest = max((shape[0] for _, shape in self.layout if len(shape)), default=1)
-        return self.gradients.shape[1] * longest
+        return self.gradients.shape[1] * longest_axis(self.layout)
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
@@ -271,6 +273,11 @@ class DenseBlock(Block):
 def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
     rows = transformed(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
     return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)
+
+
+def longest_axis(layout: Layout) -> int:
+    """The most rows of a parameter; a scalar has one."""
+    return max((shape[0] for _, shape in layout if len(shape)), default=1)
 
 
 def squared_norms(vectors: Tensor) -> Tensor:

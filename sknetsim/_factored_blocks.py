@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._blocks import PLAIN, DenseBlock, FourierMap, Order, squared_norms, transformed
+from ._blocks import (
+    PLAIN,
+    DenseBlock,
+    FourierMap,
+    Order,
+    longest_axis,
+    squared_norms,
+    transformed,
+)
 from ._position_blocks import PositionBlock, matrix_products, weighted_cotangents
 
 
@@ -100,11 +108,16 @@ class FactorBlock(PositionBlock):
             )
         return products.view(len(self.cotangents), -1).sum(dim=1)
 
+    @property
+    def sketched_vectors(self) -> int:
+        if self.order.keeps_rows:
+            return super().sketched_vectors
+        return self.cotangents.shape[1] * longest_axis(self.layout)
+
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
-        columns = self.order.columns(maps[0].columns)
-        if columns is None:
+        if not self.order.keeps_rows:
             return self.dense().sketch(maps)
-        activations = transformed(self.activations, columns)
+        activations = transformed(self.activations, self.order.columns(maps[0].columns))
         found = torch.einsum("ntgf,ntgf->nf", activations, self._sketched_cotangents(maps[0]))
         if self._has_bias:
             found += self._sketched_cotangents(maps[1]).sum(dim=(1, 2)) * maps[1].columns[0]

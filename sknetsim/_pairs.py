@@ -20,7 +20,7 @@ from ._inputs import Rows
 from ._passes import Chunk, Source, chunks
 
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
-_TILE_ROWS = 512
+_TILE_ROWS = 640
 
 _FEWER_ROWS = (
     "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"

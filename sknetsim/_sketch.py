@@ -31,8 +31,8 @@ class TensorSketch:
 
     An entry of the Jacobian at output o, row r and column c of a parameter is added, with the sign
     :math:`s_o s_r s_c`, to the feature :math:`h_o + h_r + h_c` modulo m, all of them drawn once.
-    Products of features are unbiased for k^C, with a standard deviation of about
-    :math:`\sqrt{2 / m}`.
+    Products of features are unbiased for k^C, with a standard deviation in the order of
+    :math:`1 / \sqrt{m}`.
 
     Attributes
     ----------

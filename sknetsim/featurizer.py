@@ -26,8 +26,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
       landmarks do not cover.
     - "sketch": count sketches of activations and cotangents, combined by the Fourier transform
       [3]_: a linear map of the gradient that depends on ``random_state`` alone, hence the same for
-      every shard of the data. Products are unbiased, with a standard deviation of about
-      :math:`\sqrt{2 / m}`.
+      every shard of the data. Products are unbiased, with a standard deviation in the order of
+      :math:`1 / \sqrt{m}`.
 
     Parameters
     ----------
