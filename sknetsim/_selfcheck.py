@@ -18,9 +18,10 @@ from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError
 
 
 class Schedule:
-    """Which chunks are checked: the first, second, eighth, 32nd ..., the last, and single samples.
+    """Which chunks are checked: the first, eighth, 64th ..., the last, and single samples.
 
     A network may treat its batches differently: sort them, or use a weight for some samples only.
+    Chunks that are small anyway are checked more often, the second, fourth ... too.
     """
 
     _ROWS = 32
@@ -32,20 +33,23 @@ class Schedule:
     def size(self, step: int, remaining: int) -> int:
         """Samples of the next chunk: at most a step, and few where the chunk is to be checked."""
         small = min(step, self._ROWS, remaining)
-        if self._is_chosen(self._passed + 1) or remaining == small:
+        if self._is_power_of(8) or remaining == small:
             return small
         return min(step, remaining - small)
 
     def due(self, samples: int) -> bool:
         """Whether a chunk is to be checked."""
-        if samples == 1 or self.last or self._is_chosen(self._passed + 1):
+        if samples == 1 or self.last or self._is_power_of(2 if samples <= self._ROWS else 8):
             return True
         self._passed += 1
         return False
 
-    @staticmethod
-    def _is_chosen(count: int) -> bool:
-        return count == 1 or (count.bit_count() == 1 and count.bit_length() % 2 == 0)
+    def _is_power_of(self, base: int) -> bool:
+        """Whether the number of the next chunk is."""
+        number = self._passed + 1
+        while number % base == 0:
+            number //= base
+        return number == 1
 
     def record(self, samples: int, wrong: set[str]) -> None:
         """Take note of a check; refuse the network where earlier chunks may have been wrong."""
