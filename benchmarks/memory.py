@@ -80,17 +80,17 @@ RERANKED = {"n_components": 512, "n_candidates": 100}
 
 def cases():
     """From the quick ones to the slow ones."""
-    for budget in (BUDGET, SMALL_BUDGET):
-        for count in SIZES:
-            yield Case("soft density", count, budget, parameters=SOFT)
-            yield Case("threshold density, 512 features", count, budget, parameters=FEATURES)
-    for count in SIZES:
-        yield Case("neighbours, 512 features, 100 re-ranked", count, parameters=RERANKED)
     exact = "threshold density, exact"
     yield Case(f"{exact}, dimension given", SIZES[0], parameters=THRESHOLD | {"dimension": 10.0})
     yield Case(f"{exact}, dimension estimated", SIZES[0], parameters=THRESHOLD)
-    for count in SIZES:
-        yield Case("soft density", count, output="all", parameters=SOFT)
+    for budget in (BUDGET, SMALL_BUDGET):
+        yield Case("soft density", SIZES[0], budget, parameters=SOFT)
+        yield Case("threshold density, 512 features", SIZES[0], budget, parameters=FEATURES)
+    yield Case("soft density", SIZES[0], output="all", parameters=SOFT)
+    yield Case("neighbours, 512 features, 100 re-ranked", SIZES[0], parameters=RERANKED)
+    yield Case("soft density", SIZES[1], parameters=SOFT)
+    yield Case("threshold density, 512 features", SIZES[1], parameters=FEATURES)
+    yield Case("neighbours, 512 features, 100 re-ranked", SIZES[1], parameters=RERANKED)
 
 
 def measured(case, folder):

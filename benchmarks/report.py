@@ -3,6 +3,7 @@
 import argparse
 import platform
 import re
+import sys
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -42,13 +43,14 @@ def spread(values, form):
 
 
 def run(script, description, quick_help, lines):
-    """Print ``lines(quick)`` as they come; keep them next to the script unless it was quick."""
+    """Print ``lines(quick)`` as they come and, unless it was quick, write them next to the script.
+
+    A run that is cut off leaves what it has measured.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=quick_help)
     quick = parser.parse_args().quick
-    found = []
+    kept = [] if quick else [Path(script).with_suffix(".md").open("w")]
     for line in lines(quick):
-        print(line, flush=True)
-        found.append(line)
-    if not quick:
-        Path(script).with_suffix(".md").write_text("\n".join(found) + "\n")
+        for file in (sys.stdout, *kept):
+            print(line, file=file, flush=True)
