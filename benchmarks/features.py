@@ -1,4 +1,4 @@
-"""How near features come to the similarity, and what they cost.
+"""What features cost, and how near they come to the similarity.
 
 Writes ``benchmarks/features.md``. With ``--quick`` it only prints, after one seed and two rounds
 on fewer rows.
@@ -11,8 +11,8 @@ from report import run, setting
 
 def lines(quick):
     """The whole text, line by line."""
-    yield from ("# Features: error and cost", "", f"{setting(('scikit-learn', 'numpy'))}.")
-    for part in (feature_errors, feature_costs):
+    yield from ("# Features: cost and error", "", f"{setting(('scikit-learn', 'numpy'))}.")
+    for part in (feature_costs, feature_errors):
         yield from ("", part.TEXT, "")
         yield from part.table(quick)
 
