@@ -15,73 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Layout = tuple[tuple[str, torch.Size], ...]
+from ._layouts import PLAIN, FourierMap, Layout, Order, longest_axis, transformed
 
 # Elements that are held in float64 at a time (512 KiB, which stays in a core's cache).
 _DOUBLE_ELEMENTS = 2**16
 # Elements whose squares are summed in the gradients' dtype, before float64 takes over.
 _SEGMENT = 512
-
-
-@dataclass(frozen=True)
-class Order:
-    """A weight's entries are held in ``shape``; moving its ``axes`` gives the layout's order."""
-
-    shape: tuple[int, ...] = ()
-    axes: tuple[int, ...] = ()
-
-    def to_layout(self, held: Tensor) -> Tensor:
-        """(..., w) as held -> (..., w) as in the layout."""
-        return _permuted(held, self.shape, self.axes)
-
-    def from_layout(self, written: Tensor) -> Tensor:
-        """(..., w) as in the layout -> (..., w) as held."""
-        shape = tuple(self.shape[axis] for axis in self.axes)
-        return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
-
-    @property
-    def keeps_rows(self) -> bool:
-        """Whether a row of the layout (an index of its first axis) is one as held."""
-        return not self.axes or self.axes[:2] == (0, 1)
-
-    def columns(self, held: Tensor) -> Tensor:
-        """(c, ...) for a row's columns as in the layout -> as held, where rows are kept."""
-        if not self.axes:
-            return held
-        shape = tuple(self.shape[axis] for axis in self.axes[2:])
-        axes = tuple(self.axes.index(axis) - 2 for axis in range(2, len(self.axes)))
-        return held.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
-
-
-#: As in the layout.
-PLAIN = Order()
-
-
-@dataclass(frozen=True)
-class FourierMap:
-    """A tensor sketch of a parameter, as its Fourier transforms: signed hashes become phases.
-
-    Complex tensors of f frequencies for the outputs (o, f), for the first axis of the parameter
-    (r, f) and for its other axes, flattened (c, f); their products are the transformed map.
-    """
-
-    outputs: Tensor
-    rows: Tensor
-    columns: Tensor
-
-
-def transformed(vectors: Tensor, phases: Tensor) -> Tensor:
-    """(..., a) real times (a, f) complex, in real arithmetic."""
-    product = vectors @ torch.view_as_real(phases).flatten(1).to(vectors)
-    return torch.view_as_complex(product.unflatten(-1, (-1, 2)))
-
-
-def _permuted(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    if not axes:
-        return vectors
-    first = vectors.ndim - 1
-    moved = vectors.unflatten(-1, shape).permute(*range(first), *(first + axis for axis in axes))
-    return moved.flatten(first)
 
 
 @dataclass(frozen=True)
@@ -273,11 +212,6 @@ class DenseBlock(Block):
 def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
     rows = transformed(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
     return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)
-
-
-def longest_axis(layout: Layout) -> int:
-    """The most rows of a parameter; a scalar has one."""
-    return max((shape[0] for _, shape in layout if len(shape)), default=1)
 
 
 def squared_norms(vectors: Tensor) -> Tensor:

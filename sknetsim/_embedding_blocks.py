@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._blocks import FourierMap, transformed
+from ._layouts import FourierMap, transformed
 from ._position_blocks import PositionBlock, weighted_cotangents
 
 

@@ -15,15 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._blocks import (
-    PLAIN,
-    DenseBlock,
-    FourierMap,
-    Order,
-    longest_axis,
-    squared_norms,
-    transformed,
-)
+from ._blocks import DenseBlock, squared_norms
+from ._layouts import PLAIN, FourierMap, Order, longest_axis, transformed
 from ._position_blocks import PositionBlock, matrix_products, weighted_cotangents
 
 

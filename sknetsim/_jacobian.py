@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from . import _blocks, _kernels
-from ._blocks import Block, DenseBlock, FourierMap, Layout
+from ._blocks import Block, DenseBlock
+from ._layouts import FourierMap, Layout
 from ._precision import in_full_precision
 from .exceptions import UnsupportedNetworkError
 

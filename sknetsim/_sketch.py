@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from . import _kernel_error, _memory, _pairs, _passes
-from ._blocks import FourierMap
 from ._inputs import Rows, labelled_part
 from ._jacobian import Jacobian
+from ._layouts import FourierMap
 from ._passes import Source
 
 # The kernel's error is measured on the pairs of so many rows.

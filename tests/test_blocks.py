@@ -5,12 +5,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sknetsim import _blocks, _jacobian, _kernels, _position_blocks
-from sknetsim._blocks import PLAIN, DenseBlock, FourierMap, Order
+from sknetsim._blocks import DenseBlock
 from sknetsim._capture import cotangents, recording
 from sknetsim._embedding_blocks import EmbeddingBlock
 from sknetsim._factored_blocks import FactorBlock
 from sknetsim._gradients import _ruled_blocks
 from sknetsim._jacobian import Jacobian
+from sknetsim._layouts import PLAIN, FourierMap, Order
 from sknetsim._parameters import make_plan
 
 from .cases import LAYERS, build

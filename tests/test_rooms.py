@@ -11,7 +11,8 @@ PACKAGE = Path(sknetsim.__file__).parent
 
 #: Rooms by storey, lowest first.
 STOREYS = [
-    ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_blocks"],
+    ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_layouts"],
+    ["_blocks"],
     ["_guest", "_position_blocks", "_kernel_error"],
     ["_network", "_factored_blocks", "_embedding_blocks", "_landmarks"],
     ["rules"],

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._blocks import Block, Layout
+from .._blocks import Block
+from .._layouts import Layout
 
 Rule = Callable[[Any, Tensor, Tensor, "tuple[str, ...]"], "list[Block]"]
 

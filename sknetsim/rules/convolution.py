@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from .._blocks import Block, DenseBlock, Order
+from .._blocks import Block, DenseBlock
 from .._factored_blocks import FactorBlock
+from .._layouts import Order
 from ._factors import positions_last, windows
 from ._registry import layout_of, register_rule
 
