@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import _nystroem
 from ._gradients import GradientEngine
-from ._inputs import Rows
-from ._jacobian import Jacobian
+from ._inputs import Rows, labelled_part
 from ._network import FEATURES, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
@@ -123,17 +122,15 @@ class BaseSimilarity(BaseEstimator):
             )
         return X
 
-    def _fit_network(self, X: Any, y: Any) -> tuple[Any, Source, Jacobian]:
-        """Set ``estimator_``; validated X, where its Jacobians come from, and the first row's."""
+    def _fit_network(self, X: Any, y: Any) -> tuple[Any, Source]:
+        """Set ``estimator_``; validated X and where its Jacobians come from, tried on a row."""
         X = self._check_X(X, reset=True)
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state)
-        first = Rows(X).at([0])
-        labels = self._labels(y)
         source = self._source()
-        _, jacobian = next(source.jacobians(first, None if labels is None else labels[:1]))
-        return X, source, jacobian
+        next(source.jacobians(*labelled_part(X, self._labels(y), [0])))
+        return X, source
 
     def _source(self) -> Source:
         """Where the Jacobians come from."""

@@ -203,14 +203,10 @@ def cosines(rows: Chunk, columns: Chunk) -> Tensor:
 
 
 def grams(
-    source: Source,
-    X: Any,
-    Y: Any = None,
-    verbose: Any = 0,
-    labels: tuple[Any, Any] = UNLABELLED,
+    source: Source, X: Any, Y: Any = None, verbose: Any = 0
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """k^C tile by tile: the rows, the columns, and the gram of shape (n, m), float64."""
-    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose, labels):
+    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose):
         yield rows, columns, found.cpu().numpy()
 
 

@@ -158,7 +158,7 @@ class NetworkDensity(BaseReference):
         self : object
             The fitted estimator.
         """
-        X, source, _ = self._fit_network(X, y)
+        X, source = self._fit_network(X, y)
         self._digests = Rows(X).digests(source.dtype)
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):

@@ -153,7 +153,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             If ``n_components`` exceeds the number of rows, or is given for exact features, or if
             all gradients are zero.
         """
-        X, source, _ = self._fit_network(X, y)
+        X, source = self._fit_network(X, y)
         settings = (self.n_components, self.kernel_error, check_random_state(self.random_state))
         self._projection = METHODS[self._method()](source, X, self._labels(y), *settings)
         self.n_components_ = self._n_features_out = self._projection.n_components

@@ -140,7 +140,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         self : object
             The fitted kernel.
         """
-        self.X_fit_, _, _ = self._fit_network(X, y)
+        self.X_fit_, _ = self._fit_network(X, y)
         self._n_features_out = len(Rows(self.X_fit_))
         return self
 

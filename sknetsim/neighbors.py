@@ -139,7 +139,7 @@ class NetworkNeighbors(BaseReference):
         self : object
             The fitted estimator.
         """
-        self._X, source, _ = self._fit_network(X, y)
+        self._X, source = self._fit_network(X, y)
         self.n_samples_fit_ = len(Rows(self._X))
         self._fit_projection(source, self._X)
         self._references = self._projected(source, self._X)[1]
