@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -203,7 +204,7 @@ class DenseBlock(Block):
         return torch.bmm(own[:, None], others[:, :, None])[:, 0, 0]
 
     def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
-        return replace(self, gradients=torch.cat([block.gradients for block in blocks]))
+        return replace(self, gradients=joined([block.gradients for block in blocks]))
 
     def _added(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
@@ -217,12 +218,12 @@ def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
 def squared_norms(vectors: Tensor) -> Tensor:
     """Sums of squares along the last axis, float64: pieces of it in the vectors' dtype."""
     width = vectors.shape[-1]
+    if width <= _SEGMENT:
+        return torch.linalg.vector_norm(vectors, dim=-1).double().square()
     whole = width - width % _SEGMENT
-    norms = torch.linalg.vector_norm(vectors[..., whole:], dim=-1).double().square()
-    if whole:
-        segments = vectors[..., :whole].unflatten(-1, (-1, _SEGMENT))
-        norms += torch.linalg.vector_norm(segments, dim=-1).double().square().sum(dim=-1)
-    return norms
+    segments = vectors[..., :whole].unflatten(-1, (-1, _SEGMENT))
+    norms = torch.linalg.vector_norm(segments, dim=-1).double().square().sum(dim=-1)
+    return norms + squared_norms(vectors[..., whole:]) if whole < width else norms
 
 
 def _double_products(vectors: Tensor) -> Tensor:
@@ -230,6 +231,16 @@ def _double_products(vectors: Tensor) -> Tensor:
     step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
     doubled = (rows.double() for rows in vectors.split(step))
     return torch.cat([torch.bmm(rows, rows.mT) for rows in doubled])
+
+
+def joined(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """One tensor; on a CPU in numpy's memory, of which large pieces come in huge pages."""
+    if tensors[0].device.type != "cpu":
+        return torch.cat(list(tensors), axis)
+    shape = list(tensors[0].shape)
+    shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
+    result = torch.from_numpy(np.empty(shape, torch.empty(0, dtype=tensors[0].dtype).numpy().dtype))
+    return torch.cat(list(tensors), axis, out=result)
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:

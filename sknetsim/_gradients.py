@@ -46,6 +46,11 @@ class GradientEngine:
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
         Where to compute; None: where the network is.
+
+    Attributes
+    ----------
+    dtype : dtype
+        The dtype of the gradients.
     """
 
     def __init__(
@@ -56,12 +61,14 @@ class GradientEngine:
         batch_size: int | None = None,
         device: Any = None,
     ):
+        _memory.keep_freed_pages()
         self.network = network
         self.outputs = Outputs(output, network)
         with _guest.undisturbed():
             self.selected = select_parameters(network.module, parameters)
         self.batch_size = batch_size
         self.device = network.device if device is None else _checked_device(device)
+        self.dtype = network.dtype
         self._fallback = Fallback(network, self.outputs.select)
         self._refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
@@ -70,68 +77,77 @@ class GradientEngine:
         self._cast_integers: bool | None = None
         self._visit = _guest.Visit(network.module, self.selected, self.device)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the gradients."""
-        return self.network.dtype
-
     def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
         """The Jacobians of the rows of X from ``start`` on, chunk by chunk, in a form for sums."""
         rows = Rows(self.network.prepare(X))
         labels = None if y is None else label_tensor(y)
-        step = self.batch_size or self._chunk_rows(rows, labels)
-        if step == 1 < len(rows):
-            self._refuse_mixing(rows, labels)
+        limit = self.batch_size or _CHUNK_ROWS
         while start < len(rows):
-            chunk = slice(start, start + self._checks.size(step, len(rows) - start))
-            self._checks.last = chunk.stop == len(rows)
+            step = min(limit, self._affordable_rows(rows, labels), len(rows) - start)
+            if step == 1 < len(rows) and start == 0:
+                self._refuse_mixing(rows, labels)
+            chunk = slice(start, start + step)
             try:
-                inputs = rows.take(chunk)
-                jacobian = self._chunk(inputs, None if labels is None else labels[chunk])
+                jacobian = self._chunk(rows, labels, chunk)
             except (RuntimeError, MemoryError) as error:
-                step = _halved(chunk, error)
+                limit = _halved(step, error)
+                continue
+            if jacobian is None:
+                self._row_bytes = 0
                 continue
             yield chunk, jacobian
             start = chunk.stop
 
-    def _chunk_rows(self, rows: Rows, labels: Tensor | None) -> int:
-        """Samples per chunk, from the bytes that the first sample takes."""
-        if len(rows) == 1:
-            return 1
-        if self._row_bytes == 0:
-            self._chunk(rows.take(slice(0, 1)), None if labels is None else labels[:1])
-        room = min(_CHUNK_BYTES, _memory.budget() // 4)
-        return max(1, min(_CHUNK_ROWS, room // self._row_bytes))
+    def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
+        """Samples per chunk within the memory budget, from the bytes that the first one takes."""
+        if len(rows) == 1 or self.batch_size:
+            return len(rows)
+        while self._row_bytes == 0:
+            with self._batch(rows, labels, slice(0, 1)) as (module, inputs, y):
+                self._attempt(module, inputs, y, False)
+        return max(1, min(_CHUNK_BYTES, _memory.budget() // 4) // self._row_bytes)
 
     def _refuse_mixing(self, rows: Rows, labels: Tensor | None) -> None:
         """Look at two samples together, where chunks hold one."""
+        both = slice(0, 2)
         try:
-            inputs = rows.take(slice(0, 2))
+            rows.take(both)
         except ValueError:
             return  # Items of different shapes are never in one batch.
-        with self._visit.working() as module:
-            inputs = self._cast(module, inputs)
-            y = None if labels is None else self._plain(labels[:2])
+        with self._batch(rows, labels, both) as (module, inputs, y):
             outputs, targets = self._outputs(module, inputs, y)
             _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
-    def _chunk(self, inputs: Inputs, y: Tensor | None) -> Jacobian:
-        """Jacobians of a batch; computed again where a check moves parameters to another way."""
-        while True:
-            shadow = self._visit.shadow
-            with self._visit.working() as module:
-                labels = None if y is None else self._plain(y)
-                jacobian = self._attempt(module, self._cast(module, inputs), labels)
-            if jacobian is not None and self._visit.shadow is shadow:
-                return jacobian
+    @contextlib.contextmanager
+    def _batch(
+        self, rows: Rows, labels: Tensor | None, chunk: slice
+    ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
+        """The module to call, and some rows with their labels where it is."""
+        inputs = rows.take(chunk)
+        with self._visit.working() as module:
+            y = None if labels is None else self._plain(labels[chunk])
+            yield module, self._cast(module, inputs), y
+
+    def _chunk(self, rows: Rows, labels: Tensor | None, chunk: slice) -> Jacobian | None:
+        """Jacobians of some rows; None where parameters have been moved to another way."""
+        shadow = self._visit.shadow
+        samples = chunk.stop - chunk.start
+        with self._batch(rows, labels, chunk) as (module, inputs, y):
+            due = self._checks.due(samples, chunk.stop == len(rows))
+            part = self._checks.part(samples)
+            if due and part.step > 1:
+                sampled = part_of(inputs, part), None if y is None else y[part]
+                if self._attempt(module, *sampled, True) is None:
+                    return None
+                due = False
+            jacobian = self._attempt(module, inputs, y, due)
+        return jacobian if self._visit.shadow is shadow else None
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
         """Inputs where the network is, in its dtype; integers stay where it takes them."""
         inputs = map_tensors(self._plain, inputs)
-        floating = map_tensors(lambda t: t.to(self.network.dtype), inputs)
-        kept = map_tensors(
-            lambda t: t.to(self.network.dtype) if t.is_floating_point() else t, inputs
-        )
+        floating = map_tensors(lambda t: t.to(self.dtype), inputs)
+        kept = map_tensors(lambda t: t.to(self.dtype) if t.is_floating_point() else t, inputs)
         if all(tensor.is_floating_point() for tensor in tensors(kept)):
             return kept
         if self._cast_integers is None:
@@ -162,22 +178,24 @@ class GradientEngine:
                 " such as the network was trained on."
             ) from error
 
-    def _attempt(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> Jacobian | None:
-        """Jacobians of a batch, or None where another attempt must take another way."""
+    def _attempt(
+        self, module: nn.Module, inputs: Inputs, y: Tensor | None, checked: bool
+    ) -> Jacobian | None:
+        """Jacobians of a batch, verified where asked for; None where another way must be taken."""
         plan = self._plan(module)
         with recording(list(plan.groups)) as uses:
             outputs, targets = self._outputs(module, inputs, y)
         if self._visit.leaves_its_shadow(outputs):
             return None
-        parameters = dict(module.named_parameters())
-        written = sum(parameters[name].numel() for name in plan.unserved)
-        _memory.refuse_too_large(self.outputs.output, outputs, uses, written)
+        _memory.refuse_too_large(self.outputs.output, outputs, uses, plan.unserved_elements)
         misfits = {use.layer for use in uses if not use.fits(len(outputs))}
         if misfits:
             self._refused |= {name for layer in misfits for name in plan.served(layer)}
             return None
         jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
-        if jacobian is None or not self._verified(module, plan, inputs, targets, jacobian):
+        if jacobian is None:
+            return None
+        if checked and not self._verified(module, plan, inputs, targets, jacobian):
             return None
         jacobian = replace(jacobian, outputs=outputs.detach()).for_sums()
         self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian, uses)
@@ -198,7 +216,7 @@ class GradientEngine:
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
         _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
-        return outputs.to(self.network.dtype), targets
+        return outputs.to(self.dtype), targets
 
     def _jacobian(
         self,
@@ -221,8 +239,7 @@ class GradientEngine:
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)
             blocks[tuple(plan.unserved)] = block
-        layout = tuple((n, p.shape) for n, p in module.named_parameters() if n in self.selected)
-        return Jacobian(blocks, layout, outputs)
+        return Jacobian(blocks, plan.layout, outputs)
 
     def _verified(
         self,
@@ -236,8 +253,6 @@ class GradientEngine:
 
         Rules give way to the fallback, vmap to the loop; the loop is the definition itself.
         """
-        if not self._checks.due(len(jacobian)):
-            return True
         if len(jacobian) > 1:
             _selfcheck.refuse_mixing(
                 self.network, self.outputs, module, inputs, targets, jacobian.outputs
@@ -255,9 +270,8 @@ class GradientEngine:
         return not wrong
 
 
-def _halved(chunk: slice, error: Exception) -> int:
+def _halved(samples: int, error: Exception) -> int:
     """Half of a chunk for which memory did not suffice; any other error goes on."""
-    samples = chunk.stop - chunk.start
     if samples == 1 or not is_out_of_memory(error):
         raise error
     return samples // 2

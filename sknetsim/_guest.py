@@ -102,6 +102,7 @@ class Visit:
         self.device = device
         with undisturbed():
             self.shadow = shadow(module, selected, device)
+        self._guests = {id(parameter) for parameter in module.parameters()}
         self._tried = False
         self._draws = False
 
@@ -122,7 +123,7 @@ class Visit:
 
     def leaves_its_shadow(self, outputs: Tensor) -> bool:
         """Give the shadow up where its outputs depend on the guest's own parameters."""
-        if self.shadow is None or not _reaches(outputs, self.module):
+        if self.shadow is None or not _reaches(outputs, self._guests):
             return False
         self.shadow = None
         return True
@@ -235,9 +236,8 @@ def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
             handle.remove()
 
 
-def _reaches(outputs: Tensor, module: nn.Module) -> bool:
-    """Whether the graph of some outputs leads to parameters of a module."""
-    guests = {id(parameter) for parameter in module.parameters()}
+def _reaches(outputs: Tensor, guests: set[int]) -> bool:
+    """Whether the graph of some outputs leads to parameters with these ids."""
     seen, waiting = set(), [outputs.grad_fn]
     while waiting:
         node = waiting.pop()

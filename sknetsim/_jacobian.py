@@ -166,8 +166,11 @@ class Jacobian:
         return sum(parts, start=frequencies.new_zeros(len(self), frequencies.shape[1]))
 
     def _of_layout(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
-        zeros = (self.outputs.new_zeros(self.outputs.shape[1], size) for size in _sizes(layout))
-        return [vectors.get(name, zero) for (name, _), zero in zip(layout, zeros, strict=True)]
+        outputs = self.outputs.shape[1]
+        return [
+            vectors[name] if name in vectors else self.outputs.new_zeros(outputs, shape.numel())
+            for name, shape in layout
+        ]
 
     @in_full_precision
     def materialize(self) -> Tensor:

@@ -38,7 +38,7 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
     cutoff = 10 * self_kernel.shape[-1] * limits.eps * eigenvalues[:, -1:]
     kept = (eigenvalues > cutoff) & (eigenvalues > limits.tiny**2)
     inverse = torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
-    root = torch.einsum("nap,np,nbp->nab", vectors, inverse, vectors)
+    root = (vectors * inverse[:, None]) @ vectors.mT
     return root, kept.sum(dim=1)
 
 

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn import get_config
 from torch import Tensor, nn
 
@@ -27,6 +28,14 @@ def budget() -> int:
             " sklearn.set_config(working_memory=1024)."
         )
     return int(megabytes * 2**20)
+
+
+def keep_freed_pages() -> None:
+    """Have the C library keep what chunks free, rather than take new pages for each of them.
+
+    glibc keeps twice the largest block of at most 32 MiB that was ever freed; so one is, untouched.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
 def empty(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:

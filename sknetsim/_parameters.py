@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ._layouts import Layout
 from .exceptions import UnsupportedNetworkError
 from .rules import find_rule
 
@@ -19,6 +20,8 @@ class Plan:
 
     Attributes
     ----------
+    layout : tuple of (str, Size)
+        All selected parameters, in the network's order.
     groups : dict of Module to list of tuple of str
         For each served layer, its own names of the parameters, one tuple for each block.
     names : dict of (Module, str) to str
@@ -27,6 +30,7 @@ class Plan:
         Names left to the fallback.
     """
 
+    layout: Layout
     groups: dict[nn.Module, list[tuple[str, ...]]]
     names: dict[tuple[nn.Module, str], str]
     unserved: list[str]
@@ -34,6 +38,11 @@ class Plan:
     def served(self, layer: nn.Module) -> set[str]:
         """The network's names of what is served in a layer."""
         return {self.names[layer, local] for group in self.groups[layer] for local in group}
+
+    @property
+    def unserved_elements(self) -> int:
+        """Numbers in the parameters that no rule serves."""
+        return sum(shape.numel() for name, shape in self.layout if name in self.unserved)
 
 
 def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
@@ -54,7 +63,8 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
         # A tied parameter gets a block of its own, which can be added to the other layers'.
         groups[layer] += [(local,) for local in own] if tied else [tuple(own)] * bool(own)
     groups = {layer: found for layer, found in groups.items() if found}
-    return Plan(groups, names, [name for name in owners if name not in served])
+    layout = tuple((n, p.shape) for n, p in module.named_parameters() if n in selected)
+    return Plan(layout, groups, names, [name for name in owners if name not in served])
 
 
 def _owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._blocks import Block, DenseBlock
+from ._blocks import Block, DenseBlock, joined
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -99,16 +99,16 @@ class PositionBlock(Block):
 
     def _joined(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:
         """Each factor concatenated: along the samples, or along its positions."""
-        joined: dict[str, Any] = {
-            name: torch.cat([getattr(block, name) for block in blocks], axis)
+        factors: dict[str, Any] = {
+            name: joined([getattr(block, name) for block in blocks], axis)
             for name, axis in axes.items()
         }
-        return replace(self, **joined)
+        return replace(self, **factors)
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
         outputs = self.cotangents.shape[1] * other.cotangents.shape[1]
-        return torch.cat([rows._gram_rows(other) for rows in self._split(other, outputs)])
+        return _together([rows._gram_rows(other) for rows in self._split(other, outputs)])
 
     def _gram_rows(self, other: PositionBlock) -> Tensor:
         products = matrix_products(self.cotangents, other.cotangents)
@@ -120,7 +120,7 @@ class PositionBlock(Block):
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        return torch.cat([rows._trace_gram_rows(other) for rows in self._split(other, 1)])
+        return _together([rows._trace_gram_rows(other) for rows in self._split(other, 1)])
 
     def _trace_gram_rows(self, other: PositionBlock) -> Tensor:
         own = self.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
@@ -144,6 +144,11 @@ class PositionBlock(Block):
         step = max(1, _PAIR_ELEMENTS // max(1, per_row))
         count = len(self.cotangents)
         return [self.rows(slice(start, start + step)) for start in range(0, count, step)]
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    """All rows; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def matrix_products(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:

@@ -21,25 +21,22 @@ class Schedule:
     """Which chunks are checked: the first, eighth, 64th ..., the last, and single samples.
 
     A network may treat its batches differently: sort them, or use a weight for some samples only.
-    Chunks that are small anyway are checked more often, the second, fourth ... too.
+    Chunks that are small anyway are checked as they are, and more often: the second, fourth ...
+    too. Of larger ones some samples are, in a batch of their own.
     """
 
     _ROWS = 32
 
     def __init__(self) -> None:
-        self.last = False
         self._passed = 0
 
-    def size(self, step: int, remaining: int) -> int:
-        """Samples of the next chunk: at most a step, and few where the chunk is to be checked."""
-        small = min(step, self._ROWS, remaining)
-        if self._is_power_of(8) or remaining == small:
-            return small
-        return min(step, remaining - small)
+    def part(self, count: int) -> slice:
+        """Which samples of a chunk are checked: all of a small one, else some, evenly spread."""
+        return slice(0, count, 2 * count // self._ROWS if count > self._ROWS else 1)
 
-    def due(self, samples: int) -> bool:
-        """Whether a chunk is to be checked."""
-        if samples == 1 or self.last or self._is_power_of(2 if samples <= self._ROWS else 8):
+    def due(self, count: int, last: bool) -> bool:
+        """Whether a chunk of so many samples is to be checked."""
+        if count == 1 or last or self._is_power_of(2 if count <= self._ROWS else 8):
             return True
         self._passed += 1
         return False
@@ -122,11 +119,12 @@ def wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacobian) 
     sums = jacobian.weighted_sum(weights[..., None])
     expected = _autograd_sum(module, selected, outputs, weights)
     eps = torch.finfo(outputs.dtype).eps
-    floor = 100 * eps * sum(float(value.norm()) for value in expected.values())
+    norms = {name: float(value.norm()) for name, value in expected.items()}
+    floor = 100 * eps * sum(norms.values())
     return {
         name
         for name, value in expected.items()
-        if not _close(sums.get(name, torch.zeros_like(value)), value, eps**0.5, floor)
+        if not _distance(sums.get(name), value) <= floor + eps**0.5 * norms[name]
     }
 
 
@@ -145,6 +143,6 @@ def _autograd_sum(
     }
 
 
-def _close(value: Tensor, expected: Tensor, relative: float, absolute: float) -> bool:
-    difference = float((value - expected).norm())
-    return difference <= absolute + relative * float(expected.norm())
+def _distance(value: Tensor | None, expected: Tensor) -> float:
+    """A parameter without a block is zero."""
+    return float((expected if value is None else value - expected).norm())

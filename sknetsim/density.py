@@ -215,7 +215,8 @@ class NetworkDensity(BaseReference):
         X, source = self._queries(X), self._source()
         counts, own = self._counts(*self._projected(source, X))
         fitted = set(self._digests)
-        known = np.array([key in fitted for key in Rows(X).digests(source.dtype)])
+        keys = Rows(X).digests(source.dtype)
+        known = np.fromiter(map(fitted.__contains__, keys), bool, len(keys))
         total = self.n_samples_fit_ - known
         counts = counts - np.where(known, own, 0.0)
         if self.method == "soft":

@@ -84,11 +84,11 @@ def small_device(monkeypatch):
     """Batches of more than five rows do not fit; their sizes are counted."""
     attempt, sizes = GradientEngine._attempt, []
 
-    def attempted(self, module, inputs, y):
+    def attempted(self, module, inputs, y, checked):
         if len(inputs) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         sizes.append(len(inputs))
-        return attempt(self, module, inputs, y)
+        return attempt(self, module, inputs, y, checked)
 
     monkeypatch.setattr(GradientEngine, "_attempt", attempted)
     return sizes
@@ -105,7 +105,7 @@ def test_a_full_device_halves_the_chunk(small_device):
 def test_a_device_without_room_for_one_sample_is_an_error(monkeypatch):
     network, X = pixels(4)
 
-    def full(self, module, inputs, y):
+    def full(self, module, inputs, y, checked):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(GradientEngine, "_attempt", full)
@@ -117,7 +117,7 @@ def test_other_errors_do_not_halve_the_chunk(monkeypatch):
     network, X = pixels(4)
     sizes = []
 
-    def failing(self, module, inputs, y):
+    def failing(self, module, inputs, y, checked):
         sizes.append(len(inputs))
         raise RuntimeError("no such operation")
 
