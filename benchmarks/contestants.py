@@ -6,6 +6,7 @@ a batch size where it has one. Index legend: n samples, p parameters.
 
 import numpy as np
 import torch
+from networks import product_widths
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
@@ -13,6 +14,7 @@ from sknetsim import NetworkDensity, NetworkKernel
 
 VMAP_BATCH = 128
 PROJECTED_FEATURES = 512
+PRODUCT_ROWS = 500
 
 
 def cosines(gram):
@@ -56,6 +58,19 @@ def epoch(network, X, batch_size):
     for batch in X.split(batch_size):
         network.zero_grad()
         network(batch).sum().backward()
+
+
+def factors(network, X):
+    """Matrices of the shapes whose products make the gram; not timed."""
+    return [torch.randn(len(X), width) for width in product_widths(network)]
+
+
+def products(factors, X):
+    """The products of half of the pairs, as a symmetric gram needs, and nothing else."""
+    for columns in torch.arange(len(X)).split(PRODUCT_ROWS):
+        last = columns[-1] + 1
+        for factor in factors:
+            factor[:last] @ factor[columns].mT
 
 
 def loop(network, X):
@@ -161,4 +176,4 @@ def traker_density(subject, X, batch_size):
     return torch.log1p(len(X) - 1 + others) - np.log(len(X))
 
 
-PREPARE = {score: fitted, traker_density: projector}
+PREPARE = {products: factors, score: fitted, traker_density: projector}

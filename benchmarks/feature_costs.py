@@ -8,9 +8,8 @@ import torch
 from contestants import epoch
 from feature_errors import METHODS
 from images import mnist, mnist_network
-from networks import network_and_rows
+from networks import network_and_rows, product_widths
 from report import head, row, spread
-from torch import nn
 
 from sknetsim import GradientFeaturizer
 
@@ -36,19 +35,6 @@ Featurising rows with a fitted featurizer, `output="predicted"`, {COMPONENTS} fe
 epoch of forward and backward passes over the same rows at its fastest batch size, and against \
 nothing but the matrix products with the landmarks, on dense matrices of the same shapes. Medians \
 of {ROUNDS} rounds in which all take turns; ratios are ratios of medians."""
-
-
-def product_widths(network):
-    """Lengths of the rows whose products make similarities.
-
-    A convolution's gradients are multiplied as they are; a linear layer's are outer products, whose
-    products are those of activations times those of cotangents.
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            yield sum(parameter.numel() for parameter in layer.parameters())
-        elif isinstance(layer, nn.Linear):
-            yield from (layer.in_features, layer.out_features)
 
 
 def multiplied(factors, X):

@@ -25,3 +25,16 @@ def network_and_rows(kind, outputs, count):
     torch.manual_seed(0)
     network = {"MLP": perceptron, "CNN": convolutional}[kind](outputs)
     return network, torch.randn(count, *SHAPES[kind])
+
+
+def product_widths(network):
+    """Lengths of the rows whose products make similarities.
+
+    A convolution's gradients are multiplied as they are; a linear layer's are outer products, whose
+    products are those of activations times those of cotangents.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            yield sum(parameter.numel() for parameter in layer.parameters())
+        elif isinstance(layer, nn.Linear):
+            yield from (layer.in_features, layer.out_features)

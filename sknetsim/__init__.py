@@ -2,6 +2,7 @@
 
 from .density import NetworkDensity
 from .exceptions import (
+    FewerComponentsWarning,
     OutputTooLargeError,
     SoftmaxOutputWarning,
     UnsupportedNetworkError,
@@ -13,6 +14,7 @@ from .neighbors import NetworkNeighbors
 from .rules import register_rule
 
 __all__ = [
+    "FewerComponentsWarning",
     "GradientFeaturizer",
     "NetworkDensity",
     "NetworkKernel",

@@ -162,10 +162,36 @@ def label_tensor(y: Any) -> Tensor:
     return torch.as_tensor(array)
 
 
-def labelled_part(X: Any, y: Any, indices: Sequence[int]) -> tuple[Inputs, Tensor | None]:
+class Items(Dataset):
+    """Some items of a Dataset, kept in memory: they may differ in shape.
+
+    Parameters
+    ----------
+    items : list
+        The items.
+    """
+
+    def __init__(self, items: list[Any]):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def part(X: Any, indices: Sequence[int]) -> Any:
+    """The samples at some indices, as rows of their own."""
+    if isinstance(X, Dataset):
+        return Items([X[int(index)] for index in indices])
+    return Rows(X).at(indices)
+
+
+def labelled_part(X: Any, y: Any, indices: Sequence[int]) -> tuple[Any, Tensor | None]:
     """The samples at some indices, and their labels where there are any."""
     labels = None if y is None else label_tensor(y)[list(indices)]
-    return Rows(X).at(indices), labels
+    return part(X, indices), labels
 
 
 def _nested(inputs: Any) -> Inputs:

@@ -168,7 +168,13 @@ def _cosine(gram: np.ndarray, eps: float) -> np.ndarray:
 DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
 
 
-def two_nearest_dimension(gram: np.ndarray, eps: float) -> float:
+def distinct_squared_distances(gram: np.ndarray, eps: float) -> np.ndarray:
+    """Squared distances 2 - 2 k; those up to ``64 * eps`` are duplicates, infinitely far."""
+    squared = np.clip(2 - 2 * gram, 0, None)
+    return np.where(squared > 64 * eps, squared, np.inf)
+
+
+def two_nearest_dimension(nearest: np.ndarray) -> float:
     """Intrinsic dimension D - 1 of unit vectors by the two-nearest-neighbour method.
 
     Regresses ``-log(1 - F(mu))`` on ``log(mu)`` through the origin, mu = r2 / r1 the ratio
@@ -177,23 +183,15 @@ def two_nearest_dimension(gram: np.ndarray, eps: float) -> float:
 
     Parameters
     ----------
-    gram : ndarray of shape (n, n)
-        Similarities k^C in [-1, 1].
-    eps : float
-        Machine epsilon of the gradients: squared distances below ``64 * eps`` are
-        duplicates and left out.
+    nearest : ndarray of shape (n, 2)
+        Squared distances to the two nearest others, ascending, duplicates left out; infinite where
+        there is none.
 
     Returns
     -------
     dimension : float
         The estimate, at least 1; 1 where fewer than three distinct samples remain.
     """
-    squared = np.clip(2 - 2 * gram, 0, None)
-    np.fill_diagonal(squared, np.inf)
-    squared[squared <= 64 * eps] = np.inf
-    if len(gram) < 3:
-        return 1.0
-    nearest = np.partition(squared, 1, axis=1)[:, :2]
     nearest = nearest[np.isfinite(nearest).all(axis=1)]
     logarithms = np.sort(np.log(nearest[:, 1] / nearest[:, 0]) / 2)
     count = len(logarithms)

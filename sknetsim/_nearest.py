@@ -5,7 +5,7 @@ Index legend: n queries; c candidates of each; k neighbours of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,19 @@ import torch
 from . import _pairs
 from ._passes import Source
 
+#: Rows, columns and distances of a piece of the (n, m) matrix.
+Tile = tuple[slice, slice, np.ndarray]
 
-def nearest(
-    tiles: Iterable[tuple[slice, slice, np.ndarray]], queries: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+
+def without_self(tiles: Iterable[Tile]) -> Iterator[Tile]:
+    """The distances of rows to themselves made infinite, in place."""
+    for rows, columns, found in tiles:
+        own = np.arange(rows.start, rows.stop)[:, None]
+        found[own == np.arange(columns.start, columns.stop)] = np.inf
+        yield rows, columns, found
+
+
+def nearest(tiles: Iterable[Tile], queries: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The smallest distances of each query and where they are, of equal ones the first.
 
     Parameters

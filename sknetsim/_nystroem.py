@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from . import _kernel_error, _landmarks, _pairs, _passes
-from ._inputs import Inputs, Rows, labelled_part
+from ._inputs import Rows, labelled_part
 from ._passes import Source
 from .exceptions import FewerComponentsWarning
 
@@ -33,7 +33,7 @@ class Nystroem:
 
     Attributes
     ----------
-    landmarks : Inputs
+    landmarks : array-like or Dataset
         The m landmarks, rows of the fitted data.
     labels : array-like or None
         Their labels, where the outputs compared depend on them.
@@ -43,7 +43,7 @@ class Nystroem:
         Root mean squared error of the similarity of held-out rows.
     """
 
-    landmarks: Inputs
+    landmarks: Any
     labels: Any
     root: np.ndarray
     kernel_error: float

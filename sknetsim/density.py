@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from . import _kernels, _pairs, _passes
+from . import _kernels, _nearest, _pairs, _passes
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
-from ._inputs import Rows
+from ._inputs import Rows, part
 from ._passes import Source
 
 # The intrinsic dimension is estimated on at most so many rows.
@@ -178,9 +178,14 @@ class NetworkDensity(BaseReference):
     def _estimated_dimension(self, source: Source, X: Any) -> float:
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
-        rows = Rows(X).at(np.sort(chosen).tolist())
-        gram = _pairs.gram(source, rows, verbose=self.verbose)
-        return _kernels.two_nearest_dimension(gram, torch.finfo(source.dtype).eps)
+        rows = part(X, np.sort(chosen).tolist())
+        eps = torch.finfo(source.dtype).eps
+        distances = (
+            (at, columns, _kernels.distinct_squared_distances(gram, eps))
+            for at, columns, gram in _pairs.grams(source, rows, verbose=self.verbose)
+        )
+        nearest, _ = _nearest.nearest(_nearest.without_self(distances), len(chosen), 2)
+        return _kernels.two_nearest_dimension(nearest)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
         """Number of similar fitted rows; a fitted row counts itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -255,9 +256,8 @@ class NetworkNeighbors(BaseReference):
         )
         return found[:, :count], indices[:, :count]
 
-    def _distances(self, X: Any) -> Any:
+    def _distances(self, X: Any) -> Iterator[_nearest.Tile]:
         """Distances of pieces of the queries and the fitted rows; without X, infinite to itself."""
-        formula = _kernels.DISTANCES[self.distance]
         source = self._source()
         eps = torch.finfo(source.dtype).eps
         if X is not None:
@@ -265,12 +265,11 @@ class NetworkNeighbors(BaseReference):
         else:
             source = source if self._projection is None else FeatureRows(source.dtype)
             rows, others = self._references, None
-        for at, columns, gram in _pairs.grams(source, rows, others, self.verbose):
-            found = formula(gram, eps)
-            if X is None:
-                own = np.arange(at.start, at.stop)[:, None]
-                found[own == np.arange(columns.start, columns.stop)] = np.inf
-            yield at, columns, found
+        tiles = (
+            (at, columns, _kernels.DISTANCES[self.distance](gram, eps))
+            for at, columns, gram in _pairs.grams(source, rows, others, self.verbose)
+        )
+        return tiles if X is not None else _nearest.without_self(tiles)
 
     def _checked_count(self, n_neighbors: int | None, available: int) -> int:
         count = self.n_neighbors if n_neighbors is None else n_neighbors

@@ -216,3 +216,12 @@ def test_items_of_different_shapes_go_one_by_one():
         (NetworkKernel(bag, batch_size=1)(Items(words)).clip(0) ** 2).sum(axis=1),
         atol=1e-6,
     )
+
+
+def test_landmarks_may_differ_in_shape():
+    words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4, 6, 2)]
+    bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
+    featurizer = GradientFeaturizer(bag, batch_size=1, n_components=5, random_state=0)
+    features = featurizer.fit_transform(Items(words))
+    expected = NetworkKernel(bag, batch_size=1)(Items(words))
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
