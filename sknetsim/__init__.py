@@ -3,6 +3,7 @@
 from .density import NetworkDensity
 from .exceptions import (
     FewerComponentsWarning,
+    LoadedElsewhereWarning,
     OutputTooLargeError,
     SoftmaxOutputWarning,
     UnsupportedNetworkError,
@@ -16,6 +17,7 @@ from .rules import register_rule
 __all__ = [
     "FewerComponentsWarning",
     "GradientFeaturizer",
+    "LoadedElsewhereWarning",
     "NetworkDensity",
     "NetworkKernel",
     "NetworkNeighbors",

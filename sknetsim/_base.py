@@ -12,19 +12,20 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
-from . import _nystroem
+from . import _nystroem, _persistence
 from ._gradients import GradientEngine
-from ._inputs import Rows, labelled_part
+from ._inputs import Rows, labelled_part, reshaped
 from ._network import FEATURES, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
 __all__ = [
     "BaseReference",
     "BaseSimilarity",
+    "HasMethods",
     "Interval",
     "StrOptions",
     "check_is_fitted",
@@ -34,6 +35,8 @@ __all__ = [
 # scikit-learn's own parameter validation has no public name yet; it is imported here alone.
 fit_context = _fit_context(prefer_skip_nested_validation=True)
 
+_PACKED = "_packed"
+
 
 class BaseSimilarity(BaseEstimator):
     """Common parameters, and a trained network that is kept through `clone`.
@@ -41,12 +44,16 @@ class BaseSimilarity(BaseEstimator):
     Subclasses give their parameters' constraints, and call `_fit_network` in `fit`.
     """
 
+    #: What no pickle takes along.
+    _transient: ClassVar[tuple[str, ...]] = ()
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": "no_validation",
         "output": "no_validation",
         "parameters": "no_validation",
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "device": "no_validation",
+        "input_shape": [tuple, list, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -101,6 +108,30 @@ class BaseSimilarity(BaseEstimator):
             setattr(cloned, name, value)
         return cloned
 
+    def __copy__(self) -> BaseSimilarity:
+        """The same objects: a pickle would copy the network."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays, and the rest as bytes: networks by value, and for any device."""
+        state = {
+            name: value
+            for name, value in super().__getstate__().items()
+            if name not in self._transient
+        }
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        rest = {name: value for name, value in state.items() if name not in arrays}
+        return {_PACKED: _persistence.packed(rest), **arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: value for name, value in state.items() if name != _PACKED}
+        super().__setstate__({**_persistence.unpacked(state[_PACKED]), **arrays})
+        if hasattr(self, "made_with_"):
+            now = _persistence.made_with(self.estimator_)
+            _persistence.warn_of_differences(type(self).__name__, self.made_with_, now)
+
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and, on reset, remember the shape of its rows."""
         if isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X):
@@ -127,7 +158,9 @@ class BaseSimilarity(BaseEstimator):
         X = self._check_X(X, reset=True)
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
-        self.estimator_ = fit_network(self.estimator, X, y, self.random_state)
+        inputs = X if self.input_shape is None else reshaped(X, self.input_shape)
+        self.estimator_ = fit_network(self.estimator, inputs, y, self.random_state)
+        self.made_with_ = _persistence.made_with(self.estimator_)
         source = self._source()
         next(source.jacobians(*labelled_part(X, self._labels(y), [0])))
         return X, source
@@ -141,9 +174,8 @@ class BaseSimilarity(BaseEstimator):
     def _source_of(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
-        return GradientEngine(
-            resolve(estimator), self.output, self.parameters, self.batch_size, self.device
-        )
+        network = resolve(estimator).taking(self.input_shape)
+        return GradientEngine(network, self.output, self.parameters, self.batch_size, self.device)
 
     def _labels(self, y: Any) -> Any:
         """Labels that the outputs are compared at; None: the predicted ones."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _blocks, _guest, _memory, _selfcheck
+from . import _blocks, _fingerprint, _guest, _memory, _selfcheck
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
 from ._fallback import Fallback
@@ -67,7 +67,7 @@ class GradientEngine:
         with _guest.undisturbed():
             self.selected = select_parameters(network.module, parameters)
         self.batch_size = batch_size
-        self.device = network.device if device is None else _checked_device(device)
+        self.device = network.device if device is None else _guest.checked_device(device)
         self.dtype = network.dtype
         self._fallback = Fallback(network, self.outputs.select)
         self._refused: set[str] = set()
@@ -97,6 +97,19 @@ class GradientEngine:
                 continue
             yield chunk, jacobian
             start = chunk.stop
+
+    def fingerprint(self, X: Any, y: Any = None) -> str:
+        """Of all that the Jacobians of X depend on, the network's bytes among them."""
+        network = self.network
+        criterion = network.criterion
+        return _fingerprint.digest(
+            _fingerprint.of_module(network.module).encode(),
+            _fingerprint.of_module(criterion).encode() if criterion is not None else b"",
+            _fingerprint.of_value((self.outputs.output, network.classifier)).encode(),
+            " ".join(sorted(self.selected)).encode(),
+            _fingerprint.of_rows(network.prepare(X), self.dtype).encode(),
+            _fingerprint.of_labels(y).encode(),
+        )
 
     def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
         """Samples per chunk within the memory budget, from the bytes that the first one takes."""
@@ -175,7 +188,7 @@ class GradientEngine:
             shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in tensors(inputs))
             raise UnsupportedNetworkError(
                 f"X has rows of shape {shapes}, on which estimator fails: {error}; allowed are rows"
-                " such as the network was trained on."
+                " such as the network was trained on, or flat ones with their input_shape."
             ) from error
 
     def _attempt(
@@ -275,16 +288,6 @@ def _halved(samples: int, error: Exception) -> int:
     if samples == 1 or not is_out_of_memory(error):
         raise error
     return samples // 2
-
-
-def _checked_device(device: Any) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
-            " allowed are None (where the network is), 'cpu' and devices of this machine."
-        ) from error
 
 
 def _of_one_dtype(use: Use, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,26 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
+def has_device(device: Any) -> bool:
+    """Whether this machine can compute there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+def checked_device(device: Any) -> torch.device:
+    """A device of this machine; any other is refused."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
+            " allowed are None (where the network is), 'cpu' and devices of this machine."
+        ) from error
+
+
 @contextlib.contextmanager
 def evaluation(device: torch.device) -> Iterator[None]:
     """Gradients on, autocast and TF32 off, whatever the caller has set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -147,6 +148,19 @@ def _collated(items: list[Any]) -> Any:
             f"X is a Dataset whose items cannot be put in a batch ({error}); allowed are items of"
             " the same shape: pad them, or set batch_size=1."
         ) from error
+
+
+def reshaped(X: Any, shape: Sequence[int]) -> Any:
+    """Arrays with their rows in a shape; what holds several arrays, or items, as it is."""
+    if isinstance(X, Mapping | tuple | Dataset):
+        return X
+    array = _indexable(X)
+    if math.prod(array.shape[1:]) != math.prod(shape):
+        raise ValueError(
+            f"input_shape is {tuple(shape)}, of {math.prod(shape)} values, and X has rows of shape"
+            f" {tuple(array.shape[1:])}; allowed are shapes of as many values as a row has."
+        )
+    return array.reshape(len(array), *shape)
 
 
 def label_tensor(y: Any) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from .exceptions import FewerComponentsWarning
+from .exceptions import FewerComponentsWarning, warn
 
 
 def off_diagonal_error(difference: np.ndarray) -> float:
@@ -19,9 +17,8 @@ def off_diagonal_error(difference: np.ndarray) -> float:
 def warn_where_missed(error: float, kernel_error: float, components: int, cure: str) -> None:
     """Say so where "auto" ends above the error that was asked for."""
     if error > kernel_error:
-        warnings.warn(
+        warn(
             f"kernel_error is {kernel_error:.2g}, but {components} components reach {error:.2g}"
             f" only: allow a larger kernel_error, or {cure}.",
             FewerComponentsWarning,
-            stacklevel=5,
         )

@@ -160,7 +160,7 @@ def _euclidean(gram: np.ndarray, eps: float) -> np.ndarray:
 
 def _cosine(gram: np.ndarray, eps: float) -> np.ndarray:
     distance = 1 - gram
-    return np.where(distance <= 4 * eps, 0.0, distance)
+    return np.where(distance <= 16 * eps, 0.0, distance)
 
 
 #: Distances from (similarities, eps of the gradients): rounding must not part equal samples, nor

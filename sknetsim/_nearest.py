@@ -69,6 +69,32 @@ def _smallest(found: np.ndarray, count: int) -> np.ndarray:
     return np.nonzero(chosen)[1].reshape(len(found), count)
 
 
+def within(tiles: Iterable[Tile], queries: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """All distances of each query up to a radius, ascending, and where they are.
+
+    Two arrays of n arrays; of equal distances the first.
+    """
+    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(queries)]
+    for rows, columns, found in tiles:
+        for row, values in enumerate(found, start=rows.start):
+            near = np.flatnonzero(values <= radius)
+            parts[row].append((values[near], near + columns.start))
+    ordered = [_ordered(part) for part in parts]
+    return _object_array([part[0] for part in ordered]), _object_array([p[1] for p in ordered])
+
+
+def _ordered(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    distances, indices = map(np.concatenate, zip(*parts, strict=True))
+    order = np.lexsort((indices, distances))
+    return distances[order], indices[order]
+
+
+def _object_array(values: list[np.ndarray]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
 def similarities(
     source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
 ) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from skorch import NeuralNet
 from torch import Tensor, nn
 
 from ._default_network import train_default_network
-from ._guest import working_dtype
-from ._inputs import Inputs, label_tensor
+from ._guest import has_device, working_dtype
+from ._inputs import Inputs, label_tensor, reshaped
 from .exceptions import UnsupportedNetworkError
 
 FEATURES = "features"
@@ -67,6 +69,12 @@ class Network:
         """Whether the outputs are probabilities whose logarithm the criterion takes (skorch)."""
         return self.classifier and isinstance(self.criterion, nn.NLLLoss)
 
+    def taking(self, input_shape: Sequence[int] | None) -> Network:
+        """The network for flat rows of what has a shape of its own."""
+        if input_shape is None:
+            return self
+        return replace(self, prepare=lambda X: reshaped(self.prepare(X), input_shape))
+
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
         """The raw outputs of a working copy of the module, or of a function in its place."""
         if isinstance(inputs, dict):
@@ -78,10 +86,11 @@ class Network:
 
 def resolve(estimator: Any) -> Network:
     """The network of a trained skorch net, FrozenEstimator, Pipeline or module."""
-    prepare: Callable[[Any], Any] = _unchanged
-    if isinstance(estimator, Pipeline):
-        prepare = estimator[:-1].transform if len(estimator) > 1 else prepare
-    net = _innermost(estimator)
+    net, steps = _unwrapped(estimator)
+
+    def prepare(X: Any) -> Any:
+        return functools.reduce(lambda rows, step: step.transform(rows), steps, X)
+
     if isinstance(net, nn.Module):
         return Network(_checked(net), None, False, prepare, spread_tuples=True)
     if not is_trained(net):
@@ -93,23 +102,25 @@ def resolve(estimator: Any) -> Network:
     return Network(_checked(net.module_), criterion, is_classifier(net), prepare, False)
 
 
-def _unchanged(X: Any) -> Any:
-    return X
-
-
 def _describe(value: Any) -> str:
     return f"a {type(value).__name__}" if not isinstance(value, str) else repr(value)
 
 
-def _innermost(estimator: Any) -> Any:
-    """Below FrozenEstimator and Pipeline."""
+def _unwrapped(estimator: Any) -> tuple[Any, list[Any]]:
+    """What is below FrozenEstimator and Pipeline, and the steps before it."""
+    steps: list[Any] = []
     while True:
         if isinstance(estimator, Pipeline):
+            steps += [estimator[:-1]] * (len(estimator) > 1)
             estimator = estimator[-1]
         elif type(estimator).__name__ == "FrozenEstimator":
             estimator = estimator.estimator
         else:
-            return estimator
+            return estimator, steps
+
+
+def _innermost(estimator: Any) -> Any:
+    return _unwrapped(estimator)[0]
 
 
 def _checked(module: nn.Module) -> nn.Module:
@@ -163,6 +174,23 @@ def is_trained(estimator: Any) -> bool:
     """Whether there is a trained network to keep: ``initialized_`` of skorch, or a module."""
     net = _innermost(estimator)
     return isinstance(net, nn.Module) or bool(getattr(net, "initialized_", False))
+
+
+def attributes_of_net(value: Any) -> dict[str, Any] | None:
+    """All that a skorch net consists of, networks included; None for anything else.
+
+    A net hands its networks over as bytes that plain pickle made, which know classes by name only.
+    """
+    if isinstance(value, NeuralNet) and type(value).__getstate__ is NeuralNet.__getstate__:
+        return vars(value)
+    return None
+
+
+def with_attributes(net: Any, attributes: dict[str, Any]) -> None:
+    """Fill an empty skorch net; one of a device that is not here works on the CPU."""
+    vars(net).update(attributes)
+    if net.device is not None and not has_device(net.device):
+        net.device = "cpu"
 
 
 def fit_network(estimator: Any, X: Any, y: Any, random_state: Any) -> Any:

@@ -6,7 +6,6 @@ Index legend: n samples; c candidates; h held-out rows; m landmarks.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from . import _kernel_error, _landmarks, _pairs, _passes
 from ._inputs import Rows, labelled_part
 from ._passes import Source
-from .exceptions import FewerComponentsWarning
+from .exceptions import FewerComponentsWarning, warn
 
 # Landmarks are drawn from so many candidates each, but from no fewer than the second number.
 _CANDIDATES = 2
@@ -126,11 +125,10 @@ def _report(pivots: _landmarks.Pivots, n_components: int | str, candidates: int)
             " least one must differ from zero: is the network dead?"
         )
     if not isinstance(n_components, str) and found < n_components:
-        warnings.warn(
+        warn(
             f"n_components is {n_components}, but {found} landmarks span the gradients of all"
             f" {candidates} rows that they are drawn from: n_components_ is {found}.",
             FewerComponentsWarning,
-            stacklevel=5,
         )
 
 

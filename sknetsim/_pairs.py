@@ -40,7 +40,7 @@ def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
             if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
                 yield _joined(waiting)
                 waiting = []
-            waiting.append(_for_pairs(part))
+            waiting.append(for_pairs(part))
     yield _joined(waiting)
 
 
@@ -52,7 +52,8 @@ def _tile_rows(chunk: Chunk) -> int:
     return max(1, min(_TILE_ROWS, kernels, _memory.budget() // (12 * max(1, row))))
 
 
-def _for_pairs(chunk: Chunk) -> Chunk:
+def for_pairs(chunk: Chunk) -> Chunk:
+    """Whitened, and in the form that is cheaper for grams."""
     whitened = chunk.whitened()
     return replace(whitened, jacobian=whitened.jacobian.for_pairs())
 

@@ -6,7 +6,6 @@ Index legend: n, m samples; o, p outputs of the network (d of them).
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import _kernels, _memory
+from . import _fingerprint, _kernels, _memory
 from ._blocks import DenseBlock
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
-from .exceptions import ZeroGradientWarning
+from .exceptions import ZeroGradientWarning, warn
 
 # Exact features have length 1, those of landmarks less, those of short sketches more.
 _LONGEST = 2
@@ -31,6 +30,9 @@ class Source(Protocol):
 
     def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
         """The Jacobians of the rows of X from ``start`` on, chunk by chunk."""
+
+    def fingerprint(self, X: Any, y: Any = None) -> str:
+        """Of all that the Jacobians of X depend on."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,6 +72,10 @@ class FeatureRows:
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
+
+    def fingerprint(self, X: Any, y: Any = None) -> str:
+        """Of the rows."""
+        return _fingerprint.of_rows(X, self.dtype)
 
 
 def _checked_features(features: Any) -> Tensor:
@@ -187,11 +193,10 @@ def chunks(
         yield Chunk(rows, jacobian, kernel, root, rank, weights)
         zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
     if zeros and counted:
-        warnings.warn(
+        warn(
             f"{zeros} of {total} samples have a zero gradient: their similarity with every sample"
             " is 0 (is the network dead there, or does it saturate?).",
             ZeroGradientWarning,
-            stacklevel=3,
         )
 
 

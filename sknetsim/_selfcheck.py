@@ -5,8 +5,6 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from ._inputs import Inputs, part_of
 from ._jacobian import Jacobian, ParameterVectors
 from ._network import Network
 from ._outputs import Outputs, looks_like_probabilities
-from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError
+from .exceptions import SoftmaxOutputWarning, UnsupportedNetworkError, warn
 
 
 class Schedule:
@@ -102,12 +100,11 @@ def refuse_mixing(
 def warn_of_probabilities(network: Network, outputs: Tensor) -> None:
     """Say so where a bare module's outputs are probabilities."""
     if network.criterion is None and looks_like_probabilities(outputs):
-        warnings.warn(
+        warn(
             "the network's outputs sum to one; differences of probabilities vanish where the"
             " network is sure, and rounding decides: compare logits instead, with"
             " output=lambda raw: raw.log(), or hand over the module without its softmax.",
             SoftmaxOutputWarning,
-            stacklevel=2,
         )
 
 

@@ -12,13 +12,14 @@ from scipy.special import logsumexp
 from . import _kernels, _nearest, _pairs, _passes
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows, part
+from ._outliers import DensityOutlierMixin
 from ._passes import Source
 
 # The intrinsic dimension is estimated on at most so many rows.
 _DIMENSION_ROWS = 2000
 
 
-class NetworkDensity(BaseReference):
+class NetworkDensity(DensityOutlierMixin, BaseReference):
     r"""Density of samples as a trained network sees them.
 
     The count of similar samples is one of
@@ -47,6 +48,8 @@ class NetworkDensity(BaseReference):
     dimension : float >= 1 or None, default=None
         Intrinsic dimension of the data; None estimates it in `fit`. Give it to compare densities
         that were fitted on different rows.
+    contamination : "auto" or float in (0, 0.5], default="auto"
+        The share of outliers among the fitted rows that `predict` goes by; "auto" is 0.1.
     n_components : int or None, default=None
         None: similarities are exact. An integer: they are products of so many features, from
         landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
@@ -57,6 +60,8 @@ class NetworkDensity(BaseReference):
         Samples per pass; None derives it from scikit-learn's ``working_memory``.
     device : str, device or None, default=None
         Where to compute; None stays where the network is.
+    input_shape : tuple of int or None, default=None
+        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -66,6 +71,8 @@ class NetworkDensity(BaseReference):
     ----------
     estimator_ : object
         The trained network.
+    made_with_ : dict of str to str
+        The network's class, size and digest, and the versions of this and other packages.
     dimension_ : float or None
         The intrinsic dimension used, at least 1; None for "soft", which needs none.
     kernel_error_ : float
@@ -107,6 +114,7 @@ class NetworkDensity(BaseReference):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseReference._parameter_constraints,
+        **DensityOutlierMixin._parameter_constraints,
         "method": [StrOptions({"soft", *_kernels.COUNTS})],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -122,10 +130,12 @@ class NetworkDensity(BaseReference):
         threshold: float = 0.9,
         alpha: float = 2.0,
         dimension: float | None = None,
+        contamination: str | float = "auto",
         n_components: int | None = None,
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
+        input_shape: tuple[int, ...] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -135,10 +145,12 @@ class NetworkDensity(BaseReference):
         self.threshold = threshold
         self.alpha = alpha
         self.dimension = dimension
+        self.contamination = contamination
         self.n_components = n_components
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
+        self.input_shape = input_shape
         self.verbose = verbose
         self.random_state = random_state
 
@@ -163,7 +175,7 @@ class NetworkDensity(BaseReference):
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
-        self._X = X
+        self._X, self._offset = X, []
         self.dimension_ = self.dimension
         self._fit_projection(source, X)
         source, rows = self._projected(source, X)

@@ -1,6 +1,12 @@
 """Errors and warnings of sknetsim."""
 
+import sys
+import warnings
+
 import torch
+
+# Whose lines a warning does not point to: they call one another on a user's behalf.
+_INSIDE = ("sknetsim", "sklearn", "joblib", "torch")
 
 
 class UnsupportedNetworkError(ValueError):
@@ -25,6 +31,10 @@ class FewerComponentsWarning(UserWarning):
     """There are fewer features, or more error of their products, than was asked for."""
 
 
+class LoadedElsewhereWarning(UserWarning):
+    """A loaded estimator was fitted with another network or other versions than there are now."""
+
+
 class SoftmaxOutputWarning(UserWarning):
     """The compared outputs are probabilities; their logits should be compared instead."""
 
@@ -33,3 +43,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error is torch's for a full device or a full machine."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "allocate memory" in str(error)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line outside that has led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import numbers
+import uuid
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 
-from ._base import BaseSimilarity, Interval, StrOptions, check_is_fitted, fit_context
+from ._base import (
+    BaseSimilarity,
+    HasMethods,
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    fit_context,
+)
+from ._cache import cached
+from ._passes import Source
 from ._projections import METHODS
 
 
@@ -49,6 +59,13 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Samples per pass; None derives it from scikit-learn's ``working_memory``.
     device : str, device or None, default=None
         Where to compute; None stays where the network is.
+    memory : None, str or joblib.Memory, default=None
+        Where landmarks and features are kept, under the bytes of the network's parameters, of the
+        rows and of the settings, so that the same ones are never computed twice, whatever object
+        or process asks. Landmarks drawn with a ``random_state`` that is not an integer are drawn
+        anew each time. Warnings are given when something is computed.
+    input_shape : tuple of int or None, default=None
+        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -58,6 +75,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ----------
     estimator_ : object
         The trained network.
+    made_with_ : dict of str to str
+        The network's class, size and digest, and the versions of this and other packages.
     n_components_ : int
         Number of features; less than ``n_components`` where fewer landmarks span the gradients.
     kernel_error_ : float
@@ -104,6 +123,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         ],
         "method": [StrOptions({"auto", *METHODS})],
         "kernel_error": [Interval(numbers.Real, 0, None, closed="neither")],
+        "memory": [str, HasMethods(["cache"]), None],
     }
 
     def __init__(
@@ -117,6 +137,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
+        memory: Any = None,
+        input_shape: tuple[int, ...] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -128,6 +150,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
+        self.memory = memory
+        self.input_shape = input_shape
         self.verbose = verbose
         self.random_state = random_state
 
@@ -154,11 +178,25 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             all gradients are zero.
         """
         X, source = self._fit_network(X, y)
-        settings = (self.n_components, self.kernel_error, check_random_state(self.random_state))
-        self._projection = METHODS[self._method()](source, X, self._labels(y), *settings)
+        method, labels = self._method(), self._labels(y)
+        settings = (self.n_components, self.kernel_error)
+        self._key = self._fit_key(source, X, labels, (method, *settings))
+        self._projection = cached(
+            self.memory,
+            lambda: self._key,
+            lambda: METHODS[method](
+                source, X, labels, *settings, check_random_state(self.random_state)
+            ),
+        )
         self.n_components_ = self._n_features_out = self._projection.n_components
         self.kernel_error_ = self._projection.kernel_error
         return self
+
+    def _fit_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str:
+        """What the projection depends on; chance, where the seed does not say it all."""
+        if self.memory is None or not isinstance(self.random_state, numbers.Integral):
+            return uuid.uuid4().hex
+        return f"{source.fingerprint(X, y)} {settings} {self.random_state}"
 
     def _method(self) -> str:
         if self.method == "auto":
@@ -191,7 +229,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return y if isinstance(self.output, str) and self.output == "loss" else None
 
     def transform(self, X: Any) -> np.ndarray:
-        """Features of the rows of X.
+        """Give the features of the rows of X.
 
         Parameters
         ----------
@@ -208,4 +246,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self._featurize(self._check_X(X, reset=False), None)
 
     def _featurize(self, X: Any, y: Any) -> np.ndarray:
-        return self._projection.transform(self._source(), X, y, self.verbose)
+        source = self._source()
+        return cached(
+            self.memory,
+            lambda: f"{self._key} {source.fingerprint(X, y)}",
+            lambda: self._projection.transform(source, X, y, self.verbose),
+        )

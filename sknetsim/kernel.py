@@ -8,17 +8,20 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
 from . import _kernels, _pairs, _passes
 from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
-from ._network import FEATURES, is_trained
+from ._kernel_protocol import KernelProtocol
+from ._network import FEATURES, is_trained, resolve
 from ._passes import Chunk, Source
+from ._row_cache import RowCache
 
 
-class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, Kernel):
+class NetworkKernel(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, KernelProtocol
+):
     r"""Similarity of inputs as a trained network sees them.
 
     With J(x) the Jacobian of the network's d outputs in its parameters and
@@ -53,6 +56,8 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         Samples per pass; None derives it from scikit-learn's ``working_memory``.
     device : str, device or None, default=None
         Where to compute; None stays where the network is.
+    input_shape : tuple of int or None, default=None
+        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -62,6 +67,8 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
     ----------
     estimator_ : object
         The trained network.
+    made_with_ : dict of str to str
+        The network's class, size and digest, and the versions of this and other packages.
     X_fit_ : array-like of shape (n_samples, ...)
         The rows that `transform` compares with.
     n_features_in_ : int
@@ -101,6 +108,8 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         "metric": [StrOptions(set(_kernels.METRICS))],
     }
 
+    _transient = ("_last", "_rows")
+
     def __init__(
         self,
         estimator: Any = None,
@@ -111,6 +120,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
+        input_shape: tuple[int, ...] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -121,6 +131,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
+        self.input_shape = input_shape
         self.verbose = verbose
         self.random_state = random_state
 
@@ -160,50 +171,33 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         check_is_fitted(self, "X_fit_")
         return self(self._check_X(X, reset=False), self.X_fit_)
 
-    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
-        """Similarity of each row of X with each row of Y.
+    def _gram(self, source: Source, X: Any, Y: Any) -> np.ndarray:
+        whitening = self._similarity_whitening()
+        return self._assembled(source, X, Y, (whitening, whitening), self._similarity)
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples_X, ...)
-            The rows.
-        Y : array-like of shape (n_samples_Y, ...), default=None
-            The other rows; None: those of X.
-        eval_gradient : bool, default=False
-            Whether to return the gradient in the hyper-parameters too, of which there are none.
+    def _similarity_whitening(self) -> str:
+        return self._whitening("unit" if self.metric == "trace" else "half")
 
-        Returns
-        -------
-        gram : ndarray of shape (n_samples_X, n_samples_Y), float64
-            The similarities, in [-1, 1] where normalised.
-        gradient : ndarray of shape (n_samples_X, n_samples_X, 0)
-            Only with ``eval_gradient``.
-        """
-        gram = self._gram(X, Y)
-        return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
+    def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
+        """Of whitened chunks: their products, or what the metric makes of d x d kernels."""
+        if self.metric == "trace":
+            found = rows.jacobian.trace_gram(columns.jacobian)
+            found = found if self.normalize else found / rows.jacobian.outputs.shape[1]
+        else:
+            kernel = rows.jacobian.gram(columns.jacobian)
+            ranks = [self._rank(chunk) for chunk in (rows, columns)]
+            found = _kernels.reduce_kernel(kernel, self.metric, *ranks)
+        return found.clamp_(-1, 1) if self.normalize else found
 
-    def _gram(self, X: Any, Y: Any) -> np.ndarray:
-        if self.normalize and self.metric == "trace":
-            return self._assembled(X, Y, _pairs.UNIT, _pairs.cosines)
-        whitening = self._whitening("half")
+    def _rank(self, chunk: Chunk) -> Tensor:
+        """What a kernel is divided by: the number of outputs, of those that are left."""
+        outputs = chunk.jacobian.outputs.shape[1]
+        return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
 
-        def similarity(rows: Chunk, columns: Chunk) -> Tensor:
-            if self.metric == "trace":
-                kernel = rows.jacobian.trace_gram(columns.jacobian)[..., None, None]
-            else:
-                kernel = rows.jacobian.gram(columns.jacobian)
-            return self._reduce(kernel, rows, columns)
-
-        gram = self._assembled(X, Y, (whitening, whitening), similarity)
-        return gram.clip(-1, 1) if self.normalize else gram
-
-    def _reduce(self, kernel: Tensor, rows: Chunk, columns: Chunk) -> Tensor:
-        ranks = [
-            chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
-            for chunk in (rows, columns)
-            for outputs in [chunk.jacobian.outputs.shape[1]]
-        ]
-        return _kernels.reduce_kernel(kernel, self.metric, *ranks)
+    def _row_cache(self) -> RowCache:
+        network = self._network()
+        module = None if isinstance(network, str) else resolve(network).module
+        return RowCache(self._source(), module, self._similarity_whitening())
 
     def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         r"""The d x d kernels of all pairs.
@@ -223,6 +217,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         """
         whitening = self._whitening("half")
         return self._assembled(
+            self._source(),
             X,
             Y,
             (whitening, whitening),
@@ -247,6 +242,7 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
             output o at Y[j] when output p at X[i] moves by one.
         """
         found = self._assembled(
+            self._source(),
             X,
             Y,
             ("half", "none"),
@@ -278,21 +274,6 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         ranks = chunk.rank if self.normalize else kernel.shape[1]
         return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()
 
-    def is_stationary(self) -> bool:
-        """Whether the kernel depends on differences of inputs alone; it does not.
-
-        Returns
-        -------
-        stationary : bool
-            False.
-        """
-        return False
-
-    @property
-    def hyperparameters(self) -> list[Any]:
-        """No hyper-parameter is tuned by a Gaussian process."""
-        return []
-
     def _whitening(self, normalized: str) -> str:
         return normalized if self.normalize else "none"
 
@@ -311,8 +292,8 @@ class NetworkKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimil
         self._validate_params()
         return self._source_of(self._network())
 
-    def _assembled(self, X: Any, Y: Any, whitenings: tuple[str, str], function: Any) -> np.ndarray:
-        source = self._source()
-        return _pairs.assembled(
-            source, X, None if Y is X else Y, whitenings, function, self.verbose
-        )
+    def _assembled(
+        self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any
+    ) -> np.ndarray:
+        others = None if Y is X else Y
+        return _pairs.assembled(source, X, others, whitenings, function, self.verbose)

@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from . import _kernels, _nearest, _pairs
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._passes import FeatureRows
 
+_MODES = ("distance", "connectivity")
 
-class NetworkNeighbors(BaseReference):
+
+class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference):
     r"""Nearest neighbours by the similarity k^C of a trained network.
 
     Parameters
@@ -33,6 +36,8 @@ class NetworkNeighbors(BaseReference):
     distance : {"euclidean", "cosine"}, default="euclidean"
         :math:`\sqrt{2 - 2 k^C}`, the distance of the whitened gradients, or 1 - k^C. Both are 0
         for equal and 2 for opposite gradients.
+    mode : {"distance", "connectivity"}, default="distance"
+        What `transform` gives, as scikit-learn's ``KNeighborsTransformer``.
     n_components : int or None, default=None
         None: similarities are exact. An integer: they are products of so many features, from
         landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
@@ -47,6 +52,8 @@ class NetworkNeighbors(BaseReference):
         Samples per pass; None derives it from scikit-learn's ``working_memory``.
     device : str, device or None, default=None
         Where to compute; None stays where the network is.
+    input_shape : tuple of int or None, default=None
+        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -56,6 +63,8 @@ class NetworkNeighbors(BaseReference):
     ----------
     estimator_ : object
         The trained network.
+    made_with_ : dict of str to str
+        The network's class, size and digest, and the versions of this and other packages.
     kernel_error_ : float
         Root mean squared error of the similarity of held-out rows that features have, see
         `GradientFeaturizer`; 0 without ``n_components``.
@@ -92,6 +101,7 @@ class NetworkNeighbors(BaseReference):
         "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
         "radius": [Interval(numbers.Real, 0, 2, closed="both")],
         "distance": [StrOptions(set(_kernels.DISTANCES))],
+        "mode": [StrOptions(set(_MODES))],
         "n_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
@@ -103,11 +113,13 @@ class NetworkNeighbors(BaseReference):
         n_neighbors: int = 5,
         radius: float = 0.5,
         distance: str = "euclidean",
+        mode: str = "distance",
         n_components: int | None = None,
         n_candidates: int | None = None,
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
+        input_shape: tuple[int, ...] | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -116,11 +128,13 @@ class NetworkNeighbors(BaseReference):
         self.n_neighbors = n_neighbors
         self.radius = radius
         self.distance = distance
+        self.mode = mode
         self.n_components = n_components
         self.n_candidates = n_candidates
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
+        self.input_shape = input_shape
         self.verbose = verbose
         self.random_state = random_state
 
@@ -141,7 +155,7 @@ class NetworkNeighbors(BaseReference):
             The fitted estimator.
         """
         self._X, source = self._fit_network(X, y)
-        self.n_samples_fit_ = len(Rows(self._X))
+        self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
         self._fit_projection(source, self._X)
         self._references = self._projected(source, self._X)[1]
         return self
@@ -204,14 +218,8 @@ class NetworkNeighbors(BaseReference):
         check_is_fitted(self, "n_samples_fit_")
         radius = self._checked_radius(radius)
         queries = self._queries(X)
-        parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(Rows(queries)))]
-        for rows, columns, found in self._distances(None if X is None else queries):
-            for row, values in enumerate(found, start=rows.start):
-                near = np.flatnonzero(values <= radius)
-                parts[row].append((values[near], near + columns.start))
-        sorted_parts = [_sorted_neighbors(part) for part in parts]
-        distances = _object_array([part[0] for part in sorted_parts])
-        indices = _object_array([part[1] for part in sorted_parts])
+        tiles = self._distances(None if X is None else queries)
+        distances, indices = _nearest.within(tiles, len(Rows(queries)), radius)
         return (distances, indices) if return_distance else indices
 
     def kneighbors_graph(
@@ -233,13 +241,31 @@ class NetworkNeighbors(BaseReference):
         graph : csr_matrix of shape (n_queries, n_samples_fit), float64
             Rows sorted by distance.
         """
-        if mode not in ("connectivity", "distance"):
-            raise ValueError(f"mode is {mode!r}; allowed are 'connectivity' and 'distance'.")
+        if mode not in _MODES:
+            raise ValueError(f"mode is {mode!r}; allowed are {', '.join(map(repr, _MODES))}.")
         distances, indices = self.kneighbors(X, n_neighbors)
         values = np.ones_like(distances) if mode == "connectivity" else distances
         starts = np.arange(0, indices.size + 1, indices.shape[1])
         shape = (len(indices), self.n_samples_fit_)
         return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
+
+    def transform(self, X: Any) -> csr_matrix:
+        """The graph of each row's most similar fitted rows, for ``metric="precomputed"``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries; a fitted row is its own first neighbour.
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
+            ``mode="distance"``: distances to ``n_neighbors + 1`` rows, one more for those who do
+            not count a row itself; "connectivity": ones for ``n_neighbors``. Rows sorted by
+            distance, zeros stored.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        return self.kneighbors_graph(X, self.n_neighbors + (self.mode == "distance"), self.mode)
 
     def _queries(self, X: Any) -> Any:
         return self._X if X is None else self._check_X(X, reset=False)
@@ -288,16 +314,3 @@ class NetworkNeighbors(BaseReference):
                 f" {self.distance} distance."
             )
         return float(radius)
-
-
-def _sorted_neighbors(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    distances = np.concatenate([part[0] for part in parts])
-    indices = np.concatenate([part[1] for part in parts])
-    order = np.argsort(distances, kind="stable")
-    return distances[order], indices[order]
-
-
-def _object_array(values: list[np.ndarray]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array

@@ -11,11 +11,11 @@ PACKAGE = Path(sknetsim.__file__).parent
 
 #: Rooms by storey, lowest first.
 STOREYS = [
-    ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_layouts"],
-    ["_blocks"],
+    ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_layouts", "_cache"],
+    ["_blocks", "_fingerprint"],
     ["_guest", "_position_blocks", "_kernel_error"],
     ["_network", "_factored_blocks", "_embedding_blocks", "_landmarks"],
-    ["rules"],
+    ["rules", "_persistence"],
     ["_outputs", "_parameters", "_jacobian"],
     ["_fallback", "_selfcheck"],
     ["_capture"],
@@ -23,8 +23,9 @@ STOREYS = [
     ["_gradients", "_passes"],
     ["_pairs"],
     ["_nystroem", "_sketch"],
-    ["_projections", "_nearest"],
-    ["_base"],
+    ["_projections", "_nearest", "_row_cache"],
+    ["_base", "_kernel_protocol"],
+    ["_outliers"],
     ["featurizer", "density", "neighbors", "kernel"],
     ["__init__"],
 ]

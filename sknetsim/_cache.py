@@ -1,0 +1,25 @@
+"""What was computed before: kept by joblib under a key of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sklearn.utils.validation import check_memory
+
+Result = TypeVar("Result")
+
+
+def cached(memory: Any, key: Callable[[], str], compute: Callable[[], Result]) -> Result:
+    """What ``compute`` gives, or gave under the same key; without a memory no key is made.
+
+    joblib would hash a network's object, which is another one after every pickle.
+    """
+    if memory is None:
+        return compute()
+    found: Result = check_memory(memory).cache(_computed, ignore=["compute"])(key(), compute)
+    return found
+
+
+def _computed(key: str, compute: Callable[[], Result]) -> Result:
+    return compute()

@@ -1,0 +1,141 @@
+"""scikit-learn's manners beyond its own checks."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+from numpydoc.validate import validate
+from scipy.sparse import issparse
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils import estimator_html_repr, get_tags
+
+import sknetsim
+from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+
+from .cases import NETWORKS, build
+
+ESTIMATORS = [GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors]
+estimators = pytest.mark.parametrize("kind", ESTIMATORS, ids=lambda kind: kind.__name__)
+# What is not an error here: extended summaries, sections that would say nothing, and examples of
+# single methods, whose class has one.
+IGNORED = {"ES01", "SA01", "SA04", "EX01", "GL08", "RT02", "YD01"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    network, X = build(NETWORKS[0], n_samples=12)
+    return network, X.numpy()
+
+
+def documented():
+    """All public classes and functions, and the public methods that they define."""
+    for name in sknetsim.__all__:
+        value = getattr(sknetsim, name)
+        yield f"sknetsim.{name}"
+        if inspect.isclass(value) and not issubclass(value, Warning | Exception):
+            for method, member in inspect.getmembers(value):
+                ours = getattr(member, "__module__", "") or ""
+                if not method.startswith("_") and ours.startswith("sknetsim."):
+                    yield f"sknetsim.{name}.{method}"
+
+
+@pytest.mark.parametrize("name", sorted(set(documented())))
+def test_docstrings_follow_numpydoc(name):
+    value = sknetsim
+    for part in name.split(".")[1:]:
+        value = getattr(value, part)
+    if inspect.isclass(value) and issubclass(value, Warning | Exception):
+        assert value.__doc__
+        return
+    errors = [error for error in validate(name)["errors"] if error[0] not in IGNORED]
+    assert errors == []
+
+
+TAGS = {
+    GradientFeaturizer: "transformer_tags",
+    NetworkKernel: "transformer_tags",
+    NetworkNeighbors: "transformer_tags",
+}
+
+
+@estimators
+def test_tags_say_what_it_is(kind):
+    tags = get_tags(kind())
+    assert (tags.estimator_type == "outlier_detector") == (kind is NetworkDensity)
+    assert (getattr(tags, TAGS[kind]) is not None) if kind in TAGS else True
+    assert not tags.input_tags.pairwise
+
+
+@estimators
+def test_its_page_in_a_notebook(data, kind):
+    network, X = data
+    page = estimator_html_repr(kind(network, output="predicted").fit(X))
+    assert kind.__name__ in page
+    assert "predicted" in page
+
+
+FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame}
+
+
+@pytest.mark.parametrize(("library", "frame"), FRAMES.items(), ids=FRAMES)
+@pytest.mark.parametrize("kind", [GradientFeaturizer, NetworkKernel])
+def test_set_output_names_the_columns(data, library, frame, kind):
+    network, X = data
+    params = {"n_components": 3, "random_state": 0} if kind is GradientFeaturizer else {}
+    estimator = kind(network, **params)
+    plain = estimator.fit(X).transform(X)
+    table = estimator.set_output(transform=library).transform(X)
+    assert isinstance(table, frame)
+    assert list(table.columns) == list(estimator.get_feature_names_out())
+    np.testing.assert_array_equal(table.to_numpy(), plain)
+
+
+def test_a_graph_is_sparse_whatever_is_set(data):
+    network, X = data
+    neighbors = NetworkNeighbors(network, n_neighbors=2).fit(X)
+    assert issparse(neighbors.transform(X))
+
+
+@estimators
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_names_of_a_tables_columns_are_kept(data, kind, frame):
+    network, X = data
+    names = [f"column {index}" for index in range(X.shape[1])]
+    fitted = kind(network).fit(frame(dict(zip(names, X.T, strict=True))))
+    assert list(fitted.feature_names_in_) == names
+    assert fitted.n_features_in_ == len(names)
+    renamed = frame(dict(zip(names[::-1], X.T, strict=True)))
+    with pytest.raises(ValueError, match="feature names should match"):
+        getattr(fitted, "score_samples" if kind is NetworkDensity else "transform")(renamed)
+
+
+@estimators
+def test_with_metadata_routing_on_nothing_changes(data, kind):
+    network, X = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        fitted = kind(network).fit(X, np.zeros(len(X)))
+        assert fitted.get_metadata_routing() is not None
+
+
+def test_a_search_with_metadata_routing_on(data):
+    network, X = data
+    density = NetworkDensity(network, method="threshold", dimension=3.0)
+    search = GridSearchCV(density, {"threshold": [0.1, 0.5]}, cv=2)
+    expected = search.fit(X).cv_results_["mean_test_score"]
+    with sklearn.config_context(enable_metadata_routing=True):
+        found = search.fit(X).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, None])
+def test_cross_validated_densities_do_not_depend_on_the_seed(data, seed):
+    network, X = data
+
+    def scores(random_state):
+        density = NetworkDensity(network, method="power", random_state=random_state)
+        return GridSearchCV(density, {"alpha": [1, 4, 16]}, cv=3).fit(X).cv_results_
+
+    np.testing.assert_array_equal(scores(seed)["mean_test_score"], scores(3)["mean_test_score"])
