@@ -32,7 +32,7 @@ def of_rows(X: Any, dtype: torch.dtype) -> str:
     """The rows' bytes once they are cast to a dtype, and their shapes."""
     rows = Rows(X)
     shapes = [tuple(tensor.shape[1:]) for tensor in tensors(rows.take(slice(0, 1)))]
-    return digest(repr((len(rows), shapes)).encode(), *rows.digests(dtype))
+    return digest(repr((len(rows), shapes)).encode(), b"".join(rows.digests(dtype)))
 
 
 def of_labels(y: Any) -> str:

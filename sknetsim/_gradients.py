@@ -28,7 +28,7 @@ from .rules import find_rule
 
 # Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
 _CHUNK_BYTES = 2**28
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 2560
 
 
 class GradientEngine:

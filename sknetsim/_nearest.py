@@ -58,6 +58,18 @@ def nearest(tiles: Iterable[Tile], queries: int, count: int) -> tuple[np.ndarray
     return distances, indices
 
 
+def two_smallest(tiles: Iterable[Tile], queries: int) -> np.ndarray:
+    """The two smallest distances of each query, of shape (n, 2), ascending, wherever they are."""
+    smallest = np.full((queries, 2), np.inf)
+    for rows, _, found in tiles:
+        candidates = np.hstack([smallest[rows], found])
+        for place in range(2):
+            first = candidates.argmin(axis=1)[:, None]
+            smallest[rows, place] = np.take_along_axis(candidates, first, axis=1)[:, 0]
+            np.put_along_axis(candidates, first, np.inf, axis=1)
+    return smallest
+
+
 def _smallest(found: np.ndarray, count: int) -> np.ndarray:
     """Columns of the smallest values of each row, of equal ones the first; ascending columns."""
     if found.shape[1] <= count:

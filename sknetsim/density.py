@@ -196,8 +196,8 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             (at, columns, _kernels.distinct_squared_distances(gram, eps))
             for at, columns, gram in _pairs.grams(source, rows, verbose=self.verbose)
         )
-        nearest, _ = _nearest.nearest(_nearest.without_self(distances), len(chosen), 2)
-        return _kernels.two_nearest_dimension(nearest)
+        others = _nearest.without_self(distances)
+        return _kernels.two_nearest_dimension(_nearest.two_smallest(others, len(chosen)))
 
     def neighbor_count(self, X: Any) -> np.ndarray:
         """Number of similar fitted rows; a fitted row counts itself.

@@ -53,6 +53,16 @@ def test_nearest_are_those_of_whole_rows_and_of_equal_ones_the_first(drawn):
     np.testing.assert_array_equal(selected(matrix, tiles, count), sorted_rows(matrix, count))
 
 
+@settings(max_examples=100, deadline=None)
+@given(tilings())
+def test_the_two_smallest_are_those_of_whole_rows(drawn):
+    matrix, tiles, _ = drawn
+    pieces = ((rows, columns, matrix[rows, columns]) for rows, columns in tiles)
+    padded = np.pad(matrix, ((0, 0), (0, 2)), constant_values=np.inf)
+    expected = np.sort(padded, axis=1)[:, :2]
+    np.testing.assert_array_equal(_nearest.two_smallest(pieces, len(matrix)), expected)
+
+
 def test_what_is_infinitely_far_comes_last():
     matrix = np.array([[np.inf, 1.0, 0.0], [2.0, np.inf, 0.0]])
     tiles = [(slice(0, 2), slice(column, column + 1)) for column in range(3)]
