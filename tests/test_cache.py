@@ -160,6 +160,7 @@ def test_bad_memories_are_refused(data):
 def test_a_grid_makes_each_fold_once(data, tmp_path, made):
     """Twenty settings of five folds: the rows of one pass for each fold."""
     network, X = data
+    X = X.numpy()
     steps = [
         ("features", featurizer(network, tmp_path)),
         ("density", NetworkDensity("features", method="threshold", dimension=3.0)),
