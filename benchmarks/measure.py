@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 JAX_PYTHON = HERE.parent / ".venv-bench-jax" / "bin" / "python"
 SLOW_SECONDS = 20
 SHORT_SECONDS = 1
+# Other programs disturb short runs the most, so that they run so often at each turn.
+SHORT_RUNS = 3
 # After a run, idle threads spin for a while; the next contestant waits until they sleep.
 SETTLING_SECONDS = 0.3
 
@@ -96,7 +98,7 @@ def tried(contestant, case, batch_size, folder):
         entrant.process = Process(command(contestant, case, batch_size, folder), folder)
         first = entrant.process.run()
         short = first["seconds"] < SHORT_SECONDS
-        again = [entrant.process.run()["seconds"] for _ in range(2 * short)]
+        again = [entrant.process.run()["seconds"] for _ in range(short * (SHORT_RUNS - 1))]
         entrant.memory, entrant.seconds = first["memory"], [first["seconds"], *again]
     except (OSError, RuntimeError) as failure:
         entrant.failure = str(failure)
@@ -125,11 +127,12 @@ def race(case, rounds, folder):
     with ExitStack() as stack:
         entrants = [fastest(contestant, case, folder, stack) for contestant in case.contestants]
         running = [one for one in entrants if not one.failure and min(one.seconds) < SLOW_SECONDS]
+        turns = [(one, SHORT_RUNS if min(one.seconds) < SHORT_SECONDS else 1) for one in running]
         for entrant in running:
             entrant.seconds = []
         for _ in range(rounds):
-            for entrant in running:
-                entrant.seconds.append(entrant.process.run()["seconds"])
+            for entrant, runs in turns:
+                entrant.seconds += [entrant.process.run()["seconds"] for _ in range(runs)]
     for entrant in entrants:
         if entrant.process and entrant.process.result.exists():
             entrant.error = relative_error(np.load(entrant.process.result), expected)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from cases import CASES
-from measure import JAX_PYTHON, race
+from measure import JAX_PYTHON, SHORT_RUNS, SHORT_SECONDS, race
 from report import head, row, run, setting, spread
 
 ROUNDS = 5
@@ -48,7 +48,8 @@ def header(rounds):
     yield ""
     yield (
         f"Each contestant lives in a process of its own; they run in turns, {rounds} rounds,"
-        " after a first run that is not counted. Seconds are medians, ratios are ratios of"
+        f" {SHORT_RUNS} times at each turn where that takes less than {SHORT_SECONDS} s, after a"
+        " first run that is not counted. Seconds are medians, ratios are ratios of"
         " medians. Where a batch size is noted, several were tried and the fastest took part"
         " (traker has one only); where one run is noted, it took more than 20 seconds."
         " Compilation, drawing a random projection, and what `score` needs fitted are not timed."

@@ -36,8 +36,11 @@ def of_rows(X: Any, dtype: torch.dtype) -> str:
 
 
 def of_labels(y: Any) -> str:
-    """The labels' bytes."""
-    return "" if y is None else digest(str(label_tensor(y).dtype).encode(), _bytes(label_tensor(y)))
+    """The labels' bytes and shape."""
+    if y is None:
+        return ""
+    labels = label_tensor(y)
+    return digest(f"{labels.dtype} {tuple(labels.shape)}".encode(), _bytes(labels))
 
 
 def of_value(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import operator
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class KernelProtocol(Kernel):
     def _kept_gram(self, X: Any, Y: Any, keep: bool) -> np.ndarray:
         """The gram; the last one kept where it is of the same bytes."""
         source = self._source()
-        if not keep and not (hasattr(self, "_last") and (Y is None or Y is X)):
+        symmetric = Y is None or Y is X
+        if not symmetric or not (keep or hasattr(self, "_last")):
             return self._gram(source, X, Y)
         settings: Any = self.get_params(deep=False)
         key = f"{settings['normalize']} {settings['metric']} {source.fingerprint(X)}"
@@ -78,7 +80,11 @@ class KernelProtocol(Kernel):
     def _of_two_rows(self, x: np.ndarray, y: np.ndarray) -> float:
         settings = list(self.get_params(deep=False).values())
         kept = getattr(self, "_rows", None)
-        if kept is None or not all(map(_same, kept[0], settings)) or not kept[1].is_current():
+        if (
+            kept is None
+            or not all(map(operator.is_, kept[0], settings))
+            or not kept[1].is_current()
+        ):
             self._rows = (settings, self._row_cache())
         cache = self._rows[1]
         return float(self._similarity(cache.chunk(x), cache.chunk(y)))
@@ -97,7 +103,3 @@ class KernelProtocol(Kernel):
     def hyperparameters(self) -> list[Any]:
         """No hyper-parameter is tuned by a Gaussian process."""
         return []
-
-
-def _same(value: Any, other: Any) -> bool:
-    return value is other

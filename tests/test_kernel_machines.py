@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessR
 from sklearn.gaussian_process.kernels import WhiteKernel
 from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.metrics.pairwise import pairwise_kernels
+from sklearn.metrics.pairwise import pairwise_distances, pairwise_kernels
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -146,6 +146,15 @@ def test_the_kept_gram_is_of_these_bytes(data):
     np.testing.assert_array_equal(kernel(X), NetworkKernel(network, "predicted")(X))
 
 
+def test_other_columns_are_not_taken_for_the_kept_gram(data):
+    network, X, *_ = data
+    kernel = NetworkKernel(network)
+    kernel(X, eval_gradient=True)
+    expected = NetworkKernel(network)(X, X[:3])
+    np.testing.assert_array_equal(kernel(X, X[:3]), expected)
+    np.testing.assert_array_equal(kernel(X, X[:3], eval_gradient=True)[0], expected)
+
+
 def test_no_gram_is_kept_for_others(data):
     network, X, *_ = data
     kernel = Counting(network)
@@ -167,20 +176,30 @@ def test_as_a_metric_it_is_the_similarity_of_two_rows(data, params):
     assert isinstance(kernel(X[0], X[1]), float)
 
 
+def distance_of(kernel):
+    """A metric, as scikit-learn's neighbours take one."""
+    return lambda row, other: max(0, 2 - 2 * kernel(row, other)) ** 0.5
+
+
+@pytest.mark.parametrize("algorithm", ["brute", "ball_tree"])
+def test_as_a_metric_it_finds_the_neighbors(data, algorithm):
+    network, X, *_ = data
+    metric = distance_of(NetworkKernel(network))
+    found = NearestNeighbors(n_neighbors=3, algorithm=algorithm, metric=metric).fit(X)
+    expected = NetworkNeighbors(network, n_neighbors=3).fit(X)
+    np.testing.assert_array_equal(
+        found.kneighbors(return_distance=False), expected.kneighbors(return_distance=False)
+    )
+
+
 def test_as_a_metric_each_row_is_made_once(data, monkeypatch):
     from sknetsim import _row_cache
 
     network, X, *_ = data
     made, chunks = [], _row_cache._passes.chunks
     monkeypatch.setattr(_row_cache._passes, "chunks", lambda *args: made.append(1) or chunks(*args))
-    kernel = NetworkKernel(network)
-    neighbors = NearestNeighbors(
-        n_neighbors=3, algorithm="brute", metric=lambda a, b: 1 - kernel(a, b)
-    )
-    found = neighbors.fit(X).kneighbors(return_distance=False)
+    pairwise_distances(X, metric=distance_of(NetworkKernel(network)))
     assert len(made) == len(X)
-    expected = NetworkNeighbors(network, n_neighbors=3).fit(X).kneighbors(return_distance=False)
-    np.testing.assert_array_equal(found, expected)
 
 
 def test_as_a_metric_it_notices_what_has_changed(data):

@@ -146,7 +146,7 @@ def test_an_untrained_net_without_y_is_refused(data):
         NetworkDensity(classifier()).fit(data[0])
     with pytest.raises(NotFittedError, match="not trained"):
         NetworkKernel(classifier())(data[0])
-    with pytest.raises(NotFittedError, match="not (fitted|trained)"):
+    with pytest.raises(NotFittedError, match=r"not (fitted|trained)"):
         NetworkDensity(FrozenEstimator(classifier())).fit(*data)
 
 

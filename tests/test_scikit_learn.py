@@ -130,6 +130,18 @@ def test_a_search_with_metadata_routing_on(data):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_search_over_methods(data):
+    network, X = data
+    grid = [
+        {"method": ["soft"]},
+        {"method": ["threshold"], "threshold": [0.3, 0.6]},
+        {"method": ["power"], "alpha": [2.0, 8.0]},
+    ]
+    search = GridSearchCV(NetworkDensity(network, dimension=3.0), grid, cv=3).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.method in ("soft", "threshold", "power")
+
+
 @pytest.mark.parametrize("seed", [0, 1, None])
 def test_cross_validated_densities_do_not_depend_on_the_seed(data, seed):
     network, X = data
