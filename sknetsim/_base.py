@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import _nystroem, _persistence
 from ._gradients import GradientEngine
-from ._inputs import Rows, labelled_part, reshaped
+from ._guest import has_device
+from ._inputs import Rows, labelled_part
 from ._network import FEATURES, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
@@ -114,6 +115,14 @@ class BaseSimilarity(BaseEstimator):
         twin.__dict__.update(self.__dict__)
         return twin
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> BaseSimilarity:
+        """Shared objects stay shared: a pickle would not know what is copied around this."""
+        twin = copy.copy(self)
+        memo[id(self)] = twin
+        for name, value in vars(self).items():
+            setattr(twin, name, copy.deepcopy(value, memo))
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
         """Arrays, and the rest as bytes: networks by value, and for any device."""
         state = {
@@ -127,7 +136,10 @@ class BaseSimilarity(BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = {name: value for name, value in state.items() if name != _PACKED}
-        super().__setstate__({**_persistence.unpacked(state[_PACKED]), **arrays})
+        attributes = {**_persistence.unpacked(state[_PACKED]), **arrays}
+        if attributes["device"] is not None and not has_device(attributes["device"]):
+            attributes["device"] = None
+        super().__setstate__(attributes)
         if hasattr(self, "made_with_"):
             now = _persistence.made_with(self.estimator_)
             _persistence.warn_of_differences(type(self).__name__, self.made_with_, now)
@@ -158,8 +170,7 @@ class BaseSimilarity(BaseEstimator):
         X = self._check_X(X, reset=True)
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
-        inputs = X if self.input_shape is None else reshaped(X, self.input_shape)
-        self.estimator_ = fit_network(self.estimator, inputs, y, self.random_state)
+        self.estimator_ = fit_network(self.estimator, X, y, self.random_state, self.input_shape)
         self.made_with_ = _persistence.made_with(self.estimator_)
         source = self._source()
         next(source.jacobians(*labelled_part(X, self._labels(y), [0])))

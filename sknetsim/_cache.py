@@ -10,14 +10,14 @@ from sklearn.utils.validation import check_memory
 Result = TypeVar("Result")
 
 
-def cached(memory: Any, key: Callable[[], str], compute: Callable[[], Result]) -> Result:
-    """What ``compute`` gives, or gave under the same key; without a memory no key is made.
+def cached(memory: Any, key: str | None, compute: Callable[[], Result]) -> Result:
+    """What ``compute`` gives, or gave under the same key; without a key nothing is kept.
 
     joblib would hash a network's object, which is another one after every pickle.
     """
-    if memory is None:
+    if key is None:
         return compute()
-    found: Result = check_memory(memory).cache(_computed, ignore=["compute"])(key(), compute)
+    found: Result = check_memory(memory).cache(_computed, ignore=["compute"])(key, compute)
     return found
 
 

@@ -1,53 +1,135 @@
-"""What identifies networks, rows and settings: digests of their bytes, never of the objects."""
+"""What identifies networks, rows and settings: digests of what they consist of, never of objects.
+
+Pickles would not do: two of equal objects differ, and functions are in them by name only.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import cloudpickle
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._inputs import Rows, label_tensor, tensors
+from ._inputs import Rows, map_tensors
+
+# Whose classes and functions are known by their names, for their versions are in the key.
+_INSTALLED = ("builtins", "numpy", "sklearn", "skorch", "torch")
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
+
+# What of a class is looked at.
+_MEMBERS = (types.FunctionType, staticmethod, classmethod, property, *_PLAIN)
 
 
-def digest(*parts: bytes) -> str:
-    """One digest of several pieces, wherever one ends and the next begins."""
+def of_value(value: Any) -> str:
+    """A network, a function, a setting or anything made of such, by its content.
+
+    A network is the classes of its parts with their code, and all that they hold: parameters,
+    buffers, numbers, functions. What code finds under a global name is not looked at.
+    """
     found = hashlib.blake2b(digest_size=16)
-    for part in parts:
+    for part in _content(value, set()):
         found.update(len(part).to_bytes(8, "little"))
         found.update(part)
     return found.hexdigest()
 
 
-def of_module(module: nn.Module) -> str:
-    """The classes of a network's parts, and the bytes of its parameters and buffers."""
-    named = (*module.named_parameters(), *module.named_buffers())
-    parts = [f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() for name, tensor in named]
-    return digest(repr(module).encode(), *parts, *(_bytes(tensor) for _, tensor in named))
-
-
 def of_rows(X: Any, dtype: torch.dtype) -> str:
-    """The rows' bytes once they are cast to a dtype, and their shapes."""
+    """The rows' bytes once they are cast to a dtype, and how they are arranged."""
     rows = Rows(X)
-    shapes = [tuple(tensor.shape[1:]) for tensor in tensors(rows.take(slice(0, 1)))]
-    return digest(repr((len(rows), shapes)).encode(), b"".join(rows.digests(dtype)))
+    shapes = map_tensors(_shape_of_row, rows.take(slice(0, 1)))
+    return of_value((len(rows), shapes, b"".join(rows.digests(dtype))))
 
 
-def of_labels(y: Any) -> str:
-    """The labels' bytes and shape."""
-    if y is None:
-        return ""
-    labels = label_tensor(y)
-    return digest(f"{labels.dtype} {tuple(labels.shape)}".encode(), _bytes(labels))
+def _shape_of_row(tensor: Tensor) -> Any:
+    return tuple(tensor.shape[1:])
 
 
-def of_value(value: Any) -> str:
-    """A setting; a function by its code, as it is not known by its name elsewhere."""
-    return digest(cloudpickle.dumps(value))
+def _content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
+    """Names of types and bytes of values, in an order of their own; cycles end."""
+    yield type(value).__qualname__.encode()
+    if isinstance(value, _PLAIN):
+        yield repr(value).encode()
+    elif isinstance(value, Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        plain = value.detach().cpu().contiguous().flatten()
+        yield plain.view(torch.uint8).numpy().data
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield f"{value.dtype} {value.shape}".encode()
+        yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    elif id(value) not in seen:
+        seen.add(id(value))
+        parts = list(_parts(value))
+        yield str(len(parts)).encode()
+        for part in parts:
+            yield from _content(part, seen)
+        seen.discard(id(value))
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    plain = tensor.detach().cpu().contiguous().flatten()
-    return plain.view(torch.uint8).numpy().tobytes()
+def _parts(value: Any) -> Iterable[Any]:
+    """What something consists of."""
+    if isinstance(value, Mapping):
+        return [part for item in value.items() for part in item]
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    for kind, parts in _PARTS.items():
+        if isinstance(value, kind):
+            return parts(value)
+    return _reduced(value)
+
+
+def _parts_of_function(function: types.FunctionType) -> list[Any]:
+    if _is_installed(function):
+        return [function.__module__, function.__qualname__]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
+
+
+def _parts_of_class(kind: type) -> list[Any]:
+    name = [kind.__module__, kind.__qualname__]
+    if _is_installed(kind):
+        return name
+    members = {
+        key: member for key, member in sorted(vars(kind).items()) if isinstance(member, _MEMBERS)
+    }
+    functions = {key: getattr(member, "__func__", member) for key, member in members.items()}
+    return [*name, functions, *kind.__bases__]
+
+
+def _is_installed(value: Any) -> bool:
+    return str(value.__module__).partition(".")[0] in _INSTALLED
+
+
+def _parts_of_module(module: nn.Module) -> list[Any]:
+    """Its mode says nothing of a network that is always evaluated."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [str(module.inlined_graph), dict(module.state_dict())]
+    left_out = ("training", "_compiled_call_impl")
+    attributes = sorted(vars(module).items())
+    return [type(module), {name: value for name, value in attributes if name not in left_out}]
+
+
+def _reduced(value: Any) -> list[Any]:
+    """What a pickle would hold; an object that cannot be taken apart counts by its type."""
+    try:
+        reduced = value.__reduce_ex__(4)
+    except TypeError:
+        return []
+    if isinstance(reduced, str):
+        return [getattr(value, "__module__", None), reduced]
+    return [*reduced[:3], *(list(part) for part in reduced[3:5] if part is not None)]
+
+
+_PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
+    nn.Module: _parts_of_module,
+    types.FunctionType: _parts_of_function,
+    types.MethodType: lambda method: [method.__func__, method.__self__],
+    types.CodeType: lambda code: [code.co_code, code.co_names, code.co_consts],
+    property: lambda member: [member.fget],
+    type: _parts_of_class,
+}

@@ -101,14 +101,13 @@ class GradientEngine:
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on, the network's bytes among them."""
         network = self.network
-        criterion = network.criterion
-        return _fingerprint.digest(
-            _fingerprint.of_module(network.module).encode(),
-            _fingerprint.of_module(criterion).encode() if criterion is not None else b"",
-            _fingerprint.of_value((self.outputs.output, network.classifier)).encode(),
-            " ".join(sorted(self.selected)).encode(),
-            _fingerprint.of_rows(network.prepare(X), self.dtype).encode(),
-            _fingerprint.of_labels(y).encode(),
+        return _fingerprint.of_value(
+            (
+                (network.module, network.criterion, network.classifier),
+                (self.outputs.output, sorted(self.selected)),
+                _fingerprint.of_rows(network.prepare(X), self.dtype),
+                None if y is None else label_tensor(y),
+            )
         )
 
     def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:

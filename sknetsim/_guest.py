@@ -27,15 +27,6 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
-def has_device(device: Any) -> bool:
-    """Whether this machine can compute there."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        return False
-    return True
-
-
 def checked_device(device: Any) -> torch.device:
     """A device of this machine; any other is refused."""
     try:
@@ -45,6 +36,15 @@ def checked_device(device: Any) -> torch.device:
             f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
             " allowed are None (where the network is), 'cpu' and devices of this machine."
         ) from error
+
+
+def has_device(device: Any) -> bool:
+    """Whether this machine can compute there."""
+    try:
+        checked_device(device)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

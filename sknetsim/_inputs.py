@@ -107,16 +107,26 @@ def _row_digests(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
 
     Two different rows have the same digest with a probability of at most 2^-66.
     """
-    cast = [array.to("cpu", dtype) + 0.0 for array in arrays]  # -0.0 becomes 0.0.
-    flat = torch.cat([array.reshape(len(array), -1) for array in cast], dim=1).numpy()
-    words = flat.view(np.uint32).astype(np.uint64)
+    words = np.hstack([_words(array.cpu(), dtype) for array in arrays])
     return (words @ _random_numbers(words.shape[1])).view("V16")[:, 0].tolist()
+
+
+def _words(array: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """32-bit words of each row, cast; whole numbers that this would alter as they are."""
+    cast = array.to(dtype) + 0.0  # -0.0 becomes 0.0.
+    if not array.is_floating_point() and not torch.equal(cast.to(array.dtype), array):
+        cast = array.long()
+    flat = cast.reshape(len(array), -1).numpy()
+    return np.ascontiguousarray(flat).view(np.uint32).astype(np.uint64)
 
 
 @functools.lru_cache(maxsize=1)
 def _random_numbers(count: int) -> np.ndarray:
-    """Two for each word; the same in all versions of numpy, for digests outlive a pickle."""
-    return np.frombuffer(np.random.RandomState(0).bytes(16 * count), np.uint64).reshape(-1, 2)
+    """Two for each word, others for each count of words, so that a longer row is another.
+
+    The same in all versions of numpy, for digests outlive a pickle.
+    """
+    return np.frombuffer(np.random.RandomState(count).bytes(16 * count), np.uint64).reshape(-1, 2)
 
 
 def _refuse_nonfinite(inputs: Inputs, start: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-import operator
 from typing import Any
 
 import numpy as np
 from sklearn.gaussian_process.kernels import Kernel
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import _fingerprint
 from ._passes import Chunk, Source
 from ._row_cache import RowCache
 
@@ -26,8 +26,12 @@ class KernelProtocol(Kernel):
         """Similarities of two chunks, whitened."""
 
     @abc.abstractmethod
-    def _row_cache(self) -> RowCache:
-        """An empty cache of single rows."""
+    def _similarity_whitening(self) -> str:
+        """How chunks are whitened for that."""
+
+    @abc.abstractmethod
+    def _module(self) -> nn.Module | None:
+        """The network, where there is one."""
 
     @abc.abstractmethod
     def _source(self) -> Source:
@@ -56,8 +60,8 @@ class KernelProtocol(Kernel):
         gradient : ndarray of shape (n_samples_X, n_samples_X, 0)
             Only with ``eval_gradient``.
         """
-        if getattr(X, "ndim", 0) == getattr(Y, "ndim", 0) == 1:
-            return self._of_two_rows(np.asarray(X)[None], np.asarray(Y)[None])
+        if all(isinstance(rows, np.ndarray) and rows.ndim == 1 for rows in (X, Y)):
+            return self._of_two_rows(X[None], Y[None])
         gram = self._kept_gram(X, Y, eval_gradient)
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
 
@@ -78,15 +82,11 @@ class KernelProtocol(Kernel):
         return self._last[1].copy()
 
     def _of_two_rows(self, x: np.ndarray, y: np.ndarray) -> float:
-        settings = list(self.get_params(deep=False).values())
-        kept = getattr(self, "_rows", None)
-        if (
-            kept is None
-            or not all(map(operator.is_, kept[0], settings))
-            or not kept[1].is_current()
-        ):
-            self._rows = (settings, self._row_cache())
-        cache = self._rows[1]
+        settings = _fingerprint.of_value((self.get_params(deep=False), self._module()))
+        before, cache = getattr(self, "_rows", ("", None))
+        if cache is None or before != settings:
+            cache = RowCache(self._source(), self._similarity_whitening())
+            self._rows = (settings, cache)
         return float(self._similarity(cache.chunk(x), cache.chunk(y)))
 
     def is_stationary(self) -> bool:

@@ -193,10 +193,18 @@ def with_attributes(net: Any, attributes: dict[str, Any]) -> None:
         net.device = "cpu"
 
 
-def fit_network(estimator: Any, X: Any, y: Any, random_state: Any) -> Any:
+def fit_network(
+    estimator: Any, X: Any, y: Any, random_state: Any, input_shape: Sequence[int] | None
+) -> Any:
     """What ``estimator_`` becomes: the trained estimator itself, or a trained clone."""
     if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
         return estimator
+    if input_shape is not None and (estimator is None or estimator is not _innermost(estimator)):
+        raise ValueError(
+            f"input_shape is {tuple(input_shape)} and estimator is {_describe(estimator)} that is"
+            " to be trained; allowed with input_shape are trained networks and skorch nets: train"
+            " the pipeline first."
+        )
     if estimator is None:
         return train_default_network(_matrix(X), y, random_state)
     net = _innermost(estimator)
@@ -211,7 +219,7 @@ def fit_network(estimator: Any, X: Any, y: Any, random_state: Any) -> Any:
             " y so that it can be trained."
         )
     label_tensor(y)
-    return _train(estimator, X, y)
+    return _train(estimator, X if input_shape is None else reshaped(X, input_shape), y)
 
 
 def _matrix(X: Any) -> np.ndarray:

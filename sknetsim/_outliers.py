@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import numbers
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import OutlierMixin
 
+from . import _fingerprint
 from ._base import Interval, StrOptions, check_is_fitted
 
 # The share of outliers that "auto" expects, as scikit-learn's EllipticEnvelope does.
@@ -17,7 +19,7 @@ _AUTO = 0.1
 class DensityOutlierMixin(OutlierMixin):
     """Rows less dense than a share of the fitted ones.
 
-    For estimators with `score_samples`, a parameter ``contamination`` and fitted rows ``_X``.
+    For estimators with a parameter ``contamination``.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -25,6 +27,11 @@ class DensityOutlierMixin(OutlierMixin):
     }
 
     contamination: Any
+    fit: Any
+    get_params: Any
+
+    #: The last offset, behind the parameters that it was found with; empty after `fit`.
+    _offset: dict[str, float]
 
     @property
     def offset_(self) -> float:
@@ -34,15 +41,44 @@ class DensityOutlierMixin(OutlierMixin):
         below. Found when it is first asked for, by scoring the fitted rows.
         """
         check_is_fitted(self, "n_samples_fit_")
-        if not self._offset:
+        key = _fingerprint.of_value(self.get_params(deep=False))
+        if key not in self._offset:
             share = _AUTO if self.contamination == "auto" else self.contamination
-            scores = self.score_samples(self._X)
-            self._offset.append(float(np.percentile(scores, 100 * share)))
-        return self._offset[0]
+            scores = self._log_density_of_fitted()
+            # Nothing is set: scikit-learn wants no new attribute after `predict`.
+            self._offset[key] = float(np.percentile(scores, 100 * share))
+        return self._offset[key]
 
-    _X: Any
-    #: A list that `fit` empties: scikit-learn wants no attribute set in `predict`.
-    _offset: list[float]
+    def __dir__(self) -> list[str]:
+        """Names without that of the offset: a notebook's page must not score all rows."""
+        names = (name for name in object.__dir__(self) if name != "offset_")
+        return [name for name in names if hasattr(self, name)]
+
+    @abc.abstractmethod
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log density of each row."""
+
+    @abc.abstractmethod
+    def _log_density_of_fitted(self) -> np.ndarray:
+        """Of each fitted row, left out of its own density."""
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit, and say which of the rows are outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels, for an untrained network.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            -1 for outliers, 1 for inliers.
+        """
+        labels: np.ndarray = self.fit(X, y).predict(X)
+        return labels
 
     def decision_function(self, X: Any) -> np.ndarray:
         """How much denser each row is than the least dense inlier.
@@ -57,8 +93,7 @@ class DensityOutlierMixin(OutlierMixin):
         decision : ndarray of shape (n_queries,), float64
             `score_samples` less ``offset_``, in nats: negative for outliers.
         """
-        scores: np.ndarray = self.score_samples(X)
-        return scores - self.offset_
+        return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:
         """Which rows are outliers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
+import pickle
 import types
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -35,7 +36,7 @@ def packed(state: dict[str, Any]) -> bytes:
     """The bytes of a state, each tensor once."""
     file = io.BytesIO()
     by_value = types.SimpleNamespace(__name__="by_value", Pickler=_Pickler)
-    torch.save(state, file, pickle_module=by_value)
+    torch.save(state, file, by_value, pickle.HIGHEST_PROTOCOL)
     return file.getvalue()
 
 
@@ -54,7 +55,7 @@ def _where_it_is_or_here(storage: Any, location: str) -> Any:
 
 def made_with(estimator: Any) -> dict[str, str]:
     """The network, by its class, size and bytes, and the versions of what it lives on."""
-    return {"network": _described(estimator), **_versions()}
+    return {"network": _described(estimator), **versions()}
 
 
 def _described(estimator: Any) -> str:
@@ -63,11 +64,12 @@ def _described(estimator: Any) -> str:
     module = resolve(estimator).module
     count = sum(parameter.numel() for parameter in module.parameters())
     name = type(module).__name__
-    return f"{name} of {count:,} parameters, {_fingerprint.of_module(module)}"
+    return f"{name} of {count:,} parameters, {_fingerprint.of_value(module)}"
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
     return {package: _version(package) for package in _PACKAGES}
 
 

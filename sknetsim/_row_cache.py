@@ -6,7 +6,6 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from . import _memory, _pairs, _passes
 from ._inputs import Rows
@@ -20,27 +19,20 @@ class RowCache:
     ----------
     source : Source
         What gives Jacobians.
-    module : Module or None
-        The network, whose bytes must stay what they are now.
     whitening : str
         One of `_kernels.WHITENINGS`.
     """
 
-    def __init__(self, source: Source, module: nn.Module | None, whitening: str):
+    def __init__(self, source: Source, whitening: str):
         self.source = source
         self.whitening = whitening
-        self._tensors = _tensors(module)
-        self._seen = [tensor.clone() for tensor in self._tensors]
         self._chunks: OrderedDict[bytes, Chunk] = OrderedDict()
         self._bytes = 0
 
-    def is_current(self) -> bool:
-        """Whether the network is, to the byte, what it was."""
-        return all(map(torch.equal, self._tensors, self._seen))
-
     def chunk(self, row: Any) -> Chunk:
         """The Jacobian of one row, of shape (1, ...)."""
-        key = Rows(row).digests(self.source.dtype)[0]
+        # In double, for what a Pipeline does to a row comes before it is cast.
+        key = Rows(row).digests(torch.float64)[0]
         if key not in self._chunks:
             found = next(iter(_passes.chunks(self.source, row, self.whitening)))
             self._keep(key, _pairs.for_pairs(found))
@@ -51,7 +43,3 @@ class RowCache:
         self._bytes += chunk.jacobian.nbytes
         while self._bytes > _memory.budget() // 2 and len(self._chunks) > 2:
             self._bytes -= self._chunks.popitem(last=False)[1].jacobian.nbytes
-
-
-def _tensors(module: nn.Module | None) -> list[Tensor]:
-    return [] if module is None else [t.detach() for t in (*module.parameters(), *module.buffers())]

@@ -175,7 +175,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
-        self._X, self._offset = X, []
+        self._X, self._offset = X, {}
         self.dimension_ = self.dimension
         self._fit_projection(source, X)
         source, rows = self._projected(source, X)
@@ -229,7 +229,13 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             In nats; 0 is as dense as samples spread evenly over the sphere, -log(N + 1) is
             without neighbours.
         """
-        X, source = self._queries(X), self._source()
+        return self._log_density(self._queries(X))
+
+    def _log_density_of_fitted(self) -> np.ndarray:
+        return self._log_density(self._X)
+
+    def _log_density(self, X: Any) -> np.ndarray:
+        source = self._source()
         counts, own = self._counts(*self._projected(source, X))
         fitted = set(self._digests)
         keys = Rows(X).digests(source.dtype)

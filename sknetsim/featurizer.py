@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import uuid
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,9 @@ from ._base import (
     fit_context,
 )
 from ._cache import cached
+from ._fingerprint import of_value
 from ._passes import Source
+from ._persistence import versions
 from ._projections import METHODS
 
 
@@ -62,8 +63,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     memory : None, str or joblib.Memory, default=None
         Where landmarks and features are kept, under the bytes of the network's parameters, of the
         rows and of the settings, so that the same ones are never computed twice, whatever object
-        or process asks. Landmarks drawn with a ``random_state`` that is not an integer are drawn
-        anew each time. Warnings are given when something is computed.
+        or process asks. Where something is drawn and ``random_state`` is not an integer, nothing is
+        kept. Warnings are given when something is computed. What the network's code finds under a
+        global name is not in the key.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
     verbose : int, default=0
@@ -183,7 +185,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self._key = self._fit_key(source, X, labels, (method, *settings))
         self._projection = cached(
             self.memory,
-            lambda: self._key,
+            self._key,
             lambda: METHODS[method](
                 source, X, labels, *settings, check_random_state(self.random_state)
             ),
@@ -192,11 +194,14 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.kernel_error_ = self._projection.kernel_error
         return self
 
-    def _fit_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str:
-        """What the projection depends on; chance, where the seed does not say it all."""
-        if self.memory is None or not isinstance(self.random_state, numbers.Integral):
-            return uuid.uuid4().hex
-        return f"{source.fingerprint(X, y)} {settings} {self.random_state}"
+    def _fit_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str | None:
+        """Of all that the projection follows from; None where it is not to be kept."""
+        draws = settings[0] != "exact"
+        seeded = isinstance(self.random_state, numbers.Integral)
+        if self.memory is None or (draws and not seeded):
+            return None
+        seed = int(self.random_state) if draws else None
+        return of_value((settings, seed, source.fingerprint(X, y), versions()))
 
     def _method(self) -> str:
         if self.method == "auto":
@@ -249,6 +254,6 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         source = self._source()
         return cached(
             self.memory,
-            lambda: f"{self._key} {source.fingerprint(X, y)}",
+            self._key and f"{self._key} {source.fingerprint(X, y)}",
             lambda: self._projection.transform(source, X, y, self.verbose),
         )

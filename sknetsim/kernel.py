@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _kernels, _pairs, _passes
 from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
@@ -16,7 +16,6 @@ from ._inputs import Rows
 from ._kernel_protocol import KernelProtocol
 from ._network import FEATURES, is_trained, resolve
 from ._passes import Chunk, Source
-from ._row_cache import RowCache
 
 
 class NetworkKernel(
@@ -169,7 +168,7 @@ class NetworkKernel(
             The similarities, in [-1, 1] where normalised.
         """
         check_is_fitted(self, "X_fit_")
-        return self(self._check_X(X, reset=False), self.X_fit_)
+        return self._gram(self._source(), self._check_X(X, reset=False), self.X_fit_)
 
     def _gram(self, source: Source, X: Any, Y: Any) -> np.ndarray:
         whitening = self._similarity_whitening()
@@ -194,10 +193,9 @@ class NetworkKernel(
         outputs = chunk.jacobian.outputs.shape[1]
         return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
 
-    def _row_cache(self) -> RowCache:
+    def _module(self) -> nn.Module | None:
         network = self._network()
-        module = None if isinstance(network, str) else resolve(network).module
-        return RowCache(self._source(), module, self._similarity_whitening())
+        return None if isinstance(network, str) else resolve(network).module
 
     def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         r"""The d x d kernels of all pairs.

@@ -255,7 +255,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries; a fitted row is its own first neighbour.
+            The queries. A fitted row is its own first neighbour, at distance 0; with
+            ``n_components`` it lies as far off as the landmarks leave it uncovered.
 
         Returns
         -------
@@ -265,7 +266,9 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
             distance, zeros stored.
         """
         check_is_fitted(self, "n_samples_fit_")
-        return self.kneighbors_graph(X, self.n_neighbors + (self.mode == "distance"), self.mode)
+        itself = self.mode == "distance"
+        count = self._checked_count(None, self.n_samples_fit_ - itself)
+        return self.kneighbors_graph(X, count + itself, self.mode)
 
     def _queries(self, X: Any) -> Any:
         return self._X if X is None else self._check_X(X, reset=False)

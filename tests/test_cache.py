@@ -134,6 +134,22 @@ def test_without_a_seed_landmarks_are_drawn_anew(data, tmp_path, made):
     assert again(network, X, tmp_path, made, random_state=None)[1] > 0
 
 
+def test_exact_features_need_no_seed(data, tmp_path, made):
+    network, X = data
+    params = {"n_components": None, "random_state": None}
+    again(network, X, tmp_path, made, **params)
+    assert again(network, X, tmp_path, made, **params)[1] == 0
+
+
+def test_other_versions_compute_anew(data, tmp_path, made, monkeypatch):
+    from sknetsim import featurizer as room
+
+    network, X = data
+    again(network, X, tmp_path, made)
+    monkeypatch.setattr(room, "versions", lambda: {"torch": "99.0"})
+    assert again(network, X, tmp_path, made)[1] > 0
+
+
 def test_a_memory_of_joblibs(data, tmp_path, made):
     network, X = data
     memory = joblib.Memory(tmp_path, verbose=0)

@@ -106,8 +106,9 @@ def test_into_spectral_clustering(data):
 
 def test_more_neighbors_than_rows_are_refused(data):
     network, X, *_ = data
-    with pytest.raises(ValueError, match="n_neighbors is 61; allowed are integers from 1 to 60"):
+    with pytest.raises(ValueError, match="n_neighbors is 60; allowed are integers from 1 to 59"):
         graph(network, X, n_neighbors=60)
+    assert graph(network, X, n_neighbors=60, mode="connectivity").nnz == 3600
 
 
 def test_a_bad_mode_is_refused(data):

@@ -225,3 +225,16 @@ def test_landmarks_may_differ_in_shape():
     features = featurizer.fit_transform(Items(words))
     expected = NetworkKernel(bag, batch_size=1)(Items(words))
     np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
+
+
+def test_a_longer_item_is_another():
+    words = [torch.tensor([1, 2]), torch.tensor([1, 2, 0])]
+    assert len(set(Rows(Items(words)).digests(torch.float32))) == 2
+
+
+def test_single_numbers_as_rows():
+    """A tensor of one axis holds samples, not one sample."""
+    network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
+    words = torch.tensor([0, 3, 1, 3])
+    kernel = NetworkKernel(network).fit(words)
+    np.testing.assert_array_equal(kernel.transform(words), NetworkKernel(network)(words[:, None]))

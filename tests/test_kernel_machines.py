@@ -8,6 +8,7 @@ import torch
 from sklearn.base import clone
 from sklearn.cluster import SpectralClustering
 from sklearn.decomposition import KernelPCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import WhiteKernel
 from sklearn.kernel_approximation import Nystroem
@@ -16,8 +17,9 @@ from sklearn.metrics.pairwise import pairwise_distances, pairwise_kernels
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
@@ -214,6 +216,37 @@ def test_as_a_metric_it_notices_what_has_changed(data):
     assert kernel(X[0], X[1]) == pytest.approx(expected)
 
 
+def refitted(net, kernel, X, y):
+    kernel.fit(X, y[::-1].copy())
+
+
+def trained_again(net, kernel, X, y):
+    net.fit(X, y[::-1].copy())
+
+
+def other_storage(net, kernel, X, y):
+    layer = net.module_[0]
+    layer.weight.data = layer.weight.data + 1
+
+
+@pytest.mark.parametrize("changed", [refitted, trained_again, other_storage])
+def test_as_a_metric_it_follows_the_network(data, changed):
+    """Where the network is trained in fit, trained again, or given other weights."""
+    _, X, labels, _ = data
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).double(),
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+        lr=0.5,
+        train_split=None,
+    )
+    net = net if changed is refitted else net.fit(X, labels)
+    kernel = NetworkKernel(net).fit(X, labels)
+    kernel(X[0], X[1])
+    changed(net, kernel, X, labels)
+    assert kernel(X[0], X[1]) == pytest.approx(kernel(X[:2])[0, 1])
+
+
 def test_as_a_metric_it_keeps_within_the_budget(data):
     import sklearn
 
@@ -274,9 +307,6 @@ def test_images_in_machines_that_take_matrices_only(images):
 
 
 def test_a_pipelines_own_steps_see_flat_rows(images):
-    from sklearn.frozen import FrozenEstimator
-    from skorch import NeuralNetRegressor
-
     network, X = images
     flat = X.reshape(14, -1)
     net = NeuralNetRegressor(network, verbose=0).initialize()
@@ -287,12 +317,28 @@ def test_a_pipelines_own_steps_see_flat_rows(images):
 
 
 def test_an_untrained_net_is_trained_on_rows_in_their_shape(images):
-    from skorch import NeuralNetRegressor
-
     network, X = images
     net = NeuralNetRegressor(network, verbose=0, max_epochs=1, train_split=None)
     density = NetworkDensity(net, input_shape=(2, 6, 5))
     assert np.isfinite(density.fit(X.reshape(14, -1), X[:, 0, 0, :2]).score(X.reshape(14, -1)))
+
+
+def test_a_step_that_changes_the_width(images):
+    network, X = images
+    wide = np.hstack([X.reshape(14, -1), X.reshape(14, -1)])
+    halved = FunctionTransformer(lambda rows: rows[:, :60]).fit(wide)
+    net = NeuralNetRegressor(network, verbose=0).initialize()
+    kernel = NetworkKernel(make_pipeline(halved, net), input_shape=(2, 6, 5)).fit(wide)
+    np.testing.assert_allclose(kernel.transform(wide), NetworkKernel(network)(X))
+
+
+@pytest.mark.parametrize("untrained", [None, "pipeline"])
+def test_an_input_shape_is_for_networks_that_are_trained_alone(images, untrained):
+    network, X = images
+    if untrained is not None:
+        untrained = make_pipeline(StandardScaler(), NeuralNetRegressor(network, verbose=0))
+    with pytest.raises(ValueError, match=r"input_shape is \(2, 6, 5\) and estimator is"):
+        NetworkKernel(untrained, input_shape=(2, 6, 5)).fit(X.reshape(14, -1), X[:, 0, 0, :2])
 
 
 def test_a_wrong_input_shape_is_refused(images):

@@ -1,10 +1,13 @@
 """Densities as outlier detectors."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
+from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim import NetworkDensity
@@ -86,6 +89,24 @@ def test_the_offset_is_found_anew_after_fit():
     density = NetworkDensity(network).fit(X)
     before = density.offset_
     assert density.fit(X[:10]).offset_ != before
+
+
+@pytest.mark.parametrize("params", [{"contamination": 0.4}, {"alpha": 9.0}], ids=str)
+def test_the_offset_follows_the_parameters(params):
+    network, X = build(NETWORKS[0], n_samples=20)
+    density = NetworkDensity(network, method="power", dimension=3.0).fit(X)
+    before = density.offset_
+    twin = copy.copy(density).set_params(**params)
+    assert twin.offset_ == pytest.approx(
+        NetworkDensity(network, method="power", dimension=3.0, **params).fit(X).offset_
+    )
+    assert density.offset_ == before
+
+
+def test_labels_reach_an_untrained_network():
+    X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    net = NeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, verbose=0)
+    assert set(NetworkDensity(net).fit_predict(X, np.arange(20) % 2)) <= {-1, 1}
 
 
 def test_auto_is_one_in_ten():

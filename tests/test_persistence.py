@@ -156,6 +156,21 @@ def test_a_shallow_copy_shares_the_network(X, net):
     assert copy.copy(fitted).estimator_ is fitted.estimator_
 
 
+def test_a_deep_copy_of_what_is_around_shares_one_network(X, net):
+    pair = [NetworkNeighbors(net).fit(X), net]
+    copied = copy.deepcopy(pair)
+    assert copied[0].estimator_ is copied[1] is not net
+
+
+def test_a_device_of_ones_own_that_is_not_here_is_dropped(X, net):
+    fitted = NetworkNeighbors(net).fit(X).set_params(device="cuda:99")
+    loaded = pickled(fitted, None)
+    assert loaded.device is None
+    np.testing.assert_array_equal(
+        loaded.kneighbors(X)[1], NetworkNeighbors(net).fit(X).kneighbors(X)[1]
+    )
+
+
 def test_a_loaded_net_can_be_trained_further(X, net):
     loaded = pickled(NetworkNeighbors(net).fit(X), None).estimator_
     before = loaded.module_.layers[0].weight.detach().clone()
@@ -201,8 +216,8 @@ def test_loading_is_silent_where_nothing_differs(X, net):
 
 def test_loading_warns_of_other_versions(X, net, monkeypatch):
     data = pickle.dumps(NetworkNeighbors(net).fit(X))
-    now = {**_persistence._versions(), "torch": "99.0"}
-    monkeypatch.setattr(_persistence, "_versions", lambda: now)
+    now = {**_persistence.versions(), "torch": "99.0"}
+    monkeypatch.setattr(_persistence, "versions", lambda: now)
     with pytest.warns(LoadedElsewhereWarning, match=r"NetworkNeighbors was .*torch was .*99\.0"):
         pickle.loads(data)
 

@@ -1,6 +1,7 @@
 """scikit-learn's manners beyond its own checks."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,6 @@ import polars as pl
 import pytest
 import sklearn
 from numpydoc.validate import validate
-from scipy.sparse import issparse
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import estimator_html_repr, get_tags
 
@@ -93,10 +93,26 @@ def test_set_output_names_the_columns(data, library, frame, kind):
     np.testing.assert_array_equal(table.to_numpy(), plain)
 
 
-def test_a_graph_is_sparse_whatever_is_set(data):
+def test_a_graph_is_in_no_table(data):
     network, X = data
-    neighbors = NetworkNeighbors(network, n_neighbors=2).fit(X)
-    assert issparse(neighbors.transform(X))
+    neighbors = NetworkNeighbors(network, n_neighbors=2).set_output(transform="pandas").fit(X)
+    with pytest.raises(ValueError, match="sparse matrix"):
+        neighbors.transform(X)
+
+
+def test_a_notebooks_page_scores_nothing(data, monkeypatch):
+    network, X = data
+    fitted = NetworkDensity(network).fit(X)
+    monkeypatch.setattr(NetworkDensity, "_log_density", None)
+    assert "NetworkDensity" in estimator_html_repr(fitted)
+
+
+def test_a_table_is_not_complained_about_when_outliers_are_found(data):
+    network, X = data
+    table = pd.DataFrame(X, columns=[f"column {index}" for index in range(X.shape[1])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NetworkDensity(network).fit(table).predict(table)
 
 
 @estimators

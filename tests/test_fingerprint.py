@@ -1,0 +1,157 @@
+"""Equal content has one fingerprint, in whatever object or process; other content has another."""
+
+import copy
+import functools
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sknetsim._fingerprint import of_rows, of_value
+
+
+class Scaled(nn.Module):
+    """A network that holds more than parameters."""
+
+    def __init__(self, scale=2.0, activation=torch.tanh, constant=1.0):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.scale = scale
+        self.activation = activation
+        self.constant = torch.full((2,), constant)
+        nn.init.constant_(self.layer.weight, 0.5)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, X):
+        return self.scale * self.activation(self.layer(X)) + self.constant
+
+
+class Edited(Scaled):
+    """The same with other code."""
+
+    def forward(self, X):
+        return self.scale * self.activation(self.layer(X)) - self.constant
+
+
+def shifted(network):
+    network.layer.weight.data[0, 0] += 1e-7
+    return network
+
+
+def hooked(network):
+    network.layer.register_forward_hook(lambda layer, args, output: 2 * output)
+    return network
+
+
+def attention(heads):
+    torch.manual_seed(0)
+    return nn.MultiheadAttention(4, heads)
+
+
+def margin(raw):
+    return raw[:, :1] - raw[:, 1:]
+
+
+def power(exponent):
+    return lambda raw: raw**exponent
+
+
+PAIRS = {
+    "parameters": (Scaled(), shifted(Scaled())),
+    "numbers": (Scaled(), Scaled(scale=3.0)),
+    "functions": (Scaled(), Scaled(activation=torch.relu)),
+    "functions of Python": (Scaled(), Scaled(activation=functional.gelu)),
+    "plain tensors": (Scaled(), Scaled(constant=2.0)),
+    "code": (Scaled(), Edited()),
+    "hooks": (Scaled(), hooked(Scaled())),
+    "what repr leaves out": (attention(1), attention(2)),
+    "criteria": (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)),
+    "order": (nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Tanh(), nn.ReLU())),
+    "closures": (power(2), power(3)),
+    "lambdas": (lambda raw: raw[:, :1], lambda raw: raw[:, 1:]),
+    "partial functions": (functools.partial(margin, 1), functools.partial(margin, 2)),
+    "types": (1, 1.0),
+    "nesting": ([[1], [2]], [[1, [2]]]),
+    "bytes": (np.zeros(2, np.float32), np.zeros(1)),
+}
+
+
+@pytest.mark.parametrize(("value", "other"), PAIRS.values(), ids=PAIRS)
+def test_other_content_is_another(value, other):
+    assert of_value(value) != of_value(other)
+
+
+COPIES = [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+EQUAL = {
+    "network": lambda: Scaled(),
+    "attention": lambda: attention(2),
+    "layers": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)),
+    "function": lambda: margin,
+    "partial function": lambda: functools.partial(margin, 1),
+    "settings": lambda: {"a": [1, "b", None], "c": (2.5, {3})},
+}
+
+
+@pytest.mark.parametrize("make", EQUAL.values(), ids=EQUAL)
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_is_the_same(make, copied):
+    torch.manual_seed(0)
+    value = make()
+    assert of_value(copied(value)) == of_value(value)
+
+
+def test_the_mode_does_not_count():
+    network = Scaled().train()
+    before = of_value(network)
+    assert of_value(network.eval()) == before
+
+
+def test_cycles_end():
+    network = Scaled()
+    network.__dict__["parent"] = [network]
+    assert of_value(network) == of_value(network)
+
+
+def test_a_scripted_network():
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+    assert of_value(scripted) == of_value(scripted)
+    assert of_value(scripted) != of_value(torch.jit.script(nn.Sequential(nn.Linear(2, 2))))
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_same():
+    program = (
+        "from tests.test_fingerprint import Scaled, attention, power; "
+        "from sknetsim._fingerprint import of_value; "
+        "print(of_value((Scaled(), attention(2), power(3))))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.strip() == of_value((Scaled(), attention(2), power(3))), found.stderr
+
+
+A, B = torch.arange(6.0).reshape(3, 2), torch.ones(3, 2)
+ROWS = {
+    "values": (A, A + 1),
+    "order": (A, A.flip(0)),
+    "number": (A, A[:2]),
+    "shape": (A, A.reshape(3, 1, 2)),
+    "names": ({"left": A, "right": B}, {"right": A, "left": B}),
+    "large whole numbers": (torch.tensor([[2**24]]), torch.tensor([[2**24 + 1]])),
+}
+
+
+@pytest.mark.parametrize(("X", "other"), ROWS.values(), ids=ROWS)
+def test_other_rows_are_others(X, other):
+    assert of_rows(X, torch.float32) != of_rows(other, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "form", [np.asarray, lambda X: X.double(), lambda X: X.long(), TensorDataset]
+)
+def test_rows_in_another_form_are_the_same(form):
+    assert of_rows(form(A), torch.float32) == of_rows(A, torch.float32)
