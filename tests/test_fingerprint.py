@@ -150,8 +150,6 @@ def test_other_rows_are_others(X, other):
     assert of_rows(X, torch.float32) != of_rows(other, torch.float32)
 
 
-@pytest.mark.parametrize(
-    "form", [np.asarray, lambda X: X.double(), lambda X: X.long(), TensorDataset]
-)
+@pytest.mark.parametrize("form", [np.asarray, lambda X: X.double(), lambda X: X.long()])
 def test_rows_in_another_form_are_the_same(form):
     assert of_rows(form(A), torch.float32) == of_rows(A, torch.float32)
