@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
 from . import _nystroem, _persistence
+from ._fingerprint import of_value
 from ._gradients import GradientEngine
 from ._guest import has_device
 from ._inputs import Rows, labelled_part
@@ -181,6 +182,17 @@ class BaseSimilarity(BaseEstimator):
         check_is_fitted(self, "estimator_")
         self._validate_params()
         return self._source_of(self.estimator_)
+
+    def _network(self) -> Any:
+        """The trained network, or the word for none."""
+        return self.estimator_
+
+    def _state(self) -> str:
+        """A fingerprint of the parameters, and of the network as it is now."""
+        network = self._network()
+        found = network if isinstance(network, str) else resolve(network)
+        params = self.get_params(deep=False).items()
+        return of_value(({name: value for name, value in params if name != "estimator"}, found))
 
     def _source_of(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:

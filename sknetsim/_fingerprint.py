@@ -6,18 +6,20 @@ Pickles would not do: two of equal objects differ, and functions are in them by 
 from __future__ import annotations
 
 import hashlib
+import pickle
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from ._inputs import Rows, map_tensors
 
 # Whose classes and functions are known by their names, for their versions are in the key.
-_INSTALLED = ("builtins", "numpy", "sklearn", "skorch", "torch")
+_INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "torch")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
 
 # What of a class is looked at.
@@ -116,9 +118,12 @@ def _parts_of_module(module: nn.Module) -> list[Any]:
 
 def _reduced(value: Any) -> list[Any]:
     """What a pickle would hold; an object that cannot be taken apart counts by its type."""
+    if isinstance(value, BaseEstimator):
+        # A pickle would hold a skorch net's networks as bytes, which fails where it knows no name.
+        return [type(value), vars(value)]
     try:
         reduced = value.__reduce_ex__(4)
-    except TypeError:
+    except (AttributeError, RuntimeError, TypeError, pickle.PicklingError):
         return []
     if isinstance(reduced, str):
         return [getattr(value, "__module__", None), reduced]

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.gaussian_process.kernels import Kernel
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import _fingerprint
 from ._passes import Chunk, Source
 from ._row_cache import RowCache
 
@@ -30,8 +29,8 @@ class KernelProtocol(Kernel):
         """How chunks are whitened for that."""
 
     @abc.abstractmethod
-    def _module(self) -> nn.Module | None:
-        """The network, where there is one."""
+    def _state(self) -> str:
+        """A fingerprint of parameters and network."""
 
     @abc.abstractmethod
     def _source(self) -> Source:
@@ -82,11 +81,11 @@ class KernelProtocol(Kernel):
         return self._last[1].copy()
 
     def _of_two_rows(self, x: np.ndarray, y: np.ndarray) -> float:
-        settings = _fingerprint.of_value((self.get_params(deep=False), self._module()))
+        state = self._state()
         before, cache = getattr(self, "_rows", ("", None))
-        if cache is None or before != settings:
+        if cache is None or before != state:
             cache = RowCache(self._source(), self._similarity_whitening())
-            self._rows = (settings, cache)
+            self._rows = (state, cache)
         return float(self._similarity(cache.chunk(x), cache.chunk(y)))
 
     def is_stationary(self) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import OutlierMixin
 
-from . import _fingerprint
 from ._base import Interval, StrOptions, check_is_fitted
 
 # The share of outliers that "auto" expects, as scikit-learn's EllipticEnvelope does.
@@ -28,9 +27,9 @@ class DensityOutlierMixin(OutlierMixin):
 
     contamination: Any
     fit: Any
-    get_params: Any
+    _state: Any
 
-    #: The last offset, behind the parameters that it was found with; empty after `fit`.
+    #: Offsets, behind the state of parameters and network; empty after `fit`.
     _offset: dict[str, float]
 
     @property
@@ -41,7 +40,7 @@ class DensityOutlierMixin(OutlierMixin):
         below. Found when it is first asked for, by scoring the fitted rows.
         """
         check_is_fitted(self, "n_samples_fit_")
-        key = _fingerprint.of_value(self.get_params(deep=False))
+        key = self._state()
         if key not in self._offset:
             share = _AUTO if self.contamination == "auto" else self.contamination
             scores = self._log_density_of_fitted()

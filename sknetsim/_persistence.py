@@ -6,6 +6,7 @@ import copyreg
 import functools
 import io
 import pickle
+import sys
 import types
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -70,7 +71,8 @@ def _described(estimator: Any) -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    return {package: _version(package) for package in _PACKAGES}
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"python": python, **{package: _version(package) for package in _PACKAGES}}
 
 
 def _version(package: str) -> str:

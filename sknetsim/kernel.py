@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import _kernels, _pairs, _passes
 from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._kernel_protocol import KernelProtocol
-from ._network import FEATURES, is_trained, resolve
+from ._network import FEATURES, is_trained
 from ._passes import Chunk, Source
 
 
@@ -192,10 +192,6 @@ class NetworkKernel(
         """What a kernel is divided by: the number of outputs, of those that are left."""
         outputs = chunk.jacobian.outputs.shape[1]
         return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
-
-    def _module(self) -> nn.Module | None:
-        network = self._network()
-        return None if isinstance(network, str) else resolve(network).module
 
     def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         r"""The d x d kernels of all pairs.

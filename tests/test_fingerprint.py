@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
@@ -93,6 +94,7 @@ EQUAL = {
     "layers": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)),
     "function": lambda: margin,
     "partial function": lambda: functools.partial(margin, 1),
+    "scaler": lambda: StandardScaler().fit(np.eye(3)),
     "settings": lambda: {"a": [1, "b", None], "c": (2.5, {3})},
 }
 

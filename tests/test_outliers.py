@@ -103,6 +103,15 @@ def test_the_offset_follows_the_parameters(params):
     assert density.offset_ == before
 
 
+def test_the_offset_follows_the_network():
+    network, X = build(NETWORKS[0], n_samples=20)
+    net = NeuralNetClassifier(network, verbose=0).initialize()
+    density = NetworkDensity(net, method="power", dimension=3.0).fit(X)
+    before = density.offset_
+    next(net.module_.parameters()).data.mul_(3)
+    assert density.offset_ != before
+
+
 def test_labels_reach_an_untrained_network():
     X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     net = NeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, verbose=0)

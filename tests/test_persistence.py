@@ -122,7 +122,9 @@ def test_a_network_whose_class_only_a_script_knows(wrapped, tmp_path):
     command = [sys.executable, str(script), wrapped, str(file)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "True", found.stderr
-    density, X, scores = pickle.loads(file.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LoadedElsewhereWarning)
+        density, X, scores = pickle.loads(file.read_bytes())
     np.testing.assert_allclose(density.score_samples(X), scores)
 
 
