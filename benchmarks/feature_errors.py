@@ -35,7 +35,7 @@ COLUMNS = (
 TEXT = """\
 Features are fitted on 1,000 digits, which the MLP was trained on, or on 5,000 training images of \
 MNIST; figures are of rows that no fit has seen: pairs of different held-out digits (797) or test \
-images (1,000, or 300 for all outputs), and the ten most similar of four fifths of these \
+images (1,000), and the ten most similar of four fifths of these \
 rows for each of the others. Errors are against `NetworkKernel`; the stated one is the \
 estimator's `kernel_error_`. The Gaussian projection multiplies exact features by a matrix such \
 as scikit-learn's `GaussianRandomProjection` draws; its rows are also scaled to the length that \
@@ -92,8 +92,6 @@ def cases():
     network, name = mnist_network(), "foreign CNN, MNIST"
     fitted, held_out = (torch.as_tensor(mnist(*part).inputs) for part in PARTS)
     yield Case(name, network, fitted, held_out, "predicted", (64, 256, 512))
-    # Exact features of all outputs are ten times as wide.
-    yield Case(name, network, fitted, held_out[:300], "all", (256,))
 
 
 def projections(case):
