@@ -179,13 +179,13 @@ class NetworkKernel(
 
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
         """Of whitened chunks: their products, or what the metric makes of d x d kernels."""
+        if self.metric == "trace" and self.normalize:
+            return _pairs.cosines(rows, columns)
         if self.metric == "trace":
-            found = rows.jacobian.trace_gram(columns.jacobian)
-            found = found if self.normalize else found / rows.jacobian.outputs.shape[1]
-        else:
-            kernel = rows.jacobian.gram(columns.jacobian)
-            ranks = [self._rank(chunk) for chunk in (rows, columns)]
-            found = _kernels.reduce_kernel(kernel, self.metric, *ranks)
+            return rows.jacobian.trace_gram(columns.jacobian) / rows.jacobian.outputs.shape[1]
+        ranks = [self._rank(chunk) for chunk in (rows, columns)]
+        kernel = rows.jacobian.gram(columns.jacobian)
+        found = _kernels.reduce_kernel(kernel, self.metric, *ranks)
         return found.clamp_(-1, 1) if self.normalize else found
 
     def _rank(self, chunk: Chunk) -> Tensor:
