@@ -63,7 +63,7 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 	rm -f $(ENVIRONMENT) $(DATA)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable ".[test,lint,examples]"
+	$(PIP) --editable ".[test,lint,examples,activeml]"
 	touch $@
 
 $(OLDEST_ENVIRONMENT): pyproject.toml constraints-oldest.txt

@@ -1,5 +1,7 @@
 """Similarity of inputs from the perspective of a trained neural network."""
 
+from .active import ActiveLearningSampler
+from .active_curve import ActiveLearningCurve, active_learning_curve
 from .density import NetworkDensity
 from .exceptions import (
     FewerComponentsWarning,
@@ -15,6 +17,8 @@ from .neighbors import NetworkNeighbors
 from .rules import register_rule
 
 __all__ = [
+    "ActiveLearningCurve",
+    "ActiveLearningSampler",
     "FewerComponentsWarning",
     "GradientFeaturizer",
     "LoadedElsewhereWarning",
@@ -25,5 +29,6 @@ __all__ = [
     "SoftmaxOutputWarning",
     "UnsupportedNetworkError",
     "ZeroGradientWarning",
+    "active_learning_curve",
     "register_rule",
 ]

@@ -198,7 +198,12 @@ class BaseSimilarity(BaseEstimator):
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
         network = resolve(estimator).taking(self.input_shape)
-        return GradientEngine(network, self.output, self.parameters, self.batch_size, self.device)
+        output = self._compared()
+        return GradientEngine(network, output, self.parameters, self.batch_size, self.device)
+
+    def _compared(self) -> Any:
+        """The outputs whose gradients are compared."""
+        return self.output
 
     def _labels(self, y: Any) -> Any:
         """Labels that the outputs are compared at; None: the predicted ones."""

@@ -90,13 +90,23 @@ class GradientEngine:
             try:
                 jacobian = self._chunk(rows, labels, chunk)
             except (RuntimeError, MemoryError) as error:
-                limit = _halved(step, error)
+                limit = _memory.halved(step, error)
                 continue
             if jacobian is None:
                 self._row_bytes = 0
                 continue
             yield chunk, jacobian
             start = chunk.stop
+
+    def predictions(self, X: Any) -> Iterator[Tensor]:
+        """The outputs compared, of shape (n, d), chunk by chunk, without gradients."""
+        rows = Rows(self.network.prepare(X))
+        step = min(self.batch_size or _CHUNK_ROWS, self._affordable_rows(rows, None))
+        for start in range(0, len(rows), step):
+            batch = self._batch(rows, None, slice(start, start + step))
+            with batch as (module, inputs, _), torch.no_grad():
+                outputs, _ = self._outputs(module, inputs, None)
+            yield outputs
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on, the network's bytes among them."""
@@ -280,13 +290,6 @@ class GradientEngine:
         self._refused |= served
         self._fallback.loop |= bool(wrong) and not served
         return not wrong
-
-
-def _halved(samples: int, error: Exception) -> int:
-    """Half of a chunk for which memory did not suffice; any other error goes on."""
-    if samples == 1 or not is_out_of_memory(error):
-        raise error
-    return samples // 2
 
 
 def _of_one_dtype(use: Use, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    default_collate,
+)
 
 Inputs = Any  # A Tensor, or a dict or tuple of Inputs: what a network takes for a batch.
 
@@ -210,6 +216,19 @@ def part(X: Any, indices: Sequence[int]) -> Any:
     if isinstance(X, Dataset):
         return Items([X[int(index)] for index in indices])
     return Rows(X).at(indices)
+
+
+def joined(first: Any, second: Any) -> Any:
+    """The samples of the first, and those of the second after them."""
+    if isinstance(first, Dataset):
+        return ConcatDataset([first, second])
+    if isinstance(first, Mapping):
+        return {key: joined(value, second[key]) for key, value in first.items()}
+    if isinstance(first, tuple):
+        return tuple(map(joined, first, second))
+    if isinstance(first, Tensor):
+        return torch.cat([first, torch.as_tensor(second).to(first)])
+    return np.concatenate([_indexable(first), _indexable(second)])
 
 
 def labelled_part(X: Any, y: Any, indices: Sequence[int]) -> tuple[Any, Tensor | None]:

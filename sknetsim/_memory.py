@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ._capture import Use
 from ._jacobian import Jacobian
-from .exceptions import OutputTooLargeError
+from .exceptions import OutputTooLargeError, is_out_of_memory
 
 
 def budget() -> int:
@@ -75,6 +75,13 @@ def refuse_too_large(output: Any, outputs: Tensor, uses: list[Use], written: int
             " (scikit-learn's working_memory): compare 'predicted', 'sum', some indices or a"
             " callable that reduces them."
         )
+
+
+def halved(samples: int, error: Exception) -> int:
+    """Half of a chunk for which memory did not suffice; any other error goes on."""
+    if samples == 1 or not is_out_of_memory(error):
+        raise error
+    return samples // 2
 
 
 def row_bytes(jacobian: Jacobian, uses: list[Use]) -> int:

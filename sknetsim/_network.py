@@ -237,6 +237,11 @@ def _train(estimator: Any, X: Any, y: Any) -> Any:
         return clone(estimator).fit(X, y)
     net = clone(estimator).initialize()
     dtype = next(net.module_.parameters()).dtype
-    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-        X = torch.tensor(X).to(dtype).numpy()
-    return net.partial_fit(X, y)
+    return net.partial_fit(_cast(X, dtype), _cast(y, dtype))
+
+
+def _cast(values: Any, dtype: torch.dtype) -> Any:
+    """Arrays of floating numbers in the network's dtype, which skorch leaves as they are."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return torch.tensor(values).to(dtype).numpy()
+    return values

@@ -33,15 +33,17 @@ class Projection(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """The whitened Jacobians of unit norm themselves, m = d P."""
+    """The Jacobians themselves, m = d P, by one of `_kernels.WHITENINGS`."""
 
     n_components: int
     kernel_error: float = 0.0
+    whitening: str = "unit"
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
         features = _passes.empty_features(source, len(Rows(X)), self.n_components)
-        for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), verbose):
+        chunks = _passes.chunks(source, X, self.whitening, y)
+        for chunk in _passes.shown(chunks, len(features), verbose):
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
         return features
 

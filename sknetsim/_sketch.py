@@ -42,6 +42,8 @@ class TensorSketch:
         What hashes and signs are drawn from: the same map for every shard of the data.
     kernel_error : float
         Root mean squared error of the similarity of fitted rows, none of which it has seen.
+    whitening : str
+        What becomes of the Jacobians first, one of `_kernels.WHITENINGS`.
 
     References
     ----------
@@ -52,12 +54,14 @@ class TensorSketch:
     n_components: int
     seed: int
     kernel_error: float = 0.0
+    whitening: str = "unit"
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
         features = _passes.empty_features(source, len(Rows(X)), self.n_components)
         maps: dict[str, FourierMap] = {}
-        for chunk in _passes.shown(_passes.chunks(source, X, y=y), len(features), verbose):
+        chunks = _passes.chunks(source, X, self.whitening, y)
+        for chunk in _passes.shown(chunks, len(features), verbose):
             maps = maps or self._maps(chunk.jacobian)
             for part in chunk.split(self._rows(chunk.jacobian)):
                 spectrum = part.whitened().jacobian.sketch(maps)

@@ -1,0 +1,93 @@
+"""Samplers of other packages, as `active_learning_curve` asks them: fit, then query."""
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+np.Inf = np.inf  # bmdal_reg was written for numpy 1.
+
+FEATURES, SIGMA = 512, 1e-3
+# The transforms of the gradient kernel that bmdal_reg's authors recommend for each selection.
+TRANSFORMS = {
+    "lcmd": [("rp", [FEATURES])],
+    "maxdet": [("rp", [FEATURES]), ("train", [SIGMA, None])],
+}
+
+
+class BmdalSampler(BaseEstimator):
+    """bmdal_reg's `select_batch` on the gradient kernel, randomly projected."""
+
+    def __init__(self, selection="lcmd", estimator=None, random_state=None):
+        self.selection = selection
+        self.estimator = estimator
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        self.X_, self.y_ = torch.tensor(X), torch.tensor(y)
+        return self
+
+    def query(self, X, n_queries):
+        from bmdal_reg.bmdal.algorithms import select_batch
+        from bmdal_reg.bmdal.feature_data import TensorFeatureData
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            chosen, _ = select_batch(
+                batch_size=n_queries,
+                models=[self.estimator.module_],
+                data={
+                    "train": TensorFeatureData(self.X_),
+                    "pool": TensorFeatureData(torch.tensor(X)),
+                },
+                y_train=self.y_,
+                base_kernel="grad",
+                kernel_transforms=TRANSFORMS[self.selection],
+                selection_method=self.selection,
+                maxdet_sigma=SIGMA,
+                allow_float64=True,
+                verbosity=0,
+            )
+        return chosen.numpy()
+
+
+class SkactivemlSampler(BaseEstimator):
+    """A strategy of scikit-activeml on the activations of the last hidden layer."""
+
+    def __init__(self, strategy="Badge", estimator=None, random_state=None):
+        self.strategy = strategy
+        self.estimator = estimator
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        self.X_, self.y_ = X, y
+        return self
+
+    def query(self, X, n_queries):
+        from skactiveml import pool
+
+        hidden = self._hidden(np.concatenate([self.X_, X]))
+        labels = np.concatenate([self.y_.astype(float), np.full(len(X), np.nan)])
+        strategy = getattr(pool, self.strategy)(random_state=self.random_state)
+        head = [classifier_of(self.estimator.module_[-1])] if self.strategy == "Badge" else []
+        fitted = {"fit_clf": False} if head else {}
+        chosen = strategy.query(hidden, labels, *head, **fitted, batch_size=n_queries)
+        return np.asarray(chosen) - len(self.X_)
+
+    def _hidden(self, X):
+        with torch.no_grad():
+            return self.estimator.module_[:-1](torch.tensor(X)).numpy()
+
+
+def classifier_of(layer):
+    """A trained last layer as scikit-activeml wants it, on the activations before it."""
+    from skactiveml.base import SkactivemlClassifier
+
+    class Head(SkactivemlClassifier):
+        def fit(self, X, y):
+            return self
+
+        def predict_proba(self, X):
+            with torch.no_grad():
+                return layer(torch.tensor(X)).softmax(dim=1).numpy()
+
+    return Head()

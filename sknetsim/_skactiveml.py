@@ -1,0 +1,126 @@
+"""The only room that knows scikit-activeml: a sampler as one of its query strategies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skactiveml.utils import MISSING_LABEL, is_labeled
+from sklearn.base import clone, is_classifier
+
+from .active import ActiveLearningSampler
+
+# Where scikit-activeml's models keep what they have trained.
+_TRAINED = ("neural_net_", "estimator_")
+
+
+class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
+    """A pool query strategy that asks an `ActiveLearningSampler`.
+
+    Parameters
+    ----------
+    sampler : ActiveLearningSampler
+        Who chooses.
+    missing_label : scalar, str or None, default=MISSING_LABEL
+        What stands for a missing label in y.
+    random_state : int, RandomState or None, default=None
+        Seed; None: the sampler's.
+    """
+
+    def __init__(
+        self,
+        sampler: ActiveLearningSampler,
+        missing_label: Any = MISSING_LABEL,
+        random_state: Any = None,
+    ):
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.sampler = sampler
+
+    def query(
+        self,
+        X: Any,
+        y: Any,
+        clf: Any = None,
+        fit_clf: bool = True,
+        reg: Any = None,
+        fit_reg: bool = True,
+        candidates: Any = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> Any:
+        """Choose the samples that should be labelled next.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            All samples.
+        y : array-like of shape (n_samples,)
+            Their labels, some of them missing.
+        clf : SkorchClassifier, default=None
+            Whose network's gradients are compared; None: that of ``reg``, or the sampler's own,
+            which is trained on what is labelled if it is not trained.
+        fit_clf : bool, default=True
+            Whether to train a clone of it first.
+        reg : SkorchRegressor, default=None
+            As ``clf``, for regression.
+        fit_reg : bool, default=True
+            Whether to train a clone of it first.
+        candidates : array-like of int of shape (n_candidates,) or of samples, default=None
+            What to choose from, as positions in X or as samples; None: all without a label.
+        batch_size : int, default=1
+            How many to choose.
+        return_utilities : bool, default=False
+            Whether to return what each was chosen by.
+
+        Returns
+        -------
+        indices : ndarray of shape (batch_size,), int64
+            Positions in X, or in candidates that are given as samples.
+        utilities : ndarray of shape (batch_size, n_samples) or (batch_size, n_candidates)
+            Only with ``return_utilities``, see `ActiveLearningSampler.query`; NaN for samples that
+            are no candidates too.
+        """
+        X, y, candidates, batch_size, return_utilities = self._validate_data(
+            X, y, candidates, batch_size, return_utilities
+        )
+        pool, mapping = self._transform_candidates(candidates, X, y)
+        model, fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
+        sampler = self._sampler(model if fitted or model is None else clone(model).fit(X, y))
+        labelled = is_labeled(y, self.missing_label_)
+        if not labelled.any():
+            raise ValueError(
+                "y has no labels; at least one is needed: choose the first samples by"
+                " RandomSampling."
+            )
+        sampler.fit(X[labelled], _labels(y[labelled], sampler.estimator))
+        indices, utilities = sampler.query(pool, batch_size, return_utilities=True)
+        if mapping is not None:
+            everywhere = np.full((batch_size, len(X)), np.nan)
+            everywhere[:, mapping] = utilities
+            indices, utilities = mapping[indices], everywhere
+        return (indices, utilities) if return_utilities else indices
+
+    def _sampler(self, model: Any) -> ActiveLearningSampler:
+        """A sampler of a trained model's network."""
+        sampler: ActiveLearningSampler = clone(self.sampler)
+        if self.random_state is not None:
+            sampler.set_params(random_state=self.random_state_.randint(2**31))
+        if model is None:
+            return sampler
+        found = [getattr(model, name) for name in _TRAINED if hasattr(model, name)]
+        if not found:
+            raise TypeError(
+                f"clf or reg is a {type(model).__name__} without a trained network; allowed are"
+                " SkorchClassifier and SkorchRegressor: or leave it out, and give the sampler its"
+                " estimator."
+            )
+        sampler.set_params(estimator=found[0])
+        return sampler
+
+
+def _labels(y: np.ndarray, estimator: Any) -> np.ndarray:
+    """As skorch takes them: numbers of classes, which missing ones have made floating; a column."""
+    if estimator is None:
+        return y
+    return y.astype(np.int64) if is_classifier(estimator) else y[:, None]

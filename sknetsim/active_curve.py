@@ -1,0 +1,291 @@
+"""Learning curves of active learning: a loop of training, querying and labelling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from scipy import stats
+from sklearn.base import clone
+from sklearn.metrics import check_scoring
+from sklearn.utils import _safe_indexing, check_random_state
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from ._inputs import Rows
+
+
+@dataclass(frozen=True)
+class ActiveLearningCurve:
+    """Scores of a network after each round of active learning.
+
+    Attributes
+    ----------
+    n_labelled : ndarray of shape (n_rounds + 1,), int64
+        Numbers of labelled samples, the initial ones first.
+    scores : ndarray of shape (n_seeds, n_rounds + 1), float64
+        Scores on the test samples, in the unit of ``scoring``; greater is better.
+    query_times : ndarray of shape (n_seeds, n_rounds), float64
+        What the sampler's `fit` and `query` took, in seconds.
+    indices : ndarray of shape (n_seeds, n_labelled[-1]), int64
+        Positions in X of the labelled samples, in the order of labelling.
+    seeds : tuple of int
+        The seeds.
+    """
+
+    n_labelled: np.ndarray
+    scores: np.ndarray
+    query_times: np.ndarray
+    indices: np.ndarray
+    seeds: tuple[int, ...]
+
+    def area(self) -> np.ndarray:
+        """Mean score over the rounds, without the initial one.
+
+        Returns
+        -------
+        area : ndarray of shape (n_seeds,), float64
+            In the unit of the scores.
+        """
+        area: np.ndarray = self.scores[:, 1:].mean(axis=1)
+        return area
+
+    def difference(
+        self, other: ActiveLearningCurve, confidence: float = 0.95
+    ) -> tuple[float, float]:
+        """Compare the areas of two curves, seed by seed.
+
+        Parameters
+        ----------
+        other : ActiveLearningCurve
+            A curve of the same data and seeds, whose initial samples are the same then.
+        confidence : float in (0, 1), default=0.95
+            The confidence of the interval.
+
+        Returns
+        -------
+        mean : float
+            Mean of this area less the other: positive where this one is better.
+        half_width : float
+            Half of the width of Student's interval of the mean; NaN for a single seed.
+
+        Raises
+        ------
+        ValueError
+            If the seeds differ.
+        """
+        if self.seeds != other.seeds:
+            raise ValueError(
+                f"other has the seeds {other.seeds}; allowed are curves of the same seeds,"
+                f" {self.seeds}: run both with the same."
+            )
+        differences = self.area() - other.area()
+        count = len(differences)
+        if count == 1:
+            return float(differences[0]), float("nan")
+        quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
+        error = differences.std(ddof=1) / np.sqrt(count)
+        return float(differences.mean()), float(quantile * error)
+
+    def to_frame(self) -> Any:
+        """Give one row per seed and round.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            With the columns "seed", "n_labelled" and "score".
+        """
+        import pandas
+
+        seeds, rounds = self.scores.shape
+        return pandas.DataFrame(
+            {
+                "seed": np.repeat(self.seeds, rounds),
+                "n_labelled": np.tile(self.n_labelled, seeds),
+                "score": self.scores.ravel(),
+            }
+        )
+
+    def plot(self, ax: Any = None, name: str | None = None) -> Any:
+        """Draw the mean over the seeds, and a band of one standard deviation each way.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None: in a new figure.
+        name : str, default=None
+            The curve's name in a legend.
+
+        Returns
+        -------
+        ax : matplotlib Axes
+            Where it was drawn.
+        """
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots()
+        mean, spread = self.scores.mean(axis=0), self.scores.std(axis=0)
+        (line,) = ax.plot(self.n_labelled, mean, marker="o", label=name)
+        band = (mean - spread, mean + spread)
+        ax.fill_between(self.n_labelled, *band, color=line.get_color(), alpha=0.15, linewidth=0)
+        ax.set(xlabel="Labelled samples", ylabel="Score")
+        return ax
+
+
+def active_learning_curve(
+    estimator: Any,
+    sampler: Any,
+    X: Any,
+    y: Any,
+    *,
+    n_initial: int = 20,
+    n_queries: int = 20,
+    n_rounds: int = 5,
+    seeds: Iterable[int] = range(5),
+    test_size: float = 0.25,
+    scoring: Any = None,
+    n_jobs: int | None = None,
+) -> ActiveLearningCurve:
+    """Score a network that is trained anew on more and more samples that a sampler chooses.
+
+    For each seed the samples are parted into test samples and the others, of which ``n_initial``
+    are labelled at random. In each round a clone of the estimator is trained on what is labelled,
+    scored, and asked for ``n_queries`` samples more. A seed decides on the split, the initial
+    samples, the network's initial weights and all that is drawn: curves of two samplers with the
+    same seeds differ by what the samplers choose alone.
+
+    Parameters
+    ----------
+    estimator : skorch net or Pipeline that ends in one
+        An untrained network.
+    sampler : ActiveLearningSampler
+        Who chooses. A clone of it gets the trained network as ``estimator`` and the seed as
+        ``random_state``.
+    X : array-like of shape (n_samples, ...) or Dataset
+        All samples.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        All labels; the loop looks at those of the test samples and of samples chosen alone.
+    n_initial : int, default=20
+        Number of samples labelled at first.
+    n_queries : int, default=20
+        Number of samples chosen in each round.
+    n_rounds : int, default=5
+        Number of rounds.
+    seeds : iterable of int, default=range(5)
+        One run for each.
+    test_size : float in (0, 1), default=0.25
+        Share of the samples that scores are taken on.
+    scoring : str, callable or None, default=None
+        As in scikit-learn; None: the estimator's `score`.
+    n_jobs : int or None, default=None
+        Number of processes that the seeds are shared among.
+
+    Returns
+    -------
+    curve : ActiveLearningCurve
+        Scores, times and choices.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer samples than will be labelled.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skorch import NeuralNetRegressor
+    >>> from sknetsim import ActiveLearningSampler, active_learning_curve
+    >>> X = np.linspace(-1, 1, 80, dtype="float32")[:, None]
+    >>> module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> net = NeuralNetRegressor(module, train_split=None, verbose=0)
+    >>> sampler = ActiveLearningSampler(strategy="lcmd")
+    >>> curve = active_learning_curve(
+    ...     net, sampler, X, np.sin(4 * X), n_initial=4, n_queries=4, n_rounds=2, seeds=[0, 1]
+    ... )
+    >>> curve.n_labelled.tolist(), curve.scores.shape
+    ([4, 8, 12], (2, 3))
+    """
+    seeds = tuple(seeds)
+    counts = n_initial + n_queries * np.arange(n_rounds + 1)
+    _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))
+    scorer = check_scoring(estimator, scoring=scoring)
+    loops = (_Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
+    runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
+    scores, times, indices = (np.array(found) for found in zip(*runs, strict=True))
+    return ActiveLearningCurve(counts, scores, times, indices, seeds)
+
+
+def _refuse_too_few(samples: int, test_size: float, labelled: int) -> None:
+    available = samples - _test_count(samples, test_size)
+    if labelled > available:
+        raise ValueError(
+            f"n_initial and n_rounds times n_queries are {labelled} samples; allowed are up to"
+            f" {available}, all but the test samples: ask for fewer, or set a smaller test_size."
+        )
+
+
+def _test_count(samples: int, test_size: float) -> int:
+    return max(1, round(test_size * samples))
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One seed's run."""
+
+    estimator: Any
+    sampler: Any
+    X: Any
+    y: np.ndarray
+    scorer: Any
+    seed: int
+
+    def run(
+        self, counts: np.ndarray, test_size: float
+    ) -> tuple[list[float], list[float], np.ndarray]:
+        """Scores, times and the samples labelled."""
+        order = check_random_state(self.seed).permutation(len(self.y))
+        test, others = np.split(order, [_test_count(len(order), test_size)])
+        labelled, pool = np.split(others, [counts[0]])
+        net = self._trained(labelled)
+        scores, times = [self._score(net, test)], []
+        for count in np.diff(counts):
+            start = time.perf_counter()
+            chosen = self._chosen(net, labelled, pool, count)
+            times.append(time.perf_counter() - start)
+            labelled, pool = np.append(labelled, pool[chosen]), np.delete(pool, chosen)
+            net = self._trained(labelled)
+            scores.append(self._score(net, test))
+        return scores, times, labelled
+
+    def _trained(self, labelled: np.ndarray) -> Any:
+        """A clone, whose initial weights follow from the seed and the number of samples."""
+        seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
+        with torch.random.fork_rng():
+            torch.manual_seed(int(seed))
+            return clone(self.estimator).fit(_rows(self.X, labelled), self.y[labelled])
+
+    def _score(self, net: Any, test: np.ndarray) -> float:
+        return float(self.scorer(net, _rows(self.X, test), self.y[test]))
+
+    def _chosen(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
+        """Positions in the pool."""
+        sampler = clone(self.sampler).set_params(estimator=net, random_state=self.seed)
+        sampler.fit(_rows(self.X, labelled), self.y[labelled])
+        chosen: np.ndarray = sampler.query(_rows(self.X, pool), int(count))
+        return chosen
+
+
+def _rows(X: Any, indices: np.ndarray) -> Any:
+    """Some samples, in the form that X has."""
+    if isinstance(X, Dataset):
+        return Subset(X, indices.tolist())
+    if isinstance(X, Mapping):
+        return {key: _rows(value, indices) for key, value in X.items()}
+    return X[indices] if isinstance(X, np.ndarray | Tensor) else _safe_indexing(X, indices)
