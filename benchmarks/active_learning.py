@@ -4,9 +4,11 @@ import numpy as np
 import torch
 from skorch import NeuralNetRegressor
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR
 
 from sknetsim import ActiveLearningSampler
 
+EPOCHS = 100
 SEEDS, FEWER_SEEDS = 10, 3
 REGRESSION = {"n_initial": 128, "n_queries": 128, "n_rounds": 8}
 
@@ -37,11 +39,12 @@ def regressor(width):
         module__hidden=256,
         module__outputs=1,
         optimizer=torch.optim.Adam,
-        lr=1e-3,
-        batch_size=64,
-        max_epochs=100,
+        lr=3e-3,
+        batch_size=128,
+        max_epochs=EPOCHS,
         train_split=None,
-        callbacks="disable",
+        callbacks=[("decay", LRScheduler(LinearLR, end_factor=0.01, total_iters=EPOCHS))],
+        callbacks__print_log=None,
         verbose=0,
     )
 

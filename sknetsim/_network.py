@@ -12,7 +12,7 @@ import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
-from skorch import NeuralNet
+from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from ._default_network import train_default_network
@@ -191,6 +191,12 @@ def with_attributes(net: Any, attributes: dict[str, Any]) -> None:
     vars(net).update(attributes)
     if net.device is not None and not has_device(net.device):
         net.device = "cpu"
+
+
+def as_classifier(net: Any, criterion: Any) -> Any:
+    """A trained skorch net's own module, as one that predicts classes by another criterion."""
+    named = {"criterion": criterion, "device": net.device, "verbose": 0}
+    return NeuralNetClassifier(net.module_, **named).initialize()
 
 
 def fit_network(

@@ -9,10 +9,8 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.utils import MISSING_LABEL, is_labeled
 from sklearn.base import clone, is_classifier
 
+from ._network import as_classifier
 from .active import ActiveLearningSampler
-
-# Where scikit-activeml's models keep what they have trained.
-_TRAINED = ("neural_net_", "estimator_")
 
 
 class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
@@ -108,15 +106,20 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             sampler.set_params(random_state=self.random_state_.randint(2**31))
         if model is None:
             return sampler
-        found = [getattr(model, name) for name in _TRAINED if hasattr(model, name)]
-        if not found:
-            raise TypeError(
-                f"clf or reg is a {type(model).__name__} without a trained network; allowed are"
-                " SkorchClassifier and SkorchRegressor: or leave it out, and give the sampler its"
-                " estimator."
-            )
-        sampler.set_params(estimator=found[0])
+        sampler.set_params(estimator=_network_of(model))
         return sampler
+
+
+def _network_of(model: Any) -> Any:
+    """The skorch net that a model has trained; its own criterion, for theirs is wrapped."""
+    if not hasattr(model, "neural_net_"):
+        raise TypeError(
+            f"clf or reg is a {type(model).__name__} without a trained network; allowed are trained"
+            " models of the classes SkorchClassifier and SkorchRegressor: or leave it out, and give"
+            " the sampler its estimator."
+        )
+    net = model.neural_net_
+    return as_classifier(net, model.criterion) if is_classifier(model) else net
 
 
 def _labels(y: np.ndarray, estimator: Any) -> np.ndarray:

@@ -217,9 +217,15 @@ def active_learning_curve(
     _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
     loops = (_Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
-    runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
+    runs = Parallel(n_jobs)(delayed(_undisturbed)(loop.run, counts, test_size) for loop in loops)
     scores, times, indices = (np.array(found) for found in zip(*runs, strict=True))
     return ActiveLearningCurve(counts, scores, times, indices, seeds)
+
+
+def _undisturbed(function: Any, *arguments: Any) -> Any:
+    """Torch's random state is the caller's: training, and mere prediction by skorch, draw from it."""
+    with torch.random.fork_rng():
+        return function(*arguments)
 
 
 def _refuse_too_few(samples: int, test_size: float, labelled: int) -> None:
@@ -267,9 +273,8 @@ class _Loop:
     def _trained(self, labelled: np.ndarray) -> Any:
         """A clone, whose initial weights follow from the seed and the number of samples."""
         seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
-        with torch.random.fork_rng():
-            torch.manual_seed(int(seed))
-            return clone(self.estimator).fit(_rows(self.X, labelled), self.y[labelled])
+        torch.manual_seed(int(seed))
+        return clone(self.estimator).fit(_rows(self.X, labelled), self.y[labelled])
 
     def _score(self, net: Any, test: np.ndarray) -> float:
         return float(self.scorer(net, _rows(self.X, test), self.y[test]))

@@ -60,7 +60,9 @@ def test_imports_only_go_down(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-@pytest.mark.parametrize(("package", "room"), [("skorch", "_network"), ("skactiveml", "_skactiveml")])
+@pytest.mark.parametrize(
+    ("package", "room"), [("skorch", "_network"), ("skactiveml", "_skactiveml")]
+)
 def test_a_package_is_known_in_one_room(path, package, room):
     mentions = package in {
         name.split(".")[0]

@@ -224,12 +224,8 @@ def test_bait_says_by_how_much_the_mean_variance_falls():
 
 def test_typicality_takes_one_row_of_each_cluster_the_largest_first():
     centers = 10 * np.eye(4)
-    sizes = (9, 12, 7, 10)
-    generator = np.random.RandomState(0)
-    pool = np.vstack(
-        [center + generator.normal(size=(size, 4)) for center, size in zip(centers, sizes)]
-    )
-    clusters = np.repeat(range(4), sizes)
+    clusters = np.repeat(range(4), (9, 12, 7, 10))
+    pool = centers[clusters] + np.random.RandomState(0).normal(size=(38, 4))
     found = chosen("typicality", pool, centers[:1], n_queries=3)
     assert clusters[found].tolist() == [1, 3, 2]
 
