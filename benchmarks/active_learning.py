@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from skorch import NeuralNetRegressor
+from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 

@@ -223,7 +223,7 @@ def active_learning_curve(
 
 
 def _undisturbed(function: Any, *arguments: Any) -> Any:
-    """Torch's random state is the caller's: training, and mere prediction by skorch, draw from it."""
+    """Torch's random state is the caller's, and skorch draws from it also to predict."""
     with torch.random.fork_rng():
         return function(*arguments)
 
