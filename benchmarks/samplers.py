@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from torch import nn
 
 np.Inf = np.inf  # bmdal_reg was written for numpy 1.
 
@@ -75,7 +76,8 @@ class SkactivemlSampler(BaseEstimator):
 
     def _hidden(self, X):
         with torch.no_grad():
-            return self.estimator.module_[:-1](torch.tensor(X)).numpy()
+            hidden = nn.Sequential(*list(self.estimator.module_)[:-1])
+            return hidden(torch.tensor(X)).numpy()
 
 
 def classifier_of(layer):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,9 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from scipy import stats
-from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.utils import _safe_indexing, check_random_state
-from torch import Tensor
-from torch.utils.data import Dataset, Subset
 
+from ._active_loop import Loop, tested
 from ._inputs import Rows
 
 
@@ -24,7 +20,7 @@ from ._inputs import Rows
 class ActiveLearningCurve:
     """Scores of a network after each round of active learning.
 
-    Attributes
+    Parameters
     ----------
     n_labelled : ndarray of shape (n_rounds + 1,), int64
         Numbers of labelled samples, the initial ones first.
@@ -36,6 +32,27 @@ class ActiveLearningCurve:
         Positions in X of the labelled samples, in the order of labelling.
     seeds : tuple of int
         The seeds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim import ActiveLearningCurve
+    >>> scores = {"first": [[0.5, 0.8], [0.5, 0.9]], "second": [[0.5, 0.7], [0.5, 0.7]]}
+    >>> first, second = (
+    ...     ActiveLearningCurve(
+    ...         n_labelled=np.array([10, 20]),
+    ...         scores=np.array(values),
+    ...         query_times=np.zeros((2, 1)),
+    ...         indices=np.zeros((2, 20), dtype=int),
+    ...         seeds=(0, 1),
+    ...     )
+    ...     for values in scores.values()
+    ... )
+    >>> first.area()
+    array([0.8, 0.9])
+    >>> mean, half_width = first.difference(second)
+    >>> round(mean, 3)
+    0.15
     """
 
     n_labelled: np.ndarray
@@ -163,7 +180,8 @@ def active_learning_curve(
     Parameters
     ----------
     estimator : skorch net or Pipeline that ends in one
-        An untrained network.
+        An untrained network. A net that is given a module's class makes new weights for each
+        training, one that is given a module begins from that module's each time.
     sampler : ActiveLearningSampler
         Who chooses. A clone of it gets the trained network as ``estimator`` and the seed as
         ``random_state``.
@@ -216,7 +234,7 @@ def active_learning_curve(
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
-    loops = (_Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
+    loops = (Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(_undisturbed)(loop.run, counts, test_size) for loop in loops)
     scores, times, indices = (np.array(found) for found in zip(*runs, strict=True))
     return ActiveLearningCurve(counts, scores, times, indices, seeds)
@@ -229,68 +247,9 @@ def _undisturbed(function: Any, *arguments: Any) -> Any:
 
 
 def _refuse_too_few(samples: int, test_size: float, labelled: int) -> None:
-    available = samples - _test_count(samples, test_size)
+    available = samples - tested(samples, test_size)
     if labelled > available:
         raise ValueError(
             f"n_initial and n_rounds times n_queries are {labelled} samples; allowed are up to"
             f" {available}, all but the test samples: ask for fewer, or set a smaller test_size."
         )
-
-
-def _test_count(samples: int, test_size: float) -> int:
-    return max(1, round(test_size * samples))
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """One seed's run."""
-
-    estimator: Any
-    sampler: Any
-    X: Any
-    y: np.ndarray
-    scorer: Any
-    seed: int
-
-    def run(
-        self, counts: np.ndarray, test_size: float
-    ) -> tuple[list[float], list[float], np.ndarray]:
-        """Scores, times and the samples labelled."""
-        order = check_random_state(self.seed).permutation(len(self.y))
-        test, others = np.split(order, [_test_count(len(order), test_size)])
-        labelled, pool = np.split(others, [counts[0]])
-        net = self._trained(labelled)
-        scores, times = [self._score(net, test)], []
-        for count in np.diff(counts):
-            start = time.perf_counter()
-            chosen = self._chosen(net, labelled, pool, count)
-            times.append(time.perf_counter() - start)
-            labelled, pool = np.append(labelled, pool[chosen]), np.delete(pool, chosen)
-            net = self._trained(labelled)
-            scores.append(self._score(net, test))
-        return scores, times, labelled
-
-    def _trained(self, labelled: np.ndarray) -> Any:
-        """A clone, whose initial weights follow from the seed and the number of samples."""
-        seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
-        torch.manual_seed(int(seed))
-        return clone(self.estimator).fit(_rows(self.X, labelled), self.y[labelled])
-
-    def _score(self, net: Any, test: np.ndarray) -> float:
-        return float(self.scorer(net, _rows(self.X, test), self.y[test]))
-
-    def _chosen(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
-        """Positions in the pool."""
-        sampler = clone(self.sampler).set_params(estimator=net, random_state=self.seed)
-        sampler.fit(_rows(self.X, labelled), self.y[labelled])
-        chosen: np.ndarray = sampler.query(_rows(self.X, pool), int(count))
-        return chosen
-
-
-def _rows(X: Any, indices: np.ndarray) -> Any:
-    """Some samples, in the form that X has."""
-    if isinstance(X, Dataset):
-        return Subset(X, indices.tolist())
-    if isinstance(X, Mapping):
-        return {key: _rows(value, indices) for key, value in X.items()}
-    return X[indices] if isinstance(X, np.ndarray | Tensor) else _safe_indexing(X, indices)

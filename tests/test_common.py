@@ -9,9 +9,19 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import sknetsim
-from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim import (
+    ActiveLearningSampler,
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+)
 
 ESTIMATORS = [
+    ActiveLearningSampler(),
+    ActiveLearningSampler(strategy="kcenter", random_state=0),
+    ActiveLearningSampler(strategy="density", method="power", random_state=0),
+    ActiveLearningSampler(strategy="typicality"),
     GradientFeaturizer(),
     GradientFeaturizer(n_components=2),
     GradientFeaturizer(n_components=2, method="sketch", random_state=0),

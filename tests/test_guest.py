@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sknetsim import (
+    ActiveLearningSampler,
     GradientFeaturizer,
     NetworkDensity,
     NetworkKernel,
@@ -25,6 +26,7 @@ CALLS = {
     "matrix": lambda network, output, X: NetworkKernel(network, output).matrix(X),
     "influence": lambda network, output, X: NetworkKernel(network, output).influence(X),
     "features": lambda network, output, X: GradientFeaturizer(network, output).fit_transform(X),
+    "queries": lambda network, output, X: ActiveLearningSampler(network, output).fit(X).query(X, 3),
     "density": lambda network, output, X: NetworkDensity(network, output).fit(X).score_samples(X),
     "neighbors": lambda network, output, X: (
         NetworkNeighbors(network, output, n_neighbors=2).fit(X).kneighbors()

@@ -9,7 +9,13 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim import (
+    ActiveLearningSampler,
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+)
 from sknetsim._inputs import Rows
 
 from .cases import Forked
@@ -147,7 +153,13 @@ BAD = {
 }
 
 
-ESTIMATORS = [NetworkDensity(), NetworkKernel(), NetworkNeighbors(), GradientFeaturizer()]
+ESTIMATORS = [
+    ActiveLearningSampler(),
+    NetworkDensity(),
+    NetworkKernel(),
+    NetworkNeighbors(),
+    GradientFeaturizer(),
+]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)

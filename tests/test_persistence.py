@@ -17,6 +17,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim import (
+    ActiveLearningSampler,
     GradientFeaturizer,
     LoadedElsewhereWarning,
     NetworkDensity,
@@ -105,6 +106,7 @@ def deep(estimator, folder):
 
 copies = pytest.mark.parametrize("copied", [pickled, dumped, deep])
 ANSWERS = {
+    "queries": (ActiveLearningSampler, "score_samples"),
     "density": (NetworkDensity, "score_samples"),
     "neighbors": (NetworkNeighbors, "kneighbors"),
     "kernel": (NetworkKernel, "transform"),

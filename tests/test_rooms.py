@@ -11,8 +11,17 @@ PACKAGE = Path(sknetsim.__file__).parent
 
 #: Rooms by storey, lowest first.
 STOREYS = [
-    ["exceptions", "_precision", "_kernels", "_inputs", "_default_network", "_layouts", "_cache"],
-    ["_blocks", "_fingerprint"],
+    [
+        "exceptions",
+        "_precision",
+        "_kernels",
+        "_inputs",
+        "_default_network",
+        "_layouts",
+        "_cache",
+        "_active_loop",
+    ],
+    ["_blocks", "_fingerprint", "_active_loop"],
     ["_guest", "_position_blocks", "_kernel_error"],
     ["_network", "_factored_blocks", "_embedding_blocks", "_landmarks"],
     ["rules", "_persistence", "strategies"],
