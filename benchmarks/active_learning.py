@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LinearLR
 from sknetsim import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 from sknetsim.strategies import STRATEGIES
 
-EPOCHS, SEEDS, FEWER_SEEDS = 100, 10, 3
+EPOCHS, SEEDS, FEWER_SEEDS = 50, 10, 3
 CLASSES_ONLY = ("badge", "entropy", "margin")
 
 

@@ -24,10 +24,11 @@ def power_plant():
 
 
 def diamonds():
-    """53,917 diamonds: the logarithm of the price; those of impossible sizes left out."""
+    """20,000 of 53,917 diamonds: the logarithm of the price; impossible sizes are left out."""
     table = pandas.read_csv(located("plotnine", "plotnine/data/diamonds.csv"))
     sizes = table[["x", "y", "z"]]
     table = table[((sizes > 0) & (sizes <= 30)).all(axis=1)]
+    table = table.sample(20_000, random_state=0)
     for name, order in QUALITIES.items():
         table[name] = table[name].map(order.index)
     return parted(table.assign(price=np.log(table["price"])), "price")

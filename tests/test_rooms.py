@@ -19,7 +19,6 @@ STOREYS = [
         "_default_network",
         "_layouts",
         "_cache",
-        "_active_loop",
     ],
     ["_blocks", "_fingerprint", "_active_loop"],
     ["_guest", "_position_blocks", "_kernel_error"],
