@@ -220,6 +220,11 @@ def part(X: Any, indices: Sequence[int]) -> Any:
 
 def joined(first: Any, second: Any) -> Any:
     """The samples of the first, and those of the second after them."""
+    if isinstance(first, Dataset) != isinstance(second, Dataset):
+        raise TypeError(
+            f"X is a {type(second).__name__} and what it is joined to a {type(first).__name__};"
+            " allowed are two Datasets or none: hand over both in one form."
+        )
     if isinstance(first, Dataset):
         return ConcatDataset([first, second])
     if isinstance(first, Mapping):

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ._base import BaseSimilarity
+from ._fingerprint import of_value
 from ._gradients import GradientEngine
 from ._inputs import Rows, part
 from ._network import FEATURES, resolve
@@ -97,12 +98,19 @@ class BaseSampler(BaseSimilarity):
 
     def _labelled_features(self, projection: Projection, source: Source) -> np.ndarray:
         """Those known from before, if the network is the same, and the others."""
-        state = self._state()
-        known = self._found.get(state, np.empty((0, projection.n_components)))
+        key = self._key(projection)
+        known = self._found.get(key, np.empty((0, projection.n_components)))
         new = range(len(known), self.n_labelled_)
         if new:
             features = self._features(projection, source, part(self._X, new))
             known = np.concatenate([known.astype(features.dtype), features])
             self._found.clear()
-            self._found[state] = known
+            self._found[key] = known
         return known
+
+    def _key(self, projection: Projection) -> str:
+        """Of all that features of a row depend on, the network as it is now among them."""
+        named = isinstance(self.estimator_, str)
+        network = self.estimator_ if named else resolve(self.estimator_)
+        chosen = (self._compared(), self.parameters, self.input_shape)
+        return of_value((projection, network, chosen))

@@ -14,9 +14,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from sknetsim import ActiveLearningSampler, NetworkDensity, NetworkKernel, _predictions
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
+from sknetsim import ActiveLearningSampler, NetworkDensity, NetworkKernel
 from sknetsim.strategies import STRATEGIES
 
 from .cases import NETWORKS, build
@@ -199,9 +197,12 @@ class Counting(Dataset):
         return torch.tensor(self.X[index]), 0
 
 
-def test_labelled_samples_are_not_read_again_while_the_network_is_the_same():
+@pytest.mark.parametrize("random_state", [0, np.random.RandomState(0), None], ids=str)
+@pytest.mark.parametrize("strategy", ["maxdet", "coverage"])
+def test_labelled_samples_are_not_read_again_while_the_network_is_the_same(strategy, random_state):
     old, new = Counting(rows(8)), Counting(rows(4, seed=2))
-    sampler = ActiveLearningSampler(classifier(), random_state=0).fit(old)
+    params = {"strategy": strategy, "random_state": random_state, "n_components": 16}
+    sampler = ActiveLearningSampler(classifier(), **params).fit(old)
     sampler.query(rows(9, seed=3))
     before = old.reads.copy()
     sampler.query(rows(9, seed=4))
@@ -334,21 +335,6 @@ def test_pipelines_prepare_the_pool_too():
     np.testing.assert_allclose(sampler.score_samples(X), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "net",
-    [
-        classifier(3),
-        classifier(3, nn.NLLLoss, [nn.Softmax(dim=1)]),
-        classifier(1, nn.BCEWithLogitsLoss, [nn.Flatten(0)]),
-    ],
-    ids=["logits", "probabilities", "one logit"],
-)
-def test_probabilities_are_those_of_skorch(net):
-    engine = GradientEngine(resolve(net), "all", batch_size=7)
-    found = _predictions.probabilities(engine, rows())
-    np.testing.assert_allclose(found, net.predict_proba(rows()), rtol=1e-5)
-
-
 @every_strategy
 def test_the_network_is_left_as_it_was(strategy):
     net = classifier(ending=[nn.Dropout()])
@@ -412,6 +398,26 @@ def test_an_unknown_strategy_offers_no_scores():
 def test_an_empty_pool_is_refused():
     with pytest.raises(ValueError, match="0 sample"):
         fitted("maxdet").query(rows()[:0])
+
+
+def test_arrays_and_datasets_are_not_mixed():
+    sampler = ActiveLearningSampler(classifier()).fit(Counting(rows(8)))
+    with pytest.raises(TypeError, match="allowed are two Datasets or none"):
+        sampler.partial_fit(rows(8))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"strategy": "coverage"}, {"n_components": 8}, {"output": 0}, {"parameters": "last_layer"}],
+    ids=str,
+)
+def test_parameters_changed_after_fit_are_followed(changed):
+    net = classifier()
+    sampler = fitted("maxdet", net, n_components=16)
+    sampler.query(rows(), 3)
+    sampler.set_params(**changed)
+    expected = clone(sampler).fit(rows(8, seed=1)).query(rows(), 3)
+    assert sampler.query(rows(), 3).tolist() == expected.tolist()
 
 
 def test_a_pool_of_another_width_is_refused():

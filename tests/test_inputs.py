@@ -16,7 +16,7 @@ from sknetsim import (
     NetworkKernel,
     NetworkNeighbors,
 )
-from sknetsim._inputs import Rows
+from sknetsim._inputs import Rows, joined, tensors
 
 from .cases import Forked
 
@@ -250,3 +250,20 @@ def test_single_numbers_as_rows():
     words = torch.tensor([0, 3, 1, 3])
     kernel = NetworkKernel(network).fit(words)
     np.testing.assert_array_equal(kernel.transform(words), NetworkKernel(network)(words[:, None]))
+
+
+JOINED = {
+    "arrays": (np.ones((2, 3)), np.zeros((1, 3))),
+    "tensors": (torch.ones(2, 3), torch.zeros(1, 3)),
+    "a tensor and an array": (torch.ones(2, 3), np.zeros((1, 3))),
+    "an array and a tensor": (np.ones((2, 3)), torch.zeros(1, 3)),
+    "dicts": ({"a": np.ones((2, 3))}, {"a": np.zeros((1, 3))}),
+    "tuples": ((torch.ones(2, 3),), (torch.zeros(1, 3),)),
+    "datasets": (TensorDataset(torch.ones(2, 3)), TensorDataset(torch.zeros(1, 3))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), JOINED.values(), ids=JOINED)
+def test_samples_are_joined_in_order(first, second):
+    (found,) = tensors(Rows(joined(first, second)).take(slice(None)))
+    assert found.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
