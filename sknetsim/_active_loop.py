@@ -82,4 +82,6 @@ def _rows(X: Any, indices: np.ndarray) -> Any:
         return Subset(X, indices.tolist())
     if isinstance(X, Mapping):
         return {key: _rows(value, indices) for key, value in X.items()}
+    if isinstance(X, tuple):
+        return tuple(_rows(value, indices) for value in X)
     return X[indices] if isinstance(X, np.ndarray | Tensor) else _safe_indexing(X, indices)

@@ -174,8 +174,12 @@ class BaseSimilarity(BaseEstimator):
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state, self.input_shape)
         self.made_with_ = _persistence.made_with(self.estimator_)
         source = self._source()
-        next(source.jacobians(*labelled_part(X, self._labels(y), [0])))
+        self._try(source, *labelled_part(X, self._labels(y), [0]))
         return X, source
+
+    def _try(self, source: Source, X: Any, y: Any) -> None:
+        """Ask for what will be needed, of one row: a network that is unfit fails in `fit`."""
+        next(source.jacobians(X, y))
 
     def _source(self) -> Source:
         """Where the Jacobians come from."""

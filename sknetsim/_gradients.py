@@ -98,16 +98,6 @@ class GradientEngine:
             yield chunk, jacobian
             start = chunk.stop
 
-    def predictions(self, X: Any) -> Iterator[Tensor]:
-        """The outputs compared, of shape (n, d), chunk by chunk, without gradients."""
-        rows = Rows(self.network.prepare(X))
-        step = min(self.batch_size or _CHUNK_ROWS, self._affordable_rows(rows, None))
-        for start in range(0, len(rows), step):
-            batch = self._batch(rows, None, slice(start, start + step))
-            with batch as (module, inputs, _), torch.no_grad():
-                outputs, _ = self._outputs(module, inputs, None)
-            yield outputs
-
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on, the network's bytes among them."""
         network = self.network
@@ -125,7 +115,7 @@ class GradientEngine:
         if len(rows) == 1 or self.batch_size:
             return len(rows)
         while self._row_bytes == 0:
-            with self._batch(rows, labels, slice(0, 1)) as (module, inputs, y):
+            with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
                 self._attempt(module, inputs, y, False)
         return max(1, min(_CHUNK_BYTES, _memory.budget() // 4) // self._row_bytes)
 
@@ -136,12 +126,12 @@ class GradientEngine:
             rows.take(both)
         except ValueError:
             return  # Items of different shapes are never in one batch.
-        with self._batch(rows, labels, both) as (module, inputs, y):
+        with self.batch(rows, labels, both) as (module, inputs, y):
             outputs, targets = self._outputs(module, inputs, y)
             _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
     @contextlib.contextmanager
-    def _batch(
+    def batch(
         self, rows: Rows, labels: Tensor | None, chunk: slice
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """The module to call, and some rows with their labels where it is."""
@@ -154,7 +144,7 @@ class GradientEngine:
         """Jacobians of some rows; None where parameters have been moved to another way."""
         shadow = self._visit.shadow
         samples = chunk.stop - chunk.start
-        with self._batch(rows, labels, chunk) as (module, inputs, y):
+        with self.batch(rows, labels, chunk) as (module, inputs, y):
             due = self._checks.due(samples, chunk.stop == len(rows))
             part = self._checks.part(samples)
             if due and part.step > 1:
@@ -187,7 +177,7 @@ class GradientEngine:
             return True
         return False
 
-    def _forward(self, module: nn.Module, inputs: Inputs) -> Any:
+    def forward(self, module: nn.Module, inputs: Inputs) -> Any:
         """The network's raw output; its complaint about X with X's shape."""
         try:
             return self.network.call(module, inputs)
@@ -234,7 +224,7 @@ class GradientEngine:
         self, module: nn.Module, inputs: Inputs, y: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Outputs (n, d), and what is fixed per sample."""
-        raw = self._forward(module, inputs)
+        raw = self.forward(module, inputs)
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
         _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))

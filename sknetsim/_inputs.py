@@ -215,6 +215,8 @@ def part(X: Any, indices: Sequence[int]) -> Any:
     """The samples at some indices, as rows of their own."""
     if isinstance(X, Dataset):
         return Items([X[int(index)] for index in indices])
+    if isinstance(X, np.ndarray):
+        return X[list(indices)]  # As a Pipeline's steps want them.
     return Rows(X).at(indices)
 
 
@@ -226,13 +228,14 @@ def joined(first: Any, second: Any) -> Any:
             " allowed are two Datasets or none: hand over both in one form."
         )
     if isinstance(first, Dataset):
-        return ConcatDataset([first, second])
+        before = first.datasets if isinstance(first, ConcatDataset) else [first]
+        return ConcatDataset([*before, second])
     if isinstance(first, Mapping):
         return {key: joined(value, second[key]) for key, value in first.items()}
     if isinstance(first, tuple):
-        return tuple(map(joined, first, second))
+        return tuple(joined(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor):
-        return torch.cat([first, torch.as_tensor(second).to(first)])
+        return torch.cat([first, torch.as_tensor(second, device=first.device)])
     return np.concatenate([_indexable(first), _indexable(second)])
 
 

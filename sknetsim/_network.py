@@ -69,6 +69,11 @@ class Network:
         """Whether the outputs are probabilities whose logarithm the criterion takes (skorch)."""
         return self.classifier and isinstance(self.criterion, nn.NLLLoss)
 
+    @property
+    def takes_logit(self) -> bool:
+        """Whether the output is the probability of a class that the criterion takes as such."""
+        return self.classifier and isinstance(self.criterion, nn.BCELoss)
+
     def taking(self, input_shape: Sequence[int] | None) -> Network:
         """The network for flat rows of what has a shape of its own."""
         if input_shape is None:
@@ -195,8 +200,10 @@ def with_attributes(net: Any, attributes: dict[str, Any]) -> None:
 
 def as_classifier(net: Any, criterion: Any) -> Any:
     """A trained skorch net's own module, as one that predicts classes by another criterion."""
-    named = {"criterion": criterion, "device": net.device, "verbose": 0}
-    return NeuralNetClassifier(net.module_, **named).initialize()
+    params = net.get_params(deep=False).items()
+    named = {name: value for name, value in params if name.startswith("criterion__")}
+    settings = {"criterion": criterion, "device": net.device, "verbose": 0, **named}
+    return NeuralNetClassifier(net.module_, **settings).initialize()
 
 
 def fit_network(

@@ -41,7 +41,7 @@ class Outputs:
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
         """What is fixed per sample before differentiation: the label or the predicted output."""
         if self._is("predicted"):
-            return self._logits(raw).detach().argmax(dim=1)
+            return self.logits(raw).detach().argmax(dim=1)
         return self._labels(raw, y) if self._is("loss") else None
 
     def select(self, raw: Any, targets: Tensor | None) -> Tensor:
@@ -50,7 +50,7 @@ class Outputs:
             return _rows(self.output(raw), "output")
         if self._is("loss"):
             return self._loss(raw, targets)
-        logits = self._logits(raw)
+        logits = self.logits(raw)
         if isinstance(self.output, str):
             return _SELECTIONS[self.output](logits, targets)
         indices = self.output if isinstance(self.output, list | tuple) else [self.output]
@@ -59,11 +59,15 @@ class Outputs:
     def _is(self, name: str) -> bool:
         return isinstance(self.output, str) and self.output == name
 
-    def _logits(self, raw: Any) -> Tensor:
+    def logits(self, raw: Any) -> Tensor:
+        """All outputs, of shape (n, d), before a last softmax or sigmoid."""
         outputs = _rows(raw, "estimator")
-        if not self.network.takes_logarithm:
-            return outputs
-        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        limits = torch.finfo(outputs.dtype)
+        if self.network.takes_logarithm:
+            return outputs.clamp_min(limits.tiny).log()
+        if self.network.takes_logit:
+            return outputs.clamp(limits.tiny, 1 - limits.eps).logit()
+        return outputs
 
     def _labels(self, raw: Tensor, y: Tensor | None) -> Tensor:
         if y is not None:
@@ -75,7 +79,9 @@ class Outputs:
                 " compare output='all'."
             )
         raw = raw.detach()
-        return (raw > 0).to(raw.dtype) if _is_single(raw) else raw.argmax(dim=1)
+        if not _is_single(raw):
+            return raw.argmax(dim=1)
+        return (self.logits(raw) > 0).to(raw.dtype).reshape(raw.shape)
 
     def _checked_labels(self, raw: Tensor, y: Tensor) -> Tensor:
         """Numbers of classes, or values in the outputs' shape."""
@@ -91,7 +97,7 @@ class Outputs:
 
     def _loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
         assert self._criterion is not None and targets is not None
-        logits = self._logits(raw).reshape(raw.shape) if self.network.takes_logarithm else raw
+        logits = self.logits(raw).reshape(raw.shape) if self.network.takes_logarithm else raw
         loss: Tensor = self._criterion(logits, targets)
         return loss.reshape(len(loss), -1).mean(dim=1, keepdim=True)
 

@@ -5,19 +5,52 @@ Index legend: n samples; d outputs; c classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import _memory
 from ._gradients import GradientEngine
+from ._inputs import Rows
+
+# As many as skorch hands over at a time, twice.
+_CHUNK_ROWS = 256
 
 
 def probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
-    """Of the classes, of shape (n, c), from an engine that compares all outputs."""
-    found = [_softmax(logits.double()) for logits in engine.predictions(X)]
+    """Of the classes, of shape (n, c): the softmax of the logits."""
+    found = [_softmax(_logits(engine, raw).double()) for raw in _outputs(engine, X)]
     return torch.cat(found).cpu().numpy()
+
+
+def _outputs(engine: GradientEngine, X: Any) -> Iterator[Any]:
+    """The network's raw outputs, chunk by chunk."""
+    rows, start = Rows(engine.network.prepare(X)), 0
+    step = engine.batch_size or _CHUNK_ROWS
+    while start < len(rows):
+        batch = engine.batch(rows, None, slice(start, start + step))
+        try:
+            with batch as (module, inputs, _), torch.no_grad():
+                outputs = engine.forward(module, inputs)
+        except (RuntimeError, MemoryError) as error:
+            step = _memory.halved(step, error)
+            continue
+        yield outputs
+        start += step
+
+
+def _logits(engine: GradientEngine, raw: Any) -> Tensor:
+    logits = engine.outputs.logits(raw)
+    if raw.ndim > 2:
+        raise ValueError(
+            f"estimator gives outputs of shape {tuple(raw.shape[1:])} for a sample; allowed for"
+            " strategies by classes is one number per class: choose another strategy, such as"
+            " 'badge' or 'coverage'."
+        )
+    return logits
 
 
 def _softmax(logits: Tensor) -> Tensor:

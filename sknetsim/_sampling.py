@@ -57,24 +57,36 @@ class BaseSampler(BaseSimilarity):
             others = ", ".join(repr(name) for name, kind in STRATEGIES.items() if not kind.classes)
             raise ValueError(
                 f"strategy is {self.strategy!r} and estimator is"
-                f" {'rows of features' if named else 'no classifier'}; allowed are skorch"
+                f" {'rows of features' if named else 'no classifier'}"
+                f"{', the perceptron of None' * (self.estimator is None)}; allowed are skorch"
                 f" classifiers, or one of the strategies {others}: wrap the network in a"
                 " NeuralNetClassifier, or choose another strategy."
             )
+
+    def _try(self, source: Source, X: Any, y: Any) -> None:
+        """Strategies by classes need predictions, random choice nothing."""
+        if self._strategy().gradients is not None:
+            super()._try(source, X, y)
+        elif self._strategy().classes:
+            self._probabilities(source, X)
+
+    def _probabilities(self, source: Source, X: Any) -> np.ndarray:
+        assert isinstance(source, GradientEngine)
+        return probabilities(source, X)
 
     def _selection(self, X: Any, count: int) -> Selection:
         """The strategy, with what it needs to know of pool and labelled samples."""
         source, strategy = self._source(), self._strategy()
         generator = check_random_state(self.random_state)
-        pool = labelled = np.empty((len(Rows(X)), 0))
-        classes = pool
+        pool = classes = labelled = np.empty((len(Rows(X)), 0))
         if strategy.gradients is not None:
             projection = self._projection(source, X)
             pool = self._features(projection, source, X)
-            labelled = self._labelled_features(projection, source)
+            labelled = pool[:0]
         elif strategy.classes:
-            assert isinstance(source, GradientEngine)
-            classes = probabilities(source, X)
+            classes = self._probabilities(source, X)
+        if strategy.gradients is not None and strategy.labelled:
+            labelled = self._labelled_features(projection, source)
         levels = (self.method, self.threshold, self.alpha)
         return strategy(Setting(pool, labelled, classes, count, *levels, generator))
 

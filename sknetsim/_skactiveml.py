@@ -9,7 +9,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.utils import MISSING_LABEL, is_labeled
 from sklearn.base import clone, is_classifier
 
-from ._network import as_classifier
+from ._network import FEATURES, as_classifier, is_trained
 from .active import ActiveLearningSampler
 
 
@@ -83,6 +83,7 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             X, y, candidates, batch_size, return_utilities
         )
         pool, mapping = self._transform_candidates(candidates, X, y)
+        is_given = mapping is None
         model, fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
         sampler = self._sampler(model if fitted or model is None else clone(model).fit(X, y))
         labelled = is_labeled(y, self.missing_label_)
@@ -92,18 +93,19 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
                 " RandomSampling."
             )
         sampler.fit(X[labelled], _labels(y[labelled], sampler.estimator))
-        indices, utilities = sampler.query(pool, batch_size, return_utilities=True)
-        if mapping is not None:
-            everywhere = np.full((batch_size, len(X)), np.nan)
-            everywhere[:, mapping] = utilities
-            indices, utilities = mapping[indices], everywhere
-        return (indices, utilities) if return_utilities else indices
+        mapping = np.arange(len(pool)) if mapping is None else mapping
+        if not return_utilities:
+            return mapping[sampler.query(pool, batch_size)]
+        indices, found = sampler.query(pool, batch_size, return_utilities=True)
+        utilities = np.full((batch_size, len(pool if is_given else X)), np.nan)
+        utilities[:, mapping] = found
+        return mapping[indices], utilities
 
     def _sampler(self, model: Any) -> ActiveLearningSampler:
         """A sampler of a trained model's network."""
-        sampler: ActiveLearningSampler = clone(self.sampler)
-        if self.random_state is not None:
-            sampler.set_params(random_state=self.random_state_.randint(2**31))
+        own = self.random_state is None
+        seed = self.sampler.random_state if own else self.random_state_.randint(2**31)
+        sampler: ActiveLearningSampler = clone(self.sampler).set_params(random_state=seed)
         if model is None:
             return sampler
         sampler.set_params(estimator=_network_of(model))
@@ -122,8 +124,10 @@ def _network_of(model: Any) -> Any:
     return as_classifier(net, model.criterion) if is_classifier(model) else net
 
 
-def _labels(y: np.ndarray, estimator: Any) -> np.ndarray:
+def _labels(y: np.ndarray, estimator: Any) -> np.ndarray | None:
     """As skorch takes them: numbers of classes, which missing ones have made floating; a column."""
+    if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
+        return None
     if estimator is None:
         return y
     return y.astype(np.int64) if is_classifier(estimator) else y[:, None]

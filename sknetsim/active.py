@@ -261,7 +261,8 @@ class ActiveLearningSampler(BaseSampler):
         """How much each sample is worth by itself, given the labelled ones.
 
         Offered by "maxdet" (variance), "kcenter" (squared distance), "density" and "reliability"
-        (counts, times -1), "margin" (difference of probabilities, times -1) and "entropy" (nats).
+        (counts, times -1), "badge" (squared length of the loss gradient), "margin" (difference of
+        probabilities, times -1) and "entropy" (nats).
 
         Parameters
         ----------
@@ -294,7 +295,9 @@ class ActiveLearningSampler(BaseSampler):
         utilities : ndarray of shape (n_instances, n_pool), float64
             See `query`.
         """
-        sampler = clone(self).set_params(estimator=learner.estimator).fit(learner.X_training)
+        # A clone would have a copy of a generator, which is to go on from call to call.
+        changed = {"estimator": learner.estimator, "random_state": self.random_state}
+        sampler = clone(self).set_params(**changed).fit(learner.X_training)
         indices, utilities = sampler.query(X, n_instances, return_utilities=True)
         return indices, utilities
 

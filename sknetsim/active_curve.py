@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,16 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from scipy import stats
+from sklearn.base import clone
 from sklearn.metrics import check_scoring
+from sklearn.utils import check_consistent_length, check_scalar
 
 from ._active_loop import Loop, tested
 from ._inputs import Rows
+from ._network import is_trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ActiveLearningCurve:
     """Scores of a network after each round of active learning.
 
@@ -94,12 +98,17 @@ class ActiveLearningCurve:
         Raises
         ------
         ValueError
-            If the seeds differ.
+            If the seeds differ, or the numbers of labelled samples.
         """
         if self.seeds != other.seeds:
             raise ValueError(
                 f"other has the seeds {other.seeds}; allowed are curves of the same seeds,"
                 f" {self.seeds}: run both with the same."
+            )
+        if self.n_labelled.tolist() != other.n_labelled.tolist():
+            raise ValueError(
+                f"other has {other.n_labelled.tolist()} labelled samples; allowed are curves of the"
+                f" same numbers, {self.n_labelled.tolist()}: run both with the same rounds."
             )
         differences = self.area() - other.area()
         count = len(differences)
@@ -212,7 +221,7 @@ def active_learning_curve(
     Raises
     ------
     ValueError
-        If there are fewer samples than will be labelled.
+        If there are fewer samples than will be labelled, or the estimator cannot be trained anew.
 
     Examples
     --------
@@ -231,6 +240,17 @@ def active_learning_curve(
     ([4, 8, 12], (2, 3))
     """
     seeds = tuple(seeds)
+    for name, value, least in (
+        ("n_initial", n_initial, 1),
+        ("n_queries", n_queries, 1),
+        ("n_rounds", n_rounds, 0),
+        ("the number of seeds", len(seeds), 1),
+    ):
+        check_scalar(value, name, numbers.Integral, min_val=least)
+    bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
+    check_scalar(test_size, "test_size", numbers.Real, **bounds)
+    check_consistent_length(np.empty(len(Rows(X))), y)
+    _refuse_fixed(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
@@ -238,6 +258,15 @@ def active_learning_curve(
     runs = Parallel(n_jobs)(delayed(_undisturbed)(loop.run, counts, test_size) for loop in loops)
     scores, times, indices = (np.array(found) for found in zip(*runs, strict=True))
     return ActiveLearningCurve(counts, scores, times, indices, seeds)
+
+
+def _refuse_fixed(estimator: Any) -> None:
+    """What cannot be trained anew would give the same score in each round."""
+    if isinstance(estimator, torch.nn.Module) or is_trained(clone(estimator)):
+        raise ValueError(
+            f"estimator is a {type(estimator).__name__}, which `fit` does not train anew; allowed"
+            " are skorch nets and Pipelines that end in one."
+        )
 
 
 def _undisturbed(function: Any, *arguments: Any) -> Any:

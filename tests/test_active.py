@@ -5,11 +5,12 @@ import types
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
@@ -166,6 +167,47 @@ def test_badge_looks_at_gradients_of_the_loss_at_the_predicted_class():
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", sorted(CLASSIFIERS_ONLY))
+def test_a_last_sigmoid_does_not_matter(strategy):
+    logits = classifier(1, nn.BCEWithLogitsLoss, [nn.Flatten(0)])
+    with torch.no_grad():
+        logits.module_[0].weight.mul_(3)
+    ending = [*logits.module_, nn.Sigmoid()]
+    probabilities = NeuralNetClassifier(nn.Sequential(*ending), criterion=nn.BCELoss).initialize()
+    expected, found = (
+        exact(strategy, net, rows(3, seed=1)).score_samples(rows())
+        for net in (logits, probabilities)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["kcenter", "lcmd"])
+def test_what_all_gradients_have_in_common_costs_no_digits(strategy):
+    X = torch.tensor([2000.0, 300.0]) + torch.tensor(rows(60, width=2))
+    network = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    with torch.no_grad():
+        network[0].weight.mul_(1e-3)
+    single = exact(strategy, network, X[:5]).query(X[5:], 10)
+    double = exact(strategy, network.double(), X[:5].double()).query(X[5:].double(), 10)
+    assert single.tolist() == double.tolist()
+
+
+def test_reliability_of_tiny_gradients_is_a_number():
+    network = nn.Linear(2, 1, bias=False)
+    pool = torch.tensor([[1e-22, 0], [0, 1.0], [0, 2], [1e-30, 0]])
+    sampler = exact("reliability", network, torch.tensor([[0.0, 1.0]]))
+    assert np.isfinite(sampler.score_samples(pool)).all()
+    assert sorted(sampler.query(pool, 4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("strategy", ["maxdet", "bait", "frank-wolfe"])
+def test_a_posterior_beyond_the_budget_is_refused(strategy):
+    network = nn.Sequential(nn.Linear(4, 200), nn.ReLU(), nn.Linear(200, 1))
+    sampler = exact(strategy, network, rows(5))
+    with sklearn.config_context(working_memory=16), pytest.raises(MemoryError, match="1,201 feat"):
+        sampler.query(rows(), 3)
+
+
 @pytest.mark.parametrize("strategy", ["lcmd", "coverage", "density"])
 def test_sketches_choose_what_gradients_choose_where_choices_are_plain(strategy):
     torch.manual_seed(0)
@@ -234,6 +276,28 @@ def test_a_network_that_is_trained_on_is_looked_at_anew(strategy):
     after = sampler.score_samples(pool)
     assert not np.allclose(before, after)
     np.testing.assert_allclose(after, clone(sampler).fit(rows(8)).score_samples(pool))
+
+
+def test_badge_does_not_look_at_labelled_samples():
+    old = Counting(rows(8))
+    sampler = ActiveLearningSampler(classifier(), strategy="badge").fit(old)
+    before = old.reads.copy()
+    sampler.query(rows(9, seed=3))
+    assert old.reads.tolist() == before.tolist()
+
+
+def test_many_small_steps_of_datasets_are_one_chain():
+    sampler = ActiveLearningSampler(classifier(), strategy="random").fit(Counting(rows(2)))
+    for _ in range(1_100):
+        sampler.partial_fit(Counting(rows(1)))
+    assert len(sampler._X[0]) == 2
+    assert sampler.n_labelled_ == 1_102
+
+
+def test_whole_numbers_do_not_cut_what_is_joined_to_them():
+    sampler = ActiveLearningSampler(nn.Linear(2, 1), strategy="kcenter")
+    sampler.fit(torch.tensor([[0, 1], [1, 0]])).partial_fit(torch.tensor([[0.9, 0.9]]))
+    np.testing.assert_allclose(sampler.score_samples(torch.tensor([[0.9, 0.9]])), 0, atol=1e-6)
 
 
 def test_the_first_partial_fit_is_a_fit():
@@ -325,6 +389,12 @@ def test_binary_classifiers_of_one_output(strategy):
     assert fitted(strategy, net).query(rows(), 3).shape == (3,)
 
 
+def test_steps_of_pipelines_get_arrays():
+    pipeline = make_pipeline(FunctionTransformer(lambda X: X.astype("float32")), classifier())
+    sampler = ActiveLearningSampler(pipeline, random_state=0).fit(rows(8).astype(float))
+    assert sampler.query(rows().astype(float), 3).shape == (3,)
+
+
 def test_pipelines_prepare_the_pool_too():
     X, net = 5 + 3 * rows(30), classifier()
     scaler = StandardScaler().fit(X)
@@ -361,6 +431,13 @@ def test_samplers_answer_as_modal_asks(strategy):
     assert utilities.shape == (3, 30)
 
 
+def test_a_generator_goes_on_from_call_to_call_of_modal():
+    learner = types.SimpleNamespace(estimator=classifier(), X_training=rows(8, seed=1))
+    sampler = ActiveLearningSampler(strategy="random", random_state=np.random.RandomState(0))
+    first, second = (sampler(learner, rows(), n_instances=9)[0].tolist() for _ in range(2))
+    assert first != second
+
+
 def test_modals_call_leaves_the_sampler_unfitted():
     learner = types.SimpleNamespace(estimator=classifier(), X_training=rows(8, seed=1))
     sampler = ActiveLearningSampler(random_state=0)
@@ -379,7 +456,7 @@ def test_the_number_of_queries_is_checked(count):
 
 
 @pytest.mark.parametrize("strategy", sorted(CLASSIFIERS_ONLY))
-@pytest.mark.parametrize("estimator", [regressor(), nn.Linear(4, 3), "features"])
+@pytest.mark.parametrize("estimator", [regressor(), nn.Linear(4, 3), "features", None])
 def test_strategies_by_classes_refuse_other_networks(strategy, estimator):
     sampler = ActiveLearningSampler(estimator, strategy=strategy)
     with pytest.raises(ValueError, match=f"strategy is {strategy!r} and estimator is"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -228,3 +229,53 @@ def test_curves_are_drawn_into_axes():
 def test_more_labels_than_samples_are_refused(changed):
     with pytest.raises(ValueError, match="allowed are up to"):
         curve(**changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"test_size": 1.0}, "test_size"),
+        ({"test_size": -1}, "test_size"),
+        ({"n_initial": 0}, "n_initial"),
+        ({"n_queries": 0}, "n_queries"),
+        ({"n_rounds": -1}, "n_rounds"),
+        ({"seeds": []}, "seeds"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        curve(**changed)
+
+
+@pytest.mark.parametrize("count", [25, 90])
+def test_labels_of_another_length_are_refused(count):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        active_learning_curve(regressor(), First(), data()[0], data(count)[1], **LOOP)
+
+
+@pytest.mark.parametrize("fixed", [FrozenEstimator(regressor().initialize()), nn.Linear(2, 1)])
+def test_networks_that_stay_as_they_are_are_refused(fixed):
+    with pytest.raises(ValueError, match="does not train anew"):
+        active_learning_curve(fixed, First(), *data(), **LOOP)
+
+
+def test_curves_of_other_numbers_are_not_compared():
+    with pytest.raises(ValueError, match="allowed are curves of the same numbers"):
+        made([[0, 1]]).difference(made([[0, 1, 2]]))
+
+
+def test_tuples_and_dicts_are_indexed_array_by_array():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, first, second):
+            return self.layer(first + second)
+
+    X, y = data()
+    net = NeuralNetRegressor(Sum, max_epochs=1, train_split=None, verbose=0)
+    both = {"first": X, "second": X}
+    found = active_learning_curve(net, ActiveLearningSampler(strategy="lcmd"), both, y, **LOOP)
+    assert found.scores.shape == (2, 4)

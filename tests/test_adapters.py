@@ -182,6 +182,37 @@ def test_it_can_be_cloned_and_pickled():
     assert pickle.loads(pickle.dumps(trained)).query(X, y, batch_size=4).tolist() == expected
 
 
+def test_labels_may_be_words():
+    X, _ = data()
+    y = np.where(np.arange(40) < 12, np.array(["cat", "dog", "eel"])[np.arange(40) % 3], None)
+    model = classifier().set_params(classes=["cat", "dog", "eel"], missing_label=None)
+    found = strategy("badge", missing_label=None).query(X, y, clf=model, batch_size=3)
+    assert (found >= 12).all()
+
+
+@pytest.mark.parametrize("estimator", [nn.Linear(4, 3), "features"], ids=["module", "features"])
+def test_networks_that_are_no_skorch_nets(estimator):
+    X, y = data()
+    found = strategy("lcmd", estimator).query(0.1 * X, y, batch_size=3)
+    assert (found >= 12).all()
+
+
+def test_the_criterions_parameters_are_kept():
+    X, y = data()
+    model = classifier()
+    weight = torch.tensor([1.0, 100.0, 1.0])
+    model.neural_net_param_dict["criterion__weight"] = weight
+    scores = []
+    for kept in (model, classifier()):
+        fitted = kept.fit(X, y)
+        with torch.no_grad():
+            for parameter in fitted.neural_net_.module_.parameters():
+                parameter.fill_(0.1)
+        asked = {"clf": fitted, "fit_clf": False, "return_utilities": True}
+        scores.append(strategy("badge").query(X, y, **asked)[1][0, 12:])
+    assert not np.allclose(*scores)
+
+
 def test_a_model_without_a_network_is_refused():
     from skactiveml.classifier import ParzenWindowClassifier
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -13,6 +14,7 @@ from sknetsim._predictions import probabilities
 ENDINGS = {
     "logits": (3, nn.CrossEntropyLoss, []),
     "probabilities": (3, nn.NLLLoss, [nn.Softmax(dim=1)]),
+    "one probability": (1, nn.BCELoss, [nn.Sigmoid(), nn.Flatten(0)]),
     "one logit": (1, nn.BCEWithLogitsLoss, [nn.Flatten(0)]),
 }
 
@@ -36,6 +38,30 @@ def test_sure_predictions_stay_finite():
     np.testing.assert_allclose(found.sum(axis=1), 1)
 
 
-def test_nothing_is_recorded_for_gradients():
-    engine = GradientEngine(resolve(trained(*ENDINGS["logits"])), "all")
-    assert not any(logits.requires_grad for logits in engine.predictions(torch.randn(9, 4)))
+def test_outputs_for_each_pixel_are_refused():
+    net = NeuralNetClassifier(nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
+    with pytest.raises(ValueError, match=r"outputs of shape \(3, 2, 2\)"):
+        probabilities(GradientEngine(resolve(net)), torch.randn(5, 1, 2, 2))
+
+
+def test_many_classes_take_no_more_than_a_forward_pass():
+    net = NeuralNetClassifier(nn.Linear(4, 5_000), criterion=nn.CrossEntropyLoss).initialize()
+    with sklearn.config_context(working_memory=1):
+        found = probabilities(GradientEngine(resolve(net)), torch.randn(9, 4))
+    assert found.shape == (9, 5_000)
+
+
+def test_a_full_device_halves_the_chunk(monkeypatch):
+    net, X = trained(*ENDINGS["logits"]), torch.randn(9, 4)
+    expected, sizes = net.predict_proba(X), []
+
+    def forward(module, inputs):
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError
+        return module(inputs)
+
+    engine = GradientEngine(resolve(net), batch_size=4)
+    monkeypatch.setattr(engine, "forward", forward)
+    np.testing.assert_allclose(probabilities(engine, X), expected, rtol=1e-5)
+    assert sizes == [4, 2, 2, 2, 2, 1]

@@ -342,3 +342,22 @@ def test_coverage_begins_anew_where_all_is_covered():
     found = chosen("coverage", pool, pool[:1], n_queries=4, threshold=0.5)
     assert found[0] == 3
     assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_coverage_does_not_take_twins_where_the_threshold_is_one():
+    generator = np.random.RandomState(0)
+    for _ in range(6):
+        rows = unit(generator.normal(size=(101, 64))).astype("float32")
+        pool = np.concatenate([rows[:100], np.repeat(rows[100:], 80, axis=0)])
+        found = chosen("coverage", pool, rows[:2], n_queries=20, threshold="auto")
+        assert sum(index >= 100 for index in found) <= 1
+
+
+def test_bait_of_single_precision_sees_small_directions():
+    generator = np.random.RandomState(0)
+    rows = generator.normal(size=(330, 64)) * np.arange(1, 65) ** -2.0
+    single, double = (
+        chosen("bait", rows[30:].astype(kind), rows[:30].astype(kind), n_queries=20)
+        for kind in (np.float32, np.float64)
+    )
+    assert len(set(single) & set(double)) >= 18

@@ -76,6 +76,8 @@ class Selection(abc.ABC):
     gradients: ClassVar[str | None] = "none"
     #: The outputs whose gradients these are; None: the estimator's choice.
     output: ClassVar[str | None] = None
+    #: Whether features of the labelled rows are looked at.
+    labelled: ClassVar[bool] = True
     #: Whether a row's utility means something without the rest of the pool.
     alone: ClassVar[bool] = False
     #: Whether the network must predict classes.

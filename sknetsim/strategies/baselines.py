@@ -52,7 +52,6 @@ class Margin(_OneByOne):
        extraction", IDA 2001.
     """
 
-    output: ClassVar[str | None] = "all"
     alone: ClassVar[bool] = True
     classes: ClassVar[bool] = True
 
@@ -70,7 +69,6 @@ class Entropy(_OneByOne):
     .. [1] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
     """
 
-    output: ClassVar[str | None] = "all"
     alone: ClassVar[bool] = True
     classes: ClassVar[bool] = True
 

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
+from .._kernels import COUNTS
 from ._selection import Selection, Setting, pieces
 
 # As in the paper: the most clusters, and the neighbours that typicality looks at.
@@ -45,10 +46,15 @@ class Coverage(Selection):
 
     def _near(self, rows: np.ndarray) -> np.ndarray:
         """How many of some rows lie in the ball of each pool row."""
-        counts = np.zeros(len(self.pool), dtype=np.int64)
+        counts = np.zeros(len(self.pool))
         for part in pieces(len(rows), len(self.pool)):
-            counts += (self.pool @ rows[part].T >= self.threshold).sum(axis=1)
+            counts += self._is_near(rows[part].T).sum(axis=1)
         return counts
+
+    def _is_near(self, others: np.ndarray) -> np.ndarray:
+        """1 for similar rows; products of matrices and of vectors may be rounded otherwise."""
+        gram: np.ndarray = self.pool @ others
+        return COUNTS["threshold"].count(gram, self.threshold, 4 * float(np.finfo(gram.dtype).eps))
 
     def utilities(self) -> np.ndarray:
         """Counts of uncovered rows, of shape (n,)."""
@@ -56,7 +62,7 @@ class Coverage(Selection):
 
     def add(self, index: int) -> None:
         """Cover a chosen row's ball, itself included."""
-        found = (self.pool @ self.pool[index] >= self.threshold) & ~self.covered
+        found = (self._is_near(self.pool[index]) > 0) & ~self.covered
         found[index] = not self.covered[index]
         self.counts = self.counts - self._near(self.pool[found])
         self.covered |= found

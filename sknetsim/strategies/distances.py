@@ -19,15 +19,13 @@ def _squares(features: np.ndarray) -> np.ndarray:
 
 
 def nearest(pool: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances to the nearest centers, and which they are; to the origin without any."""
-    squares = _squares(pool)
-    found, which = squares.copy(), np.zeros(len(pool), dtype=np.int64)
-    if len(centers):
-        lengths = _squares(centers)
-        for rows in pieces(len(pool), len(centers)):
-            pairs = lengths - 2 * (pool[rows] @ centers.T)
-            which[rows] = pairs.argmin(axis=1)
-            found[rows] += pairs.min(axis=1)
+    """Squared distances to the nearest centers, and which they are."""
+    found, which = _squares(pool), np.empty(len(pool), dtype=np.int64)
+    lengths = _squares(centers)
+    for rows in pieces(len(pool), len(centers)):
+        pairs = lengths - 2 * (pool[rows] @ centers.T)
+        which[rows] = pairs.argmin(axis=1)
+        found[rows] += pairs.min(axis=1)
     return found.clip(0), which
 
 
@@ -43,13 +41,14 @@ class KCenter(Selection):
     alone: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
-        labelled = self._centers(setting)
-        self.pool, self.squares = setting.pool, _squares(setting.pool)
-        self.distances, self.nearest = nearest(setting.pool, labelled)
-        self.n_centers = max(1, len(labelled))
+        # What all have in common would cost digits of their distances.
+        common = setting.labelled.mean(axis=0)
+        self._place(setting.pool - common)
+        self.distances, self.nearest = nearest(self.pool, setting.labelled - common)
+        self.n_centers = len(setting.labelled)
 
-    def _centers(self, setting: Setting) -> np.ndarray:
-        return setting.labelled
+    def _place(self, pool: np.ndarray) -> None:
+        self.pool, self.squares = pool, _squares(pool)
 
     def utilities(self) -> np.ndarray:
         """Squared distances to the nearest center, of shape (n,)."""
@@ -97,14 +96,14 @@ class KMeansPlusPlus(KCenter):
     """
 
     output: ClassVar[str | None] = "loss"
+    labelled: ClassVar[bool] = False
     classes: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
-        super().__init__(setting)
+        self._place(setting.pool - setting.pool.mean(axis=0))
+        self.distances = _squares(setting.pool)
+        self.nearest, self.n_centers = np.zeros(len(self.pool), dtype=np.int64), 1
         self.generator = setting.generator
-
-    def _centers(self, setting: Setting) -> np.ndarray:
-        return setting.pool[:0]
 
     def choose(self, utilities: np.ndarray) -> int:
         """A row drawn; where nothing differs any more, any of the rest."""

@@ -11,10 +11,13 @@ from typing import ClassVar
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from .. import _memory
 from ._selection import Selection, Setting, pieces
 
 # Variance of a label's noise, where labelled features have a mean squared length of 1.
 _NOISE = 1e-6
+# Of m x m numbers, that are held at once.
+_MATRICES = 4
 
 
 class MaximalDeterminant(Selection):
@@ -32,11 +35,17 @@ class MaximalDeterminant(Selection):
     alone: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
+        width = setting.pool.shape[1]
+        _memory.refuse_beyond_budget(
+            f"The posterior covariance of {width:,} features",
+            _MATRICES * 8 * width**2,
+            "set a smaller n_components, or choose strategy='kcenter' or 'lcmd'",
+        )
         labelled = setting.labelled.astype(np.float64)
         scale = np.einsum("lm,lm->", labelled, labelled) / len(labelled)
         self.noise = _NOISE * (scale or 1.0)
         self.pool = setting.pool
-        identity = np.eye(self.pool.shape[1])
+        identity = np.eye(width)
         precision = identity + labelled.T @ labelled / self.noise
         self.covariance = cho_solve(cho_factor(precision), identity)
         self.variances = self._forms(self.covariance)
@@ -83,7 +92,8 @@ class MaximalDeterminant(Selection):
 class Bait(MaximalDeterminant):
     r"""The row that lowers the posterior variance, summed over the pool, the most [1]_.
 
-    By forward steps alone: with :math:`F = \sum_x f(x) f(x)^T / n` of the pool, the largest
+    By forward steps alone, and for classifiers by their outputs as they are, where the paper weighs
+    them by their probabilities: with :math:`F = \sum_x f(x) f(x)^T / n` of the pool, the largest
     :math:`f^T A F A f / (s + f^T A f)`.
 
     References
@@ -96,7 +106,10 @@ class Bait(MaximalDeterminant):
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
-        self.moment = (self.pool.T @ self.pool).astype(np.float64) / len(self.pool)
+        self.moment = np.zeros_like(self.covariance)
+        for rows in pieces(*self.pool.shape):
+            features = self.pool[rows].astype(np.float64)
+            self.moment += features.T @ features / len(self.pool)
         self.gains = self._forms(self.covariance @ self.moment @ self.covariance)
 
     def utilities(self) -> np.ndarray:

@@ -26,11 +26,18 @@ class FewestSimilar(Selection):
     alone: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
-        self.pool, self.method = setting.pool, setting.method
+        self.pool, self.method = setting.pool, self._method(setting)
         self.level = self._level(setting)
         self.total = np.zeros(len(self.pool))
-        for rows in pieces(len(self.pool), len(setting.labelled)):
-            self.total[rows] = self._counts(rows, setting.labelled.T).sum(axis=1)
+        # What is linear in the others is so in their sum.
+        linear = self.method == "soft"
+        others = setting.labelled.sum(axis=0, keepdims=True) if linear else setting.labelled
+        for rows in pieces(len(self.pool), len(others)):
+            self.total[rows] = self._counts(rows, others.T).sum(axis=1)
+
+    @staticmethod
+    def _method(setting: Setting) -> str:
+        return setting.method
 
     @staticmethod
     def _level(setting: Setting) -> float:
@@ -69,9 +76,13 @@ class LeastReliable(FewestSimilar):
     gradients: ClassVar[str | None] = "none"
 
     def __init__(self, setting: Setting):
-        own = np.einsum("nm,nm->n", setting.pool, setting.pool)
+        own = np.einsum("nm,nm->n", setting.pool, setting.pool, dtype=np.float64)
         self.inverse = np.divide(1, own, out=np.zeros_like(own), where=own > 0)
         super().__init__(setting)
+
+    @staticmethod
+    def _method(setting: Setting) -> str:
+        return "soft"
 
     def _counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
         """Influences, in samples; 0 on a row without a gradient."""
