@@ -78,17 +78,21 @@ class BaseSampler(BaseSimilarity):
         """The strategy, with what it needs to know of pool and labelled samples."""
         source, strategy = self._source(), self._strategy()
         generator = check_random_state(self.random_state)
-        pool = classes = labelled = np.empty((len(Rows(X)), 0))
+        pool = labelled = classes = np.empty((len(Rows(X)), 0))
         if strategy.gradients is not None:
-            projection = self._projection(source, X)
-            pool = self._features(projection, source, X)
-            labelled = pool[:0]
+            pool, labelled = self._features_of_both(source, X)
         elif strategy.classes:
             classes = self._probabilities(source, X)
-        if strategy.gradients is not None and strategy.labelled:
-            labelled = self._labelled_features(projection, source)
         levels = (self.method, self.threshold, self.alpha)
         return strategy(Setting(pool, labelled, classes, count, *levels, generator))
+
+    def _features_of_both(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of the pool and of the labelled rows, no rows of these where none are looked at."""
+        projection = self._projection(source, X)
+        pool = self._features(projection, source, X)
+        if not self._strategy().labelled:
+            return pool, pool[:0]
+        return pool, self._labelled_features(projection, source)
 
     def _projection(self, source: Source, X: Any) -> Projection:
         """From Jacobians to features, the same for all rows: nothing is fitted to any."""
