@@ -78,6 +78,22 @@ def test_loss_of_a_binary_classifier():
     np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
 
 
+def test_loss_of_a_classifier_that_ends_in_a_sigmoid():
+    module = nn.Sequential(scores(1), nn.Sigmoid(), nn.Flatten(0))
+    net = trained(NeuralNetBinaryClassifier, module, nn.BCELoss)
+    predicted = (net.module_(X) > 0.5).float()
+    assert 0 < predicted.sum() < len(X)
+    expected = loss_gram(net.module_, nn.functional.binary_cross_entropy, predicted)
+    np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
+
+
+def test_of_a_classifier_that_ends_in_a_sigmoid_the_logit_is_compared():
+    module = nn.Sequential(scores(1), nn.Flatten(0))
+    net = trained(NeuralNetBinaryClassifier, nn.Sequential(module, nn.Sigmoid()), nn.BCELoss)
+    expected = NetworkKernel(module, normalize=False)(X)
+    np.testing.assert_allclose(NetworkKernel(net, normalize=False)(X), expected, rtol=1e-3)
+
+
 def test_loss_of_a_binary_classifier_with_a_column_of_outputs():
     net = trained(NeuralNetBinaryClassifier, scores(1), nn.BCEWithLogitsLoss)
     whole = NetworkKernel(net, output="loss")(X)
