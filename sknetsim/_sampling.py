@@ -130,3 +130,14 @@ class BaseSampler(BaseSimilarity):
         network = self.estimator_ if named else resolve(self.estimator_)
         chosen = (self._compared(), self.parameters, self.input_shape)
         return of_value((projection, network, chosen))
+
+
+def has_utility_alone(sampler: BaseSampler) -> bool:
+    """Whether `score_samples` is there; scikit-learn shows why it is not."""
+    alone = [name for name, kind in STRATEGIES.items() if kind.alone]
+    if sampler.strategy not in alone:
+        raise AttributeError(
+            f"strategy is {sampler.strategy!r}, by which a sample alone has no utility; allowed are"
+            f" {', '.join(map(repr, alone))}: or look at query(..., return_utilities=True)."
+        )
+    return True

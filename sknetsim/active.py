@@ -12,13 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from . import _kernels
 from ._base import Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows, joined
-from ._sampling import BaseSampler
+from ._sampling import BaseSampler, has_utility_alone
 from .strategies import STRATEGIES, select
-
-
-def _has_utility_alone(sampler: ActiveLearningSampler) -> bool:
-    """Whether `score_samples` is there."""
-    return sampler.strategy in STRATEGIES and STRATEGIES[sampler.strategy].alone
 
 
 class ActiveLearningSampler(BaseSampler):
@@ -256,7 +251,7 @@ class ActiveLearningSampler(BaseSampler):
         indices, utilities = zip(*selected, strict=True)
         return np.array(indices, dtype=np.int64), np.stack(utilities)
 
-    @available_if(_has_utility_alone)
+    @available_if(has_utility_alone)
     def score_samples(self, X_pool: Any) -> np.ndarray:
         """How much each sample is worth by itself, given the labelled ones.
 

@@ -249,7 +249,7 @@ def active_learning_curve(
         check_scalar(value, name, numbers.Integral, min_val=least)
     bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
-    check_consistent_length(np.empty(len(Rows(X))), y)
+    check_consistent_length(np.empty(len(Rows(X))), np.asarray(y))
     _refuse_fixed(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))

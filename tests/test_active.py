@@ -468,6 +468,12 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones():
         ActiveLearningSampler(classifier(), strategy="greedy").fit(rows(8))
 
 
+def test_why_there_are_no_scores():
+    with pytest.raises(AttributeError) as raised:
+        fitted("lcmd").score_samples(rows())
+    assert "strategy is 'lcmd'" in str(raised.value.__cause__)
+
+
 def test_an_unknown_strategy_offers_no_scores():
     assert not hasattr(ActiveLearningSampler(strategy="greedy"), "score_samples")
 

@@ -254,6 +254,11 @@ def test_labels_of_another_length_are_refused(count):
         active_learning_curve(regressor(), First(), data()[0], data(count)[1], **LOOP)
 
 
+def test_labels_are_needed():
+    with pytest.raises(TypeError, match="Singleton array"):
+        active_learning_curve(regressor(), First(), data()[0], None, **LOOP)
+
+
 @pytest.mark.parametrize("fixed", [FrozenEstimator(regressor().initialize()), nn.Linear(2, 1)])
 def test_networks_that_stay_as_they_are_are_refused(fixed):
     with pytest.raises(ValueError, match="does not train anew"):
