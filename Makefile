@@ -52,7 +52,8 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/density_grids.py
 	$(BENCH)/bin/python benchmarks/consumers.py
 	$(BENCH)/bin/python benchmarks/selection_costs.py
-	$(BENCH)/bin/python benchmarks/active_learning.py
+	$(BENCH)/bin/python benchmarks/active_learning_tables.py
+	$(BENCH)/bin/python benchmarks/active_learning_images.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
