@@ -37,7 +37,7 @@ from sknetsim import ActiveLearningSampler, active_learning_curve
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-STRATEGIES = ("random", "density", "margin", "badge", "maxdet", "coverage")
+STRATEGIES = ("random", "density", "margin", "badge", "lcmd", "coverage")
 COLORS = ("#000000", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#009E73")
 SEEDS = range(6)
 LOOP = {"n_initial": 20, "n_queries": 20, "n_rounds": 8}

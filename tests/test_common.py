@@ -19,6 +19,7 @@ from sknetsim import (
 
 ESTIMATORS = [
     ActiveLearningSampler(),
+    ActiveLearningSampler(strategy="maxdet", random_state=0),
     ActiveLearningSampler(strategy="kcenter", random_state=0),
     ActiveLearningSampler(strategy="density", method="power", random_state=0),
     ActiveLearningSampler(strategy="typicality"),

@@ -106,7 +106,7 @@ def deep(estimator, folder):
 
 copies = pytest.mark.parametrize("copied", [pickled, dumped, deep])
 ANSWERS = {
-    "queries": (ActiveLearningSampler, "score_samples"),
+    "queries": (ActiveLearningSampler, "query"),
     "density": (NetworkDensity, "score_samples"),
     "neighbors": (NetworkNeighbors, "kneighbors"),
     "kernel": (NetworkKernel, "transform"),

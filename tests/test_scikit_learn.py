@@ -137,7 +137,8 @@ def test_names_of_a_tables_columns_are_kept(data, kind, frame):
     assert fitted.n_features_in_ == len(names)
     renamed = frame(dict(zip(names[::-1], X.T, strict=True)))
     with pytest.raises(ValueError, match="feature names should match"):
-        getattr(fitted, "transform" if hasattr(fitted, "transform") else "score_samples")(renamed)
+        methods = ("transform", "score_samples", "query")
+        next(getattr(fitted, name) for name in methods if hasattr(fitted, name))(renamed)
 
 
 @estimators
