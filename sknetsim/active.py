@@ -56,8 +56,8 @@ class ActiveLearningSampler(BaseSampler):
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         Which outputs' gradients are compared, see `NetworkKernel`; "badge" always compares "loss".
     strategy : str, default="lcmd"
-        One of the above. The default gained on random choice on all tables and images tried, in
-        regression and in classification; which others did, the guide says.
+        One of the above. Which one gained most on random choice, on which data, the documentation
+        says; the default lost on none of them.
     n_components : int or None, default=512
         The number m of features that longer gradients are sketched into (see
         `GradientFeaturizer`); None: gradients as they are. Rows of ``estimator="features"`` are
