@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from sknetsim import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 
-SEEDS, FEWER_SEEDS = 10, 3
+FEWER_SEEDS = 3
 COLUMNS = ("strategy", "seeds", "mean score", "gain", "gain in the first half", "seconds a query")
 
 
@@ -58,7 +58,7 @@ def ours(names):
 class Task:
     """Data and network (a function of ``arguments``), the loop, and who takes part.
 
-    ``fewer`` take part at the first seeds alone.
+    ``samplers`` take part at ``seeds`` seeds, ``fewer`` at the first of them alone.
     """
 
     name: str
@@ -67,10 +67,11 @@ class Task:
     loop: dict
     samplers: dict
     fewer: dict
+    seeds: int = 10
 
     def runs(self, quick):
         """Who runs with which seed; seeds in the outer loop, so that a moment's noise is shared."""
-        for seed in range(1 if quick else SEEDS):
+        for seed in range(1 if quick else self.seeds):
             taking_part = {**self.samplers, **(self.fewer if seed < FEWER_SEEDS else {})}
             yield from ((name, sampler, seed) for name, sampler in taking_part.items())
 
