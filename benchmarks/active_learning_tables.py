@@ -37,8 +37,8 @@ def regression(name):
 
 def interval(values):
     """Mean and half of Student's interval."""
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.4f} ± {stats.t.ppf(0.975, len(values) - 1) * error:.4f}"
+    half_width = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():+.4f} ± {half_width:.4f}"
 
 
 def beside_bmdal(found):

@@ -21,7 +21,7 @@ from ._fingerprint import of_value
 from ._gradients import GradientEngine
 from ._guest import has_device
 from ._inputs import Rows, labelled_part
-from ._network import FEATURES, fit_network, is_trained, resolve
+from ._network import FEATURES, Network, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
 __all__ = [
@@ -193,10 +193,14 @@ class BaseSimilarity(BaseEstimator):
 
     def _state(self) -> str:
         """A fingerprint of the parameters, and of the network as it is now."""
-        network = self._network()
-        found = network if isinstance(network, str) else resolve(network)
         params = self.get_params(deep=False).items()
-        return of_value(({name: value for name, value in params if name != "estimator"}, found))
+        settings = {name: value for name, value in params if name != "estimator"}
+        return of_value((settings, self._resolved()))
+
+    def _resolved(self) -> Network | str:
+        """The trained network without what is around it, or the word for none."""
+        network = self._network()
+        return network if isinstance(network, str) else resolve(network)
 
     def _source_of(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:

@@ -126,10 +126,8 @@ class BaseSampler(BaseSimilarity):
 
     def _key(self, projection: Projection) -> str:
         """Of all that features of a row depend on, the network as it is now among them."""
-        named = isinstance(self.estimator_, str)
-        network = self.estimator_ if named else resolve(self.estimator_)
         chosen = (self._compared(), self.parameters, self.input_shape)
-        return of_value((projection, network, chosen))
+        return of_value((projection, self._resolved(), chosen))
 
 
 def has_utility_alone(sampler: BaseSampler) -> bool:

@@ -83,7 +83,6 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
             X, y, candidates, batch_size, return_utilities
         )
         pool, mapping = self._transform_candidates(candidates, X, y)
-        is_given = mapping is None
         model, fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
         sampler = self._sampler(model if fitted or model is None else clone(model).fit(X, y))
         labelled = is_labeled(y, self.missing_label_)
@@ -93,11 +92,12 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
                 " RandomSampling."
             )
         sampler.fit(X[labelled], _labels(y[labelled], sampler.estimator))
-        mapping = np.arange(len(pool)) if mapping is None else mapping
+        size = len(pool) if mapping is None else len(X)
+        mapping = np.arange(size) if mapping is None else mapping
         if not return_utilities:
             return mapping[sampler.query(pool, batch_size)]
         indices, found = sampler.query(pool, batch_size, return_utilities=True)
-        utilities = np.full((batch_size, len(pool if is_given else X)), np.nan)
+        utilities = np.full((batch_size, size), np.nan)
         utilities[:, mapping] = found
         return mapping[indices], utilities
 

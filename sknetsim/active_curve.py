@@ -115,8 +115,7 @@ class ActiveLearningCurve:
         if count == 1:
             return float(differences[0]), float("nan")
         quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
-        error = differences.std(ddof=1) / np.sqrt(count)
-        return float(differences.mean()), float(quantile * error)
+        return float(differences.mean()), float(quantile * stats.sem(differences))
 
     def to_frame(self) -> Any:
         """Give one row per seed and round.
