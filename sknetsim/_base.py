@@ -99,9 +99,10 @@ class BaseSimilarity(BaseEstimator):
         return self
 
     def __sklearn_clone__(self) -> BaseSimilarity:
-        kept = {"estimator": self.estimator} if is_trained(self.estimator) else {}
-        if isinstance(self.parameters, torch.nn.Module):
-            kept["parameters"] = self.parameters
+        params = self.get_params(deep=False).items()
+        kept = {name: value for name, value in params if isinstance(value, torch.nn.Module)}
+        if is_trained(self.estimator):
+            kept["estimator"] = self.estimator
         twin = copy.copy(self)
         for name in kept:
             setattr(twin, name, None)
@@ -193,9 +194,12 @@ class BaseSimilarity(BaseEstimator):
 
     def _state(self) -> str:
         """A fingerprint of the parameters, and of the network as it is now."""
+        return of_value((self._settings(), self._resolved()))
+
+    def _settings(self) -> dict[str, Any]:
+        """All parameters but the network."""
         params = self.get_params(deep=False).items()
-        settings = {name: value for name, value in params if name != "estimator"}
-        return of_value((settings, self._resolved()))
+        return {name: value for name, value in params if name != "estimator"}
 
     def _resolved(self) -> Network | str:
         """The trained network without what is around it, or the word for none."""

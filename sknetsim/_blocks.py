@@ -57,10 +57,20 @@ class Block(abc.ABC):
         """
 
     @abc.abstractmethod
+    def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        """<J_o(x), v_q>, of shape (n, o, q).
+
+        The vectors are of shape (q, size), one for each entry of the layout.
+        """
+
+    @abc.abstractmethod
     def _gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
     def _paired(self, other: Block) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]: ...
 
     @abc.abstractmethod
     def _trace_gram(self, other: Block) -> Tensor: ...
@@ -92,6 +102,16 @@ class Block(abc.ABC):
         if self._form() == other._form():
             return self._paired(other)
         return self.dense()._paired(other.dense())
+
+    def marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        """What entries of the gradients add to `paired`, summed over one axis of each parameter.
+
+        Of shape (n, r) for an entry of the layout that goes ``by_rows``, of shape (n, c) for
+        others, r a parameter's first axis and c its other axes, flattened.
+        """
+        if self._form() == other._form():
+            return self._marginals(other, by_rows)
+        return self.dense()._marginals(other.dense(), by_rows)
 
     def dense(self) -> DenseBlock:
         """The same gradients without factors, in the order of the layout."""
@@ -180,6 +200,10 @@ class DenseBlock(Block):
         held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
         return self.gradients.flatten(1) @ held.flatten()
 
+    def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
+        return self.gradients @ held.mT
+
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         parts = self.materialize().split([shape.numel() for _, shape in self.layout], dim=2)
         return sum(map(_dense_sketch, parts, maps), start=torch.zeros((), dtype=maps[0].rows.dtype))
@@ -202,6 +226,16 @@ class DenseBlock(Block):
         assert isinstance(other, DenseBlock)
         own, others = self.gradients.flatten(1), other.gradients.flatten(1)
         return torch.bmm(own[:, None], others[:, :, None])[:, 0, 0]
+
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        assert isinstance(other, DenseBlock)
+        products = self.order.to_layout((self.gradients * other.gradients).sum(dim=1))
+        parts = products.split([shape.numel() for _, shape in self.layout], dim=1)
+        shapes = [(shape[:1].numel(), shape[1:].numel()) for _, shape in self.layout]
+        return [
+            part.unflatten(1, shape).sum(dim=2 if rows else 1)
+            for part, shape, rows in zip(parts, shapes, by_rows, strict=True)
+        ]
 
     def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=joined([block.gradients for block in blocks]))

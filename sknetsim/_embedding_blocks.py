@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._blocks import Block
 from ._layouts import FourierMap, transformed
 from ._position_blocks import PositionBlock, weighted_cotangents
 
@@ -44,6 +45,14 @@ class EmbeddingBlock(PositionBlock):
         equal = self.indices[:, None, :, None] == other.indices[:, None, None, :]
         return equal.to(self.cotangents.dtype)
 
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        assert isinstance(other, EmbeddingBlock)
+        if not by_rows[0]:
+            return self.dense()._marginals(other.dense(), by_rows)
+        products = self.paired_positions(other).sum(dim=2)
+        written = products.new_zeros(len(products), self._width)
+        return [written.scatter_add_(1, self.indices, products)]
+
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         cotangents = weighted_cotangents(self.cotangents, weights.to(self.cotangents))[0]
         written = cotangents.new_zeros(self._width, cotangents.shape[1])
@@ -53,6 +62,10 @@ class EmbeddingBlock(PositionBlock):
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("ontj,notj->n", table[:, self.indices], self.cotangents[:, :, :, 0])
+
+    def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
+        return torch.einsum("qntj,notj->noq", table[:, self.indices], self.cotangents[:, :, :, 0])
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         cotangents = transformed(self.cotangents[:, :, :, 0], maps[0].columns)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._blocks import DenseBlock, squared_norms
+from ._blocks import Block, DenseBlock, squared_norms
 from ._layouts import PLAIN, FourierMap, Order, longest_axis, transformed
 from ._position_blocks import PositionBlock, matrix_products, weighted_cotangents
 
@@ -67,6 +67,19 @@ class FactorBlock(PositionBlock):
         own, others = (block.activations.movedim(2, 1) for block in (self, other))
         return own @ others.mT + self._has_bias
 
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        assert isinstance(other, FactorBlock)
+        if by_rows[0] == self.order.keeps_rows:
+            return self.dense()._marginals(other.dense(), by_rows)
+        own, others = (block.activations.movedim(2, 1) for block in (self, other))
+        cotangents = self._paired_cotangents(other)
+        products = (own * (cotangents @ others)).sum(dim=2)
+        if self.order.keeps_rows:
+            found = [self.order.of_columns().to_layout(products.sum(dim=1))]
+        else:
+            found = [products.flatten(1)]
+        return found + [cotangents.sum((1, 2, 3))[:, None]] * self._has_bias
+
     def self_kernel(self) -> Tensor:
         if math.prod(self.cotangents.shape[2:4]) > 1:
             return super().self_kernel()
@@ -100,6 +113,18 @@ class FactorBlock(PositionBlock):
                 bias[0].view(outputs, groups, out).transpose(0, 1).flatten(1),
             )
         return products.view(len(self.cotangents), -1).sum(dim=1)
+
+    def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        weight, *bias = (vector.to(self.cotangents) for vector in vectors)
+        samples, _, positions, groups, out = self.cotangents.shape
+        matrix = self.order.from_layout(weight).view(len(weight), groups, out, -1)
+        activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
+        images = torch.bmm(activations, matrix.permute(1, 3, 0, 2).flatten(2))
+        if bias:
+            images += bias[0].view(len(weight), groups, out).transpose(0, 1).flatten(1)[:, None]
+        images = images.view(groups, samples, positions, len(weight), out)
+        images = images.permute(1, 3, 2, 0, 4).flatten(2)
+        return torch.bmm(self.cotangents.flatten(2), images.mT)
 
     @property
     def sketched_vectors(self) -> int:

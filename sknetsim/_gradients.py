@@ -5,33 +5,26 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from . import _blocks, _fingerprint, _guest, _memory, _selfcheck
+from ._base_engine import BaseEngine
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
 from ._fallback import Fallback
-from ._inputs import Inputs, Rows, label_tensor, map_tensors, part_of, tensors
+from ._inputs import Inputs, Rows, label_tensor, part_of, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
 from ._parameters import Plan, make_plan, select_parameters
-from .exceptions import UnsupportedNetworkError, is_out_of_memory
 from .rules import find_rule
 
-# Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
-_CHUNK_BYTES = 2**28
-_CHUNK_ROWS = 2560
 
-
-class GradientEngine:
+class GradientEngine(BaseEngine):
     """Gradients of a network's outputs in its parameters.
 
     Parameters
@@ -46,11 +39,6 @@ class GradientEngine:
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
         Where to compute; None: where the network is.
-
-    Attributes
-    ----------
-    dtype : dtype
-        The dtype of the gradients.
     """
 
     def __init__(
@@ -61,42 +49,14 @@ class GradientEngine:
         batch_size: int | None = None,
         device: Any = None,
     ):
-        _memory.keep_freed_pages()
-        self.network = network
         self.outputs = Outputs(output, network)
         with _guest.undisturbed():
             self.selected = select_parameters(network.module, parameters)
-        self.batch_size = batch_size
-        self.device = network.device if device is None else _guest.checked_device(device)
-        self.dtype = network.dtype
+        super().__init__(network, self.selected, batch_size, device)
         self._fallback = Fallback(network, self.outputs.select)
         self._refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
         self._checks = _selfcheck.Schedule()
-        self._row_bytes = 0
-        self._cast_integers: bool | None = None
-        self._visit = _guest.Visit(network.module, self.selected, self.device)
-
-    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X from ``start`` on, chunk by chunk, in a form for sums."""
-        rows = Rows(self.network.prepare(X))
-        labels = None if y is None else label_tensor(y)
-        limit = self.batch_size or _CHUNK_ROWS
-        while start < len(rows):
-            step = min(limit, self._affordable_rows(rows, labels), len(rows) - start)
-            if step == 1 < len(rows) and start == 0:
-                self._refuse_mixing(rows, labels)
-            chunk = slice(start, start + step)
-            try:
-                jacobian = self._chunk(rows, labels, chunk)
-            except (RuntimeError, MemoryError) as error:
-                limit = _memory.halved(step, error)
-                continue
-            if jacobian is None:
-                self._row_bytes = 0
-                continue
-            yield chunk, jacobian
-            start = chunk.stop
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on, the network's bytes among them."""
@@ -110,14 +70,9 @@ class GradientEngine:
             )
         )
 
-    def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
-        """Samples per chunk within the memory budget, from the bytes that the first one takes."""
-        if len(rows) == 1 or self.batch_size:
-            return len(rows)
-        while self._row_bytes == 0:
-            with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
-                self._attempt(module, inputs, y, False)
-        return max(1, min(_CHUNK_BYTES, _memory.budget() // 4) // self._row_bytes)
+    def _measure(self, rows: Rows, labels: Tensor | None) -> None:
+        with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
+            self._attempt(module, inputs, y, False)
 
     def _refuse_mixing(self, rows: Rows, labels: Tensor | None) -> None:
         """Look at two samples together, where chunks hold one."""
@@ -130,20 +85,14 @@ class GradientEngine:
             outputs, targets = self._outputs(module, inputs, y)
             _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
-    @contextlib.contextmanager
-    def batch(
-        self, rows: Rows, labels: Tensor | None, chunk: slice
-    ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
-        """The module to call, and some rows with their labels where it is."""
-        inputs = rows.take(chunk)
-        with self._visit.working() as module:
-            y = None if labels is None else self._plain(labels[chunk])
-            yield module, self._cast(module, inputs), y
-
-    def _chunk(self, rows: Rows, labels: Tensor | None, chunk: slice) -> Jacobian | None:
+    def _chunk(
+        self, rows: Rows, labels: Tensor | None, chunk: slice, factored: bool
+    ) -> Jacobian | None:
         """Jacobians of some rows; None where parameters have been moved to another way."""
         shadow = self._visit.shadow
         samples = chunk.stop - chunk.start
+        if chunk.start == 0 and samples == 1 < len(rows):
+            self._refuse_mixing(rows, labels)
         with self.batch(rows, labels, chunk) as (module, inputs, y):
             due = self._checks.due(samples, chunk.stop == len(rows))
             part = self._checks.part(samples)
@@ -153,42 +102,9 @@ class GradientEngine:
                     return None
                 due = False
             jacobian = self._attempt(module, inputs, y, due)
+            if jacobian is not None and not factored:
+                jacobian = jacobian.for_sums()
         return jacobian if self._visit.shadow is shadow else None
-
-    def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
-        """Inputs where the network is, in its dtype; integers stay where it takes them."""
-        inputs = map_tensors(self._plain, inputs)
-        floating = map_tensors(lambda t: t.to(self.dtype), inputs)
-        kept = map_tensors(lambda t: t.to(self.dtype) if t.is_floating_point() else t, inputs)
-        if all(tensor.is_floating_point() for tensor in tensors(kept)):
-            return kept
-        if self._cast_integers is None:
-            self._cast_integers = not self._runs(module, kept) and self._runs(module, floating)
-        return floating if self._cast_integers else kept
-
-    def _plain(self, tensor: Tensor) -> Tensor:
-        """A tensor where the network is, which autograd may save."""
-        return (tensor.clone() if tensor.is_inference() else tensor).to(self.device)
-
-    def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
-        first = part_of(inputs, slice(0, 1))
-        with torch.no_grad(), contextlib.suppress(RuntimeError):
-            self.network.call(module, first)
-            return True
-        return False
-
-    def forward(self, module: nn.Module, inputs: Inputs) -> Any:
-        """The network's raw output; its complaint about X with X's shape."""
-        try:
-            return self.network.call(module, inputs)
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in tensors(inputs))
-            raise UnsupportedNetworkError(
-                f"X has rows of shape {shapes}, on which estimator fails: {error}; allowed are rows"
-                " such as the network was trained on, or flat ones with their input_shape."
-            ) from error
 
     def _attempt(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None, checked: bool
@@ -209,8 +125,8 @@ class GradientEngine:
             return None
         if checked and not self._verified(module, plan, inputs, targets, jacobian):
             return None
-        jacobian = replace(jacobian, outputs=outputs.detach()).for_sums()
-        self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian, uses)
+        jacobian = replace(jacobian, outputs=outputs.detach())
+        self._row_bytes = self._row_bytes or _memory.row_bytes(jacobian.for_sums(), uses)
         return jacobian
 
     def _plan(self, module: nn.Module) -> Plan:

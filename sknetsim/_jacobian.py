@@ -6,9 +6,9 @@ block, flattened; P all parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,9 @@ class Jacobian:
     blocks: dict[tuple[str, ...], Block]
     layout: Layout
     outputs: Tensor
+
+    #: What it holds, for messages.
+    described: ClassVar[str] = "gradient"
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -113,18 +116,40 @@ class Jacobian:
         """The trace of K(x, x') for some pairs of samples, of shape (pairs,), float64."""
         total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
         for block, others in self._aligned(other):
-            step = max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
-            for piece in torch.arange(len(rows), device=rows.device).split(step):
+            for piece in torch.arange(len(rows), device=rows.device).split(self._step(block)):
                 total[piece] += block.rows(rows[piece]).paired(others.rows(columns[piece]))
         return total
+
+    @in_full_precision
+    def marginals(self, other: Jacobian, by_rows: Mapping[str, bool]) -> dict[str, Tensor]:
+        """What entries of J(x) add to the trace of K(x, x'), for rows taken one by one.
+
+        Summed, for each parameter, over one axis as in `Block.marginals`; a parameter that is not
+        there adds nothing.
+        """
+        found = {}
+        for block, others in self._aligned(other):
+            entries = [by_rows[name] for name, _ in block.layout]
+            parts = [
+                block.rows(rows).for_pairs().marginals(others.rows(rows).for_pairs(), entries)
+                for rows in torch.arange(len(self)).split(self._step(block))
+            ]
+            for (name, _), pieces in zip(block.layout, zip(*parts, strict=True), strict=True):
+                found[name] = torch.cat(pieces)
+        return found
+
+    def _step(self, block: Block) -> int:
+        """Samples of a block that are gathered at a time."""
+        return max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of these self-kernels."""
         bad = int((~torch.isfinite(kernel)).flatten(1).any(dim=1).sum())
         if bad:
             raise UnsupportedNetworkError(
-                f"estimator has gradients that are NaN or infinite at {bad} of {len(self)} samples;"
-                " gradients must be finite: leave such samples out, or smooth the network there."
+                f"estimator has {self.described}s that are NaN or infinite at {bad} of"
+                f" {len(self)} samples; {self.described}s must be finite: leave such samples out,"
+                " or smooth the network there."
             )
         return _kernels.inverse_root(kernel, self.outputs.dtype)
 
@@ -157,6 +182,16 @@ class Jacobian:
         return total
 
     @in_full_precision
+    def product(self, vectors: ParameterVectors) -> Tensor:
+        """<J_o(x), v_q>, of shape (n, o, q), float64; a parameter without vectors is zero."""
+        count = len(next(iter(vectors.values()), ()))
+        total = self.outputs.new_zeros(*self.outputs.shape, count, dtype=torch.float64)
+        for block in self.blocks.values():
+            if any(name in vectors for name, _ in block.layout):
+                total += block.product(self._of_layout(block.layout, vectors))
+        return total
+
+    @in_full_precision
     def sketch(self, maps: dict[str, FourierMap]) -> Tensor:
         """Tensor sketch in the Fourier domain, of shape (n, f), complex."""
         parts = [
@@ -166,9 +201,9 @@ class Jacobian:
         return sum(parts, start=frequencies.new_zeros(len(self), frequencies.shape[1]))
 
     def _of_layout(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
-        outputs = self.outputs.shape[1]
+        count = len(next(iter(vectors.values())))
         return [
-            vectors[name] if name in vectors else self.outputs.new_zeros(outputs, shape.numel())
+            vectors[name] if name in vectors else self.outputs.new_zeros(count, shape.numel())
             for name, shape in layout
         ]
 

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
+from ._fingerprint import of_value
 from ._passes import Chunk, Source
 from ._row_cache import RowCache
 
@@ -27,6 +28,10 @@ class KernelProtocol(Kernel):
     @abc.abstractmethod
     def _similarity_whitening(self) -> str:
         """How chunks are whitened for that."""
+
+    @abc.abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """All parameters but the network."""
 
     @abc.abstractmethod
     def _state(self) -> str:
@@ -70,8 +75,7 @@ class KernelProtocol(Kernel):
         symmetric = Y is None or Y is X
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._gram(source, X, Y)
-        settings: Any = self.get_params(deep=False)
-        key = f"{settings['normalize']} {settings['metric']} {source.fingerprint(X)}"
+        key = of_value((self._settings(), source.fingerprint(X)))
         if getattr(self, "_last", ("", None))[0] != key:
             gram = self._gram(source, X, Y)
             if not keep:

@@ -36,6 +36,10 @@ class Order:
         """Whether a row of the layout (an index of its first axis) is one as held."""
         return not self.axes or self.axes[:2] == (0, 1)
 
+    def of_columns(self) -> Order:
+        """The order of a row's columns, where rows are kept."""
+        return Order(self.shape[2:], tuple(axis - 2 for axis in self.axes[2:]))
+
     def columns(self, held: Tensor) -> Tensor:
         """(c, ...) for a row's columns as in the layout -> as held, where rows are kept."""
         if not self.axes:

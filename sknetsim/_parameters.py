@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +122,15 @@ def _matching(module: nn.Module, trainable: dict[str, nn.Parameter], parameters:
     if isinstance(parameters, str) and parameters == "last_layer":
         layer = list(trainable)[-1].rpartition(".")[0]
         return {name for name in trainable if name.rpartition(".")[0] == layer}
-    patterns = [parameters] if isinstance(parameters, str) else parameters
+    return matching(trainable, parameters)
+
+
+def matching(names: Iterable[str], patterns: Any) -> set[str]:
+    """Those that a name or pattern, or one of several, matches; none where one matches nothing."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list | tuple | set) or not all(
-        isinstance(p, str) for p in patterns
+        isinstance(pattern, str) for pattern in patterns
     ):
         return set()
-    found = [fnmatch.filter(trainable, pattern) for pattern in patterns]
-    return {name for names in found for name in names} if all(found) else set()
+    found = [fnmatch.filter(names, pattern) for pattern in patterns]
+    return {name for some in found for name in some} if all(found) else set()

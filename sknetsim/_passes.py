@@ -6,7 +6,7 @@ Index legend: n, m samples; o, p outputs of the network (d of them).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,10 +26,15 @@ _LONGEST = 2
 
 
 class Source(Protocol):
-    """What gives Jacobians: a `GradientEngine`, or `FeatureRows`."""
+    """What gives Jacobians: an engine, or `FeatureRows`."""
 
-    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X from ``start`` on, chunk by chunk."""
+    def jacobians(
+        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        """The Jacobians of the rows of X from ``start`` on, chunk by chunk.
+
+        In a form for sums; ``factored`` leaves layers' factors as they are.
+        """
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""
@@ -63,7 +68,9 @@ class FeatureRows:
     def __init__(self, dtype: torch.dtype = torch.float64):
         self.dtype = dtype
 
-    def jacobians(self, X: Any, y: Any = None, start: int = 0) -> Iterator[tuple[slice, Jacobian]]:
+    def jacobians(
+        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+    ) -> Iterator[tuple[slice, Jacobian]]:
         """The rows as Jacobians of one output."""
         rows = Rows(X)
         for first in range(start, len(rows), self._CHUNK_ROWS):
@@ -143,12 +150,24 @@ class Chunk:
         products = torch.stack(found, dim=1)
         return products if scale is None else products * scale[:, 0]
 
+    def product(self, vectors: ParameterVectors) -> Tensor:
+        """<(whitened J)_o(x), v_q>, of shape (n, o, q), float64."""
+        return self.whitened().jacobian.product(vectors)
+
     def add_to(self, total: ParameterVectors, values: Tensor) -> None:
-        """Add the whitened Jacobians, times values (n, q), of shape (q d, w) per parameter."""
+        """Add the whitened Jacobians, times values, per parameter.
+
+        Values (n, q) give each output a sum of its own, of shape (q d, w); values (n, d, q) one
+        sum over the outputs, of shape (q, w).
+        """
         samples, outputs = self.jacobian.outputs.shape
         identity = torch.eye(outputs, dtype=torch.float64, device=values.device)
         acting = identity.expand(samples, -1, -1) if self.whitening is None else self.whitening.mT
-        self.jacobian.weighted_sum(torch.einsum("nop,nq->noqp", acting, values).flatten(2), total)
+        if values.ndim == 3:
+            weights = acting @ values
+        else:
+            weights = torch.einsum("nop,nq->noqp", acting, values).flatten(2)
+        self.jacobian.weighted_sum(weights, total)
 
     def whitened(self) -> Chunk:
         """The chunk with the whitened Jacobians, and nothing left to do."""
@@ -161,9 +180,10 @@ class Chunk:
         """Parts of nearly equal length, of at most so many rows."""
         count = -(-len(self.rank) // limit)
         edges = [len(self.rank) * part // count for part in range(count + 1)]
-        return [self._part(slice(*pair)) for pair in itertools.pairwise(edges)]
+        return [self.part(slice(*pair)) for pair in itertools.pairwise(edges)]
 
-    def _part(self, part: slice) -> Chunk:
+    def part(self, part: slice) -> Chunk:
+        """Some of the rows."""
         rows = slice(self.rows.start + part.start, self.rows.start + part.stop)
         jacobian, whitening = self.jacobian.rows(part), self.whitening
         return Chunk(
@@ -183,18 +203,19 @@ def chunks(
     y: Any = None,
     start: int = 0,
     counted: bool = True,
+    factored: bool = False,
 ) -> Iterator[Chunk]:
     """Chunks for one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
-    zeros = total = 0
-    for rows, jacobian in source.jacobians(X, y, start):
-        kernel = jacobian.self_kernel()
+    zeros, total, vector = 0, 0, ""
+    for rows, jacobian in source.jacobians(X, y, start, factored):
+        kernel, vector = jacobian.for_sums().self_kernel(), jacobian.described
         root, rank = jacobian.roots(kernel)
         weights = _kernels.WHITENINGS[whitening](root, rank)
         yield Chunk(rows, jacobian, kernel, root, rank, weights)
         zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
     if zeros and counted:
         warn(
-            f"{zeros} of {total} samples have a zero gradient: their similarity with every sample"
+            f"{zeros} of {total} samples have a zero {vector}: their similarity with every sample"
             " is 0 (is the network dead there, or does it saturate?).",
             ZeroGradientWarning,
         )
@@ -209,19 +230,27 @@ def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk
 
 
 def weighted_sum(
-    source: Source, X: Any, values: Any = None, whitening: str = "unit", verbose: Any = 0
+    source: Source,
+    X: Any,
+    values: Any = None,
+    whitening: str = "unit",
+    verbose: Any = 0,
+    visit: Callable[[Chunk], None] | None = None,
 ) -> ParameterVectors:
-    """Sums of the whitened Jacobians, times values of shape (n, q): (q d, w) for each parameter.
+    """Sums of the whitened Jacobians, times values as `Chunk.add_to` takes them.
 
-    Without values, each counts once.
+    Without values, each counts once. Each chunk is shown to ``visit``.
     """
     samples = len(Rows(X))
     values = torch.as_tensor(np.ones((samples, 1)) if values is None else values)
     total: ParameterVectors = {}
     for chunk in shown(chunks(source, X, whitening), samples, verbose):
         if not total:
-            _refuse_sum(chunk.jacobian, values.shape[1])
+            outputs = chunk.jacobian.outputs.shape[1]
+            _refuse_sum(chunk.jacobian, values.shape[-1] * (outputs if values.ndim == 2 else 1))
         chunk.add_to(total, values[chunk.rows].to(chunk.self_kernel))
+        if visit is not None:
+            visit(chunk)
     return total
 
 
@@ -247,11 +276,11 @@ def kernel_sums(
     return np.concatenate(sums), np.concatenate(own)
 
 
-def _refuse_sum(jacobian: Jacobian, values: int) -> None:
-    """The sum, and once more its largest part, before that is added."""
+def _refuse_sum(jacobian: Jacobian, vectors: int) -> None:
+    """The sums, and once more their largest part, before that is added."""
     outputs = jacobian.outputs
     parts = [sum(shape.numel() for _, shape in block.layout) for block in jacobian.blocks.values()]
-    needed = values * (jacobian.width + outputs.shape[1] * max(parts, default=0))
+    needed = vectors * (jacobian.width // outputs.shape[1] + max(parts, default=0))
     _memory.refuse_beyond_budget(
         f"The sum of the gradients of {outputs.shape[1]} outputs",
         needed * outputs.element_size(),

@@ -133,9 +133,20 @@ class PositionBlock(Block):
 
     def _paired(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
+        return self.paired_positions(other).sum((1, 2))
+
+    def paired_positions(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
+        """What pairs of positions of rows taken one by one add to `paired`, of shape (n, t, s).
+
+        A constant is added to the products of activations.
+        """
+        activations = self._paired_activation_gram(other) + constant
+        return self._paired_cotangents(other).mul_(activations).sum(dim=1)
+
+    def _paired_cotangents(self, other: PositionBlock) -> Tensor:
+        """Products of cotangents of rows taken one by one, of shape (n, g, t, s)."""
         own, others = (b.cotangents.permute(0, 3, 2, 1, 4).flatten(3) for b in (self, other))
-        products = torch.matmul(own, others.mT).mul_(self._paired_activation_gram(other))
-        return products.sum((1, 2, 3))
+        return torch.matmul(own, others.mT)
 
     def _split(self, other: PositionBlock, outputs: int) -> list[Any]:
         """Parts of the samples whose pairs of positions fit into a temporary."""

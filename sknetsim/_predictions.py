@@ -1,4 +1,4 @@
-"""What a classifier predicts.
+"""What a network predicts.
 
 Index legend: n samples; d outputs; c classes.
 """
@@ -20,9 +20,15 @@ from ._inputs import Rows
 _CHUNK_ROWS = 256
 
 
+def values(engine: GradientEngine, X: Any) -> np.ndarray:
+    """The outputs themselves, of shape (n, d), float64."""
+    found = [engine.outputs.logits(raw).double() for raw in _outputs(engine, X)]
+    return torch.cat(found).cpu().numpy()
+
+
 def probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
     """Of the classes, of shape (n, c): the softmax of the logits."""
-    found = [_softmax(_logits(engine, raw).double()) for raw in _outputs(engine, X)]
+    found = [by_class(_logits(engine, raw)).double().softmax(dim=1) for raw in _outputs(engine, X)]
     return torch.cat(found).cpu().numpy()
 
 
@@ -53,8 +59,8 @@ def _logits(engine: GradientEngine, raw: Any) -> Tensor:
     return logits
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Of logits (n, d); one output is the second class's, against 0 for the first."""
+def by_class(logits: Tensor) -> Tensor:
+    """Logits of all classes (n, c); one output is the second class's, against 0 for the first."""
     if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return logits.softmax(dim=1)
+        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+    return logits

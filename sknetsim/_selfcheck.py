@@ -90,11 +90,16 @@ def refuse_mixing(
         if alone.shape != outputs[row].shape or not torch.allclose(
             alone.to(outputs.dtype), outputs[row], rtol=0, atol=tolerance
         ):
-            raise UnsupportedNetworkError(
-                "estimator gives a sample other outputs alone than in a batch; a sample's outputs"
-                " must depend on that sample alone: remove batch statistics, means over samples,"
-                " squeeze() without an axis, and randomness in eval mode."
-            )
+            raise mixing_error()
+
+
+def mixing_error() -> UnsupportedNetworkError:
+    """What is said of a network whose outputs for a sample depend on the others."""
+    return UnsupportedNetworkError(
+        "estimator gives a sample other outputs alone than in a batch; a sample's outputs must"
+        " depend on that sample alone: remove batch statistics, means over samples, squeeze()"
+        " without an axis, and randomness in eval mode."
+    )
 
 
 def warn_of_probabilities(network: Network, outputs: Tensor) -> None:

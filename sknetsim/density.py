@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from . import _kernels, _nearest, _pairs, _passes
+from . import _kernels, _local_means, _nearest, _pairs
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows, part
+from ._local_means import CountWeights, LinearWeights, Weights
 from ._outliers import DensityOutlierMixin
 from ._passes import Source
 
@@ -180,7 +181,8 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self._fit_projection(source, X)
         source, rows = self._projected(source, X)
         if self.method == "soft":
-            self._sum = _passes.weighted_sum(source, rows, verbose=self.verbose)
+            nothing = _local_means.no_values(self.n_samples_fit_)
+            self._sum = LinearWeights.fit(source, rows, nothing, "unit", self.verbose)
             return self
         self._references = rows
         if self.dimension is None:
@@ -213,7 +215,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
             "soft": between plus and minus ``n_samples_fit_``.
         """
-        return self._counts(*self._projected(self._source(), self._queries(X)))[0]
+        return self._counts(self._queries(X), None)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, relative to the uniform law on the sphere.
@@ -235,13 +237,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         return self._log_density(self._X)
 
     def _log_density(self, X: Any) -> np.ndarray:
-        source = self._source()
-        counts, own = self._counts(*self._projected(source, X))
-        fitted = set(self._digests)
-        keys = Rows(X).digests(source.dtype)
-        known = np.fromiter(map(fitted.__contains__, keys), bool, len(keys))
-        total = self.n_samples_fit_ - known
-        counts = counts - np.where(known, own, 0.0)
+        digests = Rows(X).digests(self._source().dtype)
+        own = _local_means.same_rows(self._digests, digests)
+        counts, total = self._counts(X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
         with np.errstate(divide="ignore"):
@@ -265,7 +263,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         """
         return float(self.score_samples(X).sum())
 
-    def reliability(self, X: Any) -> np.ndarray:
+    def reliability(self, X: Any, *, absolute: bool = False) -> np.ndarray:
         r"""How much of the network's answer at each row the fitted rows have a say in.
 
         With the kernel K as it is, not whitened: :math:`\sum_i \operatorname{tr} K(x, x_i) /
@@ -276,17 +274,18 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         ----------
         X : array-like of shape (n_queries, ...)
             The rows.
+        absolute : bool, default=False
+            Whether to sum absolute values, so that no influences cancel: by all pairs.
 
         Returns
         -------
         reliability : ndarray of shape (n_queries,), float64
             In samples: about N where N fitted rows have the very gradient of a row, 0 where none
             moves it or where its gradient is zero; negative where they move it the other way.
+            Not bounded by N: a fitted row with a longer gradient counts for more than one.
         """
         X, source = self._queries(X), self._source()
-        total = _passes.weighted_sum(source, self._X, None, "none", self.verbose)
-        sums, own = _passes.kernel_sums(source, X, total, "none", self.verbose)
-        return np.divide(sums[:, 0], own, out=np.zeros_like(own), where=own > 0)
+        return _local_means.influence(source, X, self._X, absolute, self.verbose)
 
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
@@ -302,19 +301,14 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 
-    def _counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Counts, and what each row counts for itself."""
-        if self.method != "soft":
-            return self._pair_counts(source, X)
-        sums, own = _passes.kernel_sums(source, X, self._sum, verbose=self.verbose)
-        return sums[:, 0], own
+    def _counts(self, X: Any, own: np.ndarray | None) -> np.ndarray:
+        """Counts around rows; ``own`` are fitted ones that are not counted, one each, or -1."""
+        source, rows = self._projected(self._source(), X)
+        return self._weights().sums(source, rows, own, self.verbose).total.flatten().numpy()
 
-    def _pair_counts(self, source: Source, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        count = _kernels.COUNTS[self.method].count
-        eps = torch.finfo(source.dtype).eps
-        total, own = np.zeros(len(Rows(X))), np.zeros(len(Rows(X)))
-        for rows, columns in _pairs.pairs(source, X, self._references, verbose=self.verbose):
-            gram = _pairs.cosines(rows, columns).cpu().numpy()
-            total[rows.rows] += count(gram, self._level(), eps).sum(axis=1)
-            own[rows.rows] = count(rows.own_similarity(), self._level(), eps)
-        return total, own
+    def _weights(self) -> Weights:
+        """Of the method and its level as they are now."""
+        if self.method == "soft":
+            return self._sum
+        nothing = _local_means.no_values(self.n_samples_fit_)
+        return CountWeights(self.method, self._level(), self._references, nothing)

@@ -24,7 +24,11 @@ class OutputTooLargeError(ValueError):
 
 
 class ZeroGradientWarning(UserWarning):
-    """Some samples have a zero gradient: their similarity with every sample is 0."""
+    """Some samples have a zero gradient, or no activity: their similarity with all others is 0."""
+
+
+class NoNeighborsWarning(UserWarning):
+    """Some samples have no similar one, or weights that cancel: they get the mean of all labels."""
 
 
 class FewerComponentsWarning(UserWarning):

@@ -6,21 +6,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from . import _kernels, _pairs, _passes
-from ._base import BaseSimilarity, StrOptions, check_is_fitted, fit_context
+from . import _kernels
+from ._base import StrOptions
+from ._base_kernel import BaseKernel
+from ._contribution_pass import ROLES_OF_FEATURES, contributions, roles_of
+from ._contributions import Contributions
 from ._inputs import Rows
-from ._kernel_protocol import KernelProtocol
-from ._network import FEATURES, is_trained
-from ._passes import Chunk, Source
+from ._passes import Chunk
 
 
-class NetworkKernel(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, KernelProtocol
-):
+class NetworkKernel(BaseKernel):
     r"""Similarity of inputs as a trained network sees them.
 
     With J(x) the Jacobian of the network's d outputs in its parameters and
@@ -102,12 +99,9 @@ class NetworkKernel(
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseSimilarity._parameter_constraints,
-        "normalize": ["boolean"],
+        **BaseKernel._parameter_constraints,
         "metric": [StrOptions(set(_kernels.METRICS))],
     }
-
-    _transient = ("_last", "_rows")
 
     def __init__(
         self,
@@ -134,55 +128,13 @@ class NetworkKernel(
         self.verbose = verbose
         self.random_state = random_state
 
-    @fit_context
-    def fit(self, X: Any, y: Any = None) -> NetworkKernel:
-        """Keep the rows that `transform` compares with; train the network where it is not.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            The rows.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network.
-
-        Returns
-        -------
-        self : object
-            The fitted kernel.
-        """
-        self.X_fit_, _ = self._fit_network(X, y)
-        self._n_features_out = len(Rows(self.X_fit_))
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Similarity of each row of X with each row seen in `fit`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            The rows.
-
-        Returns
-        -------
-        gram : ndarray of shape (n_samples, n_samples_fit), float64
-            The similarities, in [-1, 1] where normalised.
-        """
-        check_is_fitted(self, "X_fit_")
-        return self._gram(self._source(), self._check_X(X, reset=False), self.X_fit_)
-
-    def _gram(self, source: Source, X: Any, Y: Any) -> np.ndarray:
-        whitening = self._similarity_whitening()
-        return self._assembled(source, X, Y, (whitening, whitening), self._similarity)
-
     def _similarity_whitening(self) -> str:
         return self._whitening("unit" if self.metric == "trace" else "half")
 
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
         """Of whitened chunks: their products, or what the metric makes of d x d kernels."""
-        if self.metric == "trace" and self.normalize:
-            return _pairs.cosines(rows, columns)
         if self.metric == "trace":
-            return rows.jacobian.trace_gram(columns.jacobian) / rows.jacobian.outputs.shape[1]
+            return super()._similarity(rows, columns)
         ranks = [self._rank(chunk) for chunk in (rows, columns)]
         kernel = rows.jacobian.gram(columns.jacobian)
         found = _kernels.reduce_kernel(kernel, self.metric, *ranks)
@@ -246,48 +198,51 @@ class NetworkKernel(
         )
         return found[:, :, 0, 0] if found.shape[2] == 1 else found
 
-    def diag(self, X: Any) -> np.ndarray:
-        """Similarity of each row with itself.
+    def contributions(self, X: Any, Y: Any, *, positions: Any = None) -> Contributions:
+        """Take the similarity of pairs of rows apart, to see where it comes from.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
-            The rows.
+        X : array-like of shape (n_pairs, ...)
+            The first row of each pair.
+        Y : array-like of shape (n_pairs, ...)
+            The second row of each pair.
+        positions : None, str or list of str, default=None
+            Names of layers, or patterns such as "features.*", whose positions are compared pair by
+            pair (those of a convolution's image, or of a sequence); None: of no layer. They take
+            n_pairs x n_positions x n_positions numbers.
 
         Returns
         -------
-        diagonal : ndarray of shape (n_samples,), float64
-            Where normalised: 1, or 0 for a zero gradient.
+        contributions : Contributions
+            What layers, parameters, activities and pairs of positions add. Each of these sums to
+            the similarity of X[i] and Y[i] that the kernel gives.
+
+        Raises
+        ------
+        ValueError
+            If X and Y have different numbers of rows, `positions` names something else than layers
+            that use their weight on activities, or the metric is not a sum over parameters.
         """
-        chunks = _passes.chunks(self._source(), X, self._whitening("half"))
-        return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
+        if self.metric != "trace":
+            raise ValueError(
+                f"metric is {self.metric!r}, which is no sum over parameters; allowed for"
+                " contributions is 'trace': set metric='trace'."
+            )
+        if len(Rows(X)) != len(Rows(Y)):
+            raise ValueError(
+                f"Y has {len(Rows(Y))} rows, and X {len(Rows(X))}; allowed are as many, for row i"
+                " of X is paired with row i of Y: repeat or leave out rows."
+            )
+        source, network = self._source(), self._resolved()
+        roles = ROLES_OF_FEATURES if isinstance(network, str) else roles_of(network.module)
+        whitening = self._similarity_whitening()
+        return contributions(source, roles, (X, Y), whitening, positions, self.verbose)
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
+        if self.metric == "trace":
+            return super()._own_similarity(chunk)
         kernel = chunk.own_kernel()
         values = _kernels.METRICS[self.metric](kernel[:, None])[:, 0]
         ranks = chunk.rank if self.normalize else kernel.shape[1]
         return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()
-
-    def _whitening(self, normalized: str) -> str:
-        return normalized if self.normalize else "none"
-
-    def _network(self) -> Any:
-        """The fitted network, or a trained one handed in."""
-        if is_trained(self.estimator) or self.estimator == FEATURES:
-            return self.estimator
-        if not hasattr(self, "estimator_"):
-            raise NotFittedError(
-                "estimator is not trained, and this NetworkKernel is not fitted; allowed in a"
-                " kernel that is called directly are trained networks: train it, or call fit."
-            )
-        return self.estimator_
-
-    def _source(self) -> Source:
-        self._validate_params()
-        return self._source_of(self._network())
-
-    def _assembled(
-        self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any
-    ) -> np.ndarray:
-        others = None if Y is X else Y
-        return _pairs.assembled(source, X, others, whitenings, function, self.verbose)

@@ -69,15 +69,20 @@ kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 def quantities(block, other, root, weights, vectors, maps):
     """All that a block can give."""
+    by_rows = [len(shape) > 1 for _, shape in block.layout]
+    by_columns = [False] * len(by_rows)
     return {
         "gram": block.gram(other),
         "trace_gram": block.trace_gram(other),
         "paired": block.paired(other.rows(slice(0, 4))),
+        "by rows": torch.cat(block.marginals(other.rows(slice(0, 4)), by_rows), dim=1),
+        "by columns": torch.cat(block.marginals(other.rows(slice(0, 4)), by_columns), dim=1),
         "sketch": block.sketch(maps),
         "self_kernel": block.self_kernel(),
         "whitened": block.whiten(root).materialize(),
         "weighted_sum": torch.cat(block.weighted_sum(weights), dim=1),
         "inner": block.inner(vectors.split([shape.numel() for _, shape in block.layout], 1)),
+        "product": block.product(vectors[:2].split([s.numel() for _, s in block.layout], 1)),
         "joined": _blocks.concatenate([block, other]).materialize(),
         "added": _blocks.add([block, block]).materialize(),
         "for sums": block.for_sums().materialize(),
@@ -236,6 +241,7 @@ def test_jacobians_and_roots_stay_on_their_device(make, request):
         first.paired(second, *_on("cuda", [torch.tensor([0, 3, 3]), torch.tensor([4, 0, 1])])),
         first.whiten(unit).materialize(),
         first.inner(by_name),
+        first.product(by_name),
         *first.weighted_sum(_on("cuda", weights)).values(),
         first.sketch(dict(zip(key, _on("cuda", maps), strict=True))),
         _jacobian.concatenate([first, second]).materialize(),

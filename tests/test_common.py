@@ -11,10 +11,13 @@ from torch import nn
 import sknetsim
 from sknetsim import (
     ActiveLearningSampler,
+    FitDiagnostics,
     GradientFeaturizer,
+    LabelDenoiser,
     NetworkDensity,
     NetworkKernel,
     NetworkNeighbors,
+    PerceptualKernel,
 )
 
 ESTIMATORS = [
@@ -23,9 +26,15 @@ ESTIMATORS = [
     ActiveLearningSampler(strategy="kcenter", random_state=0),
     ActiveLearningSampler(strategy="density", method="power", random_state=0),
     ActiveLearningSampler(strategy="typicality"),
+    FitDiagnostics(),
     GradientFeaturizer(),
     GradientFeaturizer(n_components=2),
     GradientFeaturizer(n_components=2, method="sketch", random_state=0),
+    LabelDenoiser(),
+    LabelDenoiser(method="threshold"),
+    LabelDenoiser(method="soft"),
+    LabelDenoiser(method="unnormalized"),
+    LabelDenoiser(n_components=2),
     NetworkDensity(),
     NetworkDensity(method="threshold"),
     NetworkDensity(method="power"),
@@ -33,6 +42,8 @@ ESTIMATORS = [
     NetworkKernel(),
     NetworkNeighbors(),
     NetworkNeighbors(n_components=2, n_candidates=3),
+    PerceptualKernel(),
+    PerceptualKernel(normalize=False),
 ]
 
 

@@ -264,6 +264,16 @@ def test_reliability_is_the_sum_of_unnormalised_kernels(case, method):
     np.testing.assert_allclose(density.reliability(X[6:]), gram.sum(axis=1) / own, rtol=1e-8)
 
 
+@pytest.mark.parametrize("case", NETWORKS[:3], ids=lambda case: case.name)
+def test_absolute_reliability_cancels_nothing(case):
+    network, X = build(case, n_samples=9)
+    density = NetworkDensity(network, output=case.output).fit(X[:6])
+    gram = NetworkKernel(network, case.output, normalize=False)(X, X[:6])
+    own = NetworkKernel(network, case.output, normalize=False).diag(X)
+    expected = np.abs(gram).sum(axis=1) / own
+    np.testing.assert_allclose(density.reliability(X, absolute=True), expected, rtol=1e-8)
+
+
 def test_reliability_counts_equal_samples():
     network, X = build(NETWORKS[0], n_samples=2)
     density = NetworkDensity(network).fit(torch.cat([X[:1]] * 5))

@@ -16,6 +16,7 @@ from sknetsim import (
     NetworkDensity,
     NetworkKernel,
     NetworkNeighbors,
+    PerceptualKernel,
     UnsupportedNetworkError,
 )
 
@@ -23,6 +24,10 @@ from .cases import NETWORKS, build
 
 CALLS = {
     "kernel": lambda network, output, X: NetworkKernel(network, output)(X),
+    "perceptual": lambda network, output, X: PerceptualKernel(network)(X),
+    "contributions": lambda network, output, X: NetworkKernel(network, output).contributions(
+        X[:3], X[3:]
+    ),
     "matrix": lambda network, output, X: NetworkKernel(network, output).matrix(X),
     "influence": lambda network, output, X: NetworkKernel(network, output).influence(X),
     "features": lambda network, output, X: GradientFeaturizer(network, output).fit_transform(X),

@@ -15,6 +15,7 @@ from sknetsim import (
     NetworkDensity,
     NetworkKernel,
     NetworkNeighbors,
+    PerceptualKernel,
 )
 from sknetsim._inputs import Rows, joined, tensors
 
@@ -158,6 +159,7 @@ ESTIMATORS = [
     NetworkDensity(),
     NetworkKernel(),
     NetworkNeighbors(),
+    PerceptualKernel(),
     GradientFeaturizer(),
 ]
 

@@ -22,7 +22,13 @@ from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim import (
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    PerceptualKernel,
+)
 
 from .cases import NETWORKS, build
 
@@ -279,6 +285,7 @@ def images():
 
 SHAPED = {
     "kernel": (NetworkKernel, "transform", {}),
+    "perceptual": (PerceptualKernel, "transform", {}),
     "density": (NetworkDensity, "score_samples", {}),
     "power density": (NetworkDensity, "score_samples", {"method": "power", "dimension": 3.0}),
     "neighbors": (NetworkNeighbors, "kneighbors", {}),

@@ -23,6 +23,7 @@ from sknetsim import (
     NetworkDensity,
     NetworkKernel,
     NetworkNeighbors,
+    PerceptualKernel,
     _persistence,
 )
 
@@ -110,6 +111,7 @@ ANSWERS = {
     "density": (NetworkDensity, "score_samples"),
     "neighbors": (NetworkNeighbors, "kneighbors"),
     "kernel": (NetworkKernel, "transform"),
+    "perceptual": (lambda net, output: PerceptualKernel(net), "transform"),
     "features": (GradientFeaturizer, "transform"),
 }
 answers = pytest.mark.parametrize(("kind", "method"), ANSWERS.values(), ids=ANSWERS)

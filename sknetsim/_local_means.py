@@ -1,0 +1,305 @@
+"""Weighted means over the fitted rows around a row: (sum_j W_j)^{-1} sum_j W_j v_j.
+
+Index legend: n rows; m fitted rows; a, b, c axis of the weights (1 where they are numbers, else the
+d outputs of the network); s values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _kernels, _pairs, _passes
+from ._inputs import Rows
+from ._jacobian import ParameterVectors
+from ._passes import Chunk, Source
+
+#: Weights that are linear in the gradients, and how these are whitened for them.
+LINEAR = {"unnormalized": "none", "soft": "unit"}
+#: All weights, by name.
+METHODS = (*LINEAR, *_kernels.COUNTS)
+
+# As for the ranks of self-kernels: what is left of a sum after so much cancelled is rounding.
+_ROUNDING = 10
+
+
+@dataclass(frozen=True)
+class LocalSums:
+    """Sums over fitted rows, for n rows.
+
+    Attributes
+    ----------
+    total : Tensor of shape (n, a, a)
+        sum_j W_j, of the weights.
+    values : Tensor of shape (n, a, s)
+        sum_j W_j v_j, of the weighted values.
+    size : Tensor of shape (n,)
+        What the weights' sum is at most, or would be without cancelling.
+    squares : Tensor of shape (n, a, a) or None
+        sum_j W_j W_j^T.
+    """
+
+    total: Tensor
+    values: Tensor
+    size: Tensor
+    squares: Tensor | None = None
+
+    def lost(self, eps: float) -> Tensor:
+        """Where the weights sum to nothing in some direction, up to rounding, of shape (n,)."""
+        least = torch.linalg.svdvals(self.total)[:, -1]
+        return least <= _ROUNDING * self.total.shape[1] * eps * self.size
+
+    def means(self, lost: Tensor, instead: Tensor) -> Tensor:
+        """The weighted means, of shape (n, a, s); those of lost rows are given."""
+        found = torch.linalg.solve(self._regular(lost), self.values)
+        return torch.where(lost[:, None, None], instead, found)
+
+    def noise_kept(self, lost: Tensor, instead: float) -> Tensor:
+        r"""Share of the variance of independent noise that the means keep, of shape (n,).
+
+        :math:`\operatorname{tr} \sum_j A_j A_j^T / a` with A_j = (sum_l W_l)^{-1} W_j.
+        """
+        inverse = torch.linalg.inv(self._regular(lost))
+        kept = torch.einsum("nab,nbc,nac->n", inverse, self.squares, inverse) / len(inverse[0])
+        return torch.where(lost, instead, kept)
+
+    def _regular(self, lost: Tensor) -> Tensor:
+        identity = torch.eye(self.total.shape[1], dtype=self.total.dtype)
+        return torch.where(lost[:, None, None], identity, self.total)
+
+
+class Weights(Protocol):
+    """The weights of the fitted rows, with their values."""
+
+    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
+        """Around the rows of X; ``own`` are fitted rows to be left out, one each, or -1."""
+
+    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
+        """Sums around the rows of X, those of squares among them."""
+
+
+@dataclass(frozen=True)
+class LinearWeights:
+    r"""Weights W_j = K(x, x_j), or their trace: sums of them take one pass over the rows.
+
+    :math:`\sum_j K(x, x_j) v_j = J(x) \sum_j J(x_j)^T v_j`.
+
+    Attributes
+    ----------
+    whitening : str
+        Of `_kernels.WHITENINGS`.
+    rows : any
+        The fitted rows.
+    values : Tensor of shape (m, a, a + s)
+        The identity and the values of each fitted row.
+    vectors : dict
+        Their weighted sums of Jacobians.
+    length : float
+        Sum of the lengths of the fitted rows' Jacobians.
+    energy : Tensor of shape (a + s,)
+        Sums of the squared lengths of what each fitted row adds to the vectors.
+    """
+
+    whitening: str
+    rows: Any
+    values: Tensor
+    vectors: ParameterVectors
+    length: float
+    energy: Tensor
+
+    @classmethod
+    def fit(
+        cls, source: Source, rows: Any, values: Tensor, whitening: str, verbose: Any = 0
+    ) -> LinearWeights:
+        """From values of shape (m, a, s)."""
+        values = _with_identity(values)
+        found: list[tuple[float, Tensor]] = []
+
+        def measure(chunk: Chunk) -> None:
+            own, weights = _own_weights(chunk, values.shape[1]), values[chunk.rows]
+            energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
+            found.append((float(_lengths(own).sum()), energy))
+
+        weights = values if values.shape[1] > 1 else values[:, 0]
+        vectors = _passes.weighted_sum(source, rows, weights, whitening, verbose, measure)
+        lengths, energies = zip(*found, strict=True)
+        return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
+
+    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
+        """One pass over the rows."""
+        found, axis = [], self.values.shape[1]
+        chunks = _passes.chunks(source, X, self.whitening)
+        for chunk in _passes.shown(chunks, len(Rows(X)), verbose):
+            found.append((self._products(chunk).cpu(), _own_weights(chunk, axis)))
+        sums, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if own is not None:
+            known = torch.as_tensor(own >= 0)
+            sums[known] -= weights[known] @ self.values[torch.as_tensor(own)[known]]
+        return LocalSums(sums[..., :axis], sums[..., axis:], _lengths(weights) * self.length)
+
+    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
+        """One pass over the pairs."""
+        weigh = _matrices if self._matrix else _traces
+        nothing = self.values[..., :0]
+        found = _pair_sums(source, X, self.rows, self.whitening, weigh, nothing, None, verbose)
+        return replace(sums, squares=found.squares)
+
+    def gathered(self, column: int) -> float:
+        """Length of sum_j J_j^T v_j, against the root of the sum of squares of its parts.
+
+        0 where they cancel, about 1 where they point anywhere, sqrt(m) where all point one way.
+        """
+        count = self.values.shape[2]
+        parts = [vector.reshape(count, -1)[column] for vector in self.vectors.values()]
+        length = sum(float(part.double().square().sum()) for part in parts) ** 0.5
+        return length / energy if (energy := float(self.energy[column]) ** 0.5) > 0 else 0.0
+
+    @property
+    def _matrix(self) -> bool:
+        return self.values.shape[1] > 1
+
+    def _products(self, chunk: Chunk) -> Tensor:
+        if self._matrix:
+            return chunk.product(self.vectors)
+        return chunk.inner(self.vectors)[:, None]
+
+
+@dataclass(frozen=True)
+class CountWeights:
+    """Weights that are a count of `_kernels.COUNTS` of k^C.
+
+    Attributes
+    ----------
+    method : str
+        The count.
+    level : float
+        Its threshold or power.
+    rows : any
+        The fitted rows.
+    values : Tensor of shape (m, 1, s)
+        Their values.
+    """
+
+    method: str
+    level: float
+    rows: Any
+    values: Tensor
+
+    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
+        """One pass over the pairs."""
+        count = _kernels.COUNTS[self.method].count
+        eps = torch.finfo(source.dtype).eps
+
+        def weigh(rows: Chunk, columns: Chunk) -> Tensor:
+            gram = _pairs.cosines(rows, columns).cpu().numpy()
+            return torch.as_tensor(count(gram, self.level, eps))
+
+        return _pair_sums(source, X, self.rows, "unit", weigh, self.values, own, verbose)
+
+    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
+        """They are there."""
+        return sums
+
+
+def no_values(samples: int) -> Tensor:
+    """For rows that are counted, and nothing of theirs averaged."""
+    return torch.empty(samples, 1, 0, dtype=torch.float64)
+
+
+def _with_identity(values: Tensor) -> Tensor:
+    identity = torch.eye(values.shape[1], dtype=torch.float64)
+    return torch.cat([identity.expand(len(values), -1, -1), values], dim=2)
+
+
+def _own_weights(chunk: Chunk, axis: int) -> Tensor:
+    """W(x, x) of linear weights, of shape (n, a, a)."""
+    kernel = chunk.own_kernel().cpu()
+    return kernel if axis > 1 else _trace(kernel)[:, None, None]
+
+
+def _lengths(weights: Tensor) -> Tensor:
+    """Of the Jacobians, from their self-kernels."""
+    return _trace(weights).clamp(min=0).sqrt()
+
+
+def _trace(kernel: Tensor) -> Tensor:
+    return kernel.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+
+def _traces(rows: Chunk, columns: Chunk) -> Tensor:
+    return rows.jacobian.trace_gram(columns.jacobian)
+
+
+def _matrices(rows: Chunk, columns: Chunk) -> Tensor:
+    return rows.jacobian.gram(columns.jacobian)
+
+
+def influence(source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 0) -> np.ndarray:
+    """sum_j tr K(x, x_j) / tr K(x, x) over fitted rows, or of absolute values, of shape (n,)."""
+    total = {} if absolute else _passes.weighted_sum(source, rows, None, "none", verbose)
+    sums, own = _passes.kernel_sums(source, X, total, "none", verbose)
+    found = _absolute_sums(source, X, rows, verbose) if absolute else sums[:, 0]
+    return np.divide(found, own, out=np.zeros_like(own), where=own > 0)
+
+
+def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarray:
+    nothing = no_values(len(Rows(rows)))
+
+    def weigh(rows: Chunk, columns: Chunk) -> Tensor:
+        return _traces(rows, columns).abs()
+
+    return _pair_sums(source, X, rows, "none", weigh, nothing, None, verbose).size.numpy()
+
+
+def _pair_sums(
+    source: Source,
+    X: Any,
+    rows: Any,
+    whitening: str,
+    weigh: Callable[[Chunk, Chunk], Tensor],
+    values: Tensor,
+    own: np.ndarray | None,
+    verbose: Any,
+) -> LocalSums:
+    """The sums around the rows of X, by all pairs."""
+    samples, axis = len(Rows(X)), values.shape[1]
+    total, squares, weighted = (
+        torch.zeros(samples, axis, width, dtype=torch.float64)
+        for width in (axis, axis, values.shape[2])
+    )
+    others = None if X is rows else rows
+    pairs = _pairs.values(source, X, others, (whitening, whitening), weigh, verbose)
+    for at, columns, found in pairs:
+        weights = found.cpu().reshape(*found.shape[:2], axis, axis)
+        if own is not None:
+            weights = _without(weights, own[at], columns)
+        total[at] += weights.sum(dim=1)
+        squares[at] += torch.einsum("nmab,nmcb->nac", weights, weights)
+        weighted[at] += torch.einsum("nmab,mbs->nas", weights, values[columns])
+    return LocalSums(total, weighted, total[:, 0, 0], squares)
+
+
+def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
+    """The weights of some fitted rows, one for each row, set to zero."""
+    positions = torch.arange(columns.start, columns.stop)
+    left_out = torch.as_tensor(own)[:, None] == positions
+    return torch.where(left_out[..., None, None], 0.0, weights)
+
+
+def same_rows(fitted: Sequence[bytes], rows: Sequence[bytes]) -> np.ndarray:
+    """The fitted row with the same digest, of equal ones each in its turn, or -1."""
+    places: dict[bytes, list[int]] = {}
+    for index, digest in enumerate(fitted):
+        places.setdefault(digest, []).append(index)
+    found = []
+    for digest in rows:
+        here = places.get(digest)
+        found.append(here[0] if here else -1)
+        if here:
+            here.append(here.pop(0))
+    return np.array(found)
