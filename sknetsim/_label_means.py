@@ -1,0 +1,179 @@
+"""Weighted means of labels and predictions: what estimators that look at labels have in common.
+
+Index legend: n rows; m fitted rows; q columns of labels; a coordinates of the loss.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils import Tags
+from torch import Tensor
+
+from . import _local_means, _tasks
+from ._base import BaseReference, Interval, StrOptions, check_is_fitted
+from ._gradients import GradientEngine
+from ._inputs import Rows
+from ._local_means import CountWeights, LinearWeights, LocalSums, Weights
+from ._network import resolve
+from ._passes import FeatureRows, Source
+from ._tasks import Task
+from .exceptions import NoNeighborsWarning, warn
+
+
+class BaseLabelMeans(BaseReference):
+    """Fitted rows with labels and predictions, and means of these by some weights.
+
+    For estimators with parameters ``method``, ``threshold`` and ``alpha``.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseReference._parameter_constraints,
+        "method": [StrOptions(set(_local_means.METHODS))],
+        "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
+        "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
+    }
+
+    _task: Task
+    _linear: dict[str, LinearWeights]
+
+    method: str
+    threshold: float
+    alpha: float
+
+    def _fit_weights(self, X: Any, y: Any) -> None:
+        """Train the network where it is not, and weigh the labels."""
+        for name in ("_task", "_linear"):
+            self.__dict__.pop(name, None)
+        X, source = self._fit_network(X, y)
+        self._task = _tasks.task_of(source, X, y)
+        self._digests = Rows(X).digests(source.dtype)
+        self.n_samples_fit_ = len(self._digests)
+        self._fit_projection(source, X)
+        self._values = self._fitted_values(source, X, y)
+        source, self._rows = self._projected(self._source(), X)
+        whitening = _local_means.LINEAR.get(self.method)
+        if whitening is not None:
+            fitted = LinearWeights.fit(
+                source, self._rows, self._laid_out(), whitening, self.verbose
+            )
+            self._linear = {self.method: fitted}
+
+    def _fit_projection(self, source: Source, X: Any) -> None:
+        """Features know no lengths: where these count, similarities are exact."""
+        if self.method != "unnormalized":
+            return super()._fit_projection(source, X)
+        self._projection, self.kernel_error_ = None, 0.0
+
+    def _compared(self) -> Any:
+        """Of weights that are matrices, the output whose gradients the loss sums."""
+        fitted = hasattr(self, "_task") and self._by_matrices()
+        return self._task.compared(resolve(self.estimator_)) if fitted else self.output
+
+    def _by_matrices(self) -> bool:
+        """Whether weights are K(x, x_j) itself, as the loss has it, rather than its trace."""
+        return (
+            self.method == "unnormalized"
+            and not isinstance(self.estimator_, str)
+            and isinstance(self.output, str)
+            and self.output == "all"
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def _predictions(self, X: Any) -> np.ndarray:
+        """The network's own, of the fitted rows where X is None, of shape (n, q)."""
+        network = _tasks.network_of(self._source())
+        if X is None:
+            return self._labels_and_predictions(self._laid_out())[1]
+        return self._task.predictions(network, X)
+
+    def _fitted_values(self, source: Source, X: Any, y: Any) -> Tensor:
+        """Labels and residuals of the fitted rows in coordinates, of shape (m, a, 2)."""
+        labels = self._task.coordinates(self._task.values(y))
+        residuals = np.zeros_like(labels)
+        if isinstance(source, GradientEngine):
+            residuals = self._task.coordinates(self._task.predictions(source, X)) - labels
+        return torch.as_tensor(np.stack([labels, residuals], axis=2))
+
+    def _laid_out(self) -> Tensor:
+        """Values of the fitted rows as the weights take them, of shape (m, a, 2) or (m, 1, 2 a)."""
+        return self._values if self._by_matrices() else self._values.mT.flatten(1)[:, None]
+
+    def _weights(self) -> Weights:
+        """Of the method and its level as they are now."""
+        if self.method in _local_means.LINEAR:
+            return self._linear_weights()
+        level = self.threshold if self.method == "threshold" else self.alpha
+        return CountWeights(self.method, level, self._rows, self._laid_out())
+
+    def _linear_weights(self) -> LinearWeights:
+        if self.method not in getattr(self, "_linear", {}):
+            raise NotFittedError(
+                f"method is {self.method!r}, for which nothing was summed in fit; allowed is to"
+                " change thresholds and powers after fit: call fit again."
+            )
+        return self._linear[self.method]
+
+    def _labels_by_others(self, X: Any) -> np.ndarray:
+        """Means of labels around each row, its own left out where it was fitted."""
+        check_is_fitted(self, "n_samples_fit_")
+        X, source = self._check_X(X, reset=False), self._source()
+        own = _local_means.same_rows(self._digests, Rows(X).digests(source.dtype))
+        return self._means(*self._sums(*self._projected(source, X), own))[0]
+
+    def _measured_stationarity(self) -> float | None:
+        if not self._by_matrices():
+            return None
+        found = self._linear_weights().gathered(-1)
+        if found > 1:
+            warn(
+                f"The network is not at a stationary point of its loss: the gradients of the"
+                f" samples add up to {found:.3g} times what they would if they pointed anywhere;"
+                " means of labels and of predictions then differ by more than the noise that is"
+                " left: train it longer, without weight decay or early stopping.",
+                ConvergenceWarning,
+            )
+        return found
+
+    def _queries(self, X: Any) -> tuple[Source, Any]:
+        """Validated rows, or the fitted ones, as the weights take them."""
+        check_is_fitted(self, "n_samples_fit_")
+        if X is not None:
+            return self._projected(self._source(), self._check_X(X, reset=False))
+        source = self._source()
+        fitted = source if self._projection is None else FeatureRows(source.dtype)
+        return fitted, self._rows
+
+    def _sums(self, source: Source, rows: Any, own: np.ndarray | None) -> tuple[LocalSums, Tensor]:
+        """Sums around the rows, and where they say nothing, which is reported."""
+        sums = self._weights().sums(source, rows, own, self.verbose)
+        lost = sums.lost(torch.finfo(source.dtype).eps)
+        if lost.any():
+            warn(
+                f"{int(lost.sum())} of {len(lost)} samples have no similar sample, or weights that"
+                " sum to nothing: they get the mean of all labels (with fewer similar samples asked"
+                " for, by a lower alpha or threshold, there may be some).",
+                NoNeighborsWarning,
+            )
+        return sums, lost
+
+    def _means(self, sums: LocalSums, lost: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Means of labels and of predictions, of shape (n, q) each."""
+        return self._labels_and_predictions(sums.means(lost, self._laid_out().mean(dim=0)))
+
+    def _labels_and_predictions(self, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Values as the weights take them, as labels and predictions of shape (n, q)."""
+        pairs = values if self._by_matrices() else values.unflatten(2, (2, -1))[:, 0].mT
+        labels, residuals = pairs.numpy().transpose(2, 0, 1)
+        return (
+            self._task.from_coordinates(labels),
+            self._task.from_coordinates(labels + residuals),
+        )

@@ -1,0 +1,179 @@
+"""FitDiagnostics: local moments written out, and networks whose fit is known."""
+
+import numpy as np
+import pytest
+import skorch
+import torch
+from torch import nn
+
+from sknetsim import FitDiagnostics, GradientFeaturizer, NetworkNeighbors
+from sknetsim._neighborhoods import Neighborhoods
+
+
+def neighborhoods(samples=40, count=6, seed=0):
+    rng = np.random.default_rng(seed)
+    indices = np.array(
+        [rng.choice(np.delete(np.arange(samples), i), count) for i in range(samples)]
+    )
+    return Neighborhoods(indices, rng.uniform(0.1, 1, (samples, count)))
+
+
+def test_means_and_variances_take_in_the_sample_itself():
+    around, values = neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
+    for sample in (0, 17):
+        members = values[[sample, *around.indices[sample]]]
+        np.testing.assert_allclose(around.mean(values)[sample], members.mean(axis=0))
+        expected = members.var(axis=0, ddof=1).sum()
+        np.testing.assert_allclose(around.variance(values)[sample], expected)
+
+
+def test_noise_is_the_value_at_distance_zero_of_a_fitted_line():
+    around, values = neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
+    found = around.noise(values)
+    for sample in range(40):
+        pairs = [(j, place) for j in [sample, *around.indices[sample]] for place in range(6)]
+        x = np.array([around.squares[j, place] for j, place in pairs])
+        others = [around.indices[j, place] for j, place in pairs]
+        y = np.square(values[others] - values[[j for j, _ in pairs]]).sum(axis=1) / 2
+        slope, value = np.polyfit(x, y, 1)
+        expected = y.mean() if slope < 0 else max(value, 0)
+        assert found[sample] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_noise_at_distances_that_are_all_alike_is_the_variance():
+    around = neighborhoods()
+    alike = Neighborhoods(around.indices, np.full_like(around.squares, 0.3))
+    values = np.random.default_rng(1).normal(size=(40, 1))
+    halves = np.square(values[around.indices] - values[:, None]).sum(axis=2).mean(axis=1) / 2
+    np.testing.assert_allclose(alike.noise(values), around.mean(halves), rtol=1e-6)
+
+
+def test_what_independent_residuals_share_is_nothing_on_average():
+    rng = np.random.default_rng(0)
+    indices = np.arange(7000).reshape(-1, 7)
+    around = Neighborhoods(np.repeat(indices, 7, axis=0)[:, 1:], np.ones((7000, 6)))
+    residuals = rng.normal(size=(7000, 1))
+    common, total = (parts[::7] for parts in around.shared(residuals))
+    standard_error = common.std() / np.sqrt(len(common))
+    assert abs(common.mean()) < 4 * standard_error
+    assert total.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_what_equal_residuals_share_is_all():
+    common, total = neighborhoods().shared(np.full((40, 2), 3.0))
+    np.testing.assert_allclose(common, 18)
+    np.testing.assert_allclose(total, 18)
+
+
+def sine(samples, noise, seed=0):
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(0, 2 * np.pi, samples)
+    X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    return X, (np.sin(2 * angles) + noise * rng.normal(size=samples)).astype(np.float32)
+
+
+def trained(X, y, width=64, epochs=60):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+    )
+    net = skorch.NeuralNetRegressor(
+        network,
+        max_epochs=epochs,
+        lr=0.003,
+        optimizer=torch.optim.Adam,
+        batch_size=64,
+        train_split=None,
+        verbose=0,
+    )
+    return net.fit(X, y[:, None])
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Summaries of networks trained for too short, long enough, and for too long on too little."""
+    enough, few = sine(500, 0.3), sine(60, 0.3)
+    nets = {
+        "short": (trained(*enough, epochs=1), *enough),
+        "well": (trained(*enough), *enough),
+        "long": (trained(*few, width=256, epochs=1000), *few),
+    }
+    return {name: FitDiagnostics(net).fit(X, y) for name, (net, X, y) in nets.items()}
+
+
+@pytest.mark.slow
+def test_under_well_and_over_trained_networks_are_told_apart(cases):
+    found = {name: diagnostics.summary() for name, diagnostics in cases.items()}
+    assert found["short"]["underfit"] > 0.5 > 0.1 > found["well"]["underfit"]
+    assert found["long"]["overfit"] > 0.3 > 0.1 > found["well"]["overfit"]
+    assert found["short"]["overfit"] < 0.1 and found["long"]["underfit"] < 0.1
+
+
+@pytest.mark.slow
+def test_noise_of_a_well_trained_network_is_that_of_the_labels(cases):
+    assert 0.6 * 0.09 < cases["well"].label_noise_.mean() < 1.4 * 0.09
+
+
+@pytest.mark.slow
+def test_regions_are_where_shares_exceed_a_half(cases):
+    for found in cases.values():
+        larger = np.maximum(found.overfit_, found.underfit_)
+        expected = np.where(found.overfit_ >= found.underfit_, "overfit", "underfit")
+        assert (found.region_ == np.where(larger < 0.5, "fit", expected)).all()
+        for region in ("overfit", "underfit"):
+            share = found.summary()[f"{region} region"]
+            assert share == pytest.approx((found.region_ == region).mean())
+
+
+@pytest.mark.slow
+def test_neighbours_are_those_of_network_neighbors(cases):
+    found = cases["well"]
+    X, y = sine(500, 0.3)
+    indices = (
+        NetworkNeighbors(found.estimator_).fit(X).kneighbors(n_neighbors=10, return_distance=False)
+    )
+    expected = (y + y[indices].sum(axis=1)) / 11
+    np.testing.assert_allclose(found.label_mean_[:, 0], expected, atol=1e-5)
+
+
+def test_classes_are_looked_at_by_their_shares():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 2))
+    y = np.where(X[:, 0] > 0, "right", "left")
+    found = FitDiagnostics(n_neighbors=4, random_state=0).fit(X, y)
+    np.testing.assert_allclose(found.label_mean_.sum(axis=1), 1)
+    np.testing.assert_allclose(found.prediction_mean_.sum(axis=1), 1)
+    assert found.summary()["noise"] < 0.2
+
+
+@pytest.mark.slow
+def test_features_from_landmarks_serve(cases):
+    X, y = sine(500, 0.3)
+    net = cases["well"].estimator_
+    found = FitDiagnostics(net, n_components=100, random_state=0).fit(X, y).summary()
+    assert found["underfit"] < 0.1 and found["overfit"] < 0.1
+
+
+BAD = {
+    "features": (
+        lambda net, X, y: FitDiagnostics("features").fit(
+            GradientFeaturizer(net).fit(X).transform(X), y
+        ),
+        "estimator is 'features', rows that predict nothing",
+    ),
+    "no labels": (lambda net, X, y: FitDiagnostics(net).fit(X, None), "target y is None"),
+    "two rows": (lambda net, X, y: FitDiagnostics(net).fit(X[:2], y[:2]), "X has n_samples=2"),
+    "one neighbour": (
+        lambda net, X, y: FitDiagnostics(net, n_neighbors=1).fit(X, y),
+        "n_neighbors",
+    ),
+    "not fitted": (lambda net, X, y: FitDiagnostics(net).summary(), "not fitted yet"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    call, message = BAD[name]
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match=message):
+        call(net, *sine(20, 0.1))
