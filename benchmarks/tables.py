@@ -25,13 +25,24 @@ def power_plant():
 
 def diamonds():
     """20,000 of 53,917 diamonds: the logarithm of the price; impossible sizes are left out."""
+    table, impossible = diamond_table()
+    return parted(table[~impossible].sample(20_000, random_state=0), "price")
+
+
+def all_diamonds():
+    """All 53,940 diamonds (X, y), and which 23 of them have impossible sizes."""
+    table, impossible = diamond_table()
+    return *parted(table, "price"), impossible.to_numpy()
+
+
+def diamond_table():
+    """Diamonds in numbers, and whether a size is 0 or more than 30 mm."""
     table = pandas.read_csv(located("plotnine", "plotnine/data/diamonds.csv"))
     sizes = table[["x", "y", "z"]]
-    table = table[((sizes > 0) & (sizes <= 30)).all(axis=1)]
-    table = table.sample(20_000, random_state=0)
+    impossible = ((sizes <= 0) | (sizes > 30)).any(axis=1)
     for name, order in QUALITIES.items():
         table[name] = table[name].map(order.index)
-    return parted(table.assign(price=np.log(table["price"])), "price")
+    return table.assign(price=np.log(table["price"])), impossible
 
 
 def wine():

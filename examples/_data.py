@@ -45,6 +45,11 @@ def mnist(part, count):
         group = zarr.open_group(store, mode="r")
         images = np.asarray(group[f"{part}_images"][:count])
         labels = np.asarray(group[f"{part}_labels"][:count])
+    return samples(images, labels)
+
+
+def samples(images, labels):
+    """Images as the network takes them."""
     inputs = ((images[:, None] / 255 - 0.1307) / 0.3081).astype(np.float32)
     return Samples(images, inputs, labels.astype(int))
 
