@@ -55,6 +55,11 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/active_learning_tables.py
 	$(BENCH)/bin/python benchmarks/active_learning_images.py
 	$(BENCH)/bin/python benchmarks/out_of_distribution.py
+	$(BENCH)/bin/python benchmarks/label_issues.py
+	$(BENCH)/bin/python benchmarks/denoising.py
+	$(BENCH)/bin/python benchmarks/fit_diagnostics.py
+	$(BENCH)/bin/python benchmarks/retrieval.py
+	$(BENCH)/bin/python benchmarks/suspect_labels.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
