@@ -152,9 +152,11 @@ class BaseLabelMeans(BaseReference):
         fitted = source if self._projection is None else FeatureRows(source.dtype)
         return fitted, self._rows
 
-    def _sums(self, source: Source, rows: Any, own: np.ndarray | None) -> tuple[LocalSums, Tensor]:
+    def _sums(
+        self, source: Source, rows: Any, own: np.ndarray | None = None, squared: bool = False
+    ) -> tuple[LocalSums, Tensor]:
         """Sums around the rows, and where they say nothing, which is reported."""
-        sums = self._weights().sums(source, rows, own, self.verbose)
+        sums = self._weights().sums(source, rows, own, squared, self.verbose)
         lost = sums.lost(torch.finfo(source.dtype).eps)
         if lost.any():
             warn(

@@ -6,8 +6,9 @@ d outputs of the network); s values.
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ class LocalSums:
     size : Tensor of shape (n,)
         What the weights' sum is at most, or would be without cancelling.
     squares : Tensor of shape (n, a, a) or None
-        sum_j W_j W_j^T.
+        sum_j W_j W_j^T, where these were asked for.
     """
 
     total: Tensor
@@ -76,11 +77,18 @@ class LocalSums:
 class Weights(Protocol):
     """The weights of the fitted rows, with their values."""
 
-    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
-        """Around the rows of X; ``own`` are fitted rows to be left out, one each, or -1."""
+    def sums(
+        self,
+        source: Source,
+        X: Any,
+        own: np.ndarray | None = None,
+        squared: bool = False,
+        verbose: Any = 0,
+    ) -> LocalSums:
+        """Around the rows of X; ``own`` are fitted rows to be left out, one each, or -1.
 
-    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
-        """Sums around the rows of X, those of squares among them."""
+        With the sums of squares where asked for, from which no row is left out.
+        """
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class LinearWeights:
         found: list[tuple[float, Tensor]] = []
 
         def measure(chunk: Chunk) -> None:
-            own, weights = _own_weights(chunk, values.shape[1]), values[chunk.rows]
+            own, weights = chunk.own_weight(values.shape[1] > 1), values[chunk.rows]
             energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
             found.append((float(_lengths(own).sum()), energy))
 
@@ -130,24 +138,31 @@ class LinearWeights:
         lengths, energies = zip(*found, strict=True)
         return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
 
-    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
-        """One pass over the rows."""
-        found, axis = [], self.values.shape[1]
-        chunks = _passes.chunks(source, X, self.whitening)
-        for chunk in _passes.shown(chunks, len(Rows(X)), verbose):
-            found.append((self._products(chunk).cpu(), _own_weights(chunk, axis)))
-        sums, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+    def sums(
+        self,
+        source: Source,
+        X: Any,
+        own: np.ndarray | None = None,
+        squared: bool = False,
+        verbose: Any = 0,
+    ) -> LocalSums:
+        """One pass over the rows, and one over the pairs for squares."""
+        ways = (self.whitening, self._matrices, verbose)
+        sums, weights = _passes.linear_sums(source, X, self.vectors, *ways)
         if own is not None:
             known = torch.as_tensor(own >= 0)
             sums[known] -= weights[known] @ self.values[torch.as_tensor(own)[known]]
-        return LocalSums(sums[..., :axis], sums[..., axis:], _lengths(weights) * self.length)
+        axis, size = self.values.shape[1], _lengths(weights) * self.length
+        squares = self._squares(source, X, verbose) if squared else None
+        return LocalSums(sums[..., :axis], sums[..., axis:], size, squares)
 
-    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
-        """One pass over the pairs."""
-        weigh = _matrices if self._matrix else _traces
+    def _squares(self, source: Source, X: Any, verbose: Any) -> Tensor | None:
+        weigh = _matrices if self._matrices else _traces
         nothing = self.values[..., :0]
-        found = _pair_sums(source, X, self.rows, self.whitening, weigh, nothing, None, verbose)
-        return replace(sums, squares=found.squares)
+        found = _pair_sums(
+            source, X, self.rows, self.whitening, weigh, nothing, squared=True, verbose=verbose
+        )
+        return found.squares
 
     def gathered(self, column: int) -> float:
         """Length of sum_j J_j^T v_j, against the root of the sum of squares of its parts.
@@ -156,17 +171,13 @@ class LinearWeights:
         """
         count = self.values.shape[2]
         parts = [vector.reshape(count, -1)[column] for vector in self.vectors.values()]
-        length = sum(float(part.double().square().sum()) for part in parts) ** 0.5
-        return length / energy if (energy := float(self.energy[column]) ** 0.5) > 0 else 0.0
+        square = sum(float(part.double().square().sum()) for part in parts)
+        energy = float(self.energy[column])
+        return (square / energy) ** 0.5 if energy > 0 else 0.0
 
     @property
-    def _matrix(self) -> bool:
+    def _matrices(self) -> bool:
         return self.values.shape[1] > 1
-
-    def _products(self, chunk: Chunk) -> Tensor:
-        if self._matrix:
-            return chunk.product(self.vectors)
-        return chunk.inner(self.vectors)[:, None]
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,14 @@ class CountWeights:
     rows: Any
     values: Tensor
 
-    def sums(self, source: Source, X: Any, own: np.ndarray | None, verbose: Any) -> LocalSums:
+    def sums(
+        self,
+        source: Source,
+        X: Any,
+        own: np.ndarray | None = None,
+        squared: bool = False,
+        verbose: Any = 0,
+    ) -> LocalSums:
         """One pass over the pairs."""
         count = _kernels.COUNTS[self.method].count
         eps = torch.finfo(source.dtype).eps
@@ -199,11 +217,7 @@ class CountWeights:
             gram = _pairs.cosines(rows, columns).cpu().numpy()
             return torch.as_tensor(count(gram, self.level, eps))
 
-        return _pair_sums(source, X, self.rows, "unit", weigh, self.values, own, verbose)
-
-    def with_squares(self, sums: LocalSums, source: Source, X: Any, verbose: Any) -> LocalSums:
-        """They are there."""
-        return sums
+        return _pair_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
 
 
 def no_values(samples: int) -> Tensor:
@@ -216,19 +230,9 @@ def _with_identity(values: Tensor) -> Tensor:
     return torch.cat([identity.expand(len(values), -1, -1), values], dim=2)
 
 
-def _own_weights(chunk: Chunk, axis: int) -> Tensor:
-    """W(x, x) of linear weights, of shape (n, a, a)."""
-    kernel = chunk.own_kernel().cpu()
-    return kernel if axis > 1 else _trace(kernel)[:, None, None]
-
-
 def _lengths(weights: Tensor) -> Tensor:
     """Of the Jacobians, from their self-kernels."""
-    return _trace(weights).clamp(min=0).sqrt()
-
-
-def _trace(kernel: Tensor) -> Tensor:
-    return kernel.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return _kernels.METRICS["trace"](weights).clamp(min=0).sqrt()
 
 
 def _traces(rows: Chunk, columns: Chunk) -> Tensor:
@@ -253,7 +257,7 @@ def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarra
     def weigh(rows: Chunk, columns: Chunk) -> Tensor:
         return _traces(rows, columns).abs()
 
-    return _pair_sums(source, X, rows, "none", weigh, nothing, None, verbose).size.numpy()
+    return _pair_sums(source, X, rows, "none", weigh, nothing, verbose=verbose).size.numpy()
 
 
 def _pair_sums(
@@ -263,8 +267,9 @@ def _pair_sums(
     whitening: str,
     weigh: Callable[[Chunk, Chunk], Tensor],
     values: Tensor,
-    own: np.ndarray | None,
-    verbose: Any,
+    own: np.ndarray | None = None,
+    squared: bool = False,
+    verbose: Any = 0,
 ) -> LocalSums:
     """The sums around the rows of X, by all pairs."""
     samples, axis = len(Rows(X)), values.shape[1]
@@ -279,27 +284,29 @@ def _pair_sums(
         if own is not None:
             weights = _without(weights, own[at], columns)
         total[at] += weights.sum(dim=1)
-        squares[at] += torch.einsum("nmab,nmcb->nac", weights, weights)
         weighted[at] += torch.einsum("nmab,mbs->nas", weights, values[columns])
-    return LocalSums(total, weighted, total[:, 0, 0], squares)
+        if squared:
+            squares[at] += torch.einsum("nmab,nmcb->nac", weights, weights)
+    return LocalSums(total, weighted, total[:, 0, 0], squares if squared else None)
 
 
 def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
     """The weights of some fitted rows, one for each row, set to zero."""
-    positions = torch.arange(columns.start, columns.stop)
-    left_out = torch.as_tensor(own)[:, None] == positions
-    return torch.where(left_out[..., None, None], 0.0, weights)
+    (rows,) = np.nonzero((own >= columns.start) & (own < columns.stop))
+    if len(rows):
+        weights = weights.clone()  # A mirrored tile may share its memory.
+        weights[rows, own[rows] - columns.start] = 0
+    return weights
 
 
 def same_rows(fitted: Sequence[bytes], rows: Sequence[bytes]) -> np.ndarray:
     """The fitted row with the same digest, of equal ones each in its turn, or -1."""
-    places: dict[bytes, list[int]] = {}
+    places: dict[bytes, deque[int]] = defaultdict(deque)
     for index, digest in enumerate(fitted):
-        places.setdefault(digest, []).append(index)
-    found = []
-    for digest in rows:
-        here = places.get(digest)
-        found.append(here[0] if here else -1)
-        if here:
-            here.append(here.pop(0))
-    return np.array(found)
+        places[digest].append(index)
+    found = np.full(len(rows), -1)
+    for row, digest in enumerate(rows):
+        if digest in places:
+            found[row] = places[digest][0]
+            places[digest].rotate(-1)
+    return found

@@ -133,7 +133,12 @@ class Chunk:
 
     def own_similarity(self) -> np.ndarray:
         """The trace of the whitened self-kernels, of shape (n,), float64."""
-        return torch.einsum("noo->n", self.own_kernel()).cpu().numpy()
+        return _kernels.METRICS["trace"](self.own_kernel()).cpu().numpy()
+
+    def own_weight(self, matrices: bool) -> Tensor:
+        """The whitened self-kernels (n, d, d), or their traces (n, 1, 1), on the CPU."""
+        kernel = self.own_kernel().cpu()
+        return kernel if matrices else _kernels.METRICS["trace"](kernel)[:, None, None]
 
     def inner(self, total: ParameterVectors) -> Tensor:
         """sum_o <(whitened J)_o(x), v_qo> with vectors (q d, w), of shape (n, q), float64."""
@@ -269,11 +274,28 @@ def kernel_sums(
     own : ndarray of shape (n,), float64
         The trace of K(x, x).
     """
-    sums, own = [], []
+    sums, own = linear_sums(source, X, total, whitening, False, verbose)
+    return sums[:, 0].numpy(), own[:, 0, 0].numpy()
+
+
+def linear_sums(
+    source: Source,
+    X: Any,
+    vectors: ParameterVectors,
+    whitening: str,
+    matrices: bool,
+    verbose: Any = 0,
+) -> tuple[Tensor, Tensor]:
+    """J(x) applied to sums of Jacobians, and W(x, x), for weights W that are K or its trace.
+
+    Of shape (n, a, q) and (n, a, a), float64, on the CPU: a is d for matrices, else 1.
+    """
+    found = []
     for chunk in shown(chunks(source, X, whitening), len(Rows(X)), verbose):
-        sums.append(chunk.inner(total).cpu().numpy())
-        own.append(chunk.own_similarity())
-    return np.concatenate(sums), np.concatenate(own)
+        sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]
+        found.append((sums.cpu(), chunk.own_weight(matrices)))
+    sums, own = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return sums, own
 
 
 def _refuse_sum(jacobian: Jacobian, vectors: int) -> None:

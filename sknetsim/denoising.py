@@ -217,7 +217,7 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
             0 and 1 but for methods with weights of both signs; rows sum to 1.
         """
         source, rows = self._queries(X)
-        return self._means(*self._sums(source, rows, None))[0]
+        return self._means(*self._sums(source, rows))[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """Denoised label of each row: the mean around it, or the class with the largest share.
@@ -249,9 +249,8 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
             Means of labels and predictions, the factors by which noise shrinks, and the shift.
         """
         source, rows = self._queries(X)
-        sums, lost = self._sums(source, rows, None)
+        sums, lost = self._sums(source, rows, squared=True)
         labels, predictions = self._means(sums, lost)
-        sums = self._weights().with_squares(sums, source, rows, self.verbose)
         kept = sums.noise_kept(lost, 1 / self.n_samples_fit_)
         own = self._predictions(X)
         return Denoising(labels, predictions, own - predictions, kept.numpy())

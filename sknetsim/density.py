@@ -215,7 +215,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
             "soft": between plus and minus ``n_samples_fit_``.
         """
-        return self._counts(self._queries(X), None)
+        return self._counts(self._source(), self._queries(X))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, relative to the uniform law on the sphere.
@@ -237,9 +237,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         return self._log_density(self._X)
 
     def _log_density(self, X: Any) -> np.ndarray:
-        digests = Rows(X).digests(self._source().dtype)
-        own = _local_means.same_rows(self._digests, digests)
-        counts, total = self._counts(X, own), self.n_samples_fit_ - (own >= 0)
+        source = self._source()
+        own = _local_means.same_rows(self._digests, Rows(X).digests(source.dtype))
+        counts, total = self._counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
         with np.errstate(divide="ignore"):
@@ -301,10 +301,10 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 
-    def _counts(self, X: Any, own: np.ndarray | None) -> np.ndarray:
+    def _counts(self, source: Source, X: Any, own: np.ndarray | None = None) -> np.ndarray:
         """Counts around rows; ``own`` are fitted ones that are not counted, one each, or -1."""
-        source, rows = self._projected(self._source(), X)
-        return self._weights().sums(source, rows, own, self.verbose).total.flatten().numpy()
+        sums = self._weights().sums(*self._projected(source, X), own, verbose=self.verbose)
+        return sums.total.flatten().numpy()
 
     def _weights(self) -> Weights:
         """Of the method and its level as they are now."""
