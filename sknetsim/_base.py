@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import Tags, check_consistent_length, check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +25,7 @@ from ._network import FEATURES, Network, fit_network, is_trained, resolve
 from ._passes import FeatureRows, Source
 
 __all__ = [
+    "BaseLabelledReference",
     "BaseReference",
     "BaseSimilarity",
     "HasMethods",
@@ -169,6 +170,11 @@ class BaseSimilarity(BaseEstimator):
 
     def _fit_network(self, X: Any, y: Any) -> tuple[Any, Source]:
         """Set ``estimator_``; validated X and where its Jacobians come from, tried on a row."""
+        if y is None and get_tags(self).target_tags.required:
+            raise ValueError(
+                "The estimator requires y to be passed, but the target y is None: hand over the"
+                " labels that the network was trained on."
+            )
         X = self._check_X(X, reset=True)
         if y is not None and not isinstance(X, Dataset):
             check_consistent_length(np.empty(len(Rows(X))), y)
@@ -245,3 +251,16 @@ class BaseReference(BaseSimilarity):
             return source, X
         features = self._projection.transform(source, X, verbose=self.verbose)
         return FeatureRows(source.dtype), features
+
+    def _source_of_fitted(self, source: Source) -> Source:
+        """Where the Jacobians of the fitted rows come from, which may be features by now."""
+        return source if self._projection is None else FeatureRows(source.dtype)
+
+
+class BaseLabelledReference(BaseReference):
+    """What looks at the fitted rows' labels, also where the network is trained already."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags

@@ -141,16 +141,20 @@ def log_mean_power(alpha: float, dimension: float) -> float:
 
 @dataclass(frozen=True)
 class Count:
-    """A way of counting similar samples, and the logarithm of its mean over the sphere."""
+    """A way of counting similar samples, and the logarithm of its mean over the sphere.
+
+    ``parameter`` is what estimators call its threshold or power.
+    """
 
     count: Callable[[np.ndarray, float, float], np.ndarray]
     log_mean: Callable[[float, float], float]
+    parameter: str
 
 
 #: Counts over pairs, of (gram, threshold or alpha, eps); their means of (threshold or alpha, D).
 COUNTS = {
-    "threshold": Count(_count_threshold, log_mean_threshold),
-    "power": Count(_count_power, log_mean_power),
+    "threshold": Count(_count_threshold, log_mean_threshold, "threshold"),
+    "power": Count(_count_power, log_mean_power, "alpha"),
 }
 
 

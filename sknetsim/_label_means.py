@@ -11,28 +11,27 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.utils import Tags
 from torch import Tensor
 
-from . import _local_means, _tasks
-from ._base import BaseReference, Interval, StrOptions, check_is_fitted
+from . import _kernels, _local_means, _tasks
+from ._base import BaseLabelledReference, Interval, StrOptions, check_is_fitted
 from ._gradients import GradientEngine
 from ._inputs import Rows
 from ._local_means import CountWeights, LinearWeights, LocalSums, Weights
 from ._network import resolve
-from ._passes import FeatureRows, Source
+from ._passes import Source
 from ._tasks import Task
 from .exceptions import NoNeighborsWarning, warn
 
 
-class BaseLabelMeans(BaseReference):
+class BaseLabelMeans(BaseLabelledReference):
     """Fitted rows with labels and predictions, and means of these by some weights.
 
     For estimators with parameters ``method``, ``threshold`` and ``alpha``.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseReference._parameter_constraints,
+        **BaseLabelledReference._parameter_constraints,
         "method": [StrOptions(set(_local_means.METHODS))],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
@@ -55,7 +54,8 @@ class BaseLabelMeans(BaseReference):
         self.n_samples_fit_ = len(self._digests)
         self._fit_projection(source, X)
         self._values = self._fitted_values(source, X, y)
-        source, self._rows = self._projected(self._source(), X)
+        source = self._source() if self._by_matrices() else source
+        source, self._rows = self._projected(source, X)
         whitening = _local_means.LINEAR.get(self.method)
         if whitening is not None:
             fitted = LinearWeights.fit(
@@ -83,11 +83,6 @@ class BaseLabelMeans(BaseReference):
             and self.output == "all"
         )
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
-
     def _predictions(self, X: Any) -> np.ndarray:
         """The network's own, of the fitted rows where X is None, of shape (n, q)."""
         network = _tasks.network_of(self._source())
@@ -111,7 +106,7 @@ class BaseLabelMeans(BaseReference):
         """Of the method and its level as they are now."""
         if self.method in _local_means.LINEAR:
             return self._linear_weights()
-        level = self.threshold if self.method == "threshold" else self.alpha
+        level = getattr(self, _kernels.COUNTS[self.method].parameter)
         return CountWeights(self.method, level, self._rows, self._laid_out())
 
     def _linear_weights(self) -> LinearWeights:
@@ -135,7 +130,7 @@ class BaseLabelMeans(BaseReference):
         found = self._linear_weights().gathered(-1)
         if found > 1:
             warn(
-                f"The network is not at a stationary point of its loss: the gradients of the"
+                "The network is not at a stationary point of its loss: the gradients of the"
                 f" samples add up to {found:.3g} times what they would if they pointed anywhere;"
                 " means of labels and of predictions then differ by more than the noise that is"
                 " left: train it longer, without weight decay or early stopping.",
@@ -148,9 +143,7 @@ class BaseLabelMeans(BaseReference):
         check_is_fitted(self, "n_samples_fit_")
         if X is not None:
             return self._projected(self._source(), self._check_X(X, reset=False))
-        source = self._source()
-        fitted = source if self._projection is None else FeatureRows(source.dtype)
-        return fitted, self._rows
+        return self._source_of_fitted(self._source()), self._rows
 
     def _sums(
         self, source: Source, rows: Any, own: np.ndarray | None = None, squared: bool = False
@@ -161,8 +154,8 @@ class BaseLabelMeans(BaseReference):
         if lost.any():
             warn(
                 f"{int(lost.sum())} of {len(lost)} samples have no similar sample, or weights that"
-                " sum to nothing: they get the mean of all labels (with fewer similar samples asked"
-                " for, by a lower alpha or threshold, there may be some).",
+                " sum to nothing: they get the mean of all labels (a lower alpha or threshold"
+                " reaches further).",
                 NoNeighborsWarning,
             )
         return sums, lost

@@ -18,6 +18,19 @@ from ._passes import Source
 Tile = tuple[slice, slice, np.ndarray]
 
 
+def distances(
+    source: Source,
+    X: Any,
+    Y: Any,
+    function: Callable[[np.ndarray, float], np.ndarray],
+    verbose: Any = 0,
+) -> Iterator[Tile]:
+    """Tiles of what a function of (similarities, eps of the gradients) makes of k^C."""
+    eps = float(torch.finfo(source.dtype).eps)
+    for rows, columns, gram in _pairs.grams(source, X, Y, verbose):
+        yield rows, columns, function(gram, eps)
+
+
 def without_self(tiles: Iterable[Tile]) -> Iterator[Tile]:
     """The distances of rows to themselves made infinite, in place."""
     for rows, columns, found in tiles:

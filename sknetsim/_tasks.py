@@ -33,8 +33,15 @@ class Task(abc.ABC):
     predictions and labels in these coordinates, times the Jacobian of `compared`.
     """
 
-    basis: np.ndarray
-    centre: float
+    @property
+    @abc.abstractmethod
+    def basis(self) -> np.ndarray:
+        """Of shape (a, q)."""
+
+    @property
+    @abc.abstractmethod
+    def centre(self) -> float:
+        """What values are where all coordinates are 0."""
 
     @abc.abstractmethod
     def values(self, y: Any) -> np.ndarray:
@@ -86,10 +93,13 @@ class Regression(Task):
     scale: np.ndarray
     flat: bool
 
-    centre = 0.0
+    @property
+    def centre(self) -> float:
+        """Values are their own coordinates."""
+        return 0.0
 
     @property
-    def basis(self) -> np.ndarray:  # type: ignore[override]
+    def basis(self) -> np.ndarray:
         """Values are their own coordinates."""
         return np.eye(len(self.scale))
 
@@ -144,12 +154,12 @@ class Classification(Task):
     classes: np.ndarray
 
     @property
-    def centre(self) -> float:  # type: ignore[override]
+    def centre(self) -> float:
         """Values sum to 1."""
         return 1 / len(self.classes)
 
     @property
-    def basis(self) -> np.ndarray:  # type: ignore[override]
+    def basis(self) -> np.ndarray:
         """Of what sums to 0, for a softmax is blind to what all logits share."""
         found: np.ndarray = helmert(len(self.classes))
         return found
@@ -214,21 +224,12 @@ def network_of(source: Source) -> GradientEngine:
     return source
 
 
-def refuse_no_labels(y: Any) -> None:
-    """Refuse None, in scikit-learn's words."""
-    if y is None:
-        raise ValueError(
-            "The estimator requires y to be passed, but the target y is None: hand over the labels"
-            " that the network was trained on."
-        )
-
-
 def task_of(source: Source, X: Any, y: Any) -> Task:
     """What labels mean to a network, of rows or of features."""
     labels = _array(y)
     discrete = labels.ndim == 1 and type_of_target(labels) in ("binary", "multiclass")
     if not isinstance(source, GradientEngine):
-        return _classification(np.unique(labels)) if discrete else _regression(labels)
+        return _classification(np.unique(labels), labels) if discrete else _regression(labels)
     count = _predictions.values(source, part(X, [0])).shape[1]
     if source.network.classifier:
         return _classification(np.arange(max(count, 2)), labels)
@@ -244,8 +245,8 @@ def _regression(labels: np.ndarray) -> Regression:
     return Regression(np.where(scale > 0, scale, 1.0), labels.ndim == 1)
 
 
-def _classification(classes: np.ndarray, labels: np.ndarray | None = None) -> Classification:
-    seen = classes if labels is None else np.unique(labels)
+def _classification(classes: np.ndarray, labels: np.ndarray) -> Classification:
+    seen = np.unique(labels)
     if len(seen) < 2:
         raise ValueError(
             f"y has one class, {seen[0]}; allowed are two or more: nothing can be told from"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import TransformerMixin
 
-from . import _tasks
 from ._base import fit_context
 from ._label_means import BaseLabelMeans
 
@@ -197,7 +196,6 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         ConvergenceWarning
             Where weights are "unnormalized" and ``stationarity_`` exceeds 1.
         """
-        _tasks.refuse_no_labels(y)
         self._fit_weights(X, y)
         self.stationarity_ = self._measured_stationarity()
         return self

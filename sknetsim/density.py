@@ -6,10 +6,9 @@ import numbers
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from scipy.special import logsumexp
 
-from . import _kernels, _local_means, _nearest, _pairs
+from . import _kernels, _local_means, _nearest
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows, part
 from ._local_means import CountWeights, LinearWeights, Weights
@@ -193,12 +192,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = part(X, np.sort(chosen).tolist())
-        eps = torch.finfo(source.dtype).eps
-        distances = (
-            (at, columns, _kernels.distinct_squared_distances(gram, eps))
-            for at, columns, gram in _pairs.grams(source, rows, verbose=self.verbose)
-        )
-        others = _nearest.without_self(distances)
+        distance = _kernels.distinct_squared_distances
+        tiles = _nearest.distances(source, rows, None, distance, self.verbose)
+        others = _nearest.without_self(tiles)
         return _kernels.two_nearest_dimension(_nearest.two_smallest(others, len(chosen)))
 
     def neighbor_count(self, X: Any) -> np.ndarray:
@@ -294,7 +290,8 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
 
     def _level(self) -> float:
         """The method's own parameter."""
-        return self.threshold if self.method == "threshold" else self.alpha
+        level: float = getattr(self, _kernels.COUNTS[self.method].parameter)
+        return level
 
     def _queries(self, X: Any) -> Any:
         """Validated rows, where the method was fitted."""

@@ -6,11 +6,9 @@ import numbers
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from sklearn.utils import Tags
 
-from . import _kernels, _nearest, _pairs, _tasks
-from ._base import BaseReference, Interval, check_is_fitted, fit_context
+from . import _kernels, _nearest, _tasks
+from ._base import BaseLabelledReference, Interval, check_is_fitted, fit_context
 from ._neighborhoods import Neighborhoods
 from ._passes import Source
 
@@ -20,7 +18,7 @@ _LEAST = 0.01
 _REGION = 0.5
 
 
-class FitDiagnostics(BaseReference):
+class FitDiagnostics(BaseLabelledReference):
     r"""Where a network follows the noise of its labels, and where it misses what they say.
 
     Neighbours in the network's own eyes, the ``n_neighbors`` nearest by :math:`k^C`, should have
@@ -122,7 +120,7 @@ class FitDiagnostics(BaseReference):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseReference._parameter_constraints,
+        **BaseLabelledReference._parameter_constraints,
         "n_neighbors": [Interval(numbers.Integral, 2, None, closed="left")],
     }
 
@@ -167,7 +165,6 @@ class FitDiagnostics(BaseReference):
         self : object
             The fitted estimator.
         """
-        _tasks.refuse_no_labels(y)
         X, source = self._fit_network(X, y)
         task = _tasks.task_of(source, X, y)
         labels = task.values(y)
@@ -176,11 +173,6 @@ class FitDiagnostics(BaseReference):
         self._measure(self._neighborhoods(source, X, len(labels)), labels, predictions)
         return self
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
-
     def _neighborhoods(self, source: Source, X: Any, samples: int) -> Neighborhoods:
         """The nearest others of each row."""
         if samples < 3:
@@ -188,11 +180,8 @@ class FitDiagnostics(BaseReference):
                 f"X has n_samples={samples}; allowed are 3 or more, for neighbours to differ."
             )
         source, rows = self._projected(source, X)
-        eps = torch.finfo(source.dtype).eps
-        tiles = (
-            (at, columns, _kernels.DISTANCES["cosine"](gram, eps))
-            for at, columns, gram in _pairs.grams(source, rows, verbose=self.verbose)
-        )
+        distance = _kernels.DISTANCES["cosine"]
+        tiles = _nearest.distances(source, rows, None, distance, self.verbose)
         count = min(self.n_neighbors, samples - 1)
         found, indices = _nearest.nearest(_nearest.without_self(tiles), samples, count)
         return Neighborhoods(indices, 2 * found)
@@ -226,7 +215,7 @@ class FitDiagnostics(BaseReference):
         """
         check_is_fitted(self, "region_")
         parts = {
-            "noise": (self.label_noise_, np.full_like(self.label_noise_, self._variance)),
+            "noise": (self.label_noise_, self._variance),
             "overfit": (self.prediction_noise_, self._followed),
             "underfit": (self._common, self._squares),
         }

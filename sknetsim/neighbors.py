@@ -12,10 +12,9 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from . import _kernels, _nearest, _pairs
+from . import _kernels, _nearest
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._inputs import Rows
-from ._passes import FeatureRows
 
 _MODES = ("distance", "connectivity")
 
@@ -288,16 +287,12 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
     def _distances(self, X: Any) -> Iterator[_nearest.Tile]:
         """Distances of pieces of the queries and the fitted rows; without X, infinite to itself."""
         source = self._source()
-        eps = torch.finfo(source.dtype).eps
         if X is not None:
             source, rows, others = *self._projected(source, X), self._references
         else:
-            source = source if self._projection is None else FeatureRows(source.dtype)
-            rows, others = self._references, None
-        tiles = (
-            (at, columns, _kernels.DISTANCES[self.distance](gram, eps))
-            for at, columns, gram in _pairs.grams(source, rows, others, self.verbose)
-        )
+            source, rows, others = self._source_of_fitted(source), self._references, None
+        distance = _kernels.DISTANCES[self.distance]
+        tiles = _nearest.distances(source, rows, others, distance, self.verbose)
         return tiles if X is not None else _nearest.without_self(tiles)
 
     def _checked_count(self, n_neighbors: int | None, available: int) -> int:
