@@ -10,15 +10,13 @@ import numpy as np
 import report
 import torch
 from aerial import PHOTOGRAPHS, photograph
-from learning_loops import perceptron
+from learning_loops import decaying, perceptron
 from ratings import film_reviews
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from skorch import NeuralNetRegressor
-from skorch.callbacks import LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import LinearLR
 
 from sknetsim import LabelDenoiser
 
@@ -131,17 +129,7 @@ def registration(seed, quick):
     generator = np.random.default_rng(seed)
     X, clean = displaced(images, 2_000 if quick else 8_000, generator)
     noise, unseen = generator.normal(scale=DISPLACEMENT_NOISE, size=(2, *clean.shape))
-    net = NeuralNetRegressor(
-        Registration,
-        optimizer=torch.optim.Adam,
-        lr=1e-3,
-        max_epochs=15,
-        batch_size=64,
-        train_split=None,
-        callbacks=[("decay", LRScheduler(LinearLR, end_factor=0.01, total_iters=15))],
-        callbacks__print_log=None,
-        verbose=0,
-    )
+    net = decaying(NeuralNetRegressor, Registration, epochs=15, rate=1e-3, batch_size=64)
     held_out = displaced(images, 1_000, generator)
     return Noisy(X, (clean + noise).astype(np.float32), clean, unseen, net, held_out)
 

@@ -37,10 +37,12 @@ DENOISERS = {
     "vote, last layer": {"method": "power", "alpha": 16.0, "parameters": "last_layer"},
     "unnormalized": {"method": "unnormalized"},
 }
+#: What is compared in the last line of a table.
+OURS, THEIRS = "vote, power 16", "cleanlab, self-confidence"
 COLUMNS = [
     *DENOISERS,
     "own loss",
-    "cleanlab, self-confidence",
+    THEIRS,
     "cleanlab, margin",
     "cleanlab, issues",
 ]
@@ -99,7 +101,7 @@ def qualities(net, X, y, probabilities):
         yield name, LabelDenoiser(net, **params).fit(X, y).label_quality(X, y)
     yield "own loss", np.take_along_axis(net.predict_proba(X), y[:, None], axis=1)[:, 0]
     confidence = get_label_quality_scores(y, probabilities, method="self_confidence")
-    yield "cleanlab, self-confidence", confidence
+    yield THEIRS, confidence
     yield (
         "cleanlab, margin",
         get_label_quality_scores(y, probabilities, method="normalized_margin"),
@@ -158,7 +160,7 @@ def table(data, kind, quick):
     heads = [f"{share:.0%}, {stage}" for share in shares for stage in EPOCHS]
     yield from report.head(["", *heads])
     columns = [(share, stage) for share in shares for stage in EPOCHS]
-    learnt = [values(found[share], stage, COLUMNS[0])[:, 0].mean() for share, stage in columns]
+    learnt = [values(found[share], stage, OURS)[:, 0].mean() for share, stage in columns]
     yield report.row("learnt", *(f"{value:.2f}" for value in learnt))
     for name in COLUMNS:
         means = [values(found[share], stage, name).mean(axis=0) for share, stage in columns]
@@ -173,7 +175,7 @@ def values(runs, stage, name):
 
 def difference(runs, stage):
     """Of power 16 and self-confidence, paired by seed."""
-    ours, theirs = (values(runs, stage, name)[:, 1:] for name in (COLUMNS[0], COLUMNS[6]))
+    ours, theirs = (values(runs, stage, name)[:, 1:] for name in (OURS, THEIRS))
     gains = ours - theirs
     errors = gains.std(axis=0, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.zeros(2)
     return " / ".join(

@@ -32,14 +32,17 @@ class Perceptron(nn.Sequential):
 
 
 def perceptron(kind, inputs, hidden, outputs, epochs, **settings):
-    """A skorch net of Adam, its rate decaying from 3e-3 to a hundredth of it."""
+    """A skorch net of two hidden layers, see `decaying`."""
+    sizes = {"module__inputs": inputs, "module__hidden": hidden, "module__outputs": outputs}
+    return decaying(kind, Perceptron, epochs, 3e-3, **sizes, **settings)
+
+
+def decaying(kind, module, epochs, rate, **settings):
+    """A skorch net of Adam, its rate decaying to a hundredth of what it is at first."""
     return kind(
-        Perceptron,
-        module__inputs=inputs,
-        module__hidden=hidden,
-        module__outputs=outputs,
+        module,
         optimizer=torch.optim.Adam,
-        lr=3e-3,
+        lr=rate,
         max_epochs=epochs,
         train_split=None,
         callbacks=[("decay", LRScheduler(LinearLR, end_factor=0.01, total_iters=epochs))],

@@ -12,11 +12,10 @@ import report
 import torch
 from aerial import PHOTOGRAPHS, patches, photograph
 from denoising import SIDE, registration
+from learning_loops import decaying
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
-from skorch.callbacks import LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import LinearLR
 
 from sknetsim import NetworkKernel, PerceptualKernel
 
@@ -80,18 +79,9 @@ def tree_network(seed, quick):
     X = np.concatenate([colours(part) for part in parts])
     y = np.concatenate([part.labels for part in parts])
     torch.manual_seed(seed)
-    net = NeuralNetClassifier(
-        Classifier,
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.Adam,
-        lr=1e-3,
-        max_epochs=2 if quick else 15,
-        batch_size=64,
-        train_split=None,
-        callbacks=[("decay", LRScheduler(LinearLR, end_factor=0.01, total_iters=15))],
-        callbacks__print_log=None,
-        verbose=0,
-    )
+    settings = {"criterion": nn.CrossEntropyLoss, "batch_size": 64}
+    epochs = 2 if quick else 15
+    net = decaying(NeuralNetClassifier, Classifier, epochs, rate=1e-3, **settings)
     return net.fit(X, y)
 
 
