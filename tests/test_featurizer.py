@@ -11,7 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sknetsim import GradientFeaturizer, NetworkKernel
+from sknetsim import (
+    GradientFeaturizer,
+    LabelDenoiser,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+)
 from sknetsim.exceptions import FewerComponentsWarning
 
 from .cases import NETWORKS, build
@@ -262,3 +268,25 @@ def test_bad_parameters_are_refused(data, params, message):
     network, X = data
     with pytest.raises(ValueError, match=message):
         GradientFeaturizer(network, **params).fit(X)
+
+
+#: Estimators that compare rows by features where they have ``n_components``, and what they give.
+BY_FEATURES = {
+    "soft density": (NetworkDensity, {}, "score_samples"),
+    "power": (NetworkDensity, {"method": "power"}, "neighbor_count"),
+    "threshold": (NetworkDensity, {"method": "threshold", "threshold": 0.5}, "neighbor_count"),
+    "neighbours": (NetworkNeighbors, {"n_neighbors": 3}, "kneighbors"),
+    "labels": (LabelDenoiser, {"alpha": 2.0}, "transform"),
+}
+
+
+@pytest.mark.parametrize("name", BY_FEATURES)
+def test_estimators_with_components_are_those_of_the_featurizers_rows(name, data):
+    network, X = data
+    estimator, params, method = BY_FEATURES[name]
+    y = np.arange(len(X)) % 3
+    same = {"n_components": 5, "random_state": 0}
+    features = GradientFeaturizer(network, **same).fit_transform(X)
+    inside = getattr(estimator(network, **same, **params).fit(X, y), method)(X)
+    outside = getattr(estimator("features", **params).fit(features, y), method)(features)
+    np.testing.assert_allclose(inside, outside, atol=1e-9)
