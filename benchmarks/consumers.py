@@ -27,7 +27,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim import (
+    GradientFeaturizer,
+    LabelDenoiser,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+)
 
 QUICK = 10
 TRAIN, TEST = 4_000, 1_000
@@ -142,18 +148,36 @@ def umap(data):
 
 def cleanlab(data):
     """Flipped labels that are found on our graph and features."""
+    flipped, lab = flipped_labels(data)
+    graph = data.graph.kneighbors_graph(mode="distance")
+    lab.find_issues(features=data.features, knn_graph=graph)
+    duplicates = lab.get_issues("near_duplicate")["is_near_duplicate_issue"].mean()
+    return found_of(flipped, lab, f", {duplicates:.0%} of all rows near-duplicates")
+
+
+def cleanlab_by_shares(data):
+    """The same with shares of classes among others by LabelDenoiser for probabilities."""
+    flipped, lab = flipped_labels(data)
+    denoiser = LabelDenoiser(data.net, n_components=COMPONENTS, random_state=0)
+    lab.find_issues(pred_probs=denoiser.fit(data.X, lab.labels).leave_one_out(data.X))
+    return found_of(flipped, lab)
+
+
+def flipped_labels(data):
+    """Which labels are wrong, and a laboratory that looks for them."""
     from cleanlab import Datalab
 
     generator = np.random.default_rng(0)
     flipped = generator.random(len(data.y)) < FLIPPED
     labels = np.where(flipped, (data.y + generator.integers(1, 10, len(data.y))) % 10, data.y)
-    lab = Datalab({"label": labels}, label_name="label", verbosity=0)
-    graph = data.graph.kneighbors_graph(mode="distance")
-    lab.find_issues(features=data.features, knn_graph=graph)
+    return flipped, Datalab({"label": labels}, label_name="label", verbosity=0)
+
+
+def found_of(flipped, lab, more=""):
+    """The share of wrong labels among those that are found, and of those found among the wrong."""
     found = lab.get_issues("label")["is_label_issue"].to_numpy()
-    duplicates = lab.get_issues("near_duplicate")["is_near_duplicate_issue"].mean()
-    told = f"flipped labels found ({duplicates:.0%} of all rows near-duplicates)"
-    return told, (found & flipped).sum() / flipped.sum()
+    right = flipped[found].mean()
+    return f"flipped labels found ({right:.0%} of what it reports{more})", found[flipped].mean()
 
 
 def with_joblib(data):
@@ -203,6 +227,7 @@ CONSUMERS = {
     "TSNE": (tsne, "scikit-learn"),
     "UMAP": (umap, "umap-learn"),
     "Datalab": (cleanlab, "cleanlab"),
+    "Datalab, with shares": (cleanlab_by_shares, "cleanlab"),
     "joblib": (with_joblib, "joblib"),
     "skops": (with_skops, "skops"),
 }

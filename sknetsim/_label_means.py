@@ -117,8 +117,22 @@ class BaseLabelMeans(BaseLabelledReference):
             )
         return self._linear[self.method]
 
-    def _labels_by_others(self, X: Any) -> np.ndarray:
-        """Means of labels around each row, its own left out where it was fitted."""
+    def leave_one_out(self, X: Any) -> np.ndarray:
+        """Mean of the other samples' labels around each row.
+
+        Predictions that have not seen a row's own label, as cleanlab asks for: of classes the
+        ``pred_probs`` of its Datalab, with weights that are not negative.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The rows. A fitted row with the same bytes is left out of its own mean.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_queries, n_columns), float64
+            In the unit of the labels; of classes, shares, see `transform`.
+        """
         check_is_fitted(self, "n_samples_fit_")
         X, source = self._check_X(X, reset=False), self._source()
         own = _local_means.same_rows(self._digests, Rows(X).digests(source.dtype))

@@ -268,7 +268,7 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         score : float
             At most 1; R^2 is 0 for the mean of y and negative below it.
         """
-        labels = self._labels_by_others(X)
+        labels = self.leave_one_out(X)
         return self._task.score(y, labels)
 
     def label_quality(self, X: Any, y: Any) -> np.ndarray:
@@ -311,5 +311,5 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         return np.argsort(self._agreement(X, y), kind="stable")
 
     def _agreement(self, X: Any, y: Any) -> np.ndarray:
-        labels = self._labels_by_others(X)
+        labels = self.leave_one_out(X)
         return self._task.agreement(y, labels)

@@ -151,13 +151,24 @@ def test_fitted_rows_are_what_they_are_when_handed_over(setting, method):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_a_fitted_row_is_left_out_of_its_own_score(setting, method):
-    net, X, y, labels, _, classes = setting
-    quality = fitted(net, X, y, method).label_quality(X, y)
+def test_a_fitted_row_is_left_out_of_its_own_mean(setting, method):
+    net, X, y, *_ = setting
+    found = fitted(net, X, y, method).leave_one_out(X[:1])
     others = fitted(net, X[1:], y[1:], method).transform(X[:1])
-    residual = (labels[:1] - others) / (1 if classes else labels.std(axis=0))
-    expected = others[0, y[0]] if classes else 1 / (1 + (residual**2).mean())
-    np.testing.assert_allclose(quality[0], np.clip(expected, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(found, others, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@tasks
+@methods
+def test_quality_is_how_labels_agree_with_the_others(setting, method):
+    net, X, y, labels, _, classes = setting
+    denoiser = fitted(net, X, y, method)
+    others = denoiser.leave_one_out(X)
+    residuals = (labels - others) / (1 if classes else labels.std(axis=0))
+    expected = others[np.arange(ROWS), y] if classes else 1 / (1 + (residuals**2).mean(axis=1))
+    np.testing.assert_allclose(denoiser.label_quality(X, y), np.clip(expected, 0, 1), atol=1e-6)
+    np.testing.assert_array_equal(denoiser.label_issues(X, y), np.argsort(expected, kind="stable"))
 
 
 def test_at_the_optimum_means_of_labels_are_those_of_predictions():
@@ -265,7 +276,7 @@ def test_a_zero_gradient_has_no_neighbours():
 def test_equal_rows_are_left_out_one_by_one():
     X, y = rows(2)[[0, 0, 0, 1]], np.array([0.0, 1.0, 5.0, 9.0])
     denoiser = LabelDenoiser(regressor(), method="threshold", threshold=0.999).fit(X, y)
-    found = denoiser._labels_by_others(X[:3])
+    found = denoiser.leave_one_out(X[:3])
     np.testing.assert_allclose(found[:, 0], [3.0, 2.5, 0.5])
 
 
@@ -307,7 +318,7 @@ def test_flipped_labels_are_found(noisy_classes):
     assert roc_auc_score(suspicious, -quality) > 0.9
     found = denoiser.label_issues(X, y)
     assert (np.diff(quality[found]) >= 0).all()
-    assert denoiser.score(X, y) == (denoiser._labels_by_others(X).argmax(axis=1) == y).mean()
+    assert denoiser.score(X, y) == (denoiser.leave_one_out(X).argmax(axis=1) == y).mean()
 
 
 def test_features_from_landmarks_come_near(noisy_classes):
