@@ -158,7 +158,7 @@ def cleanlab(data):
 def cleanlab_by_shares(data):
     """The same with shares of classes among others by LabelDenoiser for probabilities."""
     flipped, lab = flipped_labels(data)
-    denoiser = LabelDenoiser(data.net, n_components=COMPONENTS, random_state=0)
+    denoiser = LabelDenoiser(data.net, parameters="last_layer")
     lab.find_issues(pred_probs=denoiser.fit(data.X, lab.labels).leave_one_out(data.X))
     return found_of(flipped, lab)
 
