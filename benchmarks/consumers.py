@@ -159,7 +159,8 @@ def cleanlab_by_shares(data):
     """The same with shares of classes among others by LabelDenoiser for probabilities."""
     flipped, lab = flipped_labels(data)
     denoiser = LabelDenoiser(data.net, parameters="last_layer")
-    lab.find_issues(pred_probs=denoiser.fit(data.X, lab.labels).leave_one_out(data.X))
+    shares = denoiser.fit(data.X, lab.labels).leave_one_out(data.X, lab.labels)
+    lab.find_issues(pred_probs=shares)
     return found_of(flipped, lab)
 
 

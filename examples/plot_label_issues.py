@@ -84,7 +84,7 @@ def print_table(epochs, net, X, y, wrong):
 def draw(net, X, y, wrong):
     """The most suspicious digits, their label and what the others say; right ones in red."""
     denoiser = LabelDenoiser(net).fit(X, y)
-    others = denoiser.leave_one_out(X).argmax(axis=1)
+    others = denoiser.leave_one_out(X, y).argmax(axis=1)
     figure, grid = plt.subplots(*SHOWN, figsize=(10, 4.6), layout="constrained")
     for axes, row in zip(grid.flat, denoiser.label_issues(X, y), strict=False):
         axes.imshow(X[row].reshape(8, 8), cmap="gray_r")

@@ -176,7 +176,7 @@ class BaseSimilarity(BaseEstimator):
                 " labels that the network was trained on."
             )
         X = self._check_X(X, reset=True)
-        if y is not None and not isinstance(X, Dataset):
+        if y is not None:
             check_consistent_length(np.empty(len(Rows(X))), y)
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state, self.input_shape)
         self.made_with_ = _persistence.made_with(self.estimator_)

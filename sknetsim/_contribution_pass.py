@@ -76,7 +76,9 @@ def roles_of(module: nn.Module) -> dict[str, Role]:
             bias = layer._parameters.get("bias") if local == "weight" else None
             beside = alone and type(layer) in _CONVOLUTIONS and bias is not None
             by_rows = isinstance(layer, _INPUTS_FIRST) and parameter.ndim > 1
-            role = Role(path, by_rows, names[id(bias)] if beside else None)
+            # A parametrization stands inside the layer whose weight it makes.
+            owner = path.partition(".parametrizations")[0]
+            role = Role(owner, by_rows, names[id(bias)] if beside else None)
             found.setdefault(names[id(parameter)], role)
     return found
 

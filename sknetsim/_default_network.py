@@ -81,7 +81,7 @@ def _task(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, T
     if y is None:
         return functional.mse_loss, inputs, *_as_they_are(inputs.shape[1])
     y = np.asarray(y)
-    if type_of_target(y) in ("binary", "multiclass"):
+    if y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
         classes, codes = np.unique(y, return_inverse=True)
         return functional.cross_entropy, torch.as_tensor(codes), *_as_they_are(len(classes))
     targets = torch.as_tensor(y.astype(np.float64).reshape(len(inputs), -1))

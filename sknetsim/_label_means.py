@@ -6,11 +6,13 @@ Index legend: n rows; m fitted rows; q columns of labels; a coordinates of the l
 from __future__ import annotations
 
 import numbers
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils import check_consistent_length
 from torch import Tensor
 
 from . import _kernels, _local_means, _tasks
@@ -38,7 +40,8 @@ class BaseLabelMeans(BaseLabelledReference):
     }
 
     _task: Task
-    _linear: dict[str, LinearWeights]
+    _marks: list[Hashable]
+    _linear: dict[tuple[str, bool], LinearWeights]
 
     method: str
     threshold: float
@@ -50,7 +53,7 @@ class BaseLabelMeans(BaseLabelledReference):
             self.__dict__.pop(name, None)
         X, source = self._fit_network(X, y)
         self._task = _tasks.task_of(source, X, y)
-        self._digests = Rows(X).digests(source.dtype)
+        self._digests, self._marks = Rows(X).digests(source.dtype), self._task.marks(y)
         self.n_samples_fit_ = len(self._digests)
         self._fit_projection(source, X)
         self._values = self._fitted_values(source, X, y)
@@ -61,7 +64,7 @@ class BaseLabelMeans(BaseLabelledReference):
             fitted = LinearWeights.fit(
                 source, self._rows, self._laid_out(), whitening, self.verbose
             )
-            self._linear = {self.method: fitted}
+            self._linear = {(self.method, self._by_matrices()): fitted}
 
     def _fit_projection(self, source: Source, X: Any) -> None:
         """Features know no lengths: where these count, similarities are exact."""
@@ -110,14 +113,16 @@ class BaseLabelMeans(BaseLabelledReference):
         return CountWeights(self.method, level, self._rows, self._laid_out())
 
     def _linear_weights(self) -> LinearWeights:
-        if self.method not in getattr(self, "_linear", {}):
+        key = self.method, self._by_matrices()
+        if key not in getattr(self, "_linear", {}):
             raise NotFittedError(
-                f"method is {self.method!r}, for which nothing was summed in fit; allowed is to"
-                " change thresholds and powers after fit: call fit again."
+                f"method is {self.method!r} and output {self.output!r}, for which nothing was"
+                " summed in fit; allowed is to change thresholds and powers after fit: call fit"
+                " again."
             )
-        return self._linear[self.method]
+        return self._linear[key]
 
-    def leave_one_out(self, X: Any) -> np.ndarray:
+    def leave_one_out(self, X: Any, y: Any = None) -> np.ndarray:
         """Mean of the other samples' labels around each row.
 
         Predictions that have not seen a row's own label, as cleanlab asks for: of classes the
@@ -127,16 +132,43 @@ class BaseLabelMeans(BaseLabelledReference):
         ----------
         X : array-like of shape (n_queries, ...)
             The rows. A fitted row with the same bytes is left out of its own mean.
+        y : array-like of shape (n_queries,) or (n_queries, n_columns), default=None
+            Their labels, by which fitted rows with the same bytes are told apart; None: these are
+            taken in the order of `fit`.
 
         Returns
         -------
         labels : ndarray of shape (n_queries, n_columns), float64
-            In the unit of the labels; of classes, shares, see `transform`.
+            In the unit of the labels; of classes, shares, see `transform`. The mean of all others
+            where no other sample is similar.
         """
         check_is_fitted(self, "n_samples_fit_")
         X, source = self._check_X(X, reset=False), self._source()
-        own = _local_means.same_rows(self._digests, Rows(X).digests(source.dtype))
-        return self._means(*self._sums(*self._projected(source, X), own))[0]
+        own = self._own_rows(Rows(X).digests(source.dtype), y)
+        sums, lost = self._sums(*self._projected(source, X), own)
+        return self._labels_and_predictions(sums.means(lost, self._mean_of_others(own)))[0]
+
+    def _own_rows(self, digests: Sequence[bytes], y: Any) -> np.ndarray:
+        """Which fitted row each row is, or -1: one with the same label, else any."""
+        own = _local_means.same_rows(self._digests, digests)
+        if y is None:
+            return own
+        check_consistent_length(digests, y)
+        fitted, asked = (
+            list(zip(*pairs, strict=True))
+            for pairs in ((self._digests, self._marks), (digests, self._task.marks(y)))
+        )
+        known = _local_means.same_rows(fitted, asked)
+        return np.where(known >= 0, known, own)
+
+    def _mean_of_others(self, own: np.ndarray) -> Tensor:
+        """Of all values without a row's own, of shape (n, a, s); of a single row its own."""
+        values, known = self._laid_out(), torch.as_tensor(own >= 0)
+        if len(values) == 1:
+            return values.expand(len(own), -1, -1)
+        total = values.sum(dim=0).repeat(len(own), 1, 1)
+        total[known] -= values[torch.as_tensor(own)[known]]
+        return total / (len(values) - known.double())[:, None, None]
 
     def _measured_stationarity(self) -> float | None:
         if not self._by_matrices():
@@ -166,10 +198,15 @@ class BaseLabelMeans(BaseLabelledReference):
         sums = self._weights().sums(source, rows, own, squared, self.verbose)
         lost = sums.lost(torch.finfo(source.dtype).eps)
         if lost.any():
+            count = _kernels.COUNTS.get(self.method)
+            cure = (
+                "method='power' does not cancel"
+                if count is None
+                else (f"a lower {count.parameter} reaches further")
+            )
             warn(
                 f"{int(lost.sum())} of {len(lost)} samples have no similar sample, or weights that"
-                " sum to nothing: they get the mean of all labels (a lower alpha or threshold"
-                " reaches further).",
+                f" sum to nothing: they get the mean of all labels ({cure}).",
                 NoNeighborsWarning,
             )
         return sums, lost

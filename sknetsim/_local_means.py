@@ -7,7 +7,7 @@ d outputs of the network); s values.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ METHODS = (*LINEAR, *_kernels.COUNTS)
 
 # As for the ranks of self-kernels: what is left of a sum after so much cancelled is rounding.
 _ROUNDING = 10
+# The squares of weights that sum to less would underflow.
+_LEAST = 1e-150
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class LocalSums:
     def lost(self, eps: float) -> Tensor:
         """Where the weights sum to nothing in some direction, up to rounding, of shape (n,)."""
         least = torch.linalg.svdvals(self.total)[:, -1]
-        return least <= _ROUNDING * self.total.shape[1] * eps * self.size
+        rounding = _ROUNDING * self.total.shape[1] * eps * self.size
+        return least <= rounding.clamp(min=_LEAST)
 
     def means(self, lost: Tensor, instead: Tensor) -> Tensor:
         """The weighted means, of shape (n, a, s); those of lost rows are given."""
@@ -299,9 +302,9 @@ def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
     return weights
 
 
-def same_rows(fitted: Sequence[bytes], rows: Sequence[bytes]) -> np.ndarray:
+def same_rows(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
     """The fitted row with the same digest, of equal ones each in its turn, or -1."""
-    places: dict[bytes, deque[int]] = defaultdict(deque)
+    places: dict[Hashable, deque[int]] = defaultdict(deque)
     for index, digest in enumerate(fitted):
         places[digest].append(index)
     found = np.full(len(rows), -1)

@@ -75,8 +75,8 @@ class Outputs:
         if not self.network.classifier:
             raise ValueError(
                 "output is 'loss' and y is None; for a regressor y must be given, since its own"
-                " prediction has a zero gradient: pass y to GradientFeaturizer.fit_transform, or"
-                " compare output='all'."
+                " prediction has a zero gradient: pass y to GradientFeaturizer.fit_transform, which"
+                " alone compares losses at given labels, or compare output='all'."
             )
         raw = raw.detach()
         if not _is_single(raw):

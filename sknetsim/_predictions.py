@@ -15,6 +15,7 @@ from torch import Tensor
 from . import _memory
 from ._gradients import GradientEngine
 from ._inputs import Rows
+from .exceptions import UnsupportedNetworkError
 
 # As many as skorch hands over at a time, twice.
 _CHUNK_ROWS = 256
@@ -44,6 +45,12 @@ def _outputs(engine: GradientEngine, X: Any) -> Iterator[Any]:
         except (RuntimeError, MemoryError) as error:
             step = _memory.halved(step, error)
             continue
+        if not isinstance(outputs, Tensor):
+            raise UnsupportedNetworkError(
+                f"estimator returned a {type(outputs).__name__}; allowed where predictions are"
+                " looked at is one tensor with a row per sample: wrap the network in a module that"
+                " returns that alone."
+            )
         yield outputs
         start += step
 
@@ -52,9 +59,9 @@ def _logits(engine: GradientEngine, raw: Any) -> Tensor:
     logits = engine.outputs.logits(raw)
     if raw.ndim > 2:
         raise ValueError(
-            f"estimator gives outputs of shape {tuple(raw.shape[1:])} for a sample; allowed for"
-            " strategies by classes is one number per class: choose another strategy, such as"
-            " 'badge' or 'coverage'."
+            f"estimator gives outputs of shape {tuple(raw.shape[1:])} for a sample; allowed where"
+            " classes are told apart is one number per class: flatten the network's output, or"
+            " choose a strategy or method that does not look at classes."
         )
     return logits
 

@@ -7,6 +7,7 @@ the loss sees them.
 from __future__ import annotations
 
 import abc
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,20 @@ import numpy as np
 import torch
 from scipy.linalg import helmert
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils.multiclass import type_of_target
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import _predictions
+from . import _labels, _predictions
+from ._default_network import DefaultNetwork
 from ._gradients import GradientEngine
-from ._inputs import part
+from ._inputs import Rows, part
 from ._network import Network
-from ._outputs import Outputs
+from ._outputs import Outputs, looks_like_probabilities
 from ._passes import Source
+
+#: Criteria whose labels are classes; a network without one may have any.
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, type(None))
+# Rows whose outputs are looked at.
+_FEW = 8
 
 
 class Task(abc.ABC):
@@ -40,12 +46,16 @@ class Task(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def centre(self) -> float:
-        """What values are where all coordinates are 0."""
+    def centre(self) -> Any:
+        """What values are where all coordinates are 0: a number, or one for each column."""
 
     @abc.abstractmethod
     def values(self, y: Any) -> np.ndarray:
         """Labels as values of shape (n, q)."""
+
+    @abc.abstractmethod
+    def marks(self, y: Any) -> list[Hashable]:
+        """What tells n labels apart."""
 
     @abc.abstractmethod
     def predictions(self, source: Source, X: Any) -> np.ndarray:
@@ -84,33 +94,40 @@ class Regression(Task):
 
     Attributes
     ----------
+    mean : ndarray of shape (q,)
+        Of the labels.
     scale : ndarray of shape (q,)
         Standard deviation of the labels; 1 where they are constant.
     flat : bool
         Whether labels have one axis.
     """
 
+    mean: np.ndarray
     scale: np.ndarray
     flat: bool
 
     @property
-    def centre(self) -> float:
-        """Values are their own coordinates."""
-        return 0.0
+    def centre(self) -> np.ndarray:
+        """The mean: sums of what is left keep all digits."""
+        return self.mean
 
     @property
     def basis(self) -> np.ndarray:
-        """Values are their own coordinates."""
+        """Values are their own coordinates, but for the mean."""
         return np.eye(len(self.scale))
 
     def values(self, y: Any) -> np.ndarray:
         """Labels as values of shape (n, q)."""
-        found = _numbers(y)
+        found = _labels.as_numbers(y)
         if found.shape[1] != len(self.scale):
             raise ValueError(
                 f"y has {found.shape[1]} columns; allowed are {len(self.scale)}, as in fit."
             )
         return found
+
+    def marks(self, y: Any) -> list[Hashable]:
+        """The numbers."""
+        return list(map(tuple, self.values(y)))
 
     def predictions(self, source: Source, X: Any) -> np.ndarray:
         """The outputs."""
@@ -149,9 +166,12 @@ class Classification(Task):
     ----------
     classes : ndarray of shape (c,)
         The classes, in the order of the network's outputs.
+    probabilities : bool
+        Whether the network gives probabilities, without a criterion that takes their logarithm.
     """
 
     classes: np.ndarray
+    probabilities: bool = False
 
     @property
     def centre(self) -> float:
@@ -166,40 +186,57 @@ class Classification(Task):
 
     def values(self, y: Any) -> np.ndarray:
         """One-hot, of shape (n, c)."""
-        return np.eye(len(self.classes))[self._codes(y)]
+        return np.eye(len(self.classes))[self._known_codes(y)]
+
+    def marks(self, y: Any) -> list[Hashable]:
+        """The numbers of the classes."""
+        return list(self._codes(y))
 
     def predictions(self, source: Source, X: Any) -> np.ndarray:
         """Probabilities of the classes."""
-        return _predictions.probabilities(network_of(source), X)
+        predict = _predictions.values if self.probabilities else _predictions.probabilities
+        return predict(network_of(source), X)
 
     def compared(self, network: Network) -> Any:
         """The logits, without what they share."""
-        return Contrasts(Outputs("all", network), self.basis)
+        return Contrasts(Outputs("all", network), self.basis, self.probabilities)
 
     def labels(self, values: np.ndarray) -> np.ndarray:
         """The class of the largest value."""
         return self.classes[values.argmax(axis=1)]
 
     def score(self, y: Any, values: np.ndarray) -> float:
-        """Accuracy."""
+        """Accuracy; a class that is unknown is none that could be predicted."""
         return float(accuracy_score(self._codes(y), values.argmax(axis=1)))
 
     def agreement(self, y: Any, values: np.ndarray) -> np.ndarray:
         """The value of the label's class."""
-        return np.take_along_axis(values, self._codes(y)[:, None], axis=1)[:, 0]
+        return np.take_along_axis(values, self._known_codes(y)[:, None], axis=1)[:, 0]
 
-    def _codes(self, y: Any) -> np.ndarray:
-        labels = _array(y)
-        codes = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
-        unknown = self.classes[codes] != labels
-        if labels.ndim != 1 or unknown.any():
-            came = f"shape {labels.shape}" if labels.ndim != 1 else f"{labels[unknown][0]}"
+    def _known_codes(self, y: Any) -> np.ndarray:
+        codes = self._codes(y)
+        if (codes < 0).any():
+            unknown = _labels.single_column(_labels.as_array(y))[codes < 0][0]
             raise ValueError(
-                f"y has {came}; allowed are one class per sample, of"
-                f" {', '.join(map(str, self.classes))}: number the classes as in the network's"
-                " training."
+                f"y has {unknown}; allowed are {self._listed}: number the classes as in the"
+                " network's training."
             )
         return codes
+
+    def _codes(self, y: Any) -> np.ndarray:
+        """Places of the labels among the classes, -1 for others."""
+        labels = _labels.single_column(_labels.as_array(y))
+        if labels.ndim != 1:
+            raise ValueError(
+                f"y has shape {labels.shape}; allowed is one class per sample, of {self._listed}:"
+                " hand over a single column."
+            )
+        codes = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
+        return np.where(self.classes[codes] == labels, codes, -1)
+
+    @property
+    def _listed(self) -> str:
+        return ", ".join(map(str, self.classes))
 
 
 @dataclass(frozen=True)
@@ -208,9 +245,12 @@ class Contrasts:
 
     outputs: Outputs
     basis: np.ndarray
+    probabilities: bool
 
     def __call__(self, raw: Any) -> Tensor:
         logits = _predictions.by_class(self.outputs.logits(raw))
+        if self.probabilities:
+            logits = logits.clamp_min(torch.finfo(logits.dtype).tiny).log()
         return logits @ torch.as_tensor(self.basis).mT.to(logits)
 
 
@@ -226,48 +266,46 @@ def network_of(source: Source) -> GradientEngine:
 
 def task_of(source: Source, X: Any, y: Any) -> Task:
     """What labels mean to a network, of rows or of features."""
-    labels = _array(y)
-    discrete = labels.ndim == 1 and type_of_target(labels) in ("binary", "multiclass")
+    labels = _labels.as_array(y)
     if not isinstance(source, GradientEngine):
+        discrete = labels.ndim == 1 and _labels.are_classes(labels)
         return _classification(np.unique(labels), labels) if discrete else _regression(labels)
-    count = _predictions.values(source, part(X, [0])).shape[1]
-    if source.network.classifier:
+    few = part(X, list(range(min(len(Rows(X)), _FEW))))
+    outputs, network = _predictions.values(source, few), source.network
+    count = outputs.shape[1]
+    if network.classifier:
         return _classification(np.arange(max(count, 2)), labels)
-    if discrete and source.network.criterion is None and count > 1:
-        # The embedded network was trained on classes of any name, sorted.
-        named = len(np.unique(labels)) == count
-        return _classification(np.unique(labels) if named else np.arange(count), labels)
+    if (
+        count > 1
+        and _labels.are_classes(_labels.single_column(labels))
+        and isinstance(network.criterion, _OF_CLASSES)
+    ):
+        bare = network.criterion is None
+        probabilities = bare and looks_like_probabilities(torch.as_tensor(outputs))
+        return _classification(_classes(network.module, labels, count), labels, probabilities)
     return _regression(labels)
 
 
+def _classes(module: nn.Module, labels: np.ndarray, count: int) -> np.ndarray:
+    """In the order of the outputs: numbers, or what is sorted, as the embedded network does."""
+    seen = np.unique(labels)
+    named = isinstance(module, DefaultNetwork) or labels.dtype.kind not in "fiub"
+    return seen if named and len(seen) == count else np.arange(count)
+
+
 def _regression(labels: np.ndarray) -> Regression:
-    scale = _numbers(labels).std(axis=0)
-    return Regression(np.where(scale > 0, scale, 1.0), labels.ndim == 1)
+    numbers = _labels.as_numbers(labels)
+    scale = numbers.std(axis=0)
+    return Regression(numbers.mean(axis=0), np.where(scale > 0, scale, 1.0), labels.ndim == 1)
 
 
-def _classification(classes: np.ndarray, labels: np.ndarray) -> Classification:
+def _classification(
+    classes: np.ndarray, labels: np.ndarray, probabilities: bool = False
+) -> Classification:
     seen = np.unique(labels)
     if len(seen) < 2:
         raise ValueError(
             f"y has one class, {seen[0]}; allowed are two or more: nothing can be told from"
             " labels that are all the same."
         )
-    return Classification(classes)
-
-
-def _array(y: Any) -> np.ndarray:
-    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("y contains NaN or infinity; all labels must be finite: drop such rows.")
-    return labels
-
-
-def _numbers(y: Any) -> np.ndarray:
-    """(n, q), float64."""
-    labels = _array(y)
-    if labels.dtype.kind not in "fiub" or labels.ndim not in (1, 2):
-        raise ValueError(
-            f"Unknown label type: y has dtype {labels.dtype} and {labels.ndim} axes; allowed are"
-            " numbers, one row per sample."
-        )
-    return labels.astype(np.float64).reshape(len(labels), -1)
+    return Classification(classes, probabilities)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from ._base import fit_context
 from ._label_means import BaseLabelMeans
@@ -44,7 +44,7 @@ class Denoising:
         return np.sqrt(self.variance_factor)
 
 
-class LabelDenoiser(TransformerMixin, BaseLabelMeans):
+class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabelMeans):
     r"""Means of noisy labels around each sample, as a trained network weighs its neighbours.
 
     Around a sample x the fitted samples :math:`x_j` have weights that sum to 1, and
@@ -65,9 +65,10 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, trained on the labels in question; see `NetworkKernel`. skorch classifiers,
-        and other networks of several outputs where labels are classes, have classes; all else is
-        regression.
+        The network, trained on the labels in question; see `NetworkKernel`. Classes have skorch
+        classifiers, and other networks of several outputs where labels are classes, numbered as
+        the outputs or sorted by their names; all else is regression. The perceptron of None takes
+        whole numbers for classes, but for those in a column.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         Which outputs are compared, see `NetworkKernel`. With anything but "all", or rows of
         features, "unnormalized" weighs by the trace of K(x, x_j).
@@ -197,6 +198,7 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
             Where weights are "unnormalized" and ``stationarity_`` exceeds 1.
         """
         self._fit_weights(X, y)
+        self._n_features_out = len(self._task.basis[0])
         self.stationarity_ = self._measured_stationarity()
         return self
 
@@ -228,7 +230,7 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         Returns
         -------
         y : ndarray of shape (n_queries,) or (n_queries, n_columns)
-            In the form of the labels in `fit`.
+            Numbers, or classes, with as many axes as the labels in `fit`.
         """
         labels = self.transform(X)
         return self._task.labels(labels)
@@ -268,8 +270,7 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         score : float
             At most 1; R^2 is 0 for the mean of y and negative below it.
         """
-        labels = self.leave_one_out(X)
-        return self._task.score(y, labels)
+        return self._task.score(y, self.leave_one_out(X, y))
 
     def label_quality(self, X: Any, y: Any) -> np.ndarray:
         r"""How far each label agrees with those of the other samples around it.
@@ -311,5 +312,5 @@ class LabelDenoiser(TransformerMixin, BaseLabelMeans):
         return np.argsort(self._agreement(X, y), kind="stable")
 
     def _agreement(self, X: Any, y: Any) -> np.ndarray:
-        labels = self.leave_one_out(X)
-        return self._task.agreement(y, labels)
+        others = self.leave_one_out(X, y)
+        return self._task.agreement(y, others)

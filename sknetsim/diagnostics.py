@@ -34,7 +34,8 @@ class FitDiagnostics(BaseLabelledReference):
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module or None, default=None
-        The network, trained on the labels in question, see `LabelDenoiser`.
+        The network, trained on the labels in question, see `LabelDenoiser`. One output of a bare
+        module is a number: of two classes hand over the skorch classifier.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         Which outputs are compared, see `NetworkKernel`.
     n_neighbors : int, default=10

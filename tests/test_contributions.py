@@ -391,3 +391,9 @@ def test_what_no_memory_holds_is_refused(monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 50)
     with pytest.raises(MemoryError, match=r"Contributions of shape .* fewer pairs"):
         NetworkKernel(network).contributions(X, Y)
+
+
+def test_a_parametrization_belongs_to_its_layer():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    found = NetworkKernel(nn.Sequential(layer)).contributions(torch.ones(1, 3), torch.ones(1, 3))
+    assert list(found.by_layer()) == ["0"]

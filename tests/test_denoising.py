@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sknetsim import GradientFeaturizer, LabelDenoiser, NetworkKernel, NoNeighborsWarning
-from sknetsim.exceptions import ZeroGradientWarning
+from sknetsim.exceptions import UnsupportedNetworkError, ZeroGradientWarning
 
 from . import naive
 
@@ -252,7 +252,8 @@ def test_a_sample_without_neighbours_gets_the_mean_and_is_counted(leave_out):
     else:
         with pytest.warns(NoNeighborsWarning, match="2 of 4 samples"):
             quality = denoiser.label_quality(X, y)
-        assert quality[2] == pytest.approx(1 / (1 + (0.5 / y.std()) ** 2))
+        others = y[[0, 1, 3]].mean()
+        assert quality[2] == pytest.approx(1 / (1 + ((y[2] - others) / y.std()) ** 2))
 
 
 @pytest.mark.parametrize("method", ["soft", "unnormalized"])
@@ -383,6 +384,16 @@ def test_pickles_and_clones_give_the_same(noisy_classes, method):
     np.testing.assert_array_equal(clone(denoiser).fit(X, y).transform(X), expected)
 
 
+class Pair(nn.Linear):
+    """A network of two outputs in a tuple."""
+
+    def __init__(self):
+        super().__init__(3, 1, dtype=torch.float64)
+
+    def forward(self, inputs):
+        return super().forward(inputs), inputs
+
+
 BAD = {
     "y is None": (lambda X, y: LabelDenoiser(regressor()).fit(X, None), "target y is None"),
     "y too short": (lambda X, y: LabelDenoiser(regressor()).fit(X, y[:-1]), "inconsistent numbers"),
@@ -391,7 +402,32 @@ BAD = {
     "columns": (lambda X, y: LabelDenoiser(regressor(2)).fit(X, y), "1 columns and estimator 2"),
     "one class": (lambda X, y: LabelDenoiser(classifier()).fit(X, 0 * y), "y has one class, 0"),
     "unknown class": (lambda X, y: LabelDenoiser(classifier()).fit(X, y + 7), "y has 7"),
-    "two axes": (lambda X, y: LabelDenoiser(classifier()).fit(X, y[:, None]), "y has shape"),
+    "two axes": (
+        lambda X, y: LabelDenoiser(classifier()).fit(X, np.stack([y, y], 1)),
+        "y has shape",
+    ),
+    "numbers that are no outputs'": (
+        lambda X, y: LabelDenoiser(classifier().module_).fit(X, y + 1),
+        "y has 3; allowed are 0, 1, 2",
+    ),
+    "one label for all": (
+        lambda X, y: LabelDenoiser(classifier()).fit(X, y).label_quality(X, y[:1]),
+        "inconsistent numbers",
+    ),
+    "no labels": (
+        lambda X, y: LabelDenoiser(classifier()).fit(X, y).label_quality(X, None),
+        "y is None; labels are needed",
+    ),
+    "other output than in fit": (
+        lambda X, y: (
+            LabelDenoiser(regressor(), method="soft").fit(X, y).set_params(method="unnormalized")
+        ).transform(X),
+        "for which nothing was summed",
+    ),
+    "a tuple": (
+        lambda X, y: LabelDenoiser(Pair(), output=lambda raw: raw[0]).fit(X, y),
+        "estimator returned a tuple",
+    ),
     "other columns": (
         lambda X, y: LabelDenoiser(regressor()).fit(X, y).score(X, np.stack([y, y], 1)),
         "y has 2 columns; allowed are 1",
@@ -404,5 +440,101 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_named(name):
     call, message = BAD[name]
-    with pytest.raises((ValueError, NotFittedError), match=message):
+    with pytest.raises((ValueError, NotFittedError, UnsupportedNetworkError), match=message):
         call(rows(), np.arange(ROWS) % 3)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+def test_equal_rows_are_told_apart_by_their_labels(order):
+    X, y = np.array([[0.0], [0.0], [3.0]]), np.array([0.0, 10.0, 0.0])
+    network = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    denoiser = LabelDenoiser(network, alpha=100).fit(X, y)
+    expected = denoiser.label_quality(X, y)
+    np.testing.assert_array_equal(denoiser.label_quality(X[order], y[order]), expected[order])
+    np.testing.assert_array_equal(denoiser.label_quality(X[1:2], y[1:2]), expected[1:2])
+    assert denoiser.leave_one_out(X[1:2], y[1:2]) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_bare_networks_probabilities_are_taken_as_such():
+    net, X = classifier(), rows()
+    y = np.arange(ROWS) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with_softmax = nn.Sequential(net.module_, nn.Softmax(dim=1))
+        found, expected = (
+            LabelDenoiser(network, method="unnormalized").fit(X, y)
+            for network in (with_softmax, net)
+        )
+    assert found.stationarity_ == pytest.approx(expected.stationarity_)
+    for name in ("labels", "predictions", "shift"):
+        values = (getattr(denoiser.denoising(), name) for denoiser in (found, expected))
+        np.testing.assert_allclose(*values, atol=1e-9)
+
+
+def test_a_bare_networks_classes_do_not_depend_on_which_occur():
+    network, X = classifier().module_, rows()
+    y = np.arange(ROWS) % 3
+    whole, part = (LabelDenoiser(network).fit(X[kept], y[kept]) for kept in (y >= 0, y > 0))
+    np.testing.assert_array_equal(whole._task.classes, part._task.classes)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@methods
+def test_a_large_mean_of_the_labels_costs_no_digits(method):
+    net, X = regressor(), rows().float()
+    net.module_.float()
+    y = np.random.default_rng(0).normal(size=ROWS)
+    found, expected = (
+        fitted(net, X, labels, method).transform(X) for labels in (y + 1e6, y.copy())
+    )
+    np.testing.assert_allclose(found - 1e6, expected, atol=1e-4)
+
+
+def test_weights_whose_squares_vanish_count_as_none():
+    network = nn.Linear(3, 1, bias=False).double()
+    X = np.array([[1, 0.05, 0], [1, 0.06, 0], [1, -0.05, 0.01]])
+    denoiser = LabelDenoiser(network, alpha=128).fit(X, np.array([0.0, 1, 5]))
+    with pytest.warns(NoNeighborsWarning, match="1 of 1 samples"):
+        found = denoiser.denoising(np.array([[0.02, 0, 1.0]]))
+    np.testing.assert_allclose(found.variance_factor, 1 / 3)
+    np.testing.assert_allclose(found.labels, 2)
+
+
+def test_a_plain_net_with_a_criterion_of_classes_has_classes():
+    module, X = classifier().module_, rows()
+    y = np.arange(ROWS) % 3
+    net = skorch.NeuralNet(module, criterion=nn.CrossEntropyLoss, device="cpu").initialize()
+    expected = LabelDenoiser(module).fit(X, y).denoising()
+    np.testing.assert_allclose(LabelDenoiser(net).fit(X, y).denoising().shift, expected.shift)
+
+
+@pytest.mark.parametrize("make", [classifier, two_classes])
+def test_classes_may_stand_in_a_column(make):
+    net, X = make(), rows()
+    y = np.arange(ROWS) % 2
+    expected = LabelDenoiser(net).fit(X, y).label_quality(X, y)
+    found = LabelDenoiser(net).fit(X, y[:, None]).label_quality(X, y[:, None])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_whole_numbers_in_a_column_are_numbers_to_the_embedded_network():
+    X, y = np.random.default_rng(0).normal(size=(ROWS, 2)), np.arange(ROWS)[:, None]
+    assert LabelDenoiser(random_state=0).fit(X, y).transform(X).shape == (ROWS, 1)
+
+
+def test_a_class_that_is_not_known_counts_as_missed():
+    X, y = np.eye(4), np.array(["a", "b", "a", "b"])
+    denoiser = LabelDenoiser("features", method="soft").fit(X, y)
+    with pytest.warns(NoNeighborsWarning):
+        assert denoiser.score(X, ["c"] * 4) == 0
+    with (
+        pytest.warns(NoNeighborsWarning),
+        pytest.raises(ValueError, match="y has c; allowed are a, b"),
+    ):
+        denoiser.label_quality(X, ["c"] * 4)
+
+
+def test_columns_have_names():
+    net, X = classifier(), rows()
+    frame = LabelDenoiser(net).fit(X, np.arange(ROWS) % 3).get_feature_names_out()
+    np.testing.assert_array_equal(frame, [f"labeldenoiser{index}" for index in range(3)])

@@ -15,6 +15,7 @@ STOREYS = [
         "exceptions",
         "_precision",
         "_kernels",
+        "_labels",
         "_inputs",
         "_default_network",
         "_layouts",
