@@ -2,14 +2,15 @@
 Why does a network find two images similar?
 ===========================================
 
-`NetworkKernel.contributions` takes a similarity apart, exactly. Here are 200 test images of MNIST in
-the eyes of a network that somebody else trained on it (the logit that it predicts), each with the
-training image, of 2,000, that is most similar to it, and with the most similar one of another digit.
+`NetworkKernel.contributions` takes a similarity apart, exactly. Here are 200 test images of MNIST
+in the eyes of a network that somebody else trained on it (the logit that it predicts), each with
+the training image, of 2,000, that is most similar to it, and with the most similar one of another
+digit.
 
 **By layer.** Of a similarity of .84 the last layer makes .52, the first convolution .14, the other
-three layers .18 together. With another digit, .33, the first convolution still adds .14: strokes are
-strokes. What is lost is lost above it, most of it in the last layer (.11), whose inputs say which
-digit it is.
+three layers .18 together. With another digit, .33, the first convolution still adds .14: strokes
+are strokes. What is lost is lost above it, most of it in the last layer (.11), whose inputs say
+which digit it is.
 
 **By place.** A convolution compares each place of one image with each of the other. In the second
 one 77 % of what these pairs of places add to the similarity of the most similar images comes from
