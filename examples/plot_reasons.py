@@ -4,25 +4,24 @@ Why does a network find two images similar?
 
 `NetworkKernel.contributions` takes a similarity apart, exactly. Here are 200 test images of MNIST
 in the eyes of a network that somebody else trained on it (the logit that it predicts), each with
-the training image, of 2,000, that is most similar to it, and with the most similar one of another
-digit.
+the training image, of 2,000, that is most similar to it, and with the most similar one of those in
+which the network sees another digit.
 
 **By layer.** Of a similarity of .84 the last layer makes .52, the first convolution .14, the other
-three layers .18 together. With another digit, .33, the first convolution still adds .14: strokes
-are strokes. What is lost is lost above it, most of it in the last layer (.11), whose inputs say
-which digit it is.
+three layers .18 together. Where another digit is seen, .23, the first convolution adds as much, .16:
+strokes are strokes. The last layer adds nothing, for other logits have other weights there.
 
-**By place.** A convolution compares each place of one image with each of the other. In the second
-one 77 % of what these pairs of places add to the similarity of the most similar images comes from
-places at most one apart (on 14 x 14), so that it is the same stroke at the same place that counts;
-with another digit 29 %, for there similar strokes lie elsewhere. In the picture red places add to
-the similarity, blue ones take away: the bar of a seven, the foot of a two, the top of a four.
+**By place.** A convolution compares each place of one image with each of the other. In the picture
+red places of the second one add to the similarity, blue ones take away, each panel on a scale of its
+own: the bar of a seven, the foot of a two. The lines that are printed say how much comes from the
+same place of both (on 14 x 14), and from places at most one and three apart.
 """
 
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from _data import mnist, mnist_network
 
 from sknetsim import NetworkKernel
@@ -37,11 +36,17 @@ PIXELS = (0, 28, 28, 0)
 
 
 def partners(kernel, test, reference):
-    """The training image most similar to each test image, and the one of another digit."""
+    """The training image most similar to each test image, and of those seen as another digit."""
     similarity = kernel(test.inputs, reference.inputs)
-    other = test.labels[:, None] != reference.labels
+    other = seen(test)[:, None] != seen(reference)
     indices = similarity.argmax(axis=1), np.where(other, similarity, -1).argmax(axis=1)
     return dict(zip(("most similar", "most similar of another digit"), indices, strict=True))
+
+
+def seen(images):
+    """The digit that the network sees."""
+    with torch.no_grad():
+        return mnist_network()(torch.from_numpy(images.inputs)).argmax(dim=1).numpy()
 
 
 def print_layers(name, parts):
