@@ -31,7 +31,10 @@ CALLS = {
     "matrix": lambda network, output, X: NetworkKernel(network, output).matrix(X),
     "influence": lambda network, output, X: NetworkKernel(network, output).influence(X),
     "features": lambda network, output, X: GradientFeaturizer(network, output).fit_transform(X),
-    "queries": lambda network, output, X: ActiveLearningSampler(network, output).fit(X).query(X, 3),
+    # Without a random_state it would draw from numpy's global one, as scikit-learn's estimators do.
+    "queries": lambda network, output, X: (
+        ActiveLearningSampler(network, output, random_state=0).fit(X).query(X, 3)
+    ),
     "density": lambda network, output, X: NetworkDensity(network, output).fit(X).score_samples(X),
     "neighbors": lambda network, output, X: (
         NetworkNeighbors(network, output, n_neighbors=2).fit(X).kneighbors()
