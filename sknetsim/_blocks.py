@@ -269,7 +269,7 @@ def _double_products(vectors: Tensor) -> Tensor:
 
 def joined(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """One tensor; on a CPU in numpy's memory, of which large pieces come in huge pages."""
-    if tensors[0].device.type != "cpu":
+    if tensors[0].device.type != "cpu" or torch.is_grad_enabled():
         return torch.cat(list(tensors), axis)
     shape = list(tensors[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)

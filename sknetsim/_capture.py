@@ -19,7 +19,10 @@ from .exceptions import is_out_of_memory
 
 @dataclass(frozen=True)
 class Use:
-    """One call of a layer; ``edge`` is None where its output has no graph of its own."""
+    """One call of a layer; ``edge`` is None where its output has no graph of its own.
+
+    The inputs are part of the graph, where there is one.
+    """
 
     layer: nn.Module
     inputs: Tensor
@@ -43,7 +46,7 @@ def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
         # A later in-place operation moves the output to another node of the graph: take the
         # edge now.
         edge = get_gradient_edge(output) if output.requires_grad else None
-        uses.append(Use(layer, inputs.detach(), inputs._version, output.shape, edge))
+        uses.append(Use(layer, inputs, inputs._version, output.shape, edge))
 
     handles = [
         layer.register_forward_hook(record, with_kwargs=True, prepend=True) for layer in layers
@@ -55,42 +58,41 @@ def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
             handle.remove()
 
 
-def cotangents(outputs: Tensor, uses: list[Use]) -> list[Tensor | None]:
-    """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero."""
+def cotangents(outputs: Tensor, uses: list[Use], graph: bool = False) -> list[Tensor | None]:
+    """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero.
+
+    With a ``graph`` of their own where asked for, so that they can be differentiated again.
+    """
     edges = [use.edge for use in uses if use.edge is not None]
     if not edges or not outputs.requires_grad:
         return [None] * len(uses)
     try:
-        found = _batched(outputs, edges)
+        found = _batched(outputs, edges, graph)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        found = _one_by_one(outputs, edges)
+        found = _one_by_one(outputs, edges, graph)
     gradients = iter(found)
     aligned = [None if use.edge is None else next(gradients) for use in uses]
     return [None if gradient is None else gradient.transpose(0, 1) for gradient in aligned]
 
 
-def _batched(outputs: Tensor, edges: list[GradientEdge]) -> list[Tensor | None]:
+def _batched(outputs: Tensor, edges: list[GradientEdge], graph: bool) -> list[Tensor | None]:
     samples, count = outputs.shape
     if count == 1:
-        gradients = _grad(outputs, edges, outputs.new_ones(samples, 1))
+        gradients = _grad(outputs, edges, outputs.new_ones(samples, 1), graph)
         return [None if gradient is None else gradient[None] for gradient in gradients]
     directions = torch.eye(count, dtype=outputs.dtype, device=outputs.device)
     directions = directions[:, None].expand(count, samples, count)
-    return list(
-        torch.autograd.grad(
-            outputs, edges, directions, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )
-    )
+    return list(_grad(outputs, edges, directions, graph, batched=True))
 
 
-def _one_by_one(outputs: Tensor, edges: list[GradientEdge]) -> list[Tensor | None]:
+def _one_by_one(outputs: Tensor, edges: list[GradientEdge], graph: bool) -> list[Tensor | None]:
     columns = []
     for index in range(outputs.shape[1]):
         direction = torch.zeros_like(outputs)
         direction[:, index] = 1
-        columns.append(_grad(outputs, edges, direction))
+        columns.append(_grad(outputs, edges, direction, graph))
     return [_stacked(column) for column in zip(*columns, strict=True)]
 
 
@@ -102,6 +104,18 @@ def _stacked(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
 
 
 def _grad(
-    outputs: Tensor, edges: list[GradientEdge], direction: Tensor
+    outputs: Tensor,
+    edges: list[GradientEdge],
+    direction: Tensor,
+    graph: bool,
+    batched: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(outputs, edges, direction, retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(
+        outputs,
+        edges,
+        direction,
+        retain_graph=True,
+        create_graph=graph,
+        is_grads_batched=batched,
+        allow_unused=True,
+    )

@@ -27,11 +27,19 @@ class Fallback:
         How the module is called.
     select : callable
         The outputs compared.
+    graph : bool
+        Whether gradients have a graph, so that they can be differentiated again.
+
+    Attributes
+    ----------
+    loop : bool
+        Whether samples are gone through one by one.
     """
 
-    def __init__(self, network: Network, select: Select):
+    def __init__(self, network: Network, select: Select, graph: bool = False):
         self.network = network
         self.select = select
+        self.graph = graph
         self.loop = False
 
     def block(
@@ -50,7 +58,7 @@ class Fallback:
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor | None:
         parameters = dict(module.named_parameters())
-        values = {name: parameters[name].detach() for name in names}
+        values = {name: self._kept(parameters[name]) for name in names}
         places = _places(module, parameters, names)
 
         def outputs(values: dict[str, Tensor], sample: Inputs, target: Tensor | None) -> Tensor:
@@ -73,18 +81,22 @@ class Fallback:
             if is_out_of_memory(error):
                 raise
             return None
-        return torch.cat([found[name].detach().flatten(2) for name in names], dim=2)
+        return torch.cat([self._kept(found[name]).flatten(2) for name in names], dim=2)
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor if self.graph else tensor.detach()
 
     def _by_loop(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor:
         parameters = dict(module.named_parameters())
+        gradient = _gradient_with_graph if self.graph else _gradient
         rows = []
         for index in range(len(tensors(inputs)[0])):
             row = slice(index, index + 1)
             target = None if targets is None else targets[row]
             outputs = self.select(self.network.call(module, part_of(inputs, row)), target)[0]
-            rows.append(torch.stack([_gradient(o, parameters, names) for o in outputs]))
+            rows.append(torch.stack([gradient(o, parameters, names) for o in outputs]))
         return torch.stack(rows)
 
 
@@ -112,6 +124,19 @@ def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[s
     for parameter in parameters.values():
         parameter.grad = None
     return gradient
+
+
+def _gradient_with_graph(
+    output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]
+) -> Tensor:
+    """One output's gradient, which can be differentiated again."""
+    chosen = [parameters[name] for name in names]
+    if not output.requires_grad:
+        return torch.cat([torch.zeros_like(parameter).flatten() for parameter in chosen])
+    found = torch.autograd.grad(
+        output, chosen, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([gradient.flatten() for gradient in found])
 
 
 def _dense(parameter: nn.Parameter) -> Tensor:

@@ -39,6 +39,13 @@ class GradientEngine(BaseEngine):
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
         Where to compute; None: where the network is.
+
+    Attributes
+    ----------
+    selected : set of str
+        Names of the parameters.
+    refused : set of str
+        Those for which a rule was found to be wrong on this network.
     """
 
     def __init__(
@@ -54,9 +61,14 @@ class GradientEngine(BaseEngine):
             self.selected = select_parameters(network.module, parameters)
         super().__init__(network, self.selected, batch_size, device)
         self._fallback = Fallback(network, self.outputs.select)
-        self._refused: set[str] = set()
+        self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
         self._checks = _selfcheck.Schedule()
+
+    @property
+    def loops(self) -> bool:
+        """Whether parameters without a rule need a loop over samples."""
+        return self._fallback.loop
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on, the network's bytes among them."""
@@ -118,7 +130,7 @@ class GradientEngine(BaseEngine):
         _memory.refuse_too_large(self.outputs.output, outputs, uses, plan.unserved_elements)
         misfits = {use.layer for use in uses if not use.fits(len(outputs))}
         if misfits:
-            self._refused |= {name for layer in misfits for name in plan.served(layer)}
+            self.refused |= {name for layer in misfits for name in plan.served(layer)}
             return None
         jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
         if jacobian is None:
@@ -131,9 +143,9 @@ class GradientEngine(BaseEngine):
 
     def _plan(self, module: nn.Module) -> Plan:
         """The plan, made again where more parameters have been refused."""
-        key = module, len(self._refused)
+        key = module, len(self.refused)
         if key not in self._plans:
-            self._plans[key] = make_plan(module, self.selected, self._refused)
+            self._plans[key] = make_plan(module, self.selected, self.refused)
         return self._plans[key]
 
     def _outputs(
@@ -161,9 +173,9 @@ class GradientEngine(BaseEngine):
             if ".grad()" not in str(error):
                 raise
             # Reentrant checkpoints allow backward() alone.
-            self._refused, self._fallback.loop = set(self.selected), True
+            self.refused, self._fallback.loop = set(self.selected), True
             return None
-        blocks = _ruled_blocks(plan, uses, found)
+        blocks = ruled_blocks(plan, uses, found)
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)
             blocks[tuple(plan.unserved)] = block
@@ -193,22 +205,26 @@ class GradientEngine(BaseEngine):
         if wrong and not served and self._fallback.loop:
             wrong = set()
         self._checks.record(len(jacobian), wrong)
-        self._refused |= served
+        self.refused |= served
         self._fallback.loop |= bool(wrong) and not served
         return not wrong
 
 
-def _of_one_dtype(use: Use, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+def _of_one_dtype(use: Use, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
     """Inputs and cotangents in the layer's dtype, also where the network has its own autocast."""
     dtype = next(parameter.dtype for parameter in use.layer.parameters(recurse=False))
-    floating = use.inputs.is_floating_point()
-    return (use.inputs.to(dtype) if floating else use.inputs), cotangent.to(dtype)
+    inputs = use.inputs if graph else use.inputs.detach()
+    floating = inputs.is_floating_point()
+    return (inputs.to(dtype) if floating else inputs), cotangent.to(dtype)
 
 
-def _ruled_blocks(
-    plan: Plan, uses: list[Use], found: list[Tensor | None]
+def ruled_blocks(
+    plan: Plan, uses: list[Use], found: list[Tensor | None], graph: bool = False
 ) -> dict[tuple[str, ...], Block]:
-    """The blocks of all uses of the served layers, summed for each group of parameters."""
+    """The blocks of all uses of the served layers, summed for each group of parameters.
+
+    With the graph that the inputs have, where asked for; cotangents keep theirs.
+    """
     parts: dict[tuple[str, ...], list[Block]] = defaultdict(list)
     for use, cotangent in zip(uses, found, strict=True):
         if cotangent is None:
@@ -216,7 +232,7 @@ def _ruled_blocks(
         rule = find_rule(use.layer)
         assert rule is not None
         for group in plan.groups[use.layer]:
-            for block in rule(use.layer, *_of_one_dtype(use, cotangent), group):
+            for block in rule(use.layer, *_of_one_dtype(use, cotangent, graph), group):
                 named = tuple((plan.names[use.layer, name], shape) for name, shape in block.layout)
                 parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
     return {key: _blocks.add(blocks) for key, blocks in parts.items()}

@@ -34,12 +34,16 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
         Ranks of the self-kernels; 0 for a zero gradient.
     """
     eigenvalues, vectors = _eigen(self_kernel)
-    limits = torch.finfo(dtype)
-    cutoff = 10 * self_kernel.shape[-1] * limits.eps * eigenvalues[:, -1:]
-    kept = (eigenvalues > cutoff) & (eigenvalues > limits.tiny**2)
+    cutoff = rank_cutoff(self_kernel.shape[-1], dtype) * eigenvalues[:, -1:]
+    kept = (eigenvalues > cutoff) & (eigenvalues > torch.finfo(dtype).tiny ** 2)
     inverse = torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
     root = (vectors * inverse[:, None]) @ vectors.mT
     return root, kept.sum(dim=1)
+
+
+def rank_cutoff(outputs: int, dtype: torch.dtype) -> float:
+    """Eigenvalues below so much of the largest count as zero."""
+    return 10 * outputs * torch.finfo(dtype).eps
 
 
 def _eigen(self_kernel: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,11 +29,15 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def in_full_precision(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorate a method of an object that has ``outputs`` on some device."""
+    """Decorate a method of an object that has ``outputs`` on some device.
+
+    The result has a graph where the outputs have one.
+    """
 
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any) -> Result:
-        with torch.no_grad(), full_precision(self.outputs.device):
+        graph = torch.set_grad_enabled(self.outputs.requires_grad)
+        with graph, full_precision(self.outputs.device):
             return method(self, *args)
 
     return wrapped

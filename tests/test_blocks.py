@@ -9,7 +9,7 @@ from sknetsim._blocks import DenseBlock
 from sknetsim._capture import cotangents, recording
 from sknetsim._embedding_blocks import EmbeddingBlock
 from sknetsim._factored_blocks import FactorBlock
-from sknetsim._gradients import _ruled_blocks
+from sknetsim._gradients import ruled_blocks
 from sknetsim._jacobian import Jacobian
 from sknetsim._layouts import PLAIN, FourierMap, Order
 from sknetsim._parameters import make_plan
@@ -258,7 +258,7 @@ def test_rules_stay_on_the_networks_device(case):
     plan = make_plan(network, {name for name, _ in network.named_parameters()}, set())
     with recording(list(plan.groups)) as uses:
         outputs = network(X)
-    blocks = _ruled_blocks(plan, uses, cotangents(outputs, uses))
+    blocks = ruled_blocks(plan, uses, cotangents(outputs, uses))
     assert {t.device.type for block in blocks.values() for t in block._tensors().values()} == {
         "meta"
     }

@@ -1,0 +1,314 @@
+"""Losses that make a network find pairs and groups of inputs similar, or unlike, in its training.
+
+Index legend: n samples; o, p outputs of the network (d of them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import _matrix_roots
+from ._inputs import Inputs
+from ._jacobian import Jacobian
+from ._live import LiveEngine
+
+__all__ = [
+    "ContrastiveSimilarityLoss",
+    "GroupSimilarities",
+    "GroupSimilarityLoss",
+    "PairSimilarityLoss",
+]
+
+
+class _SimilarityLoss(nn.Module):
+    """What the losses have in common: a weight, and what is compared."""
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        *,
+        output: Any = "all",
+        normalize: bool = True,
+        parameters: Any = None,
+    ):
+        super().__init__()
+        if not np.isfinite(weight):
+            raise ValueError(
+                f"weight is {weight}; allowed are finite numbers: positive ones raise the"
+                " similarity, negative ones lower it."
+            )
+        self.weight = weight
+        self.output = output
+        self.normalize = normalize
+        self.parameters_compared = parameters
+        self._engine = LiveEngine(output, parameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was found out about a network."""
+        return {**vars(self), "_engine": LiveEngine(self.output, self.parameters_compared)}
+
+    def extra_repr(self) -> str:
+        """What is compared, for `repr`."""
+        return f"weight={self.weight}, output={self.output!r}, normalize={self.normalize}"
+
+    def _whitened(self, network: Any, inputs: Inputs) -> _Whitened:
+        jacobian = self._engine.jacobian(network, inputs).for_sums()
+        kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
+        if self.normalize:
+            root, rank = _matrix_roots.inverse_root(kernel, jacobian.outputs.dtype)
+            root = root / rank.clamp(min=1).double().sqrt()[:, None, None]
+            return _Whitened(jacobian, root, (rank > 0).double())
+        root = (torch.eye(outputs).to(kernel) / outputs**0.5).expand_as(kernel)
+        return _Whitened(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Jacobians, the roots (n, o, p) that make products of them similarities, and k(x, x) (n,)."""
+
+    jacobian: Jacobian
+    root: Tensor
+    own: Tensor
+
+
+class PairSimilarityLoss(_SimilarityLoss):
+    r"""Minus the mean similarity of pairs of inputs, times a weight.
+
+    .. math:: L = -\frac{w}{n} \sum_i k(x_i, x_i'),
+
+    k the similarity k^C of `NetworkKernel`, or the kernel as it is. Minimising it raises the
+    similarity of each pair where the weight is positive and lowers it where that is negative; with
+    :math:`|k^C| \le 1` it lies between :math:`-|w|` and :math:`|w|`.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        The weight w; finite, of any sign.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+    normalize : bool, default=True
+        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+    parameters : None, str, list of str or Module, default=None
+        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+
+    Notes
+    -----
+    The network is evaluated in eval mode, whatever its mode: without dropout, and with the running
+    statistics of batch norm. Its second derivatives are exact, norms included. Where a gradient is
+    zero its similarities are 0 and have no derivative. Before its first loss a network is verified
+    on a few samples, as by the estimators, and one with a layer that cannot be differentiated twice
+    is refused.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim.losses import PairSimilarityLoss
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> loss = PairSimilarityLoss(weight=0.1)(network, torch.randn(5, 2), torch.randn(5, 2))
+    >>> loss.backward()
+    >>> network[0].weight.grad.shape
+    torch.Size([8, 2])
+    """
+
+    def forward(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
+        """The loss, of shape (), from a batch and the other of each pair.
+
+        Parameters
+        ----------
+        network : Module or skorch net
+            The network.
+        inputs, others : Tensor, or dict or tuple of Tensor, of n rows each
+            The first and the second of each pair, where the network is.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            In the dtype of the network, with its graph.
+        """
+        values = self.similarities(network, inputs, others)
+        return -self.weight * values.mean().to(values.dtype)
+
+    def similarities(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
+        """The similarity of each pair, of shape (n,), with its graph."""
+        whitened = [self._whitened(network, batch) for batch in (inputs, others)]
+        first, second = (found.jacobian.whiten(found.root).for_pairs() for found in whitened)
+        if len(first) != len(second):
+            raise ValueError(
+                f"others has {len(second)} rows and inputs {len(first)}; allowed are as many:"
+                " row i of one is paired with row i of the other."
+            )
+        rows = torch.arange(len(first), device=first.outputs.device)
+        found: Tensor = first.paired(second, rows, rows)
+        return found.to(first.outputs.dtype)
+
+
+@dataclass(frozen=True)
+class GroupSimilarities:
+    """Mean similarities of a batch, with their graph.
+
+    Parameters
+    ----------
+    same : Tensor of shape ()
+        Over pairs of different samples of the same group.
+    other : Tensor of shape ()
+        Over pairs of samples of different groups; 0 where there is one group.
+    """
+
+    same: Tensor
+    other: Tensor
+
+
+class _GroupLoss(_SimilarityLoss):
+    """What is made of sums of whitened gradients, one for each group."""
+
+    def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
+        r"""Mean similarities within groups and between them, through sums of gradients.
+
+        With :math:`\mu` the mean of n unit gradients,
+        :math:`\sum_{i \ne j} k^C(x_i, x_j) = n^2 \|\mu\|^2 - n`: no pairs are formed.
+
+        Parameters
+        ----------
+        network : Module or skorch net
+            The network.
+        inputs : Tensor, or dict or tuple of Tensor, of n rows
+            A batch, where the network is.
+        groups : array-like or Tensor of shape (n,)
+            The group of each row.
+
+        Returns
+        -------
+        similarities : GroupSimilarities
+            With their graph.
+
+        Raises
+        ------
+        ValueError
+            If no two rows are of one group.
+        """
+        whitened = self._whitened(network, inputs)
+        jacobian, root = whitened.jacobian, whitened.root
+        members = _members(groups, len(jacobian), root.device)
+        sums = [jacobian.rows(rows).weighted_sum(root[rows].mT) for rows in members]
+        within = torch.stack([_square(part) for part in sums]).sum()
+        total = _square({name: sum(part[name] for part in sums) for name in sums[0]})
+        sizes = np.array([len(rows) for rows in members])
+        pairs, all_pairs = (sizes * (sizes - 1)).sum(), len(jacobian) ** 2 - (sizes**2).sum()
+        dtype = jacobian.outputs.dtype
+        same = ((within - whitened.own.sum()) / pairs).to(dtype)
+        return GroupSimilarities(same, ((total - within) / max(1, all_pairs)).to(dtype))
+
+
+def _members(groups: Any, samples: int, device: Any) -> list[Tensor]:
+    """The rows of each group."""
+    found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise ValueError(
+            f"groups has shape {found.shape} for {samples} rows, or is not finite; allowed is one"
+            " group per row, a number or a name."
+        )
+    _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
+    if sizes.max() < 2:
+        raise ValueError(
+            f"groups has {len(sizes)} groups of one row each; allowed are batches with two rows of"
+            " a group: draw larger batches, or several samples of a group at a time."
+        )
+    order = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
+    return [torch.as_tensor(rows, device=device) for rows in order]
+
+
+def _square(vectors: dict[str, Any]) -> Tensor:
+    squares = [vector.double().square().sum() for vector in vectors.values()]
+    return torch.stack(squares).sum()
+
+
+class GroupSimilarityLoss(_GroupLoss):
+    r"""Minus the mean similarity within groups of inputs, times a weight.
+
+    .. math:: L = -w \; \frac{\sum_S \left( n_S^2 \|\mu_S\|^2 - n_S \right)}
+        {\sum_S n_S (n_S - 1)}, \qquad
+        \mu_S = \frac{1}{n_S} \sum_{i \in S} \frac{\nabla f(x_i)}{\|\nabla f(x_i)\|},
+
+    S the groups of a batch: classes, or copies of a sample to which the network is to be invariant.
+    A batch of n rows costs one more sum of gradients for each group, and no pairs.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        The weight w; positive ones make groups alike, negative ones push them apart.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+    normalize : bool, default=True
+        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+    parameters : None, str, list of str or Module, default=None
+        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+
+    See Also
+    --------
+    PairSimilarityLoss : How the network is evaluated.
+    ContrastiveSimilarityLoss : Which also makes different groups unlike.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim.losses import GroupSimilarityLoss
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> X = torch.randn(6, 2)
+    >>> copies, samples = torch.cat([X, X.flip(1)]), torch.arange(6).repeat(2)
+    >>> GroupSimilarityLoss(weight=0.1)(network, copies, samples).backward()
+    """
+
+    def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
+        """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
+        return -self.weight * self.similarities(network, inputs, groups).same
+
+
+class ContrastiveSimilarityLoss(_GroupLoss):
+    """Mean similarity of different groups less that within groups, times a weight.
+
+    Minimising it makes the rows of a group alike and those of different groups unlike.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        The weight; negative ones do the opposite.
+    output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
+        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+    normalize : bool, default=True
+        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+    parameters : None, str, list of str or Module, default=None
+        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+
+    See Also
+    --------
+    GroupSimilarityLoss : Groups alone.
+    PairSimilarityLoss : How the network is evaluated.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim.losses import ContrastiveSimilarityLoss
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> loss = ContrastiveSimilarityLoss(weight=0.1)
+    >>> loss(network, torch.randn(6, 2), ["a", "a", "b", "b", "b", "c"]).backward()
+    """
+
+    def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
+        """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
+        found = self.similarities(network, inputs, groups)
+        return self.weight * (found.other - found.same)

@@ -1,0 +1,63 @@
+"""Roots that can be differentiated, against finite differences and those that cannot."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from sknetsim import _kernels
+from sknetsim._matrix_roots import inverse_root
+
+RANKS = [(1, 1), (3, 3), (3, 2), (4, 1)]
+ranks = pytest.mark.parametrize(("outputs", "rank"), RANKS)
+
+
+def self_kernels(factors):
+    return factors @ factors.mT
+
+
+def random_factors(outputs, rank):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, outputs, rank, dtype=torch.float64, generator=generator)
+
+
+def root_of(factors):
+    return inverse_root(self_kernels(factors), torch.float64)[0]
+
+
+@ranks
+def test_roots_and_ranks_are_those_of_the_kernels(outputs, rank):
+    kernel = self_kernels(random_factors(outputs, rank))
+    for found, expected in zip(
+        inverse_root(kernel, torch.float64),
+        _kernels.inverse_root(kernel, torch.float64),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@ranks
+def test_first_and_second_derivatives_are_those_of_finite_differences(outputs, rank):
+    factors = random_factors(outputs, rank).requires_grad_()
+    assert gradcheck(root_of, (factors,))
+    assert gradgradcheck(root_of, (factors,))
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_equal_eigenvalues_have_derivatives(outputs):
+    factors = torch.eye(outputs, dtype=torch.float64)[None].clone().requires_grad_()
+    assert gradcheck(root_of, (factors,))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_zero_gradient_has_a_root_of_zero_that_does_not_change(outputs):
+    kernel = torch.zeros(1, outputs, outputs, dtype=torch.float64, requires_grad=True)
+    root, rank = inverse_root(kernel, torch.float32)
+    root.sum().backward()
+    assert not rank.any() and not root.any() and not kernel.grad.any()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_tiny_and_huge_kernels_have_roots(scale):
+    kernel = scale * self_kernels(random_factors(3, 2))
+    expected = _kernels.inverse_root(kernel, torch.float32)[0]
+    torch.testing.assert_close(inverse_root(kernel, torch.float32)[0], expected)
