@@ -70,6 +70,7 @@ class LiveEngine:
         """Looked at once, on the first samples that come."""
         if self._found is None or self._found.module() is not network.module:
             _refuse_half(network.module)
+            _refuse_weight_norm(network.module)
             first = part_of(inputs, slice(0, _VERIFIED))
             self._found = _looked_at(network, self.output, self.parameters, first)
             refuse_single_derivatives(network, self._found, self.output, first)
@@ -90,6 +91,17 @@ def _refuse_half(module: nn.Module) -> None:
             "network is in half precision, in which second derivatives vanish or overflow; allowed"
             " are float32 and float64, also under autocast: call .float() on it first."
         )
+
+
+def _refuse_weight_norm(module: nn.Module) -> None:
+    """Of torch._weight_norm the gradient is right, and the gradient's derivative is not."""
+    for name, part in module.named_modules():
+        hooks = part._forward_pre_hooks.values()
+        if "WeightNorm" in {type(found).__name__.lstrip("_") for found in (part, *hooks)}:
+            raise UnsupportedNetworkError(
+                f"network has weight_norm at {name!r}, whose second derivatives torch computes"
+                " wrongly; allowed are layers that can be differentiated twice: remove it."
+            )
 
 
 @contextlib.contextmanager
@@ -134,15 +146,14 @@ def refuse_single_derivatives(
     """Differentiate a sample's Jacobian once more, and name the layer where that fails."""
     first = part_of(inputs, slice(0, 1))
     with working(network.module) as module, _calls(module) as calls:
-        jacobian = _jacobian(network, Outputs(output, network), verified, module, first)
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
+            jacobian = _jacobian(network, Outputs(output, network), verified, module, first)
             _differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:
             raise UnsupportedNetworkError(
                 f"network has {_culprit(module, calls)}, which cannot be differentiated twice"
-                f" ({str(error).splitlines()[0]}); allowed are layers that can: replace it, or take"
-                " gradients in other parameters alone."
+                f" ({str(error).splitlines()[0]}); allowed are layers that can: replace it."
             ) from error
 
 

@@ -95,7 +95,7 @@ def test_each_layer_is_served_by_its_rule(case):
     network, X = build(case)
     engine = GradientEngine(resolve(network))
     list(engine.jacobians(X))
-    assert make_plan(network, engine.selected, engine._refused).unserved == []
+    assert make_plan(network, engine.selected, engine.refused).unserved == []
 
 
 @cases
@@ -121,8 +121,8 @@ def test_parameters_that_a_rule_gets_wrong_go_to_the_fallback(name, served_parts
     network, X = build(case)
     engine = GradientEngine(resolve(network))
     list(engine.jacobians(X))
-    served = set(make_plan(network, engine.selected, engine._refused).names.values())
-    served -= set(make_plan(network, engine.selected, engine._refused).unserved)
+    served = set(make_plan(network, engine.selected, engine.refused).names.values())
+    served -= set(make_plan(network, engine.selected, engine.refused).unserved)
     assert {parameter.partition(".")[0] for parameter in served} == served_parts
 
 
