@@ -141,6 +141,14 @@ class Block(abc.ABC):
         """The block of some of the samples."""
         return self._map(lambda tensor: tensor[rows])
 
+    def split(self, sizes: Sequence[int]) -> list[Block]:
+        """The blocks of so many samples each, one after the other."""
+        tensors = {name: tensor.split(list(sizes)) for name, tensor in self._tensors().items()}
+        parts: list[dict[str, Any]] = [
+            dict(zip(tensors, part, strict=True)) for part in zip(*tensors.values(), strict=True)
+        ]
+        return [replace(self, **part) for part in parts]
+
     def double(self) -> Block:
         """The block in float64."""
         return self._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)

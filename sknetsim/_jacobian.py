@@ -76,6 +76,14 @@ class Jacobian:
         """The Jacobians of some of the samples."""
         return replace(self._map(lambda block: block.rows(rows)), outputs=self.outputs[rows])
 
+    def split(self, sizes: Sequence[int]) -> list[Jacobian]:
+        """The Jacobians of so many samples each, one after the other."""
+        blocks = {key: block.split(sizes) for key, block in self.blocks.items()}
+        return [
+            replace(self, blocks={key: parts[index] for key, parts in blocks.items()}, outputs=part)
+            for index, part in enumerate(self.outputs.split(list(sizes)))
+        ]
+
     @in_full_precision
     def self_kernel(self) -> Tensor:
         """K(x, x), of shape (n, d, d), float64."""

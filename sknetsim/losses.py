@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from . import _matrix_roots
-from ._inputs import Inputs
+from ._blocks import squared_norms
+from ._inputs import Inputs, map_tensors, tensors
 from ._jacobian import Jacobian
 from ._live import LiveEngine
 
@@ -196,21 +197,22 @@ class _GroupLoss(_SimilarityLoss):
         ValueError
             If no two rows are of one group.
         """
-        whitened = self._whitened(network, inputs)
-        jacobian, root = whitened.jacobian, whitened.root
-        members = _members(groups, len(jacobian), root.device)
-        sums = [jacobian.rows(rows).weighted_sum(root[rows].mT) for rows in members]
+        order, sizes = _in_groups(groups, len(tensors(inputs)[0]))
+        whitened = self._whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
+        jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
+        parts = zip(jacobian.split(sizes), roots, strict=True)
+        sums = [part.weighted_sum(root.mT) for part, root in parts]
         within = torch.stack([_square(part) for part in sums]).sum()
-        total = _square({name: sum(part[name] for part in sums) for name in sums[0]})
-        sizes = np.array([len(rows) for rows in members])
-        pairs, all_pairs = (sizes * (sizes - 1)).sum(), len(jacobian) ** 2 - (sizes**2).sum()
+        total = _square({name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]})
+        squares = sum(size**2 for size in sizes)
+        pairs, all_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares
         dtype = jacobian.outputs.dtype
         same = ((within - whitened.own.sum()) / pairs).to(dtype)
         return GroupSimilarities(same, ((total - within) / max(1, all_pairs)).to(dtype))
 
 
-def _members(groups: Any, samples: int, device: Any) -> list[Tensor]:
-    """The rows of each group."""
+def _in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
+    """An order in which the rows of a group follow each other, and the size of each."""
     found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
     if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
         raise ValueError(
@@ -223,13 +225,11 @@ def _members(groups: Any, samples: int, device: Any) -> list[Tensor]:
             f"groups has {len(sizes)} groups of one row each; allowed are batches with two rows of"
             " a group: draw larger batches, or several samples of a group at a time."
         )
-    order = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
-    return [torch.as_tensor(rows, device=device) for rows in order]
+    return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
 
 
 def _square(vectors: dict[str, Any]) -> Tensor:
-    squares = [vector.double().square().sum() for vector in vectors.values()]
-    return torch.stack(squares).sum()
+    return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()
 
 
 class GroupSimilarityLoss(_GroupLoss):
