@@ -8,15 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import _matrix_roots
-from ._blocks import squared_norms
+from ._base_loss import BaseSimilarityLoss, in_groups, square
 from ._inputs import Inputs, map_tensors, tensors
-from ._jacobian import Jacobian
-from ._live import LiveEngine
 
 __all__ = [
     "ContrastiveSimilarityLoss",
@@ -26,58 +22,7 @@ __all__ = [
 ]
 
 
-class _SimilarityLoss(nn.Module):
-    """What the losses have in common: a weight, and what is compared."""
-
-    def __init__(
-        self,
-        weight: float = 1.0,
-        *,
-        output: Any = "all",
-        normalize: bool = True,
-        parameters: Any = None,
-    ):
-        super().__init__()
-        if not np.isfinite(weight):
-            raise ValueError(
-                f"weight is {weight}; allowed are finite numbers: positive ones raise the"
-                " similarity, negative ones lower it."
-            )
-        self.weight = weight
-        self.output = output
-        self.normalize = normalize
-        self.parameters_compared = parameters
-        self._engine = LiveEngine(output, parameters)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what was found out about a network."""
-        return {**vars(self), "_engine": LiveEngine(self.output, self.parameters_compared)}
-
-    def extra_repr(self) -> str:
-        """What is compared, for `repr`."""
-        return f"weight={self.weight}, output={self.output!r}, normalize={self.normalize}"
-
-    def _whitened(self, network: Any, inputs: Inputs) -> _Whitened:
-        jacobian = self._engine.jacobian(network, inputs).for_sums()
-        kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
-        if self.normalize:
-            root, rank = _matrix_roots.inverse_root(kernel, jacobian.outputs.dtype)
-            root = root / rank.clamp(min=1).double().sqrt()[:, None, None]
-            return _Whitened(jacobian, root, (rank > 0).double())
-        root = (torch.eye(outputs).to(kernel) / outputs**0.5).expand_as(kernel)
-        return _Whitened(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
-
-
-@dataclass(frozen=True)
-class _Whitened:
-    """Jacobians, the roots (n, o, p) that make products of them similarities, and k(x, x) (n,)."""
-
-    jacobian: Jacobian
-    root: Tensor
-    own: Tensor
-
-
-class PairSimilarityLoss(_SimilarityLoss):
+class PairSimilarityLoss(BaseSimilarityLoss):
     r"""Minus the mean similarity of pairs of inputs, times a weight.
 
     .. math:: L = -\frac{w}{n} \sum_i k(x_i, x_i'),
@@ -136,12 +81,15 @@ class PairSimilarityLoss(_SimilarityLoss):
         loss : Tensor of shape ()
             In the dtype of the network, with its graph.
         """
-        values = self.similarities(network, inputs, others)
-        return -self.weight * values.mean().to(values.dtype)
+        return self.value(self.similarities(network, inputs, others))
+
+    def value(self, similarities: Tensor) -> Tensor:
+        """The loss, of shape (), from the similarity of each pair."""
+        return -self.weight * similarities.mean()
 
     def similarities(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
         """The similarity of each pair, of shape (n,), with its graph."""
-        whitened = [self._whitened(network, batch) for batch in (inputs, others)]
+        whitened = [self.whitened(network, batch) for batch in (inputs, others)]
         first, second = (found.jacobian.whiten(found.root).for_pairs() for found in whitened)
         if len(first) != len(second):
             raise ValueError(
@@ -169,7 +117,7 @@ class GroupSimilarities:
     other: Tensor
 
 
-class _GroupLoss(_SimilarityLoss):
+class _GroupLoss(BaseSimilarityLoss):
     """What is made of sums of whitened gradients, one for each group."""
 
     def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
@@ -197,39 +145,18 @@ class _GroupLoss(_SimilarityLoss):
         ValueError
             If no two rows are of one group.
         """
-        order, sizes = _in_groups(groups, len(tensors(inputs)[0]))
-        whitened = self._whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
+        order, sizes = in_groups(groups, len(tensors(inputs)[0]))
+        whitened = self.whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
         jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
         parts = zip(jacobian.split(sizes), roots, strict=True)
         sums = [part.weighted_sum(root.mT) for part, root in parts]
-        within = torch.stack([_square(part) for part in sums]).sum()
-        total = _square({name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]})
+        within = torch.stack([square(part) for part in sums]).sum()
+        total = square({name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]})
         squares = sum(size**2 for size in sizes)
         pairs, all_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares
         dtype = jacobian.outputs.dtype
         same = ((within - whitened.own.sum()) / pairs).to(dtype)
         return GroupSimilarities(same, ((total - within) / max(1, all_pairs)).to(dtype))
-
-
-def _in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
-    """An order in which the rows of a group follow each other, and the size of each."""
-    found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
-    if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
-        raise ValueError(
-            f"groups has shape {found.shape} for {samples} rows, or is not finite; allowed is one"
-            " group per row, a number or a name."
-        )
-    _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
-    if sizes.max() < 2:
-        raise ValueError(
-            f"groups has {len(sizes)} groups of one row each; allowed are batches with two rows of"
-            " a group: draw larger batches, or several samples of a group at a time."
-        )
-    return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
-
-
-def _square(vectors: dict[str, Any]) -> Tensor:
-    return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()
 
 
 class GroupSimilarityLoss(_GroupLoss):
@@ -275,7 +202,11 @@ class GroupSimilarityLoss(_GroupLoss):
 
     def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
         """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
-        return -self.weight * self.similarities(network, inputs, groups).same
+        return self.value(self.similarities(network, inputs, groups))
+
+    def value(self, similarities: GroupSimilarities) -> Tensor:
+        """The loss, of shape (), from the mean similarities of a batch."""
+        return -self.weight * similarities.same
 
 
 class ContrastiveSimilarityLoss(_GroupLoss):
@@ -310,5 +241,8 @@ class ContrastiveSimilarityLoss(_GroupLoss):
 
     def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
         """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
-        found = self.similarities(network, inputs, groups)
-        return self.weight * (found.other - found.same)
+        return self.value(self.similarities(network, inputs, groups))
+
+    def value(self, similarities: GroupSimilarities) -> Tensor:
+        """The loss, of shape (), from the mean similarities of a batch."""
+        return self.weight * (similarities.other - similarities.same)

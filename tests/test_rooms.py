@@ -34,7 +34,7 @@ STOREYS = [
     ["_base_engine"],
     ["_gradients", "_activities", "_passes"],
     ["_pairs", "_predictions", "_contribution_pass", "strategies", "_live"],
-    ["_nystroem", "_sketch", "_local_means", "_tasks"],
+    ["_nystroem", "_sketch", "_local_means", "_tasks", "_base_loss"],
     ["_projections", "_nearest", "_row_cache"],
     ["_base", "_kernel_protocol"],
     ["_outliers", "_base_kernel", "_sampling", "_label_means"],
@@ -49,7 +49,7 @@ STOREYS = [
         "diagnostics",
         "losses",
     ],
-    ["active_curve", "_skactiveml"],
+    ["active_curve", "_skactiveml", "training"],
     ["adapters"],
     ["__init__"],
 ]

@@ -1,0 +1,93 @@
+"""What losses of similarity have in common: weights, whitened Jacobians, rows in groups.
+
+Index legend: n samples; o, p outputs of the network (d of them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import _matrix_roots
+from ._blocks import squared_norms
+from ._inputs import Inputs
+from ._jacobian import Jacobian
+from ._live import LiveEngine
+
+
+class BaseSimilarityLoss(nn.Module):
+    """What the losses have in common: a weight, and what is compared."""
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        *,
+        output: Any = "all",
+        normalize: bool = True,
+        parameters: Any = None,
+    ):
+        super().__init__()
+        if not np.isfinite(weight):
+            raise ValueError(
+                f"weight is {weight}; allowed are finite numbers: positive ones raise the"
+                " similarity, negative ones lower it."
+            )
+        self.weight = weight
+        self.output = output
+        self.normalize = normalize
+        self.parameters_compared = parameters
+        self._engine = LiveEngine(output, parameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was found out about a network."""
+        return {**vars(self), "_engine": LiveEngine(self.output, self.parameters_compared)}
+
+    def extra_repr(self) -> str:
+        """What is compared, for `repr`."""
+        return f"weight={self.weight}, output={self.output!r}, normalize={self.normalize}"
+
+    def whitened(self, network: Any, inputs: Inputs) -> Whitened:
+        """Of a batch, with their graph."""
+        jacobian = self._engine.jacobian(network, inputs).for_sums()
+        kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
+        if self.normalize:
+            root, rank = _matrix_roots.inverse_root(kernel, jacobian.outputs.dtype)
+            root = root / rank.clamp(min=1).double().sqrt()[:, None, None]
+            return Whitened(jacobian, root, (rank > 0).double())
+        root = (torch.eye(outputs).to(kernel) / outputs**0.5).expand_as(kernel)
+        return Whitened(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Jacobians, the roots (n, o, p) that make products of them similarities, and k(x, x) (n,)."""
+
+    jacobian: Jacobian
+    root: Tensor
+    own: Tensor
+
+
+def in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
+    """An order in which the rows of a group follow each other, and the size of each."""
+    found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise ValueError(
+            f"groups has shape {found.shape} for {samples} rows, or is not finite; allowed is one"
+            " group per row, a number or a name."
+        )
+    _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
+    if sizes.max() < 2:
+        raise ValueError(
+            f"groups has {len(sizes)} groups of one row each; allowed are batches with two rows of"
+            " a group: draw larger batches, or several samples of a group at a time."
+        )
+    return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
+
+
+def square(vectors: dict[str, Any]) -> Tensor:
+    """Squared length of parameter vectors."""
+    return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()
