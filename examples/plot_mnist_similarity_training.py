@@ -2,7 +2,15 @@
 Does similarity speed up training?
 ==================================
 
-TODO
+The experiment of [1]_: the first 150 steps on MNIST, with one pair of images of the same class
+beside each batch, whose similarity is added to the loss. The paper's text speaks of enforcing it;
+the code that its authors released adds the similarity to the loss that is minimised, which lowers
+it. So here are both signs, and a contrast: pairs of a class are made alike, pairs of two classes
+unlike. Accuracy is that on 1,000 test images drawn anew after each step; the authors plot its mean
+over the steps so far. Seeds are paired: all modes see the same initial weights, batches and pairs.
+
+.. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural Network
+   Perspective", NeurIPS 2019.
 """
 
 from pathlib import Path
@@ -84,10 +92,9 @@ def run(mode, seed, train, test):
     optimizer, found = torch.optim.Adam(network.parameters()), []
     for _ in range(STEPS):
         rows = torch.randint(len(train[1]), (BATCH,), generator=generator)
-        X, y = train[0][rows], train[1][rows]
-        loss = nn.functional.cross_entropy(network(X), y)
+        loss = nn.functional.cross_entropy(network(train[0][rows]), train[1][rows])
         for term, same in terms:
-            loss = loss + term(compared, *pair(X, y, same, pairs))
+            loss = loss + term(compared, *pair(*train, same, pairs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
