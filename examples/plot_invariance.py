@@ -2,9 +2,9 @@
 Alike however they are turned
 =============================
 
-A network learns 1,000 digits of MNIST. With `SimilarityTrainingMixin` each is also to be similar, in
-the network's own eyes, to a copy that is turned by up to 40 degrees; the labels of copies are not
-used. Means of five seeds, on 2,000 test images:
+A network learns 1,000 digits of MNIST. With `SimilarityTrainingMixin` each is also to be similar,
+in the network's own eyes, to a copy that is turned by up to 40 degrees; the labels of copies are
+not used. Means of five seeds, on 2,000 test images:
 
 **Pairs alone make everything alike.** Similarity to copies turned by 30 degrees rises from .29 to
 .97, and that to other images from .04 to .94.
