@@ -5,6 +5,7 @@ Index legend: n samples; o, p outputs of the network (d of them).
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ._blocks import squared_norms
 from ._inputs import Inputs
 from ._jacobian import Jacobian
 from ._live import LiveEngine
+from ._outputs import check_output
 
 
 class BaseSimilarityLoss(nn.Module):
@@ -31,11 +33,12 @@ class BaseSimilarityLoss(nn.Module):
         parameters: Any = None,
     ):
         super().__init__()
-        if not np.isfinite(weight):
+        if not _is_finite(weight):
             raise ValueError(
-                f"weight is {weight}; allowed are finite numbers: positive ones raise the"
+                f"weight is {weight!r}; allowed are finite numbers: positive ones raise the"
                 " similarity, negative ones lower it."
             )
+        check_output(output)
         self.weight = weight
         self.output = output
         self.normalize = normalize
@@ -62,6 +65,10 @@ class BaseSimilarityLoss(nn.Module):
         return Whitened(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
 
 
+def _is_finite(weight: Any) -> bool:
+    return isinstance(weight, numbers.Real) and bool(np.isfinite(float(weight)))
+
+
 @dataclass(frozen=True)
 class Whitened:
     """Jacobians, the roots (n, o, p) that make products of them similarities, and k(x, x) (n,)."""
@@ -82,8 +89,8 @@ def in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
     _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
     if sizes.max() < 2:
         raise ValueError(
-            f"groups has {len(sizes)} groups of one row each; allowed are batches with two rows of"
-            " a group: draw larger batches, or several samples of a group at a time."
+            f"groups has one row for each of its {len(sizes)}; allowed are batches with two rows of"
+            " some group: draw larger batches, or several samples of a group at a time."
         )
     return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
 

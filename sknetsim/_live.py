@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class LiveEngine:
     def jacobian(self, estimator: Any, inputs: Inputs) -> Jacobian:
         """Of a batch, by a skorch net or a module."""
         network = resolve(estimator)
+        inputs = _as_taken(network, inputs)
         verified = self._verified(network, inputs)
         with working(network.module) as module:
             return _jacobian(network, Outputs(self.output, network), verified, module, inputs)
@@ -75,6 +76,21 @@ class LiveEngine:
             self._found = _looked_at(network, self.output, self.parameters, first)
             refuse_single_derivatives(network, self._found, self.output, first)
         return self._found
+
+
+def _as_taken(network: Network, inputs: Any) -> Inputs:
+    """Tensors where the network is, floating ones in its dtype."""
+    if not isinstance(inputs, Tensor | Mapping | tuple | list):
+        raise TypeError(
+            f"inputs is a {type(inputs).__name__}; allowed are a tensor, and a dict or tuple of"
+            " tensors, such as the network takes: call torch.as_tensor on it."
+        )
+
+    def taken(tensor: Tensor) -> Tensor:
+        dtype = network.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(network.device, dtype)
+
+    return map_tensors(taken, inputs)
 
 
 def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -> _Verified:

@@ -35,7 +35,7 @@ class Outputs:
     def __init__(self, output: Any, network: Network):
         self.output = output
         self.network = network
-        _check(output)
+        check_output(output)
         self._criterion = _per_sample(network) if output == "loss" else None
 
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
@@ -102,7 +102,7 @@ class Outputs:
         return loss.reshape(len(loss), -1).mean(dim=1, keepdim=True)
 
 
-def _check(output: Any) -> None:
+def check_output(output: Any) -> None:
     """Refuse what no selection is."""
     indices = output if isinstance(output, list | tuple) and len(output) > 0 else [output]
     whole = all(isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in indices)

@@ -232,10 +232,17 @@ def test_a_skorch_net_is_a_network_too():
 
 BAD = {
     "weight": (lambda: PairSimilarityLoss(float("nan")), ValueError, "weight is nan"),
+    "weight, a word": (lambda: PairSimilarityLoss("much"), ValueError, "weight is 'much'"),
+    "output": (lambda: PairSimilarityLoss(output="best"), ValueError, "output is 'best'"),
+    "an array": (
+        lambda: PairSimilarityLoss()(perceptron(), rows().numpy(), rows()),
+        TypeError,
+        "inputs is a ndarray",
+    ),
     "lonely rows": (
         lambda: GroupSimilarityLoss()(perceptron(), rows(), range(SAMPLES)),
         ValueError,
-        "groups has 6 groups of one row",
+        "groups has one row for each of its 6",
     ),
     "too few groups": (
         lambda: GroupSimilarityLoss()(perceptron(), rows(), [0, 1]),
@@ -270,3 +277,20 @@ def test_bad_input_is_named(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_inputs_come_to_the_network_in_its_dtype():
+    network, X, made = perceptron().float(), rows(), PairSimilarityLoss()
+    assert value(made, network, X).item() == value(made, network, X.float()).item()
+
+
+def test_inputs_get_gradients_too():
+    network, X = perceptron(), rows().requires_grad_()
+    assert gradcheck(lambda X: value(PairSimilarityLoss(), network, X), (X,))
+
+
+def test_autocast_changes_nothing():
+    network, X, made = perceptron().float(), rows().float(), PairSimilarityLoss()
+    expected = value(made, network, X).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert value(made, network, X).item() == expected
