@@ -36,9 +36,14 @@ class _Verified:
     """What an engine has found out about a network: the ways to its gradients that are right."""
 
     module: weakref.ref[nn.Module]
+    structure: list[tuple[Any, ...]]
     selected: set[str]
     refused: set[str]
     loop: bool
+
+    def holds_for(self, module: nn.Module) -> bool:
+        """Whether it is the same network still, whatever its weights are by now."""
+        return self.module() is module and self.structure == _structure(module)
 
 
 class LiveEngine:
@@ -69,7 +74,7 @@ class LiveEngine:
 
     def _verified(self, network: Network, inputs: Inputs) -> _Verified:
         """Looked at once, on the first samples that come."""
-        if self._found is None or self._found.module() is not network.module:
+        if self._found is None or not self._found.holds_for(network.module):
             _refuse_half(network.module)
             _refuse_weight_norm(network.module)
             first = part_of(inputs, slice(0, _VERIFIED))
@@ -98,7 +103,20 @@ def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -
     for _ in engine.jacobians(map_tensors(lambda tensor: tensor.detach().cpu(), inputs)):
         pass
     reference = weakref.ref(network.module)
-    return _Verified(reference, engine.selected, engine.refused, engine.loops)
+    structure = _structure(network.module)
+    return _Verified(reference, structure, engine.selected, engine.refused, engine.loops)
+
+
+def _structure(module: nn.Module) -> list[tuple[Any, ...]]:
+    """The layers, and which of their parameters are trained."""
+    return [
+        (name, type(part), [(own, p.requires_grad, p.dtype) for own, p in _own(part)])
+        for name, part in module.named_modules()
+    ]
+
+
+def _own(part: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in part._parameters.items() if p is not None]
 
 
 def _refuse_half(module: nn.Module) -> None:

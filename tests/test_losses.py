@@ -294,3 +294,13 @@ def test_autocast_changes_nothing():
     expected = value(made, network, X).item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert value(made, network, X).item() == expected
+
+
+def test_a_network_that_has_changed_is_looked_at_again():
+    network, X, made = perceptron(), rows(), PairSimilarityLoss()
+    network[0].requires_grad_(False)
+    value(made, network, X)
+    network[0].requires_grad_(True)
+    assert value(made, network, X).item() == value(PairSimilarityLoss(), network, X).item()
+    network.append(nn.Linear(1, 1).double())
+    assert value(made, network, X).item() == value(PairSimilarityLoss(), network, X).item()
