@@ -127,6 +127,14 @@ def test_first_and_second_derivatives(loss, normalize, outputs):
     assert gradgradcheck(function, parameters)
 
 
+@losses
+def test_outputs_without_full_rank_have_derivatives(loss):
+    """The gradients of logarithms of probabilities have one direction less than there are."""
+    network = nn.Sequential(*perceptron(3), nn.LogSoftmax(dim=1))
+    function, parameters = as_function(loss(), network, rows())
+    assert gradcheck(function, parameters)
+
+
 @pytest.mark.parametrize("name", ONCE)
 def test_a_layer_without_second_derivatives_is_named(name):
     case = next(case for case in NETWORKS if case.name == name)
