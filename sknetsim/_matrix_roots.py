@@ -1,11 +1,13 @@
-r"""Inverse square roots of self-kernels that can be differentiated, again and again.
+r"""Inverse square roots of self-kernels that can be differentiated twice.
 
-Eigenvectors have no derivative where eigenvalues are equal, and roots have one. With S the root of
-A and :math:`L_S` the linear map :math:`X \mapsto S X + X S`, a change dA changes S by
-:math:`L_S^{-1}(dA)`; that map is its own adjoint, and a change dS changes
-:math:`X = L_S^{-1}(B)` by :math:`-L_S^{-1}(dS X + X dS)`.
+Eigenvectors have no derivative where eigenvalues are equal, and functions of matrices have one.
+With :math:`A = U \operatorname{diag}(\lambda) U^T` and divided differences
+:math:`f_{ij} = (f(\lambda_i) - f(\lambda_j)) / (\lambda_i - \lambda_j)`, a change B of A changes
+f(A) by :math:`U (f_{ij} \, (U^T B U)_{ij}) U^T` (Daleckii and Krein), and the second derivative has
+divided differences of second order. Here f is :math:`\lambda^{-1/2}`, and 0 at eigenvalues that
+count as 0, which stay so; written in :math:`r = f(\lambda)` no difference is divided by.
 
-Index legend: n samples; d outputs.
+Index legend: n samples; d outputs; i, j, k eigenvalues.
 """
 
 from __future__ import annotations
@@ -14,54 +16,85 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import _kernels
 
 
-class _SquareRoot(torch.autograd.Function):
-    """Of symmetric positive definite matrices (n, d, d)."""
+class _InverseRoot(torch.autograd.Function):
+    """f of symmetric matrices (n, d, d), eigenvalues up to a share of the largest counting as 0."""
 
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor) -> Tensor:
-        eigenvalues, vectors = torch.linalg.eigh(matrices)
-        root = (vectors * eigenvalues.clamp(min=0).sqrt()[:, None]) @ vectors.mT
-        ctx.save_for_backward(root)
-        return root
+    def forward(ctx: Any, matrices: Tensor, cutoff: float) -> Tensor:
+        vectors, values = _decomposed(matrices, cutoff)
+        ctx.save_for_backward(matrices)
+        ctx.cutoff = cutoff
+        return (vectors * values[:, None]) @ vectors.mT
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (root,) = ctx.saved_tensors
-        return _solved(root, gradients[0])
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (matrices,) = ctx.saved_tensors
+        return _Change.apply(matrices, gradients[0], ctx.cutoff), None
 
 
-class _Lyapunov(torch.autograd.Function):
-    """The solutions X of S X + X S = B, for symmetric positive definite S."""
-
-    @staticmethod
-    def forward(ctx: Any, root: Tensor, right: Tensor) -> Tensor:
-        eigenvalues, vectors = torch.linalg.eigh(root)
-        sums = eigenvalues[:, :, None] + eigenvalues[:, None, :]
-        solution = vectors @ ((vectors.mT @ right @ vectors) / sums) @ vectors.mT
-        ctx.save_for_backward(root, solution)
-        return solution
+class _Change(torch.autograd.Function):
+    """How f(A) changes with A, in a direction; its own adjoint in the direction."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        root, solution = ctx.saved_tensors
-        adjoint = _solved(root, gradients[0])
-        return -(adjoint @ solution.mT + solution.mT @ adjoint), adjoint
+    def forward(ctx: Any, matrices: Tensor, direction: Tensor, cutoff: float) -> Tensor:
+        vectors, values = _decomposed(matrices, cutoff)
+        ctx.save_for_backward(vectors, values, direction)
+        return _from_basis(vectors, _first(values) * _in_basis(vectors, direction))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        vectors, values, direction = ctx.saved_tensors
+        moved, weights = (_in_basis(vectors, matrix) for matrix in (direction, gradients[0]))
+        mixed = torch.einsum("nijk,nij,nik->njk", _second(values), moved, weights)
+        adjoint = _from_basis(vectors, _first(values) * weights)
+        return _from_basis(vectors, mixed + mixed.mT), adjoint, None
 
 
-def _solved(root: Tensor, right: Tensor) -> Tensor:
-    found: Tensor = _Lyapunov.apply(root, right)
+def _decomposed(matrices: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (n, d, d), and f of the eigenvalues (n, d)."""
+    eigenvalues, vectors = torch.linalg.eigh(matrices)
+    kept = eigenvalues > cutoff * eigenvalues[:, -1:]
+    return vectors, torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
+
+
+def _in_basis(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """The symmetric part, between eigenvectors."""
+    return vectors.mT @ ((matrices + matrices.mT) / 2) @ vectors
+
+
+def _from_basis(vectors: Tensor, matrices: Tensor) -> Tensor:
+    return vectors @ matrices @ vectors.mT
+
+
+def _first(r: Tensor) -> Tensor:
+    """Divided differences f_ij (n, d, d): -r^2 s^2 / (r + s), or r^3 where the other is 0."""
+    a, b = r[:, :, None], r[:, None, :]
+    return -((a * b) ** 2) / _nonzero(a + b) + a**3 * (b == 0) + b**3 * (a == 0)
+
+
+def _second(r: Tensor) -> Tensor:
+    """Divided differences f_ijk, of shape (n, d, d, d)."""
+    a, b, c = r[:, :, None, None], r[:, None, :, None], r[:, None, None, :]
+    pairs = _nonzero(a + b) * _nonzero(b + c) * _nonzero(c + a)
+    found = (a * b + b * c + c * a) * (a * b * c) ** 2 / pairs
+    for x, y, z in ((a, b, c), (b, c, a), (c, a, b)):
+        found = found - (x**2 + x * y + y**2) * (x * y) ** 2 / _nonzero(x + y) * (z == 0)
+        found = found + x**5 * (y == 0) * (z == 0)
     return found
 
 
-def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    r"""The roots and ranks of `_kernels.inverse_root`, as a function of the self-kernels.
+def _nonzero(sums: Tensor) -> Tensor:
+    return torch.where(sums == 0, 1.0, sums)
 
-    To a self-kernel K without full rank :math:`N = I - K K^+` is added, with the pseudo-inverse
-    :math:`K^+`, and taken off the inverse root again: exact as long as ranks stay what they are.
+
+def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The roots and ranks of `_kernels.inverse_root`, as a function of the self-kernels.
 
     Parameters
     ----------
@@ -82,16 +115,7 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
     identity = torch.eye(outputs, dtype=self_kernel.dtype, device=self_kernel.device)
     kernel = torch.where(seen, self_kernel, identity)
     size = kernel.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-    kernel, null = kernel / size, torch.zeros_like(identity)
-    if bool((rank < outputs).any()):
-        cutoff = _kernels.rank_cutoff(outputs, dtype)
-        null = identity - kernel @ torch.linalg.pinv(kernel, rtol=cutoff, hermitian=True)
-    found = torch.linalg.inv(_square_root(kernel + null)) - null
-    return found * size.rsqrt() * seen, rank
-
-
-def _square_root(matrices: Tensor) -> Tensor:
-    if matrices.shape[1] == 1:
-        return matrices.sqrt()
-    found: Tensor = _SquareRoot.apply(matrices)
-    return found
+    root = torch.ones_like(kernel)
+    if outputs > 1:
+        root = _InverseRoot.apply(kernel / size, _kernels.rank_cutoff(outputs, dtype))
+    return root * size.rsqrt() * seen, rank

@@ -46,6 +46,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(outputs, r
 def test_equal_eigenvalues_have_derivatives(outputs):
     factors = torch.eye(outputs, dtype=torch.float64)[None].clone().requires_grad_()
     assert gradcheck(root_of, (factors,))
+    assert gradgradcheck(root_of, (factors,))
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -54,6 +55,32 @@ def test_a_zero_gradient_has_a_root_of_zero_that_does_not_change(outputs):
     root, rank = inverse_root(kernel, torch.float32)
     root.sum().backward()
     assert not rank.any() and not root.any() and not kernel.grad.any()
+
+
+def turned(*eigenvalues):
+    """A matrix with these eigenvalues."""
+    generator = torch.Generator().manual_seed(0)
+    size = len(eigenvalues)
+    basis, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    return (basis * torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.mT
+
+
+def test_kernels_of_different_ranks_do_not_meet():
+    kernels = torch.stack([turned(1.0, 1e-10, 0.0), turned(1.0, 0.0, 0.0), turned(3.0, 2.0, 1.0)])
+    expected = _kernels.inverse_root(kernels, torch.float64)[0]
+    found = inverse_root(kernels, torch.float64)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-6])
+def test_small_eigenvalues_have_the_derivatives_of_large_ones(smallest):
+    """d (K^{-1/2}) along K itself is -K^{-1/2} / 2."""
+    kernel = turned(1.0, smallest, 0.0)[None].requires_grad_()
+    root = inverse_root(kernel, torch.float64)[0]
+    weights = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(root, kernel, weights[None])
+    found, expected = (gradient * kernel).sum(), -(root * weights).sum() / 2
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
