@@ -40,14 +40,25 @@ class BaseSimilarityLoss(nn.Module):
             )
         check_output(output)
         self.weight = weight
-        self.output = output
         self.normalize = normalize
-        self.parameters_compared = parameters
-        self._engine = LiveEngine(output, parameters)
+        # Not as attributes: a part of the user's network would become a part of this module.
+        self._compared = LiveEngine(output, parameters)
+
+    @property
+    def output(self) -> Any:
+        """Which outputs are compared."""
+        return self._compared.output
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was found out about a network."""
-        return {**vars(self), "_engine": LiveEngine(self.output, self.parameters_compared)}
+        compared = LiveEngine(self._compared.output, self._compared.parameters)
+        return {**vars(self), "_compared": compared}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Parts of a network that are named by themselves stay the network's."""
+        compared = self._compared
+        settings = {"output": compared.output, "parameters": compared.parameters}
+        return type(self)(self.weight, normalize=self.normalize, **settings)
 
     def extra_repr(self) -> str:
         """What is compared, for `repr`."""
@@ -55,7 +66,7 @@ class BaseSimilarityLoss(nn.Module):
 
     def whitened(self, network: Any, inputs: Inputs) -> Whitened:
         """Of a batch, with their graph."""
-        jacobian = self._engine.jacobian(network, inputs).for_sums()
+        jacobian = self._compared.jacobian(network, inputs).for_sums()
         kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
         if self.normalize:
             root, rank = _matrix_roots.inverse_root(kernel, jacobian.outputs.dtype)
@@ -86,6 +97,8 @@ def in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
             f"groups has shape {found.shape} for {samples} rows, or is not finite; allowed is one"
             " group per row, a number or a name."
         )
+    if samples == 0:
+        raise ValueError("inputs has 0 rows; allowed are two or more: leave out empty batches.")
     _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
     if sizes.max() < 2:
         raise ValueError(

@@ -258,13 +258,16 @@ def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 def _reaches(outputs: Tensor, guests: set[int]) -> bool:
     """Whether the graph of some outputs leads to parameters with these ids."""
+    return any(id(getattr(node, "variable", None)) in guests for node in graph_of(outputs))
+
+
+def graph_of(outputs: Tensor) -> Iterator[Any]:
+    """The nodes that some outputs come from."""
     seen, waiting = set(), [outputs.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
-        if id(getattr(node, "variable", None)) in guests:
-            return True
         seen.add(node)
+        yield node
         waiting.extend(following for following, _ in node.next_functions)
-    return False

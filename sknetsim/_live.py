@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from ._parameters import make_plan
 from ._precision import full_precision
 from .exceptions import UnsupportedNetworkError
 
-# Samples on which a network is verified before the first of its losses.
+# Samples on which a network is verified.
 _VERIFIED = 8
 
 
@@ -36,14 +36,16 @@ class _Verified:
     """What an engine has found out about a network: the ways to its gradients that are right."""
 
     module: weakref.ref[nn.Module]
-    structure: list[tuple[Any, ...]]
+    structure: list[Any]
+    shapes: list[torch.Size]
     selected: set[str]
     refused: set[str]
     loop: bool
 
-    def holds_for(self, module: nn.Module) -> bool:
+    def holds_for(self, module: nn.Module, inputs: Inputs) -> bool:
         """Whether it is the same network still, whatever its weights are by now."""
-        return self.module() is module and self.structure == _structure(module)
+        same = self.module() is module and self.structure == _structure(module)
+        return same and self.shapes == _shapes(inputs)
 
 
 class LiveEngine:
@@ -63,6 +65,7 @@ class LiveEngine:
         self.output = output
         self.parameters = parameters
         self._found: _Verified | None = None
+        self._calls = 0
 
     def jacobian(self, estimator: Any, inputs: Inputs) -> Jacobian:
         """Of a batch, by a skorch net or a module."""
@@ -70,17 +73,23 @@ class LiveEngine:
         inputs = _as_taken(network, inputs)
         verified = self._verified(network, inputs)
         with working(network.module) as module:
-            return _jacobian(network, Outputs(self.output, network), verified, module, inputs)
+            found = _jacobian(network, Outputs(self.output, network), verified, module, inputs)
+        return found if torch.is_grad_enabled() else replace(found, outputs=found.outputs.detach())
 
     def _verified(self, network: Network, inputs: Inputs) -> _Verified:
-        """Looked at once, on the first samples that come."""
-        if self._found is None or not self._found.holds_for(network.module):
+        """By some samples of the first, second, fourth, eighth ... batch, and where things change.
+
+        A network may treat its batches differently: sort them, or mix their samples.
+        """
+        self._calls += 1
+        found, due = self._found, self._calls & (self._calls - 1) == 0
+        if due or found is None or not found.holds_for(network.module, inputs):
             _refuse_half(network.module)
-            _refuse_weight_norm(network.module)
             first = part_of(inputs, slice(0, _VERIFIED))
-            self._found = _looked_at(network, self.output, self.parameters, first)
-            refuse_single_derivatives(network, self._found, self.output, first)
-        return self._found
+            found = _looked_at(network, self.output, self.parameters, first)
+            refuse_single_derivatives(network, found, self.output, first)
+            self._found = found if len(tensors(first)[0]) > 1 else None
+        return found
 
 
 def _as_taken(network: Network, inputs: Any) -> Inputs:
@@ -90,6 +99,8 @@ def _as_taken(network: Network, inputs: Any) -> Inputs:
             f"inputs is a {type(inputs).__name__}; allowed are a tensor, and a dict or tuple of"
             " tensors, such as the network takes: call torch.as_tensor on it."
         )
+    if len(tensors(inputs)[0]) == 0:
+        raise ValueError("inputs has 0 rows; allowed are one or more: leave out empty batches.")
 
     def taken(tensor: Tensor) -> Tensor:
         dtype = network.dtype if tensor.is_floating_point() else tensor.dtype
@@ -103,20 +114,27 @@ def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -
     for _ in engine.jacobians(map_tensors(lambda tensor: tensor.detach().cpu(), inputs)):
         pass
     reference = weakref.ref(network.module)
-    structure = _structure(network.module)
-    return _Verified(reference, structure, engine.selected, engine.refused, engine.loops)
+    known = _structure(network.module), _shapes(inputs)
+    return _Verified(reference, *known, engine.selected, engine.refused, engine.loops)
 
 
-def _structure(module: nn.Module) -> list[tuple[Any, ...]]:
-    """The layers, and which of their parameters are trained."""
+def _structure(module: nn.Module) -> list[Any]:
+    """The layers, which parameters they share, and which of these are trained."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [
-        (name, type(part), [(own, p.requires_grad, p.dtype) for own, p in _own(part)])
+        (
+            name,
+            type(part),
+            "forward" in vars(part),
+            [(names[id(p)], p.requires_grad, p.dtype) for p in part.parameters(recurse=False)],
+        )
         for name, part in module.named_modules()
     ]
 
 
-def _own(part: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in part._parameters.items() if p is not None]
+def _shapes(inputs: Inputs) -> list[torch.Size]:
+    """Of a row."""
+    return [tensor.shape[1:] for tensor in tensors(inputs)]
 
 
 def _refuse_half(module: nn.Module) -> None:
@@ -127,15 +145,13 @@ def _refuse_half(module: nn.Module) -> None:
         )
 
 
-def _refuse_weight_norm(module: nn.Module) -> None:
+def _refuse_weight_norm(outputs: Tensor) -> None:
     """Of torch._weight_norm the gradient is right, and the gradient's derivative is not."""
-    for name, part in module.named_modules():
-        hooks = part._forward_pre_hooks.values()
-        if "WeightNorm" in {type(found).__name__.lstrip("_") for found in (part, *hooks)}:
-            raise UnsupportedNetworkError(
-                f"network has weight_norm at {name!r}, whose second derivatives torch computes"
-                " wrongly; allowed are layers that can be differentiated twice: remove it."
-            )
+    if any("WeightNorm" in node.name() for node in _guest.graph_of(outputs)):
+        raise UnsupportedNetworkError(
+            "network uses weight_norm, whose second derivatives torch computes wrongly; allowed are"
+            " layers that can be differentiated twice: remove it."
+        )
 
 
 @contextlib.contextmanager
@@ -150,7 +166,11 @@ def working(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if recurrent and device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield stack.enter_context(_guest.lent(module, None))
+        stack.enter_context(_guest.lent(module, None))
+        for parameter in module.parameters():
+            stack.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
+            parameter._backward_hooks = None
+        yield module
 
 
 def _jacobian(
@@ -160,7 +180,7 @@ def _jacobian(
     with recording(list(plan.groups)) as uses:
         raw = network.call(module, inputs)
     targets = outputs.targets(raw, None)
-    selected = outputs.select(raw, targets)
+    selected = outputs.select(raw, targets).to(network.dtype)
     if not all(use.fits(len(selected)) for use in uses):
         raise UnsupportedNetworkError(
             "network treats this batch differently from the first one; allowed are networks that"
@@ -183,6 +203,7 @@ def refuse_single_derivatives(
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
             jacobian = _jacobian(network, Outputs(output, network), verified, module, first)
+            _refuse_weight_norm(jacobian.outputs)
             _differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:
             raise UnsupportedNetworkError(

@@ -46,9 +46,10 @@ class PairSimilarityLoss(BaseSimilarityLoss):
     -----
     The network is evaluated in eval mode, whatever its mode: without dropout, and with the running
     statistics of batch norm. Its second derivatives are exact, norms included. Where a gradient is
-    zero its similarities are 0 and have no derivative. Before its first loss a network is verified
-    on a few samples, as by the estimators, and one with a layer that cannot be differentiated twice
-    is refused.
+    zero its similarities are 0 and have no derivative. On the first, second, fourth, eighth ...
+    batch a network is verified on a few samples, as by the estimators, and one with a layer that
+    cannot be differentiated twice is refused. Hooks of layers are part of the network; hooks on its
+    parameters see gradients of the whole loss alone.
 
     References
     ----------

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import is_classifier
 from torch import Tensor
 
-from ._inputs import map_tensors, tensors
+from ._inputs import joined, map_tensors, tensors
 from .losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]
@@ -72,6 +73,7 @@ class SimilarityTrainingMixin:
     prefixes_: list[str]
     history: Any
     similarity_: Any
+    initialized_: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,9 +97,31 @@ class SimilarityTrainingMixin:
         """Make the criterion, and the loss beside it."""
         net: Any = super()
         net.initialize_criterion()
-        params = self.get_params_for("similarity")  # type: ignore[attr-defined]
-        self.similarity_ = self.initialized_instance(self.similarity, params)  # type: ignore[attr-defined]
+        self._initialize_similarity()
         return self
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters; those of the similarity anew, and nothing else because of them."""
+        own = {name: value for name, value in params.items() if name.startswith("similarity")}
+        net: Any = super()
+        net.set_params(**{name: value for name, value in params.items() if name not in own})
+        for name, value in own.items():
+            setattr(self, name, value)
+        if own and self.initialized_:
+            self._initialize_similarity()
+        return self
+
+    def _initialize_similarity(self) -> None:
+        net: Any = self
+        params = net.get_params_for("similarity")
+        made = isinstance(self.similarity, torch.nn.Module)
+        if (made and params) or not (made or isinstance(self.similarity, type)):
+            raise ValueError(
+                f"similarity is {self.similarity!r} and has parameters {sorted(params)}; allowed"
+                " are a class of sknetsim.losses with parameters, or a loss without: hand over the"
+                " class."
+            )
+        self.similarity_ = self.similarity if made else self.similarity(**params)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
         """The net's own loss and, in training, the similarity's."""
@@ -119,13 +143,14 @@ class SimilarityTrainingMixin:
     def _compared(self, X: Any, y: Any) -> tuple[Any, Any] | None:
         """What the loss takes beside the network; None where a batch has nothing to compare."""
         X = map_tensors(lambda tensor: tensor.to(self.device), X)  # type: ignore[attr-defined]
+        pairs = isinstance(self.similarity_, PairSimilarityLoss)
         if self.similarity_augment is None:
-            _refuse_numbers(y)
-            return (X, y) if np.unique(y.cpu(), return_counts=True)[1].max() > 1 else None
+            groups = _classes(y, is_classifier(self) and not pairs)
+            return (X, groups) if np.unique(groups, return_counts=True)[1].max() > 1 else None
         changed = self.similarity_augment(X)
-        if isinstance(self.similarity_, PairSimilarityLoss):
+        if pairs:
             return X, changed
-        copies = _joined(X, changed)
+        copies = joined(X, changed)
         return copies, torch.arange(len(tensors(X)[0])).repeat(2)
 
     def _term(self, inputs: Any, others: Any) -> Tensor:
@@ -139,16 +164,15 @@ class SimilarityTrainingMixin:
         return term
 
 
-def _joined(inputs: Any, changed: Any) -> Any:
-    """Two batches as one."""
-    others = iter(tensors(changed))
-    return map_tensors(lambda tensor: torch.cat([tensor, next(others)]), inputs)
-
-
-def _refuse_numbers(y: Any) -> None:
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.ndim != 1:
-        came = f"{tuple(y.shape)}, {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+def _classes(y: Any, known: bool) -> np.ndarray:
+    """The classes of a batch, of one axis."""
+    labels = y.detach().cpu().numpy().reshape(len(y), -1) if isinstance(y, Tensor) else None
+    if not known or labels is None or labels.shape[1] != 1 or (labels != labels.round()).any():
+        came = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise ValueError(
-            f"y of a batch is {came}; allowed as groups is one class per sample: say by"
-            " similarity_augment what is to be similar."
+            f"similarity_augment is None and y of a batch is {came}; allowed without it are classes"
+            " of a classifier, one per sample, as groups: say by similarity_augment what is to be"
+            " similar."
         )
+    found: np.ndarray = labels[:, 0]
+    return found

@@ -146,7 +146,7 @@ def test_a_layer_without_second_derivatives_is_named(name):
 @pytest.mark.parametrize("name", WRONG)
 def test_weight_norm_is_refused(name):
     network, X = build(next(case for case in NETWORKS if case.name == name))
-    with pytest.raises(UnsupportedNetworkError, match="weight_norm at '0"):
+    with pytest.raises(UnsupportedNetworkError, match="network uses weight_norm"):
         value(PairSimilarityLoss(), network, X)
 
 
@@ -247,6 +247,11 @@ BAD = {
         TypeError,
         "inputs is a ndarray",
     ),
+    "no rows": (
+        lambda: GroupSimilarityLoss()(perceptron(), rows(0), []),
+        ValueError,
+        "inputs has 0 rows",
+    ),
     "lonely rows": (
         lambda: GroupSimilarityLoss()(perceptron(), rows(), range(SAMPLES)),
         ValueError,
@@ -312,3 +317,62 @@ def test_a_network_that_has_changed_is_looked_at_again():
     assert value(made, network, X).item() == value(PairSimilarityLoss(), network, X).item()
     network.append(nn.Linear(1, 1).double())
     assert value(made, network, X).item() == value(PairSimilarityLoss(), network, X).item()
+
+
+class Sorting(nn.Module):
+    """Evaluates its rows in the order of their first number."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = perceptron()
+
+    def forward(self, X):
+        order = X[:, 0].argsort(stable=True)
+        return self.network(X[order])[order.argsort()]
+
+
+def test_later_batches_are_looked_at_too():
+    network, made, X = Sorting(), PairSimilarityLoss(), rows()
+    in_order = X.clone()
+    in_order[:, 0] = 0
+    value(made, network, in_order)
+    value(made, network, X)  # Its second half is the fourth batch, and looked at.
+    assert value(made, network, X).item() == pytest.approx(
+        value(PairSimilarityLoss(), network, X).item()
+    )
+
+
+def test_an_untied_weight_counts():
+    network, X, made = perceptron(), rows(), PairSimilarityLoss()
+    network[0], network[2] = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+    network[2].weight = network[0].weight
+    value(made, network, X)
+    network[2].weight = nn.Parameter(network[0].weight.detach().clone())
+    assert value(made, network, X).item() == value(PairSimilarityLoss(), network, X).item()
+
+
+def test_hooks_that_change_gradients_change_no_similarity():
+    case = next(case for case in NETWORKS if case.name == "LSTM classifier")
+    network, X = build(case, n_samples=SAMPLES)
+    expected = value(PairSimilarityLoss(), network, X).item()
+    for parameter in network.parameters():
+        parameter.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    made = value(PairSimilarityLoss(), network, X)
+    assert made.item() == pytest.approx(expected)
+    made.backward()
+    assert all(p.grad.abs().max() <= 0.01 for p in network.parameters() if p.grad is not None)
+
+
+def test_a_part_of_the_network_does_not_become_the_losss():
+    network, X = perceptron(), rows()
+    made = PairSimilarityLoss(parameters=network[0])
+    assert list(made.parameters()) == []
+    expected = value(PairSimilarityLoss(parameters="0.*"), network, X).item()
+    assert value(copy.deepcopy(made), network, X).item() == expected
+
+
+def test_nothing_has_a_graph_where_no_gradients_are_asked_for():
+    network, X, made = perceptron(), rows(), PairSimilarityLoss()
+    with torch.no_grad():
+        assert not value(made, network, X).requires_grad
+        assert not made.similarities(network, X, X).requires_grad

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sknetsim.losses import (
@@ -128,5 +128,59 @@ def test_a_batch_without_pairs_is_trained_on_as_it_is():
 def test_numbers_are_no_groups():
     X, y = data()
     net = Regressor(Perceptron(1), train_split=None, verbose=0)
-    with pytest.raises(ValueError, match="allowed as groups is one class per sample"):
+    with pytest.raises(ValueError, match="allowed without it are classes"):
         net.fit(X, y.astype(np.float32)[:, None])
+
+
+class Binary(SimilarityTrainingMixin, NeuralNetBinaryClassifier):
+    """As users write it."""
+
+
+def test_two_classes_with_one_output_are_groups():
+    X, y = data()
+    net = Binary(Perceptron(1), max_epochs=1, train_split=None, verbose=0)
+    assert "same_similarity" in net.fit(X, y.astype(np.float32)).history[-1]
+
+
+def test_pairs_must_be_said():
+    with pytest.raises(ValueError, match="similarity_augment is None"):
+        trained(similarity=PairSimilarityLoss)
+
+
+def test_parameters_of_a_trained_net_can_be_set():
+    net = trained(similarity__weight=0.1)
+    before = weights(net)
+    net.set_params(similarity__weight=0.7, similarity_schedule=lambda epoch: 0.0)
+    assert net.similarity_.weight == 0.7 and torch.equal(weights(net), before)
+    net.set_params(similarity=ContrastiveSimilarityLoss)
+    assert isinstance(net.similarity_, ContrastiveSimilarityLoss)
+    assert net.partial_fit(*data()).history[-1]["similarity_loss"] == 0
+
+
+@pytest.mark.parametrize("similarity", [GroupSimilarityLoss(0.3), "pair"])
+def test_a_made_loss_takes_no_parameters(similarity):
+    with pytest.raises(ValueError, match="hand over the class"):
+        trained(similarity=similarity, similarity__weight=0.5)
+
+
+class Product(nn.Module):
+    """Takes two inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, a, b):
+        return torch.tanh(self.first(a)) * self.second(b)
+
+
+def test_copies_of_named_inputs_are_joined_by_name():
+    X, y = data()
+    found = []
+    for names in (("a", "b"), ("b", "a")):
+        torch.manual_seed(0)
+        net = classifier(similarity_augment=lambda X, names=names: {n: X[n] * 0.5 for n in names})
+        net.set_params(module=Product, similarity=GroupSimilarityLoss)
+        net.fit({"a": X, "b": -X[:, ::-1].copy()}, y)
+        found.append(net.history[-1]["same_similarity"])
+    assert found[0] == found[1]
