@@ -38,14 +38,19 @@ class _Verified:
     module: weakref.ref[nn.Module]
     structure: list[Any]
     shapes: list[torch.Size]
+    together: bool
     selected: set[str]
     refused: set[str]
     loop: bool
 
     def holds_for(self, module: nn.Module, inputs: Inputs) -> bool:
-        """Whether it is the same network still, whatever its weights are by now."""
+        """Whether it is the same network still, whatever its weights are by now.
+
+        One sample alone does not tell how the network treats samples together.
+        """
         same = self.module() is module and self.structure == _structure(module)
-        return same and self.shapes == _shapes(inputs)
+        same = same and self.shapes == _shapes(inputs)
+        return same and (self.together or len(tensors(inputs)[0]) == 1)
 
 
 class LiveEngine:
@@ -88,7 +93,7 @@ class LiveEngine:
             first = part_of(inputs, slice(0, _VERIFIED))
             found = _looked_at(network, self.output, self.parameters, first)
             refuse_single_derivatives(network, found, self.output, first)
-            self._found = found if len(tensors(first)[0]) > 1 else None
+            self._found = found
         return found
 
 
@@ -115,7 +120,8 @@ def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -
         pass
     reference = weakref.ref(network.module)
     known = _structure(network.module), _shapes(inputs)
-    return _Verified(reference, *known, engine.selected, engine.refused, engine.loops)
+    together = len(tensors(inputs)[0]) > 1
+    return _Verified(reference, *known, together, engine.selected, engine.refused, engine.loops)
 
 
 def _structure(module: nn.Module) -> list[Any]:

@@ -216,7 +216,8 @@ class NetworkKernel(BaseKernel):
         -------
         contributions : Contributions
             What layers, parameters, activities and pairs of positions add. Each of these sums to
-            the similarity of X[i] and Y[i] that the kernel gives.
+            the similarity of X[i] and Y[i] that the kernel gives. With output="predicted" the last
+            layer adds 0 to pairs with different predictions: its weights are different ones.
 
         Raises
         ------

@@ -215,12 +215,29 @@ def test_networks_are_evaluated_without_dropout_in_their_own_mode():
 def test_no_memory_is_kept_from_step_to_step():
     network, X, made = perceptron(), rows(), ContrastiveSimilarityLoss()
     counts = []
-    for _ in range(3):
-        for _ in range(20):
+    for _ in range(2):
+        for _ in range(500):
             value(made, network, X).backward()
         gc.collect()
-        counts.append(sum(isinstance(found, torch.Tensor) for found in gc.get_objects()))
-    assert counts[2] <= counts[0]
+        counts.append(sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects()))
+    assert counts[1] <= counts[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@losses
+@networks
+def test_a_gpu_gives_the_values_and_derivatives_that_the_cpu_gives(case, loss):
+    both = []
+    for device in ("cpu", "cuda"):
+        network, X = (made.to(device) for made in build(case))
+        made = value(loss(output=case.output), network, X)
+        if made.requires_grad:  # Not where each layer is the last.
+            made.backward()
+        trained = [p.grad for p in network.parameters() if p.grad is not None]
+        both.append([found.detach().cpu().numpy() for found in (made, *trained)])
+    for expected, found in zip(*both, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 @losses
@@ -337,6 +354,24 @@ def test_later_batches_are_looked_at_too():
     in_order[:, 0] = 0
     value(made, network, in_order)
     value(made, network, X)  # Its second half is the fourth batch, and looked at.
+    assert value(made, network, X).item() == pytest.approx(
+        value(PairSimilarityLoss(), network, X).item()
+    )
+
+
+def test_samples_one_by_one_are_looked_at_once():
+    network, X, made = perceptron(), rows(2), PairSimilarityLoss()
+    made(network, X[:1], X[1:]), made(network, X[:1], X[1:])
+    calls = []
+    network.register_forward_hook(lambda *found: calls.append(found))
+    made(network, X[:1], X[1:])
+    assert len(calls) == 2
+
+
+def test_samples_together_are_looked_at_after_samples_one_by_one():
+    network, X, made = Sorting(), rows(), PairSimilarityLoss()
+    for row in range(5):
+        made(network, X[row : row + 1], X[row + 1 :][:1])
     assert value(made, network, X).item() == pytest.approx(
         value(PairSimilarityLoss(), network, X).item()
     )
