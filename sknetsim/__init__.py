@@ -7,6 +7,7 @@ from .denoising import Denoising, LabelDenoiser
 from .density import NetworkDensity
 from .diagnostics import FitDiagnostics
 from .exceptions import (
+    FeatureStoreError,
     FewerComponentsWarning,
     LoadedElsewhereWarning,
     NoNeighborsWarning,
@@ -20,12 +21,15 @@ from .kernel import NetworkKernel
 from .neighbors import NetworkNeighbors
 from .perceptual import PerceptualKernel
 from .rules import register_rule
+from .store import FeatureStore, featurize
 
 __all__ = [
     "ActiveLearningCurve",
     "ActiveLearningSampler",
     "Contributions",
     "Denoising",
+    "FeatureStore",
+    "FeatureStoreError",
     "FewerComponentsWarning",
     "FitDiagnostics",
     "GradientFeaturizer",
@@ -41,5 +45,6 @@ __all__ = [
     "UnsupportedNetworkError",
     "ZeroGradientWarning",
     "active_learning_curve",
+    "featurize",
     "register_rule",
 ]

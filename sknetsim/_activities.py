@@ -117,10 +117,9 @@ class ActivityEngine(BaseEngine):
         self._sizes: dict[str, int] = {}
         self._one_by_one = False
 
-    def fingerprint(self, X: Any, y: Any = None) -> str:
-        """Of the network, the layers and the rows."""
-        rows = _fingerprint.of_rows(self.network.prepare(X), self.dtype)
-        return _fingerprint.of_value((self.network.module, self.layers, rows))
+    def identity(self) -> str:
+        """A fingerprint of the network and of the layers."""
+        return _fingerprint.of_value((self.network.module, self.layers))
 
     def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
         return 1 if self._one_by_one else super()._affordable_rows(rows, labels)

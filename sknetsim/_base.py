@@ -17,12 +17,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
 from . import _nystroem, _persistence
+from ._feature_rows import FeatureRows
 from ._fingerprint import of_value
 from ._gradients import GradientEngine
 from ._guest import has_device
-from ._inputs import Rows, labelled_part
+from ._inputs import Rows, is_read_in_parts, labelled_part
 from ._network import FEATURES, Network, fit_network, is_trained, resolve
-from ._passes import FeatureRows, Source
+from ._passes import Source
 
 __all__ = [
     "BaseLabelledReference",
@@ -154,7 +155,7 @@ class BaseSimilarity(BaseEstimator):
             if reset:
                 self._row_shape = None
             return X
-        if isinstance(X, torch.Tensor):
+        if isinstance(X, torch.Tensor) or is_read_in_parts(X):
             Rows(X).refuse_nonfinite()
         else:
             X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _guest, _memory
+from . import _fingerprint, _guest, _memory
 from ._inputs import Inputs, Rows, label_tensor, map_tensors, part_of, tensors
 from ._jacobian import Jacobian
 from ._network import Network
@@ -61,8 +61,17 @@ class BaseEngine(abc.ABC):
         self._visit = _guest.Visit(network.module, selected, self.device)
 
     @abc.abstractmethod
+    def identity(self) -> str:
+        """A fingerprint of the network's bytes, and of what is compared of it."""
+
+    def fingerprint_of_rows(self, X: Any) -> str:
+        """Of the rows, as the network gets them."""
+        return _fingerprint.of_rows(self.network.prepare(X), self.dtype)
+
     def fingerprint(self, X: Any, y: Any = None) -> str:
-        """Of all that the Jacobians of X depend on, the network's bytes among them."""
+        """Of all that the Jacobians of X depend on."""
+        labels = None if y is None else label_tensor(y)
+        return _fingerprint.of_value((self.identity(), self.fingerprint_of_rows(X), labels))
 
     @abc.abstractmethod
     def _measure(self, rows: Rows, labels: Tensor | None) -> None:

@@ -16,7 +16,7 @@ from ._base_engine import BaseEngine
 from ._blocks import Block
 from ._capture import Use, cotangents, recording
 from ._fallback import Fallback
-from ._inputs import Inputs, Rows, label_tensor, part_of, tensors
+from ._inputs import Inputs, Rows, part_of, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from ._outputs import Outputs
@@ -70,16 +70,12 @@ class GradientEngine(BaseEngine):
         """Whether parameters without a rule need a loop over samples."""
         return self._fallback.loop
 
-    def fingerprint(self, X: Any, y: Any = None) -> str:
-        """Of all that the Jacobians of X depend on, the network's bytes among them."""
+    def identity(self) -> str:
+        """A fingerprint of the network's bytes, and of what is compared of it."""
         network = self.network
+        compared = (self.outputs.output, sorted(self.selected))
         return _fingerprint.of_value(
-            (
-                (network.module, network.criterion, network.classifier),
-                (self.outputs.output, sorted(self.selected)),
-                _fingerprint.of_rows(network.prepare(X), self.dtype),
-                None if y is None else label_tensor(y),
-            )
+            ((network.module, network.criterion, network.classifier), compared)
         )
 
     def _measure(self, rows: Rows, labels: Tensor | None) -> None:

@@ -15,6 +15,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
+    Subset,
     default_collate,
 )
 
@@ -192,6 +193,13 @@ def label_tensor(y: Any) -> Tensor:
     return torch.as_tensor(array)
 
 
+def between(X: Any, start: int, stop: int) -> Any:
+    """The samples of a slice, in the form that they have, and not read yet where that can be."""
+    if isinstance(X, Dataset):
+        return Subset(X, range(start, stop))
+    return _map(lambda array: array[start:stop], _indexable(X))
+
+
 class Items(Dataset):
     """Some items of a Dataset, kept in memory: they may differ in shape.
 
@@ -258,7 +266,17 @@ def _indexable(X: Any) -> Any:
         return X
     if hasattr(X, "toarray"):
         return X.toarray()
-    return X.to_numpy() if hasattr(X, "to_numpy") else np.asarray(X)
+    if hasattr(X, "to_numpy"):
+        return X.to_numpy()
+    return X if is_read_in_parts(X) else np.asarray(X)
+
+
+def is_read_in_parts(X: Any) -> bool:
+    """Whether X is an array that lies elsewhere, such as a FeatureStore, zarr's or h5py's."""
+    if isinstance(X, Tensor | np.ndarray | np.generic) or hasattr(X, "to_numpy"):
+        return False
+    wanted = ("__array__", "__getitem__", "__len__", "shape", "dtype", "ndim")
+    return all(hasattr(X, name) for name in wanted) and not hasattr(X, "toarray")
 
 
 def _lengths(source: Any) -> list[int]:

@@ -6,7 +6,7 @@ d outputs of the network); s values.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -304,12 +304,14 @@ def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
 
 def same_rows(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
     """The fitted row with the same digest, of equal ones each in its turn, or -1."""
-    places: dict[Hashable, deque[int]] = defaultdict(deque)
+    asked, turns = set(rows), Counter[Hashable]()
+    places: dict[Hashable, list[int]] = defaultdict(list)
     for index, digest in enumerate(fitted):
-        places[digest].append(index)
+        if digest in asked:
+            places[digest].append(index)
     found = np.full(len(rows), -1)
     for row, digest in enumerate(rows):
         if digest in places:
-            found[row] = places[digest][0]
-            places[digest].rotate(-1)
+            found[row] = places[digest][turns[digest] % len(places[digest])]
+            turns[digest] += 1
     return found

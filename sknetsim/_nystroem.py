@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _kernel_error, _landmarks, _pairs, _passes
+from . import _feature_rows, _kernel_error, _landmarks, _pairs
 from ._inputs import Rows, labelled_part
 from ._passes import Source
 from .exceptions import FewerComponentsWarning, warn
@@ -54,7 +54,7 @@ class Nystroem:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
+        features = _feature_rows.empty_features(source, len(Rows(X)), self.n_components)
         features.fill(0)
         both, labels = (X, self.landmarks), (y, self.labels)
         cosines = _pairs.values(source, *both, _pairs.UNIT, _pairs.cosines, verbose, labels)

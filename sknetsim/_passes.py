@@ -15,14 +15,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import _fingerprint, _kernels, _memory
-from ._blocks import DenseBlock
+from . import _kernels, _memory
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
-from .exceptions import ZeroGradientWarning, warn
-
-# Exact features have length 1, those of landmarks less, those of short sketches more.
-_LONGEST = 2
+from ._zero_gradients import ZeroGradients, count
 
 
 class Source(Protocol):
@@ -39,76 +35,15 @@ class Source(Protocol):
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""
 
+    def fingerprint_of_rows(self, X: Any) -> str:
+        """Of the rows alone, as they are used."""
+
+    def identity(self) -> str:
+        """Of all but the rows."""
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the gradients."""
-
-
-def empty_features(source: Source, samples: int, width: int) -> np.ndarray:
-    """Features to be filled, in the dtype of the gradients."""
-    dtype = torch.empty(0, dtype=source.dtype).numpy().dtype
-    cure = (
-        "set a smaller n_components, choose fewer `parameters` (such as 'last_layer'), or hand over"
-        " fewer rows at a time"
-    )
-    return _memory.empty("Features", (samples, width), dtype, cure)
-
-
-class FeatureRows:
-    """Rows that are gradient features already: used as they are, never normalised again.
-
-    Parameters
-    ----------
-    dtype : dtype
-        The dtype of the gradients that they came from.
-    """
-
-    _CHUNK_ROWS = 1024
-
-    def __init__(self, dtype: torch.dtype = torch.float64):
-        self.dtype = dtype
-
-    def jacobians(
-        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
-    ) -> Iterator[tuple[slice, Jacobian]]:
-        """The rows as Jacobians of one output."""
-        rows = Rows(X)
-        for first in range(start, len(rows), self._CHUNK_ROWS):
-            chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
-            features = _checked_features(rows.take(chunk)).to(self.dtype)
-            layout = (("features", features.shape[1:]),)
-            block = DenseBlock(layout, features[:, None])
-            yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
-
-    def fingerprint(self, X: Any, y: Any = None) -> str:
-        """Of the rows."""
-        return _fingerprint.of_rows(X, self.dtype)
-
-
-def _checked_features(features: Any) -> Tensor:
-    is_tensor = isinstance(features, Tensor)
-    shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ValueError(
-            f"X has {shape}; with estimator='features' allowed are rows of gradient features, of"
-            " shape (n_samples, n_features), as GradientFeaturizer gives them."
-        )
-    longest = float(features.double().norm(dim=1).max())
-    if longest > _LONGEST:
-        raise ValueError(
-            f"X has rows of length up to {longest:.3g}; with estimator='features' allowed are"
-            f" lengths up to {_LONGEST}, as GradientFeaturizer gives them: use its output."
-        )
-    return features
-
-
-class FeatureJacobian(Jacobian):
-    """Rows of features, whose whitening is done."""
-
-    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """Ones."""
-        ones = kernel.new_ones(kernel.shape)
-        return ones, ones[:, 0, 0].long()
 
 
 @dataclass(frozen=True)
@@ -218,12 +153,8 @@ def chunks(
         weights = _kernels.WHITENINGS[whitening](root, rank)
         yield Chunk(rows, jacobian, kernel, root, rank, weights)
         zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
-    if zeros and counted:
-        warn(
-            f"{zeros} of {total} samples have a zero {vector}: their similarity with every sample"
-            " is 0 (is the network dead there, or does it saturate?).",
-            ZeroGradientWarning,
-        )
+    if counted:
+        count(ZeroGradients(zeros, total, vector))
 
 
 def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import _nystroem, _passes, _sketch
+from . import _feature_rows, _nystroem, _passes, _sketch
 from ._inputs import Rows, labelled_part
 from ._passes import Source
 
@@ -41,7 +41,7 @@ class Exact:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
+        features = _feature_rows.empty_features(source, len(Rows(X)), self.n_components)
         chunks = _passes.chunks(source, X, self.whitening, y)
         for chunk in _passes.shown(chunks, len(features), verbose):
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _kernel_error, _memory, _pairs, _passes
+from . import _feature_rows, _kernel_error, _memory, _pairs, _passes
 from ._inputs import Rows, labelled_part
 from ._jacobian import Jacobian
 from ._layouts import FourierMap
@@ -58,7 +58,7 @@ class TensorSketch:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _passes.empty_features(source, len(Rows(X)), self.n_components)
+        features = _feature_rows.empty_features(source, len(Rows(X)), self.n_components)
         maps: dict[str, FourierMap] = {}
         chunks = _passes.chunks(source, X, self.whitening, y)
         for chunk in _passes.shown(chunks, len(features), verbose):

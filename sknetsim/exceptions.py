@@ -23,6 +23,10 @@ class OutputTooLargeError(ValueError):
     """The outputs asked for need more memory for one sample than the budget allows."""
 
 
+class FeatureStoreError(ValueError):
+    """A store of features is not what it is taken for: another one, unfinished, or damaged."""
+
+
 class ZeroGradientWarning(UserWarning):
     """Some samples have a zero gradient, or no activity: their similarity with all others is 0."""
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknetsim import _nearest, _pairs
+from sknetsim._feature_rows import FeatureRows
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
-from sknetsim._passes import FeatureRows
 
 from .cases import NETWORKS, build
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from sknetsim import _pairs, _projections
+from sknetsim._feature_rows import FeatureRows
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
-from sknetsim._passes import FeatureRows
 
 from .cases import NETWORKS, build
 

@@ -1,0 +1,97 @@
+"""Features as rows: made, and taken in place of a network.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _fingerprint, _memory
+from ._blocks import DenseBlock
+from ._inputs import Rows
+from ._jacobian import Jacobian
+from ._passes import Source
+
+# Exact features have length 1, those of landmarks less, those of short sketches more.
+_LONGEST = 2
+
+
+def empty_features(source: Source, samples: int, width: int) -> np.ndarray:
+    """Features to be filled, in the dtype of the gradients."""
+    dtype = torch.empty(0, dtype=source.dtype).numpy().dtype
+    cure = (
+        "set a smaller n_components, choose fewer `parameters` (such as 'last_layer'), or hand over"
+        " fewer rows at a time"
+    )
+    return _memory.empty("Features", (samples, width), dtype, cure)
+
+
+class FeatureRows:
+    """Rows that are gradient features already: used as they are, never normalised again.
+
+    Parameters
+    ----------
+    dtype : dtype
+        The dtype of the gradients that they came from.
+    """
+
+    _CHUNK_ROWS = 1024
+
+    def __init__(self, dtype: torch.dtype = torch.float64):
+        self.dtype = dtype
+
+    def jacobians(
+        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        """The rows as Jacobians of one output."""
+        rows = Rows(X)
+        for first in range(start, len(rows), self._CHUNK_ROWS):
+            chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
+            features = _checked_features(rows.take(chunk)).to(self.dtype)
+            layout = (("features", features.shape[1:]),)
+            block = DenseBlock(layout, features[:, None])
+            yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
+
+    def fingerprint(self, X: Any, y: Any = None) -> str:
+        """Of the rows."""
+        return self.fingerprint_of_rows(X)
+
+    def fingerprint_of_rows(self, X: Any) -> str:
+        """Of the rows."""
+        return _fingerprint.of_rows(X, self.dtype)
+
+    def identity(self) -> str:
+        """A word for rows that are features themselves."""
+        return "features"
+
+
+def _checked_features(features: Any) -> Tensor:
+    is_tensor = isinstance(features, Tensor)
+    shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ValueError(
+            f"X has {shape}; with estimator='features' allowed are rows of gradient features, of"
+            " shape (n_samples, n_features), as GradientFeaturizer gives them."
+        )
+    longest = float(features.double().norm(dim=1).max())
+    if longest > _LONGEST:
+        raise ValueError(
+            f"X has rows of length up to {longest:.3g}; with estimator='features' allowed are"
+            f" lengths up to {_LONGEST}, as GradientFeaturizer gives them: use its output."
+        )
+    return features
+
+
+class FeatureJacobian(Jacobian):
+    """Rows of features, whose whitening is done."""
+
+    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """Ones."""
+        ones = kernel.new_ones(kernel.shape)
+        return ones, ones[:, 0, 0].long()
