@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
 from . import _nystroem, _persistence
-from ._feature_rows import FeatureRows
+from ._feature_rows import FeatureRows, features
 from ._fingerprint import of_value
 from ._gradients import GradientEngine
 from ._guest import has_device
@@ -58,6 +58,7 @@ class BaseSimilarity(BaseEstimator):
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), None],
         "device": "no_validation",
         "input_shape": [tuple, list, None],
+        "n_jobs": [numbers.Integral, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -214,6 +215,11 @@ class BaseSimilarity(BaseEstimator):
         return network if isinstance(network, str) else resolve(network)
 
     def _source_of(self, estimator: Any) -> Source:
+        source = self._engine(estimator)
+        source.n_jobs = self.n_jobs
+        return source
+
+    def _engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
         network = resolve(estimator).taking(self.input_shape)
@@ -250,12 +256,17 @@ class BaseReference(BaseSimilarity):
         """The rows, or their features, and where their Jacobians come from."""
         if self._projection is None:
             return source, X
-        features = self._projection.transform(source, X, verbose=self.verbose)
-        return FeatureRows(source.dtype), features
+        found = features(self._projection, source, X, verbose=self.verbose)
+        return self._feature_rows(source), found
 
     def _source_of_fitted(self, source: Source) -> Source:
         """Where the Jacobians of the fitted rows come from, which may be features by now."""
-        return source if self._projection is None else FeatureRows(source.dtype)
+        return source if self._projection is None else self._feature_rows(source)
+
+    def _feature_rows(self, source: Source) -> Source:
+        found = FeatureRows(source.dtype)
+        found.n_jobs = self.n_jobs
+        return found
 
 
 class BaseLabelledReference(BaseReference):

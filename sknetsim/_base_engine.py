@@ -42,6 +42,8 @@ class BaseEngine(abc.ABC):
     ----------
     dtype : dtype
         The dtype of the gradients.
+    n_jobs : int or None
+        Workers for passes over the rows, see `_parallel`; 1 in each of these.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class BaseEngine(abc.ABC):
         self.network = network
         self.batch_size = batch_size
         self.device = network.device if device is None else _guest.checked_device(device)
+        self.n_jobs: int | None = 1
         self.dtype = network.dtype
         self._row_bytes = 0
         self._cast_integers: bool | None = None

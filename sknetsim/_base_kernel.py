@@ -9,7 +9,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from . import _pairs, _passes
+from . import _pairs, _passes, _reductions
 from ._base import BaseSimilarity, check_is_fitted, fit_context
 from ._inputs import Rows
 from ._kernel_protocol import KernelProtocol
@@ -118,4 +118,4 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any
     ) -> np.ndarray:
         others = None if Y is X else Y
-        return _pairs.assembled(source, X, others, whitenings, function, self.verbose)
+        return _reductions.assembled(source, X, others, whitenings, function, self.verbose)

@@ -16,6 +16,7 @@ from . import _fingerprint, _memory
 from ._blocks import DenseBlock
 from ._inputs import Rows
 from ._jacobian import Jacobian
+from ._parallel import over_rows
 from ._passes import Source
 
 # Exact features have length 1, those of landmarks less, those of short sketches more.
@@ -45,6 +46,10 @@ class FeatureRows:
 
     def __init__(self, dtype: torch.dtype = torch.float64):
         self.dtype = dtype
+        self.n_jobs: int | None = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.dtype,)
 
     def jacobians(
         self, X: Any, y: Any = None, start: int = 0, factored: bool = False
@@ -95,3 +100,26 @@ class FeatureJacobian(Jacobian):
         """Ones."""
         ones = kernel.new_ones(kernel.shape)
         return ones, ones[:, 0, 0].long()
+
+
+def features(
+    projection: Any, source: Source, X: Any, y: Any = None, verbose: Any = 0
+) -> np.ndarray:
+    """What a `Projection` makes of the rows of X, by all workers."""
+    found = over_rows(projection.transform, source, X, (y,), (), verbose)
+    rows, first = next(found)
+    samples = len(Rows(X))
+    if len(first) == samples:
+        return _last(found, first)
+    result = empty_features(source, samples, projection.n_components)
+    result[rows] = first
+    for rows, part in found:
+        result[rows] = part
+    return result
+
+
+def _last(found: Iterator[Any], first: np.ndarray) -> np.ndarray:
+    """The only part; the pass is gone through to its end."""
+    for _ in found:
+        pass
+    return first

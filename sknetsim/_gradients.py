@@ -57,6 +57,7 @@ class GradientEngine(BaseEngine):
         device: Any = None,
     ):
         self.outputs = Outputs(output, network)
+        self._parameters = parameters
         with _guest.undisturbed():
             self.selected = select_parameters(network.module, parameters)
         super().__init__(network, self.selected, batch_size, device)
@@ -64,6 +65,11 @@ class GradientEngine(BaseEngine):
         self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
         self._checks = _selfcheck.Schedule()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it was made: what it finds out about a network, it finds out again."""
+        chosen = (self.outputs.output, self._parameters, self.batch_size, self.device)
+        return type(self), (self.network, *chosen)
 
     @property
     def loops(self) -> bool:

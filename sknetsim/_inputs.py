@@ -90,7 +90,7 @@ class Rows:
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
             return _nested(_collated([item[0] if pairs else item for item in items]))
         rows = indices if rows is None else rows
-        return _map(lambda array: _tensor(array[rows]), self._source)
+        return map_arrays(lambda array: _tensor(array[rows]), self._source)
 
     def refuse_nonfinite(self) -> None:
         """Look through all rows, but those of a Dataset, which may be slow to load."""
@@ -149,11 +149,12 @@ def _refuse_nonfinite(inputs: Inputs, start: int) -> None:
             )
 
 
-def _map(function: Callable[[Any], Any], source: Any) -> Any:
+def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
+    """Apply a function to each array of X."""
     if isinstance(source, Mapping):
-        return {key: _map(function, value) for key, value in source.items()}
+        return {key: map_arrays(function, value) for key, value in source.items()}
     if isinstance(source, tuple):
-        return tuple(_map(function, value) for value in source)
+        return tuple(map_arrays(function, value) for value in source)
     return function(source)
 
 
@@ -190,14 +191,14 @@ def label_tensor(y: Any) -> Tensor:
             f"y has dtype {array.dtype}; allowed are numbers, the classes' as in the network's"
             " training: encode the labels, for example with LabelEncoder."
         )
-    return torch.as_tensor(array)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
 def between(X: Any, start: int, stop: int) -> Any:
     """The samples of a slice, in the form that they have, and not read yet where that can be."""
     if isinstance(X, Dataset):
         return Subset(X, range(start, stop))
-    return _map(lambda array: array[start:stop], _indexable(X))
+    return map_arrays(lambda array: array[start:stop], _indexable(X))
 
 
 class Items(Dataset):
@@ -261,7 +262,7 @@ def _nested(inputs: Any) -> Inputs:
 
 def _indexable(X: Any) -> Any:
     if isinstance(X, Mapping | tuple):
-        return _map(_indexable, X)
+        return map_arrays(_indexable, X)
     if isinstance(X, Tensor | np.ndarray):
         return X
     if hasattr(X, "toarray"):
@@ -283,7 +284,7 @@ def _lengths(source: Any) -> list[int]:
     found: list[int] = []
     if isinstance(source, Dataset):
         return [len(source)]  # type: ignore[arg-type]
-    _map(lambda array: found.append(len(array) if array.ndim else 0), source)
+    map_arrays(lambda array: found.append(len(array) if array.ndim else 0), source)
     return found
 
 

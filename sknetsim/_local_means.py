@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from . import _kernels, _pairs, _passes
 from ._inputs import Rows
 from ._jacobian import ParameterVectors
+from ._pair_sums import pair_sums
 from ._passes import Chunk, Source
 
 #: Weights that are linear in the gradients, and how these are whitened for them.
@@ -77,6 +79,22 @@ class LocalSums:
         return torch.where(lost[:, None, None], identity, self.total)
 
 
+def local_sums(
+    source: Source,
+    X: Any,
+    rows: Any,
+    whitening: str,
+    weigh: Callable[[Chunk, Chunk], Tensor],
+    values: Tensor,
+    own: np.ndarray | None = None,
+    squared: bool = False,
+    verbose: Any = 0,
+) -> LocalSums:
+    """The sums around the rows of X, by all pairs."""
+    found = pair_sums(source, X, rows, whitening, weigh, values, own, squared, verbose)
+    return LocalSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
+
+
 class Weights(Protocol):
     """The weights of the fitted rows, with their values."""
 
@@ -129,15 +147,8 @@ class LinearWeights:
     ) -> LinearWeights:
         """From values of shape (m, a, s)."""
         values = _with_identity(values)
-        found: list[tuple[float, Tensor]] = []
-
-        def measure(chunk: Chunk) -> None:
-            own, weights = chunk.own_weight(values.shape[1] > 1), values[chunk.rows]
-            energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
-            found.append((float(_lengths(own).sum()), energy))
-
         weights = values if values.shape[1] > 1 else values[:, 0]
-        vectors = _passes.weighted_sum(source, rows, weights, whitening, verbose, measure)
+        vectors, found = _passes.measured_sum(source, rows, weights, whitening, _measured, verbose)
         lengths, energies = zip(*found, strict=True)
         return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
 
@@ -162,7 +173,7 @@ class LinearWeights:
     def _squares(self, source: Source, X: Any, verbose: Any) -> Tensor | None:
         weigh = _matrices if self._matrices else _traces
         nothing = self.values[..., :0]
-        found = _pair_sums(
+        found = local_sums(
             source, X, self.rows, self.whitening, weigh, nothing, squared=True, verbose=verbose
         )
         return found.squares
@@ -213,14 +224,13 @@ class CountWeights:
         verbose: Any = 0,
     ) -> LocalSums:
         """One pass over the pairs."""
-        count = _kernels.COUNTS[self.method].count
-        eps = torch.finfo(source.dtype).eps
+        weigh = partial(_counted, self.method, self.level, torch.finfo(source.dtype).eps)
+        return local_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
 
-        def weigh(rows: Chunk, columns: Chunk) -> Tensor:
-            gram = _pairs.cosines(rows, columns).cpu().numpy()
-            return torch.as_tensor(count(gram, self.level, eps))
 
-        return _pair_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
+def _counted(method: str, level: float, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
+    gram = _pairs.cosines(rows, columns).cpu().numpy()
+    return torch.as_tensor(_kernels.COUNTS[method].count(gram, level, eps))
 
 
 def no_values(samples: int) -> Tensor:
@@ -231,6 +241,14 @@ def no_values(samples: int) -> Tensor:
 def _with_identity(values: Tensor) -> Tensor:
     identity = torch.eye(values.shape[1], dtype=torch.float64)
     return torch.cat([identity.expand(len(values), -1, -1), values], dim=2)
+
+
+def _measured(chunk: Chunk, values: Tensor) -> tuple[float, Tensor]:
+    """Lengths of the Jacobians, and squared lengths of what they add to the sums."""
+    weights = values if values.ndim == 3 else values[:, None]
+    own = chunk.own_weight(values.ndim == 3)
+    energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
+    return float(_lengths(own).sum()), energy
 
 
 def _lengths(weights: Tensor) -> Tensor:
@@ -256,50 +274,12 @@ def influence(source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 
 
 def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarray:
     nothing = no_values(len(Rows(rows)))
-
-    def weigh(rows: Chunk, columns: Chunk) -> Tensor:
-        return _traces(rows, columns).abs()
-
-    return _pair_sums(source, X, rows, "none", weigh, nothing, verbose=verbose).size.numpy()
+    found = local_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
+    return found.size.numpy()
 
 
-def _pair_sums(
-    source: Source,
-    X: Any,
-    rows: Any,
-    whitening: str,
-    weigh: Callable[[Chunk, Chunk], Tensor],
-    values: Tensor,
-    own: np.ndarray | None = None,
-    squared: bool = False,
-    verbose: Any = 0,
-) -> LocalSums:
-    """The sums around the rows of X, by all pairs."""
-    samples, axis = len(Rows(X)), values.shape[1]
-    total, squares, weighted = (
-        torch.zeros(samples, axis, width, dtype=torch.float64)
-        for width in (axis, axis, values.shape[2])
-    )
-    others = None if X is rows else rows
-    pairs = _pairs.values(source, X, others, (whitening, whitening), weigh, verbose)
-    for at, columns, found in pairs:
-        weights = found.cpu().reshape(*found.shape[:2], axis, axis)
-        if own is not None:
-            weights = _without(weights, own[at], columns)
-        total[at] += weights.sum(dim=1)
-        weighted[at] += torch.einsum("nmab,mbs->nas", weights, values[columns])
-        if squared:
-            squares[at] += torch.einsum("nmab,nmcb->nac", weights, weights)
-    return LocalSums(total, weighted, total[:, 0, 0], squares if squared else None)
-
-
-def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
-    """The weights of some fitted rows, one for each row, set to zero."""
-    (rows,) = np.nonzero((own >= columns.start) & (own < columns.stop))
-    if len(rows):
-        weights = weights.clone()  # A mirrored tile may share its memory.
-        weights[rows, own[rows] - columns.start] = 0
-    return weights
+def _absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
+    return _traces(rows, columns).abs()
 
 
 def same_rows(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:

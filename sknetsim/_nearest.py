@@ -5,82 +5,119 @@ Index legend: n queries; c candidates of each; k neighbours of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from . import _pairs
+from . import _pairs, _reductions
 from ._passes import Source
 
-#: Rows, columns and distances of a piece of the (n, m) matrix.
-Tile = tuple[slice, slice, np.ndarray]
+Distance = Callable[[np.ndarray, float], np.ndarray]
 
 
-def distances(
-    source: Source,
-    X: Any,
-    Y: Any,
-    function: Callable[[np.ndarray, float], np.ndarray],
-    verbose: Any = 0,
-) -> Iterator[Tile]:
-    """Tiles of what a function of (similarities, eps of the gradients) makes of k^C."""
-    eps = float(torch.finfo(source.dtype).eps)
-    for rows, columns, gram in _pairs.grams(source, X, Y, verbose):
-        yield rows, columns, function(gram, eps)
+class _Distances:
+    """Distances of pairs; those of rows to themselves are infinite where ``alone``."""
+
+    def __init__(self, distance: Distance, eps: float, alone: bool, rows: slice, columns: slice):
+        self._distance, self._eps, self._alone = distance, eps, alone
+        self.rows = rows
+
+    def _of(self, rows: slice, columns: slice, gram: Tensor) -> tuple[slice, np.ndarray]:
+        """Where the rows are among those of this one, and their distances."""
+        found = self._distance(gram.cpu().numpy(), self._eps)
+        if self._alone:
+            own = np.arange(rows.start, rows.stop)[:, None]
+            found[own == np.arange(columns.start, columns.stop)] = np.inf
+        return self._place(rows), found
+
+    def _place(self, rows: slice) -> slice:
+        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
 
 
-def without_self(tiles: Iterable[Tile]) -> Iterator[Tile]:
-    """The distances of rows to themselves made infinite, in place."""
-    for rows, columns, found in tiles:
-        own = np.arange(rows.start, rows.stop)[:, None]
-        found[own == np.arange(columns.start, columns.stop)] = np.inf
-        yield rows, columns, found
+class Nearest(_Distances):
+    """The smallest distances of each row and where they are, of equal ones the first.
 
-
-def nearest(tiles: Iterable[Tile], queries: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest distances of each query and where they are, of equal ones the first.
-
-    Parameters
+    Attributes
     ----------
-    tiles : iterable of (slice, slice, ndarray)
-        Rows, columns and distances of pieces of the (n, m) matrix.
-    queries : int
-        The number n.
-    count : int
-        The number k.
-
-    Returns
-    -------
     distances : ndarray of shape (n, k), float64
         Ascending.
     indices : ndarray of shape (n, k), int64
         Columns.
     """
-    distances = np.full((queries, count), np.inf)
-    indices = np.full((queries, count), np.iinfo(np.int64).max)
-    for rows, columns, found in tiles:
-        near = _smallest(found, count)
-        values = np.take_along_axis(found, near, axis=1)
-        merged = np.hstack([distances[rows], values])
-        positions = np.hstack([indices[rows], near + columns.start])
+
+    def __init__(self, count: int, *settings: Any):
+        super().__init__(*settings)
+        shape = self.rows.stop - self.rows.start, count
+        self.distances = np.full(shape, np.inf)
+        self.indices = np.full(shape, np.iinfo(np.int64).max)
+
+    def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
+        """Take the distances of a tile."""
+        place, found = self._of(rows, columns, gram)
+        near = _smallest(found, self.distances.shape[1])
+        self._take(place, np.take_along_axis(found, near, axis=1), near + columns.start)
+
+    def merge(self, other: Nearest) -> None:
+        """Take what is nearest among other columns."""
+        self._take(self._place(other.rows), other.distances, other.indices)
+
+    def _take(self, place: slice, distances: np.ndarray, indices: np.ndarray) -> None:
+        count = self.distances.shape[1]
+        merged = np.hstack([self.distances[place], distances])
+        positions = np.hstack([self.indices[place], indices])
         order = np.lexsort((positions, merged), axis=1)[:, :count]
-        distances[rows] = np.take_along_axis(merged, order, axis=1)
-        indices[rows] = np.take_along_axis(positions, order, axis=1)
-    return distances, indices
+        self.distances[place] = np.take_along_axis(merged, order, axis=1)
+        self.indices[place] = np.take_along_axis(positions, order, axis=1)
 
 
-def two_smallest(tiles: Iterable[Tile], queries: int) -> np.ndarray:
-    """The two smallest distances of each query, of shape (n, 2), ascending, wherever they are."""
-    smallest = np.full((queries, 2), np.inf)
-    for rows, _, found in tiles:
-        candidates = np.hstack([smallest[rows], found])
-        for place in range(2):
-            first = candidates.argmin(axis=1)[:, None]
-            smallest[rows, place] = np.take_along_axis(candidates, first, axis=1)[:, 0]
-            np.put_along_axis(candidates, first, np.inf, axis=1)
-    return smallest
+class Within(_Distances):
+    """All distances of each row up to a radius, and where they are."""
+
+    def __init__(self, radius: float, *settings: Any):
+        super().__init__(*settings)
+        self._radius = radius
+        count = self.rows.stop - self.rows.start
+        self._parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(count)]
+
+    def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
+        """Take the distances of a tile."""
+        place, found = self._of(rows, columns, gram)
+        for row, values in enumerate(found, start=place.start):
+            near = np.flatnonzero(values <= self._radius)
+            self._parts[row].append((values[near], near + columns.start))
+
+    def merge(self, other: Within) -> None:
+        """Take what is near among other columns."""
+        for row, parts in enumerate(other._parts, start=self._place(other.rows).start):
+            self._parts[row] += parts
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two arrays of n arrays, by ascending distance; of equal distances the first."""
+        both = zip(*map(_ordered, self._parts), strict=True)
+        distances, indices = (_object_array(list(arrays)) for arrays in both)
+        return distances, indices
+
+
+def of_pairs(
+    source: Source,
+    X: Any,
+    Y: Any,
+    kind: Callable[..., Any],
+    limit: float,
+    distance: Distance,
+    verbose: Any = 0,
+) -> Any:
+    """What is nearest (how many), or within (which radius): among Y, or among the other rows of X.
+
+    Distances are what a function of (similarities, eps of the gradients) makes of k^C.
+    """
+    eps = float(torch.finfo(source.dtype).eps)
+    make = partial(kind, limit, distance, eps, Y is None)
+    return _reductions.reduced(source, X, Y, make, _pairs.cosines, verbose=verbose)
 
 
 def _smallest(found: np.ndarray, count: int) -> np.ndarray:
@@ -92,20 +129,6 @@ def _smallest(found: np.ndarray, count: int) -> np.ndarray:
     wanted = count - below.sum(axis=1, keepdims=True)
     chosen = below | (equal & (np.cumsum(equal, axis=1) <= wanted))
     return np.nonzero(chosen)[1].reshape(len(found), count)
-
-
-def within(tiles: Iterable[Tile], queries: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """All distances of each query up to a radius, ascending, and where they are.
-
-    Two arrays of n arrays; of equal distances the first.
-    """
-    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(queries)]
-    for rows, columns, found in tiles:
-        for row, values in enumerate(found, start=rows.start):
-            near = np.flatnonzero(values <= radius)
-            parts[row].append((values[near], near + columns.start))
-    ordered = [_ordered(part) for part in parts]
-    return _object_array([part[0] for part in ordered]), _object_array([p[1] for p in ordered])
 
 
 def _ordered(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

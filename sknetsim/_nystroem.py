@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _feature_rows, _kernel_error, _landmarks, _pairs
+from . import _feature_rows, _kernel_error, _landmarks, _pairs, _reductions
 from ._inputs import Rows, labelled_part
 from ._passes import Source
 from .exceptions import FewerComponentsWarning, warn
@@ -77,7 +77,7 @@ def fit(
     candidates, others = _drawn(len(Rows(X)), n_components, random_state)
     chosen = np.concatenate([candidates, others])
     rows, labels = labelled_part(X, y, chosen.tolist())
-    gram = _pairs.gram(source, rows, labels=(labels, labels))
+    gram = _reductions.gram(source, rows, labels=(labels, labels))
     eps = float(torch.finfo(source.dtype).eps)
     # Where no row can be spared, the candidates themselves are looked at.
     held_out = np.arange(len(candidates) if len(others) > 1 else 0, len(chosen))

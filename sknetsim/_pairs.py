@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -21,11 +20,6 @@ from ._passes import Chunk, Source, chunks
 
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
 _TILE_ROWS = 640
-
-_FEWER_ROWS = (
-    "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"
-    " matrix"
-)
 
 UNIT = ("unit", "unit")
 UNLABELLED = (None, None)
@@ -172,51 +166,15 @@ def values(
         found = function(rows, columns)
         yield rows.rows, columns.rows, found
         if symmetric and rows is not columns:
-            mirrored = found.transpose(0, 1)
-            yield columns.rows, rows.rows, mirrored.mT if mirrored.ndim == 4 else mirrored
+            yield columns.rows, rows.rows, mirrored(found)
 
 
-def assembled(
-    source: Source,
-    X: Any,
-    Y: Any,
-    whitenings: tuple[str, str],
-    function: Callable[[Chunk, Chunk], Tensor],
-    verbose: Any = 0,
-    labels: tuple[Any, Any] = UNLABELLED,
-) -> np.ndarray:
-    """One array of shape (n, m, ...) of a function of pairs."""
-    shape: tuple[int, ...] = (len(Rows(X)), len(Rows(X if Y is None else Y)))
-    result: np.ndarray | None = None
-    for rows, columns, found in values(source, X, Y, whitenings, function, verbose, labels):
-        if result is None:
-            shape += tuple(found.shape[2:])
-            result = _memory.empty("Values", shape, np.dtype(np.float64), _FEWER_ROWS)
-        # By torch, for numpy is slow to copy what is transposed.
-        torch.from_numpy(result)[rows, columns] = found
-    assert result is not None
-    return result
+def mirrored(found: Tensor) -> Tensor:
+    """The function of (x', x) from that of (x, x')."""
+    turned = found.transpose(0, 1)
+    return turned.mT if turned.ndim == 4 else turned
 
 
 def cosines(rows: Chunk, columns: Chunk) -> Tensor:
     """k^C of unit Jacobians, of shape (n, m); rounding must not leave [-1, 1]."""
     return rows.jacobian.trace_gram(columns.jacobian).clamp_(-1, 1)
-
-
-def grams(
-    source: Source, X: Any, Y: Any = None, verbose: Any = 0
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """k^C tile by tile: the rows, the columns, and the gram of shape (n, m), float64."""
-    for rows, columns, found in values(source, X, Y, UNIT, cosines, verbose):
-        yield rows, columns, found.cpu().numpy()
-
-
-def gram(
-    source: Source,
-    X: Any,
-    Y: Any = None,
-    verbose: Any = 0,
-    labels: tuple[Any, Any] = UNLABELLED,
-) -> np.ndarray:
-    """k^C of all pairs, of shape (n, m), float64."""
-    return assembled(source, X, Y, UNIT, cosines, verbose, labels)

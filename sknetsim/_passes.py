@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from . import _kernels, _memory
 from ._inputs import Rows
 from ._jacobian import Jacobian, ParameterVectors
+from ._parallel import over_rows
 from ._zero_gradients import ZeroGradients, count
 
 
@@ -44,6 +45,9 @@ class Source(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the gradients."""
+
+    #: Workers for passes over the rows.
+    n_jobs: int | None
 
 
 @dataclass(frozen=True)
@@ -166,28 +170,57 @@ def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk
 
 
 def weighted_sum(
-    source: Source,
-    X: Any,
-    values: Any = None,
-    whitening: str = "unit",
-    verbose: Any = 0,
-    visit: Callable[[Chunk], None] | None = None,
+    source: Source, X: Any, values: Any = None, whitening: str = "unit", verbose: Any = 0
 ) -> ParameterVectors:
     """Sums of the whitened Jacobians, times values as `Chunk.add_to` takes them.
 
-    Without values, each counts once. Each chunk is shown to ``visit``.
+    Without values, each counts once.
     """
-    samples = len(Rows(X))
-    values = torch.as_tensor(np.ones((samples, 1)) if values is None else values)
+    return measured_sum(source, X, values, whitening, _nothing, verbose)[0]
+
+
+def measured_sum(
+    source: Source,
+    X: Any,
+    values: Any,
+    whitening: str,
+    measure: Callable[[Chunk, Tensor], Any],
+    verbose: Any = 0,
+) -> tuple[ParameterVectors, list[Any]]:
+    """A `weighted_sum`, and what is measured of each chunk and its values."""
+    values = torch.as_tensor(np.ones((len(Rows(X)), 1)) if values is None else values)
     total: ParameterVectors = {}
-    for chunk in shown(chunks(source, X, whitening), samples, verbose):
+    found: list[Any] = []
+    for _, (part, measured) in over_rows(
+        _measured_sum, source, X, (values,), (whitening, measure), verbose
+    ):
+        for name, vector in part.items():
+            total[name] = total[name].add_(vector) if name in total else vector
+        found += measured
+    return total, found
+
+
+def _measured_sum(
+    source: Source,
+    X: Any,
+    values: Tensor,
+    whitening: str,
+    measure: Callable[[Chunk, Tensor], Any],
+    verbose: Any,
+) -> tuple[ParameterVectors, list[Any]]:
+    total: ParameterVectors = {}
+    found: list[Any] = []
+    for chunk in shown(chunks(source, X, whitening), len(values), verbose):
         if not total:
             outputs = chunk.jacobian.outputs.shape[1]
             _refuse_sum(chunk.jacobian, values.shape[-1] * (outputs if values.ndim == 2 else 1))
         chunk.add_to(total, values[chunk.rows].to(chunk.self_kernel))
-        if visit is not None:
-            visit(chunk)
-    return total
+        found.append(measure(chunk, values[chunk.rows]))
+    return total, found
+
+
+def _nothing(chunk: Chunk, values: Tensor) -> None:
+    """Where nothing is measured."""
 
 
 def kernel_sums(
@@ -221,6 +254,19 @@ def linear_sums(
 
     Of shape (n, a, q) and (n, a, a), float64, on the CPU: a is d for matrices, else 1.
     """
+    parts = over_rows(_linear_sums, source, X, (), (vectors, whitening, matrices), verbose)
+    sums, own = (torch.cat(found) for found in zip(*(part for _, part in parts), strict=True))
+    return sums, own
+
+
+def _linear_sums(
+    source: Source,
+    X: Any,
+    vectors: ParameterVectors,
+    whitening: str,
+    matrices: bool,
+    verbose: Any,
+) -> tuple[Tensor, Tensor]:
     found = []
     for chunk in shown(chunks(source, X, whitening), len(Rows(X)), verbose):
         sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]

@@ -41,7 +41,7 @@ def packed(state: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def unpacked(data: bytes) -> dict[str, Any]:
+def unpacked(data: Any) -> dict[str, Any]:
     """The state; tensors of a device that is not here are put on the CPU."""
     state: dict[str, Any] = torch.load(
         io.BytesIO(data), map_location=_where_it_is_or_here, weights_only=False

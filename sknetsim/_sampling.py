@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from . import _feature_rows
 from ._base import BaseSimilarity
 from ._fingerprint import of_value
 from ._gradients import GradientEngine
@@ -106,7 +107,7 @@ class BaseSampler(BaseSimilarity):
 
     def _features(self, projection: Projection, source: Source, X: Any) -> np.ndarray:
         """Sketched gradients of length 1 are so again, for near ones are nearer then."""
-        features = projection.transform(source, X, verbose=self.verbose)
+        features = _feature_rows.features(projection, source, X, verbose=self.verbose)
         if isinstance(projection, TensorSketch) and projection.whitening == "unit":
             lengths = np.linalg.norm(features, axis=1, keepdims=True)
             np.divide(features, lengths, out=features, where=lengths > 0)

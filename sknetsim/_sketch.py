@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _feature_rows, _kernel_error, _memory, _pairs, _passes
+from . import _feature_rows, _kernel_error, _memory, _passes, _reductions
 from ._inputs import Rows, labelled_part
 from ._jacobian import Jacobian
 from ._layouts import FourierMap
@@ -106,7 +106,7 @@ def fit(
     seed = int(random_state.randint(2**31))
     measured = random_state.permutation(len(Rows(X)))[:_MEASURED]
     rows, labels = labelled_part(X, y, np.sort(measured).tolist())
-    gram = _pairs.gram(source, rows, labels=(labels, labels))
+    gram = _reductions.gram(source, rows, labels=(labels, labels))
     size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:
         sketch = TensorSketch(size, seed)

@@ -62,6 +62,8 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         Where to compute; None stays where the network is.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -136,6 +138,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         batch_size: int | None = None,
         device: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -151,6 +154,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self.batch_size = batch_size
         self.device = device
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 
@@ -193,9 +197,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
         rows = part(X, np.sort(chosen).tolist())
         distance = _kernels.distinct_squared_distances
-        tiles = _nearest.distances(source, rows, None, distance, self.verbose)
-        others = _nearest.without_self(tiles)
-        return _kernels.two_nearest_dimension(_nearest.two_smallest(others, len(chosen)))
+        kind = _nearest.Nearest
+        found = _nearest.of_pairs(source, rows, None, kind, 2, distance, self.verbose)
+        return _kernels.two_nearest_dimension(found.distances)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
         """Number of similar fitted rows; a fitted row counts itself.

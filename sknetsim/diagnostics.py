@@ -52,6 +52,8 @@ class FitDiagnostics(BaseLabelledReference):
         Where to compute; None stays where the network is.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -136,6 +138,7 @@ class FitDiagnostics(BaseLabelledReference):
         batch_size: int | None = None,
         device: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -147,6 +150,7 @@ class FitDiagnostics(BaseLabelledReference):
         self.batch_size = batch_size
         self.device = device
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 
@@ -182,10 +186,10 @@ class FitDiagnostics(BaseLabelledReference):
             )
         source, rows = self._projected(source, X)
         distance = _kernels.DISTANCES["cosine"]
-        tiles = _nearest.distances(source, rows, None, distance, self.verbose)
         count = min(self.n_neighbors, samples - 1)
-        found, indices = _nearest.nearest(_nearest.without_self(tiles), samples, count)
-        return Neighborhoods(indices, 2 * found)
+        kind = _nearest.Nearest
+        found = _nearest.of_pairs(source, rows, None, kind, count, distance, self.verbose)
+        return Neighborhoods(found.indices, 2 * found.distances)
 
     def _measure(self, around: Neighborhoods, labels: np.ndarray, predictions: np.ndarray) -> None:
         self.label_mean_ = around.mean(labels)

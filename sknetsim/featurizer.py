@@ -18,6 +18,7 @@ from ._base import (
     fit_context,
 )
 from ._cache import cached
+from ._feature_rows import features
 from ._fingerprint import of_value
 from ._passes import Source
 from ._persistence import versions
@@ -68,6 +69,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         global name is not in the key.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -141,6 +144,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         device: Any = None,
         memory: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -154,6 +158,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.device = device
         self.memory = memory
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 
@@ -255,5 +260,5 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return cached(
             self.memory,
             self._key and f"{self._key} {source.fingerprint(X, y)}",
-            lambda: self._projection.transform(source, X, y, self.verbose),
+            lambda: features(self._projection, source, X, y, self.verbose),
         )

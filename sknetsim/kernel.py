@@ -54,6 +54,8 @@ class NetworkKernel(BaseKernel):
         Where to compute; None stays where the network is.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -114,6 +116,7 @@ class NetworkKernel(BaseKernel):
         batch_size: int | None = None,
         device: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -125,6 +128,7 @@ class NetworkKernel(BaseKernel):
         self.batch_size = batch_size
         self.device = device
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 

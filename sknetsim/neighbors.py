@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -53,6 +52,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         Where to compute; None stays where the network is.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -119,6 +120,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         batch_size: int | None = None,
         device: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -134,6 +136,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         self.batch_size = batch_size
         self.device = device
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 
@@ -183,13 +186,14 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         check_is_fitted(self, "n_samples_fit_")
         count = self._checked_count(n_neighbors, self.n_samples_fit_ - (X is None))
         queries = self._queries(X)
-        tiles = self._distances(None if X is None else queries)
+        X = None if X is None else queries
         if self._projection is None or self.n_candidates is None:
-            distances, indices = _nearest.nearest(tiles, len(Rows(queries)), count)
+            found = self._nearest(X, _nearest.Nearest, count)
+            distances, indices = found.distances, found.indices
         else:
             available = self.n_samples_fit_ - (X is None)
             wanted = min(max(count, self.n_candidates), available)
-            _, candidates = _nearest.nearest(tiles, len(Rows(queries)), wanted)
+            candidates = self._nearest(X, _nearest.Nearest, wanted).indices
             distances, indices = self._reranked(queries, candidates, count)
         return (distances, indices) if return_distance else indices
 
@@ -216,9 +220,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         """
         check_is_fitted(self, "n_samples_fit_")
         radius = self._checked_radius(radius)
-        queries = self._queries(X)
-        tiles = self._distances(None if X is None else queries)
-        distances, indices = _nearest.within(tiles, len(Rows(queries)), radius)
+        X = None if X is None else self._queries(X)
+        distances, indices = self._nearest(X, _nearest.Within, radius).found()
         return (distances, indices) if return_distance else indices
 
     def kneighbors_graph(
@@ -284,16 +287,15 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         )
         return found[:, :count], indices[:, :count]
 
-    def _distances(self, X: Any) -> Iterator[_nearest.Tile]:
-        """Distances of pieces of the queries and the fitted rows; without X, infinite to itself."""
+    def _nearest(self, X: Any, kind: type[Any], limit: float) -> Any:
+        """Among the fitted rows; without X, of each of these among the others."""
         source = self._source()
         if X is not None:
             source, rows, others = *self._projected(source, X), self._references
         else:
             source, rows, others = self._source_of_fitted(source), self._references, None
         distance = _kernels.DISTANCES[self.distance]
-        tiles = _nearest.distances(source, rows, others, distance, self.verbose)
-        return tiles if X is not None else _nearest.without_self(tiles)
+        return _nearest.of_pairs(source, rows, others, kind, limit, distance, self.verbose)
 
     def _checked_count(self, n_neighbors: int | None, available: int) -> int:
         count = self.n_neighbors if n_neighbors is None else n_neighbors

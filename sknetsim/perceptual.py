@@ -46,6 +46,8 @@ class PerceptualKernel(BaseKernel):
         Where to compute; None stays where the network is.
     input_shape : tuple of int or None, default=None
         Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+    n_jobs : int or None, default=None
+        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
@@ -109,6 +111,7 @@ class PerceptualKernel(BaseKernel):
         batch_size: int | None = None,
         device: Any = None,
         input_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
         random_state: Any = None,
     ):
@@ -118,10 +121,11 @@ class PerceptualKernel(BaseKernel):
         self.batch_size = batch_size
         self.device = device
         self.input_shape = input_shape
+        self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
 
-    def _source_of(self, estimator: Any) -> Source:
+    def _engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             raise ValueError(
                 f"estimator is {FEATURES!r}, whose rows have no layers; allowed are networks and"

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from ._fingerprint import of_value
 from ._inputs import Rows, between, part
+from ._parallel import over_rows
 from ._passes import Source
 from ._persistence import versions, warn_of_differences
 from ._shards import DTYPES, Manifest, Shards, begun, read_manifest, refuse_differences
-from ._zero_gradients import counted_together
 from .exceptions import FeatureStoreError
 from .featurizer import GradientFeaturizer
 
@@ -166,7 +165,8 @@ def featurize(
     Each shard is a file that gets its name once it is whole, so that a program that is killed
     loses the one that it works on. Called again with the same arguments, it makes what is missing;
     the store is refused where it was begun with another network, featurizer or other data (all rows
-    of arrays are compared, 64 items of a Dataset). One program at a time may write to a store.
+    of arrays are compared, 64 items of a Dataset). One program at a time may write to a store; the
+    featurizer's ``n_jobs`` workers make its shards.
 
     Parameters
     ----------
@@ -234,16 +234,12 @@ def _fill(
     shards: Shards, featurizer: GradientFeaturizer, source: Source, X: Any, verbose: int
 ) -> None:
     """Make what is missing."""
-    rows = [(shard, shards.manifest.rows(shard)) for shard in shards.missing]
-    total = shards.manifest.n_samples
-    done = total - sum(at.stop - at.start for _, at in rows)
-    bar = tqdm(total=total, initial=done, disable=not verbose, unit="sample")
-    with bar, counted_together() as zeros:
-        for shard, at in rows:
-            piece = between(X, at.start, at.stop)
-            shards.write(shard, featurizer._projection.transform(source, piece))
-            bar.update(at.stop - at.start)
-    zeros.report()
+    missing = shards.missing
+    pieces = [shards.manifest.rows(shard) for shard in missing]
+    transform = featurizer._projection.transform
+    made = over_rows(transform, source, X, (None,), (), verbose, pieces)
+    for shard, (_, found) in zip(missing, made, strict=True):
+        shards.write(shard, found)
 
 
 def _fingerprint_of_data(source: Source, X: Any) -> str:

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import sklearn
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknetsim import _nearest, _pairs
+from sknetsim import _nearest, _reductions
 from sknetsim._feature_rows import FeatureRows
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
@@ -41,9 +42,29 @@ def sorted_rows(matrix, count):
     return np.take_along_axis(matrix, order, axis=1), order
 
 
+def itself(matrix, eps):
+    return matrix.copy()
+
+
+def reduction(matrix, kind, limit):
+    return kind(limit, itself, 0, False, slice(0, len(matrix)), slice(0, matrix.shape[1]))
+
+
 def selected(matrix, tiles, count):
-    pieces = ((rows, columns, matrix[rows, columns]) for rows, columns in tiles)
-    return _nearest.nearest(pieces, len(matrix), count)
+    found = reduction(matrix, _nearest.Nearest, count)
+    for rows, columns in tiles:
+        found.add(rows, columns, torch.as_tensor(matrix[rows, columns]))
+    return found.distances, found.indices
+
+
+def merged(matrix, tiles, count):
+    """As by workers, one for each tile."""
+    found = reduction(matrix, _nearest.Nearest, count)
+    for rows, columns in tiles:
+        part = _nearest.Nearest(count, itself, 0, False, rows, columns)
+        part.add(rows, columns, torch.as_tensor(matrix[rows, columns]))
+        found.merge(part)
+    return found.distances, found.indices
 
 
 @settings(max_examples=200, deadline=None)
@@ -55,12 +76,9 @@ def test_nearest_are_those_of_whole_rows_and_of_equal_ones_the_first(drawn):
 
 @settings(max_examples=100, deadline=None)
 @given(tilings())
-def test_the_two_smallest_are_those_of_whole_rows(drawn):
-    matrix, tiles, _ = drawn
-    pieces = ((rows, columns, matrix[rows, columns]) for rows, columns in tiles)
-    padded = np.pad(matrix, ((0, 0), (0, 2)), constant_values=np.inf)
-    expected = np.sort(padded, axis=1)[:, :2]
-    np.testing.assert_array_equal(_nearest.two_smallest(pieces, len(matrix)), expected)
+def test_nearest_of_parts_are_merged(drawn):
+    matrix, tiles, count = drawn
+    np.testing.assert_array_equal(merged(matrix, tiles, count), sorted_rows(matrix, count))
 
 
 def test_what_is_infinitely_far_comes_last():
@@ -80,7 +98,7 @@ def test_similarities_of_candidates_are_entries_of_the_gram(name):
     source = GradientEngine(resolve(network), BY_NAME[name].output)
     candidates = np.random.default_rng(0).integers(0, 5, size=(4, 3))
     found = _nearest.similarities(source, X[5:], X[:5], candidates)
-    expected = np.take_along_axis(_pairs.gram(source, X[5:], X[:5]), candidates, axis=1)
+    expected = np.take_along_axis(_reductions.gram(source, X[5:], X[:5]), candidates, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -110,7 +128,7 @@ def test_all_rows_as_candidates_are_put_in_the_order_of_the_gram():
     source, X = source_of("CNN with BatchNorm")
     candidates = np.random.default_rng(0).permuted(np.tile(np.arange(9), (5, 1)), axis=1)
     found, indices = _nearest.reranked(source, X[9:], X[:9], candidates, cosine)
-    distances, order = sorted_rows(1 - _pairs.gram(source, X[9:], X[:9]), 9)
+    distances, order = sorted_rows(1 - _reductions.gram(source, X[9:], X[:9]), 9)
     np.testing.assert_array_equal(indices, order)
     np.testing.assert_allclose(found, distances, atol=1e-10)
 

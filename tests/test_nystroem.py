@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sknetsim import _nystroem, _pairs
+from sknetsim import _nystroem, _reductions
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
@@ -42,7 +42,7 @@ def held_out(X, n_components, seed=0):
 
 def naive_error(fitted, source, X):
     features = fitted.transform(source, X)
-    difference = features @ features.T - _pairs.gram(source, X)
+    difference = features @ features.T - _reductions.gram(source, X)
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 
@@ -60,13 +60,13 @@ def test_products_with_a_landmark_are_exact(data):
     source, X = data
     fitted = fit(source, X, 6)
     found = fitted.transform(source, X) @ fitted.transform(source, fitted.landmarks).T
-    np.testing.assert_allclose(found, _pairs.gram(source, X, fitted.landmarks), atol=1e-9)
+    np.testing.assert_allclose(found, _reductions.gram(source, X, fitted.landmarks), atol=1e-9)
 
 
 def test_what_is_left_of_the_kernel_is_positive(data):
     source, X = data
     features = fit(source, X, 6).transform(source, X)
-    left = _pairs.gram(source, X) - features @ features.T
+    left = _reductions.gram(source, X) - features @ features.T
     assert np.linalg.eigvalsh(left).min() > -1e-12
 
 
@@ -129,7 +129,7 @@ def test_landmarks_that_are_nearly_equal_give_no_nan(data):
     near = torch.cat([X[:5] + step * 1e-6 for step in range(4)])
     with pytest.warns(FewerComponentsWarning):
         features = fit(source, near, 16).transform(source, near)
-    np.testing.assert_allclose(features @ features.T, _pairs.gram(source, near), atol=1e-6)
+    np.testing.assert_allclose(features @ features.T, _reductions.gram(source, near), atol=1e-6)
 
 
 def test_the_root_of_a_singular_gram_is_that_of_its_pseudo_inverse():

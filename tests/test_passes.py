@@ -5,7 +5,7 @@ import pytest
 import sklearn
 import torch
 
-from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _pairs, _passes
+from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _pairs, _passes, _reductions
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
 
@@ -30,17 +30,21 @@ def count_rows(source, monkeypatch):
     return rows
 
 
+def grams(engine, X, Y=None):
+    return _pairs.values(engine, X, Y, _pairs.UNIT, _pairs.cosines)
+
+
 def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
-    list(_pairs.grams(engine, X))
+    list(grams(engine, X))
     assert rows == [4] * 5
 
 
 def test_of_two_sets_each_is_made_once_where_it_fits(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
-    list(_pairs.grams(engine, X, X[:8]))
+    list(grams(engine, X, X[:8]))
     assert sum(rows) == 28
 
 
@@ -49,7 +53,7 @@ def test_pieces_cover_all_pairs_once(source, megabytes):
     engine, X = source
     covered = np.zeros((20, 12))
     with sklearn.config_context(working_memory=megabytes):
-        for rows, columns, _ in _pairs.grams(engine, X, X[:12]):
+        for rows, columns, _ in grams(engine, X, X[:12]):
             covered[rows, columns] += 1
     assert (covered == 1).all()
 
@@ -117,7 +121,7 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
     values = np.random.default_rng(0).normal(size=(20, 3))
     total = _passes.weighted_sum(engine, X, values, whitening)
     sums, own = _passes.kernel_sums(engine, X[:7], total, whitening)
-    pairs = _pairs.assembled(
+    pairs = _reductions.assembled(
         engine,
         X[:7],
         X,

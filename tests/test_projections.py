@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sknetsim import _pairs, _projections
+from sknetsim import _projections, _reductions
 from sknetsim._feature_rows import FeatureRows
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
@@ -57,7 +57,7 @@ def test_features_of_features_are_fitted_too(method):
 def test_products_of_exact_features_are_the_similarities():
     source, X = data()
     features = fit("exact", source, X, None).transform(source, X)
-    np.testing.assert_allclose(features @ features.T, _pairs.gram(source, X), atol=1e-12)
+    np.testing.assert_allclose(features @ features.T, _reductions.gram(source, X), atol=1e-12)
 
 
 def test_exact_features_have_no_error():

@@ -6,7 +6,7 @@ import sklearn
 import torch
 from scipy import stats
 
-from sknetsim import _pairs, _projections, _sketch
+from sknetsim import _projections, _reductions, _sketch
 from sknetsim._gradients import GradientEngine
 from sknetsim._network import resolve
 from sknetsim._sketch import TensorSketch
@@ -114,7 +114,7 @@ def test_products_are_unbiased(data):
     features = [TensorSketch(16, seed).transform(source, X) for seed in range(seeds)]
     products = np.stack([rows @ rows.T for rows in features])
     pairs = np.triu_indices(len(X))
-    deviations = (products.mean(axis=0) - _pairs.gram(source, X))[pairs]
+    deviations = (products.mean(axis=0) - _reductions.gram(source, X))[pairs]
     errors = stats.sem(products, axis=0)[pairs]
     limit = stats.t.isf(1e-6 / (2 * len(errors)), seeds - 1)
     assert (np.abs(deviations) < limit * errors).all()
@@ -143,7 +143,7 @@ def fit(source, X, n_components, kernel_error=0.1, seed=0):
 
 def naive_error(sketch, source, X):
     features = sketch.transform(source, X)
-    difference = features @ features.T - _pairs.gram(source, X)
+    difference = features @ features.T - _reductions.gram(source, X)
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 

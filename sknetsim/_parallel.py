@@ -1,0 +1,241 @@
+"""Parts of a pass in joblib's workers, whichever its backend has: processes, threads, a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import platform
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn import config_context, get_config
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from . import _zero_gradients
+from ._inputs import Rows, between, map_arrays
+from ._persistence import packed, unpacked
+from ._zero_gradients import ZeroGradients, counted_together
+from .exceptions import warn
+
+# Tasks for each worker: more would make each of them pay again for what a pass starts with.
+_TASKS = 4
+
+_local = threading.local()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a task has found.
+
+    Attributes
+    ----------
+    result : any
+        What its function gave.
+    zeros : ZeroGradients
+        Samples without a gradient in its passes.
+    messages : list of (str, type)
+        Its warnings, where they would not be seen.
+    """
+
+    result: Any
+    zeros: ZeroGradients
+    messages: list[tuple[str, type[Warning]]]
+
+
+def workers(source: Any) -> int:
+    """How many are to be used for passes over a source's rows."""
+    return int(joblib.effective_n_jobs(source.n_jobs))
+
+
+def cut(samples: int, count: int) -> list[slice]:
+    """So many slices of nearly equal length, none of them empty."""
+    edges = np.linspace(0, samples, min(count, samples) + 1).astype(int).tolist()
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
+
+
+def over_rows(
+    function: Callable[..., Any],
+    source: Any,
+    X: Any,
+    aligned: Sequence[Any] = (),
+    fixed: Sequence[Any] = (),
+    verbose: Any = 0,
+    pieces: list[slice] | None = None,
+) -> Iterator[tuple[slice, Any]]:
+    """A function of (source, rows, *their part of what is aligned, *fixed, verbose), in order.
+
+    Of all rows at once where there is one worker, else piece by piece in the workers.
+    """
+    jobs, parts = workers(source), Parts(X)
+    if pieces is None:
+        pieces = cut(len(parts), 1 if jobs == 1 else _TASKS * jobs)
+    shown = verbose if len(pieces) == 1 else 0
+    tasks = ((parts.part(piece), *(labels_of(rows, piece) for rows in aligned)) for piece in pieces)
+    shared = (function, source, parts.shared, (*fixed, shown))
+    zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
+    with tqdm(total=total, disable=not verbose or bool(shown), unit="sample") as progress:
+        for piece, report in zip(pieces, run(_on_rows, shared, tasks, jobs), strict=True):
+            zeros.add(report.zeros)
+            yield piece, report.result
+            progress.update(piece.stop - piece.start)
+    _zero_gradients.count(zeros)
+
+
+def _on_rows(
+    function: Callable[..., Any], source: Any, X: Any, fixed: Any, part: Any, *aligned: Any
+) -> Any:
+    return function(source, rows_of(part, X), *aligned, *fixed)
+
+
+class Parts:
+    """Parts of X that are sent to workers: rows themselves, or where they are in a Dataset.
+
+    A Dataset may share what it holds between its items, and is sent once.
+
+    Parameters
+    ----------
+    X : array-like or Dataset
+        The rows.
+    """
+
+    def __init__(self, X: Any):
+        self._X = X
+        self._length = len(Rows(X))
+        self.shared = X if isinstance(X, Dataset) else None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def part(self, rows: slice) -> Any:
+        """A part: all rows as they are."""
+        if rows == slice(0, len(self)):
+            return rows if self.shared is not None else self._X
+        if self.shared is not None:
+            return rows
+        return map_arrays(_sendable, between(self._X, rows.start, rows.stop))
+
+
+def _sendable(array: Any) -> Any:
+    """A pickle of a part of a tensor would hold all of it."""
+    if not isinstance(array, Tensor):
+        return array
+    tensor = array.detach().cpu()
+    return tensor.clone() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def labels_of(y: Any, rows: slice) -> Any:
+    """The labels of a part, where there are any."""
+    part = None if y is None else y[rows]
+    return part.clone() if isinstance(part, Tensor) else part
+
+
+def rows_of(part: Any, X: Any) -> Any:
+    """The rows of a part, and of the Dataset if it is one of a Dataset."""
+    if not isinstance(part, slice):
+        return part
+    return X if part == slice(0, len(X)) else between(X, part.start, part.stop)
+
+
+def run(
+    function: Callable[..., Any],
+    shared: tuple[Any, ...],
+    tasks: Iterable[tuple[Any, ...]],
+    jobs: int,
+) -> Iterator[Report]:
+    """A function of what is shared and of each task, in order.
+
+    What is shared is sent to each worker once, not with each task.
+    """
+    if jobs > 1:
+        yield from _run_by_workers(function, shared, tasks, jobs)
+        return
+    for task in tasks:
+        with counted_together() as zeros:
+            result = function(*shared, *task)
+        yield Report(result, zeros, [])
+
+
+def _run_by_workers(
+    function: Callable[..., Any],
+    shared: tuple[Any, ...],
+    tasks: Iterable[tuple[Any, ...]],
+    jobs: int,
+) -> Iterator[Report]:
+    sent = np.frombuffer(_packed(shared), np.uint8)
+    settings = get_config()
+    settings["working_memory"] /= jobs
+    known = (os.urandom(16), sent, settings, _here())
+    calls = (joblib.delayed(_work)(function, *known, task) for task in tasks)
+    seen: set[str] = set()
+    with _threads_divided(jobs):
+        for report in joblib.Parallel(jobs, return_as="generator")(calls):
+            for message, category in report.messages:
+                if message not in seen:
+                    warn(message, category)
+                seen.add(message)
+            yield report
+
+
+def _here() -> tuple[str, int]:
+    return platform.node(), os.getpid()
+
+
+def _packed(shared: tuple[Any, ...]) -> bytes:
+    try:
+        return packed({"shared": shared})
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise TypeError(
+            f"n_jobs asks for workers, and the network cannot be sent to them ({error}); allowed"
+            " are networks that can be pickled: set n_jobs=1."
+        ) from error
+
+
+def _work(
+    function: Callable[..., Any],
+    key: bytes,
+    sent: np.ndarray,
+    settings: dict[str, Any],
+    where: tuple[str, int],
+    task: tuple[Any, ...],
+) -> Report:
+    """A task, with the settings of who sent it; what is shared is kept for the next one."""
+    if getattr(_local, "key", None) != key:
+        _local.key, _local.shared = key, unpacked(sent)["shared"]
+    with config_context(**settings), _caught(where) as messages, counted_together() as zeros:
+        result = function(*_local.shared, *task)
+    return Report(result, zeros, messages)
+
+
+@contextlib.contextmanager
+def _caught(where: tuple[str, int]) -> Iterator[list[tuple[str, type[Warning]]]]:
+    """Warnings, where nobody would see them."""
+    messages: list[tuple[str, type[Warning]]] = []
+    if where == _here():
+        yield messages
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+        found = {str(warning.message): warning.category for warning in caught}
+    messages += found.items()
+
+
+@contextlib.contextmanager
+def _threads_divided(jobs: int) -> Iterator[None]:
+    """What new threads of this process go by; joblib sees to that of other processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
