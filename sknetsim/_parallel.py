@@ -9,8 +9,10 @@ import pickle
 import platform
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import joblib
@@ -29,6 +31,9 @@ from .exceptions import warn
 
 # Tasks for each worker: more would make each of them pay again for what a pass starts with.
 _TASKS = 4
+# How joblib, its processes and Dask say that a worker has died; so many deaths are no accident.
+_LOST = ("TerminatedWorkerError", "FutureCancelledError", "CancelledError", "KilledWorker")
+_LOSSES = 3
 
 _local = threading.local()
 
@@ -175,15 +180,40 @@ def _run_by_workers(
     settings = get_config()
     settings["working_memory"] /= jobs
     known = (os.urandom(16), sent, settings, _here())
-    calls = (joblib.delayed(_work)(function, *known, task) for task in tasks)
     seen: set[str] = set()
     with _threads_divided(jobs):
-        for report in joblib.Parallel(jobs, return_as="generator")(calls):
+        for report in _reports(joblib.delayed(partial(_work, function)), known, tasks, jobs):
             for message, category in report.messages:
                 if message not in seen:
                     warn(message, category)
                 seen.add(message)
             yield report
+
+
+def _reports(
+    work: Callable[..., Any], known: tuple[Any, ...], tasks: Iterable[tuple[Any, ...]], jobs: int
+) -> Iterator[Report]:
+    """In order; a worker that dies, with what was on it alone, costs what is not reported yet."""
+    ahead, lost = iter(tasks), 0
+    while True:
+        waiting: deque[tuple[Any, ...]] = deque()
+        calls = (work(*known, task) for task in _noted(ahead, waiting))
+        try:
+            for report in joblib.Parallel(jobs, return_as="generator")(calls):
+                waiting.popleft()
+                yield report
+            return
+        except Exception as error:
+            lost += 1
+            if type(error).__name__ not in _LOST or lost > _LOSSES:
+                raise
+            ahead = itertools.chain(waiting, ahead)
+
+
+def _noted(tasks: Iterator[Any], waiting: deque[Any]) -> Iterator[Any]:
+    for task in tasks:
+        waiting.append(task)
+        yield task
 
 
 def _here() -> tuple[str, int]:

@@ -1,0 +1,309 @@
+"""Passes by joblib's workers: the same results, and no more of anything than is needed."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetRegressor
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sknetsim import (
+    FitDiagnostics,
+    GradientFeaturizer,
+    LabelDenoiser,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    PerceptualKernel,
+    SoftmaxOutputWarning,
+    ZeroGradientWarning,
+    _parallel,
+    featurize,
+)
+
+SAMPLES = 60
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("dask.distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(params=["loky", "threading", "dask"])
+def backend(request):
+    if request.param == "dask":
+        # Others may have been killed.
+        request.getfixturevalue("cluster").wait_for_workers(2)
+    with joblib.parallel_config(backend=request.param, n_jobs=2):
+        yield request.param
+
+
+@pytest.fixture
+def X():
+    return np.random.default_rng(0).standard_normal((SAMPLES, 5))
+
+
+def perceptron(*layers):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2), *layers).double()
+
+
+def labels(X):
+    return np.stack([X[:, 0] > 0, X[:, 1]], axis=1)
+
+
+def as_trained(network):
+    return NeuralNetRegressor(network).initialize()
+
+
+def flat(arrays):
+    return np.concatenate(list(arrays))
+
+
+QUANTITIES = {
+    "exact features": lambda net, X: GradientFeaturizer(net).fit_transform(X),
+    "landmarks": lambda net, X: GradientFeaturizer(
+        net, n_components=9, random_state=0
+    ).fit_transform(X),
+    "sketch": lambda net, X: GradientFeaturizer(
+        net, n_components=50, method="sketch", random_state=0
+    ).fit_transform(X),
+    "features at labels": lambda net, X: GradientFeaturizer(
+        as_trained(net), output="loss"
+    ).fit_transform(X, labels(X)),
+    "soft density": lambda net, X: NetworkDensity(net).fit(X[:40]).score_samples(X),
+    "count": lambda net, X: NetworkDensity(net, method="power").fit(X[:40]).score_samples(X),
+    "count of the fitted": lambda net, X: (
+        NetworkDensity(net, method="threshold", threshold=0.3).fit(X).neighbor_count(X)
+    ),
+    "reliability": lambda net, X: NetworkDensity(net).fit(X).reliability(X, absolute=True),
+    "gram": lambda net, X: NetworkKernel(net)(X),
+    "gram, more columns": lambda net, X: NetworkKernel(net)(X[:3], X),
+    "gram, more rows": lambda net, X: NetworkKernel(net)(X, X[:3]),
+    "rotation": lambda net, X: NetworkKernel(net, metric="rotation")(X),
+    "neighbors": lambda net, X: NetworkNeighbors(net).fit(X).kneighbors()[1],
+    "neighbors of queries": lambda net, X: NetworkNeighbors(net).fit(X).kneighbors(X[:9])[1],
+    "re-ranked neighbors": lambda net, X: (
+        NetworkNeighbors(net, n_components=9, n_candidates=20, random_state=0)
+        .fit(X)
+        .kneighbors(X[:30])[0]
+    ),
+    "within a radius": lambda net, X: flat(
+        NetworkNeighbors(net, radius=1).fit(X).radius_neighbors()[1]
+    ),
+    "means": lambda net, X: LabelDenoiser(net).fit(X, labels(X)).predict(X),
+    "factors": lambda net, X: (
+        LabelDenoiser(net, method="power").fit(X, labels(X)).denoising().variance_factor
+    ),
+    "fit": lambda net, X: FitDiagnostics(net).fit(X, labels(X)).label_noise_,
+    "activities": lambda net, X: PerceptualKernel(net)(X),
+    "rows of features": lambda net, X: (
+        NetworkNeighbors("features").fit(GradientFeaturizer(net).fit_transform(X)).kneighbors()[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_results_are_those_of_one_worker(backend, X, name):
+    with joblib.parallel_config(backend="sequential"):
+        expected = QUANTITIES[name](perceptron(), X)
+    np.testing.assert_allclose(QUANTITIES[name](perceptron(), X), expected, atol=1e-9)
+
+
+FORMS = {
+    "single precision": lambda X, folder: X.astype(np.float32),
+    "tensor": lambda X, folder: torch.as_tensor(X),
+    "tuple": lambda X, folder: (torch.as_tensor(X),),
+    "dataset": lambda X, folder: TensorDataset(torch.as_tensor(X), torch.zeros(len(X))),
+    "store": lambda X, folder: featurize(
+        GradientFeaturizer(perceptron()).fit(X), X, folder / "store", rows_per_shard=7
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_rows_are_shared_out(backend, X, tmp_path, form):
+    rows = FORMS[form](X, tmp_path)
+    network = "features" if form == "store" else perceptron()
+    density, neighbors = NetworkDensity(network), NetworkNeighbors(network)
+    with joblib.parallel_config(backend="sequential"):
+        expected = density.fit(rows).score_samples(rows)
+        nearest = neighbors.fit(rows).kneighbors()[1]
+    np.testing.assert_allclose(density.fit(rows).score_samples(rows), expected, atol=1e-6)
+    np.testing.assert_array_equal(neighbors.fit(rows).kneighbors()[1], nearest)
+
+
+def test_more_workers_than_rows(X):
+    found = NetworkKernel(perceptron(), n_jobs=4)(X[:3])
+    np.testing.assert_allclose(found, NetworkKernel(perceptron())(X[:3]), atol=1e-9)
+
+
+class Watched(nn.Module):
+    """Tells in which process it is evaluated and loaded, and with how many threads."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.network = Path(folder), perceptron()
+
+    def forward(self, X):
+        thread = f"evaluated-{os.getpid()}-{torch.get_num_threads()}"
+        (self.folder / thread).touch()
+        return self.network(X)
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        copied = sys._getframe(1).f_code.co_name == "_reconstruct"
+        with (self.folder / f"loaded-{os.getpid()}").open("a") as log:
+            log.write("" if copied else "once ")
+
+
+def told(folder, what):
+    return [path.name.split("-")[1:] for path in folder.glob(f"{what}-*")]
+
+
+def test_workers_work_load_the_network_once_and_share_the_threads(backend, X, tmp_path):
+    network = Watched(tmp_path)
+    expected = GradientFeaturizer(network).fit(X)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    expected.transform(X)
+    processes = {process for process, _ in told(tmp_path, "evaluated")}
+    threads = {int(count) for _, count in told(tmp_path, "evaluated")}
+    assert (str(os.getpid()) in processes) == (backend == "threading")
+    assert 2 * max(threads) <= max(2, os.cpu_count())
+    loads = sum(len(path.read_text().split()) for path in tmp_path.glob("loaded-*"))
+    assert 1 <= loads <= 2
+
+
+def test_zero_gradients_are_reported_once(backend, X):
+    network = nn.Sequential(nn.ReLU(), nn.Linear(5, 1, bias=False)).double()
+    X = np.where(np.arange(SAMPLES)[:, None] % 10 == 0, -1, np.abs(X))
+    density = NetworkDensity(network)
+    with pytest.warns(ZeroGradientWarning) as found:
+        density.fit(X)
+        NetworkKernel(network)(X)
+        NetworkKernel(network)(X[:30], X)
+    told = [str(warning.message).split(" samples")[0] for warning in found]
+    assert told == ["6 of 60", "6 of 60", "3 of 30"]
+
+
+def test_warnings_of_workers_are_heard(X):
+    with pytest.warns(SoftmaxOutputWarning) as found:
+        NetworkKernel(perceptron(nn.Softmax(dim=1)), n_jobs=2)(X)
+    assert len(found) == 1
+
+
+class Failing(nn.Module):
+    """Refuses a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = perceptron()
+
+    def forward(self, X):
+        if (X == 7).any():
+            raise ZeroDivisionError("seven")
+        return self.network(X)
+
+
+def test_errors_of_workers_are_raised(backend, X):
+    X[33] = 7
+    with pytest.raises(ZeroDivisionError, match="seven"):
+        NetworkKernel(Failing())(X)
+
+
+class Unpicklable(Failing):
+    """Cannot be sent."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("not this one")
+
+
+def test_networks_that_cannot_be_sent_are_refused_with_the_cure(X):
+    with pytest.raises(TypeError, match=r"cannot be sent .*not this one.*: set n_jobs=1"):
+        NetworkKernel(Unpicklable(), n_jobs=2)(X)
+
+
+class Mortal(nn.Module):
+    """Kills the first worker in which it is evaluated."""
+
+    def __init__(self, mark):
+        super().__init__()
+        self.mark, self.home, self.network = Path(mark), os.getpid(), perceptron()
+
+    def forward(self, X):
+        if os.getpid() != self.home:
+            with contextlib.suppress(FileNotFoundError):
+                self.mark.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+        return self.network(X)
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
+def test_a_killed_worker_loses_nothing(backend, X, tmp_path):
+    expected = NetworkDensity(perceptron()).fit(X).score_samples(X)
+    density = NetworkDensity(Mortal(tmp_path / "mark")).fit(X)
+    (tmp_path / "mark").touch()
+    np.testing.assert_allclose(density.fit(X).score_samples(X), expected, atol=1e-9)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
+def test_a_store_is_made_by_workers_one_of_which_is_killed(backend, X, tmp_path):
+    featurizer = GradientFeaturizer(Mortal(tmp_path / "mark")).fit(X)
+    (tmp_path / "mark").touch()
+    store = featurize(featurizer, X, tmp_path / "store", rows_per_shard=7)
+    expected = GradientFeaturizer(perceptron()).fit(X).transform(X)
+    np.testing.assert_allclose(store, expected, atol=1e-6)
+    assert not (tmp_path / "mark").exists()
+
+
+class Deadly(Mortal):
+    """Kills each worker in which it is evaluated."""
+
+    def forward(self, X):
+        if os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.network(X)
+
+
+def test_what_kills_each_worker_is_given_up(X, tmp_path, monkeypatch):
+    monkeypatch.setattr(_parallel, "_LOSSES", 1)
+    with pytest.raises(Exception, match="unexpectedly terminated"):
+        NetworkKernel(Deadly(tmp_path / "mark"), n_jobs=2)(X)
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, "two"], ids=str)
+def test_bad_numbers_of_workers_are_refused(X, bad):
+    with pytest.raises(ValueError, match="n_jobs"):
+        NetworkDensity(perceptron(), n_jobs=bad).fit(X)
+
+
+def test_bars_are_shown_of_all_workers_together(X, capsys):
+    NetworkDensity(perceptron(), n_jobs=2, verbose=1).fit(X).score_samples(X)
+    NetworkKernel(perceptron(), n_jobs=2, verbose=1)(X)
+    shown = capsys.readouterr().err
+    assert shown.count("60/60") >= 2 and "3.60k/3.60k" in shown
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60, 99])
+def test_cuts_are_of_nearly_equal_length(count):
+    parts = _parallel.cut(SAMPLES, count)
+    lengths = [part.stop - part.start for part in parts]
+    assert sum(lengths) == SAMPLES and len(parts) == min(count, SAMPLES)
+    assert min(lengths) >= 1 and max(lengths) - min(lengths) <= 1
