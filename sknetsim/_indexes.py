@@ -1,0 +1,199 @@
+"""Approximate indexes: rows whose features are likely the nearest, found without looking at all.
+
+Index legend: n queries; c candidates of each; m features.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm
+
+from ._inputs import Rows, part
+
+# An index looks at more rows until it finds this share of the nearest ones, of some fitted rows.
+_RECALL = 0.99
+# How many fitted rows that is measured on, and how many nearest ones of each.
+MEASURED, MEASURED_NEAREST = 256, 10
+# Rows that faiss wants to see for each of its lists, and at most.
+_TRAINED, _MOST_TRAINED = 64, 2**17
+# Neighbours of a row in a graph of descent; farther ones are looked at where they are this near.
+_DEGREE, _EPSILON = 30, 0.2
+_CHUNK = 256
+# Candidates for each neighbour wanted: by a graph, the nearest are found among more of them.
+_SPARE = 3
+
+
+class Index(Protocol):
+    """Knows features, and finds those whose products with others are large."""
+
+    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """Rows that are likely the nearest of queries (n, m), of shape (n, c), no row twice."""
+
+
+class InvertedLists:
+    """faiss: rows in as many lists as the square root of their number; the nearest lists are read.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, m)
+        The rows.
+    random_state : RandomState
+        What chooses the rows that the lists' centres are found from.
+    """
+
+    def __init__(self, features: Any, random_state: np.random.RandomState):
+        faiss = _package("faiss", "faiss")
+        samples, width = features.shape
+        lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
+        quantizer = faiss.IndexFlatIP(width)
+        self._index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
+        count = min(samples, max(_TRAINED * lists, lists), _MOST_TRAINED)
+        chosen = np.sort(random_state.choice(samples, count, replace=False))
+        self._index.train(_single(part(features, chosen.tolist())))
+        for _, rows in in_chunks(features):
+            self._index.add(rows)
+
+    def widen(self) -> bool:
+        """Look at twice as many lists; whether there were more."""
+        more = self._index.nprobe < self._index.nlist
+        self._index.nprobe = min(2 * self._index.nprobe, self._index.nlist)
+        return bool(more)
+
+    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """Of short lists more are read, until there are enough rows."""
+        probed = self._index.nprobe
+        _, found = self._index.search(queries, count)
+        while (found < 0).any() and self.widen():
+            _, found = self._index.search(queries, count)
+        self._index.nprobe = probed
+        return np.asarray(found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"index": _package("faiss", "faiss").serialize_index(self._index)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._index = _package("faiss", "faiss").deserialize_index(state["index"])
+
+
+class DescentGraph:
+    """pynndescent: a graph of near rows, followed from row to nearer row.
+
+    It goes by angles: another feature gives all rows the same length, and queries have none of it.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, m)
+        The rows.
+    random_state : RandomState
+        What the graph starts from.
+    """
+
+    def __init__(self, features: Any, random_state: np.random.RandomState):
+        pynndescent = _package("pynndescent", "pynndescent")
+        rows = np.concatenate([rows for _, rows in in_chunks(features)])
+        squares = np.square(rows).sum(axis=1, keepdims=True)
+        longer = np.hstack([rows, np.sqrt(squares.max() - squares)])
+        degree, seed = min(_DEGREE, len(rows) - 1), int(random_state.randint(2**31))
+        self._graph = pynndescent.NNDescent(
+            longer, metric="cosine", n_neighbors=degree, random_state=seed
+        )
+        self._graph.prepare()
+
+    def widen(self) -> bool:
+        """Nothing more is looked at: that is for the number of candidates to do."""
+        return False
+
+    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """As the graph leads to them."""
+        longer = np.hstack([queries, np.zeros((len(queries), 1), queries.dtype)])
+        found, _ = self._graph.query(longer, count, epsilon=_EPSILON)
+        return np.asarray(found, dtype=np.int64)
+
+
+#: Of (features, random_state).
+ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
+
+
+def fit(algorithm: str, features: Any, nearest: Any, random_state: Any) -> tuple[Index, float]:
+    """An index, and the share of the nearest rows of some fitted ones that it finds.
+
+    ``nearest`` gives the nearest of rows (n, m) by looking at all, of shape (n, c).
+    """
+    generator = check_random_state(random_state)
+    index = ALGORITHMS[algorithm](features, generator)
+    count = min(MEASURED, len(features))
+    chosen = np.sort(generator.permutation(len(features))[:count])
+    queries = _single(part(features, chosen.tolist()))
+    expected = nearest(queries)
+    while True:
+        found = index.candidates(queries, min(_SPARE * expected.shape[1], len(features)))
+        recall = float((expected[:, :, None] == found[:, None]).any(axis=2).mean())
+        if recall >= _RECALL or not index.widen():
+            return index, recall
+
+
+def nearest(
+    index: Index,
+    features: Any,
+    queries: Any,
+    count: int,
+    distance: Callable[[np.ndarray], np.ndarray],
+    alone: bool,
+    verbose: Any = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest candidates of queries by their distance, ascending, of equal ones the first.
+
+    ``alone``: the queries are the rows of the index, and none is its own neighbour.
+    """
+    samples = len(features)
+    wanted = min(_SPARE * count + alone, samples)
+    found = []
+    with tqdm(total=len(queries), disable=not verbose, unit="query") as progress:
+        for chunk, rows in in_chunks(queries):
+            candidates = np.sort(index.candidates(rows, wanted), axis=1)
+            distances = distance(similarities(rows, features, candidates))
+            if alone:
+                distances[candidates == np.arange(chunk.start, chunk.stop)[:, None]] = np.inf
+            order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+            both = (np.take_along_axis(array, order, axis=1) for array in (distances, candidates))
+            found.append(tuple(both))
+            progress.update(len(rows))
+    distances, indices = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return distances, indices
+
+
+def in_chunks(features: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows in memory, in single precision."""
+    rows = Rows(features)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = slice(start, min(start + _CHUNK, len(rows)))
+        yield chunk, _single(rows.take(chunk))
+
+
+def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
+    """Products of the features of queries and of their candidates, (n, c), float64, in [-1, 1]."""
+    chosen, places = np.unique(candidates, return_inverse=True)
+    rows = np.asarray(part(features, chosen.tolist()), dtype=np.float64)
+    rows = rows[places.reshape(candidates.shape)]
+    return np.einsum("nm,ncm->nc", queries.astype(np.float64), rows).clip(-1, 1)
+
+
+def _single(rows: Any) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(rows), dtype=np.float32)
+
+
+def _package(name: str, algorithm: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"algorithm is {algorithm!r}, whose package is not installed ({error}); allowed is"
+            " 'brute': or call pip install 'sknetsim[neighbors]'."
+        ) from error
