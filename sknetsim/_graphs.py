@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from ._base import check_is_fitted
 
@@ -14,7 +15,7 @@ from ._base import check_is_fitted
 MODES = ("distance", "connectivity")
 
 
-class NeighborsGraphMixin(abc.ABC):
+class NeighborsGraphMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin, abc.ABC):
     """Graphs of what `kneighbors` finds, for an estimator with a ``mode``."""
 
     mode: str

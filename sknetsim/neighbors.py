@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from . import _indexes, _kernels, _nearest
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
@@ -19,9 +18,7 @@ from ._network import FEATURES
 from ._passes import Source
 
 
-class NetworkNeighbors(
-    NeighborsGraphMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference
-):
+class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
     r"""Nearest neighbours by the similarity k^C of a trained network.
 
     Parameters
@@ -184,7 +181,8 @@ class NetworkNeighbors(
         if self._projection is None and self.estimator_ != FEATURES:
             raise ValueError(
                 f"algorithm is {self.algorithm!r} and n_components is None; allowed without"
-                " features is 'brute': set n_components, or hand over features to estimator='features'."
+                " features is 'brute': set n_components, or hand over features to"
+                " estimator='features'."
             )
         source = self._source_of_fitted(source)
 
