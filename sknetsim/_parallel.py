@@ -199,7 +199,7 @@ def _reports(
         waiting: deque[tuple[Any, ...]] = deque()
         calls = (work(*known, task) for task in _noted(ahead, waiting))
         try:
-            for report in joblib.Parallel(jobs, return_as="generator")(calls):
+            for report in _joblib(jobs)(calls):
                 waiting.popleft()
                 yield report
             return
@@ -208,6 +208,14 @@ def _reports(
             if type(error).__name__ not in _LOST or lost > _LOSSES:
                 raise
             ahead = itertools.chain(waiting, ahead)
+
+
+def _joblib(jobs: int) -> joblib.Parallel:
+    """Results as they come, where the backend can do that (Ray's cannot)."""
+    try:
+        return joblib.Parallel(jobs, return_as="generator")
+    except ValueError:
+        return joblib.Parallel(jobs)
 
 
 def _noted(tasks: Iterator[Any], waiting: deque[Any]) -> Iterator[Any]:
