@@ -77,7 +77,8 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             Where normalised: 1, or 0 for a row whose similarity with every row is 0.
         """
         chunks = _passes.chunks(self._source(), X, self._similarity_whitening())
-        return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
+        shown = _passes.shown(chunks, len(Rows(X)), self.verbose)
+        return np.concatenate([self._own_similarity(chunk) for chunk in shown])
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
         own = chunk.own_similarity()

@@ -46,9 +46,11 @@ class InvertedLists:
         The rows.
     random_state : RandomState
         What chooses the rows that the lists' centres are found from.
+    verbose : int
+        Whether to show a progress bar.
     """
 
-    def __init__(self, features: Any, random_state: np.random.RandomState):
+    def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         faiss = _package("faiss", "faiss")
         samples, width = features.shape
         lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
@@ -57,7 +59,7 @@ class InvertedLists:
         count = min(samples, max(_TRAINED * lists, lists), _MOST_TRAINED)
         chosen = np.sort(random_state.choice(samples, count, replace=False))
         self._index.train(_single(part(features, chosen.tolist())))
-        for _, rows in in_chunks(features):
+        for _, rows in in_chunks(features, verbose):
             self._index.add(rows)
 
     def widen(self) -> bool:
@@ -93,11 +95,13 @@ class DescentGraph:
         The rows.
     random_state : RandomState
         What the graph starts from.
+    verbose : int
+        Whether to show a progress bar.
     """
 
-    def __init__(self, features: Any, random_state: np.random.RandomState):
+    def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         pynndescent = _package("pynndescent", "pynndescent")
-        rows = np.concatenate([rows for _, rows in in_chunks(features)])
+        rows = np.concatenate([rows for _, rows in in_chunks(features, verbose)])
         squares = np.square(rows).sum(axis=1, keepdims=True)
         longer = np.hstack([rows, np.sqrt(squares.max() - squares)])
         degree, seed = min(_DEGREE, len(rows) - 1), int(random_state.randint(2**31))
@@ -117,17 +121,19 @@ class DescentGraph:
         return np.asarray(found, dtype=np.int64)
 
 
-#: Of (features, random_state).
+#: Of (features, random_state, verbose).
 ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
 
 
-def fit(algorithm: str, features: Any, nearest: Any, random_state: Any) -> tuple[Index, float]:
+def fit(
+    algorithm: str, features: Any, nearest: Any, random_state: Any, verbose: Any = 0
+) -> tuple[Index, float]:
     """An index, and the share of the nearest rows of some fitted ones that it finds.
 
     ``nearest`` gives the nearest of rows (n, m) by looking at all, of shape (n, c).
     """
     generator = check_random_state(random_state)
-    index = ALGORITHMS[algorithm](features, generator)
+    index = ALGORITHMS[algorithm](features, generator, verbose)
     count = min(MEASURED, len(features))
     chosen = np.sort(generator.permutation(len(features))[:count])
     queries = _single(part(features, chosen.tolist()))
@@ -152,29 +158,28 @@ def nearest(
 
     ``alone``: the queries are the rows of the index, and none is its own neighbour.
     """
-    samples = len(features)
-    wanted = min(_SPARE * count + alone, samples)
+    wanted = min(_SPARE * count + alone, len(features))
     found = []
-    with tqdm(total=len(queries), disable=not verbose, unit="query") as progress:
-        for chunk, rows in in_chunks(queries):
-            candidates = np.sort(index.candidates(rows, wanted), axis=1)
-            distances = distance(similarities(rows, features, candidates))
-            if alone:
-                distances[candidates == np.arange(chunk.start, chunk.stop)[:, None]] = np.inf
-            order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-            both = (np.take_along_axis(array, order, axis=1) for array in (distances, candidates))
-            found.append(tuple(both))
-            progress.update(len(rows))
+    for chunk, rows in in_chunks(queries, verbose):
+        candidates = np.sort(index.candidates(rows, wanted), axis=1)
+        distances = distance(similarities(rows, features, candidates))
+        if alone:
+            distances[candidates == np.arange(chunk.start, chunk.stop)[:, None]] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+        both = (np.take_along_axis(array, order, axis=1) for array in (distances, candidates))
+        found.append(tuple(both))
     distances, indices = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return distances, indices
 
 
-def in_chunks(features: Any) -> Iterator[tuple[slice, np.ndarray]]:
+def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows in memory, in single precision."""
     rows = Rows(features)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = slice(start, min(start + _CHUNK, len(rows)))
-        yield chunk, _single(rows.take(chunk))
+    with tqdm(total=len(rows), disable=not verbose, unit="row") as progress:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = slice(start, min(start + _CHUNK, len(rows)))
+            yield chunk, _single(rows.take(chunk))
+            progress.update(chunk.stop - chunk.start)
 
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:

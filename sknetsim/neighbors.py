@@ -193,7 +193,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             return np.asarray(found.indices)
 
         self._index, self.recall_ = _indexes.fit(
-            self.algorithm, self._references, nearest, self.random_state
+            self.algorithm, self._references, nearest, self.random_state, self.verbose
         )
 
     def kneighbors(
