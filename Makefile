@@ -61,6 +61,7 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/retrieval.py
 	$(BENCH)/bin/python benchmarks/suspect_labels.py
 	$(BENCH)/bin/python benchmarks/similarity_losses.py
+	$(BENCH)/bin/python benchmarks/scaling.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \

@@ -10,11 +10,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import _fingerprint, _guest, _memory
-from ._inputs import Inputs, Rows, label_tensor, map_tensors, part_of, tensors
+from ._inputs import Inputs, Rows, label_tensor, map_tensors, part, part_of, tensors
 from ._jacobian import Jacobian
 from ._network import Network
 from .exceptions import UnsupportedNetworkError, is_out_of_memory
@@ -70,6 +71,22 @@ class BaseEngine(abc.ABC):
     def fingerprint_of_rows(self, X: Any) -> str:
         """Of the rows, as the network gets them."""
         return _fingerprint.of_rows(self.network.prepare(X), self.dtype)
+
+    def refuse_uneven(self, X: Any) -> None:
+        """Refuse a Pipeline whose steps give a row alone something else than beside another one."""
+        if len(Rows(X)) == 1:
+            return
+        alone, together = (
+            tensors(Rows(self.network.prepare(part(X, rows))).take(slice(0, 1)))
+            for rows in ([0], [0, 1])
+        )
+        for first, second in zip(alone, together, strict=True):
+            if not np.allclose(first, second, rtol=1e-4, atol=1e-6):
+                raise UnsupportedNetworkError(
+                    "estimator has steps before its network that depend on the other rows of X;"
+                    " allowed where rows are taken in parts (n_jobs, stores) are steps that take"
+                    " each row by itself: fit such steps before, or set n_jobs=1."
+                )
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""

@@ -58,7 +58,7 @@ class FeatureRows:
         rows = Rows(X)
         for first in range(start, len(rows), self._CHUNK_ROWS):
             chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
-            features = _checked_features(rows.take(chunk)).to(self.dtype)
+            features = checked_features(rows.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
@@ -71,12 +71,16 @@ class FeatureRows:
         """Of the rows."""
         return _fingerprint.of_rows(X, self.dtype)
 
+    def refuse_uneven(self, X: Any) -> None:
+        """Nothing is done to the rows."""
+
     def identity(self) -> str:
         """A word for rows that are features themselves."""
         return "features"
 
 
-def _checked_features(features: Any) -> Tensor:
+def checked_features(features: Any) -> Tensor:
+    """Rows that may be features, or an error."""
     is_tensor = isinstance(features, Tensor)
     shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"
     if not isinstance(features, Tensor) or features.ndim != 2:

@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from ._inputs import Rows, part
+from ._feature_rows import checked_features
+from ._inputs import Rows
 
 # An index looks at more rows until it finds this share of the nearest ones, of some fitted rows.
 _RECALL = 0.99
@@ -28,6 +29,8 @@ _DEGREE, _EPSILON = 30, 0.2
 _CHUNK = 256
 # Candidates for each neighbour wanted: by a graph, the nearest are found among more of them.
 _SPARE = 3
+# Similarities by float32 features differ by no more.
+_ROUNDING = 1e-6
 
 
 class Index(Protocol):
@@ -52,13 +55,13 @@ class InvertedLists:
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         faiss = _package("faiss", "faiss")
-        samples, width = features.shape
+        samples, width = len(Rows(features)), _single(Rows(features).at([0])).shape[1]
         lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
         quantizer = faiss.IndexFlatIP(width)
         self._index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
         count = min(samples, max(_TRAINED * lists, lists), _MOST_TRAINED)
         chosen = np.sort(random_state.choice(samples, count, replace=False))
-        self._index.train(_single(part(features, chosen.tolist())))
+        self._index.train(_single(Rows(features).at(chosen.tolist())))
         for _, rows in in_chunks(features, verbose):
             self._index.add(rows)
 
@@ -125,24 +128,35 @@ class DescentGraph:
 ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
 
 
+def check_installed(algorithm: str) -> None:
+    """Refuse an algorithm whose package is not there."""
+    _package(algorithm, algorithm)
+
+
 def fit(
-    algorithm: str, features: Any, nearest: Any, random_state: Any, verbose: Any = 0
+    algorithm: str, features: Any, all_pairs: Any, random_state: Any, verbose: Any = 0
 ) -> tuple[Index, float]:
     """An index, and the share of the nearest rows of some fitted ones that it finds.
 
-    ``nearest`` gives the nearest of rows (n, m) by looking at all, of shape (n, c).
+    ``all_pairs`` gives the distances 1 - k of rows (n, m) to their nearest ones, ascending, of
+    shape (n, c), by looking at all.
     """
     generator = check_random_state(random_state)
     index = ALGORITHMS[algorithm](features, generator, verbose)
-    count = min(MEASURED, len(features))
-    chosen = np.sort(generator.permutation(len(features))[:count])
-    queries = _single(part(features, chosen.tolist()))
-    expected = nearest(queries)
+    samples = len(Rows(features))
+    chosen = np.sort(generator.permutation(samples)[:MEASURED])
+    queries = _single(Rows(features).at(chosen.tolist()))
+    expected = all_pairs(queries)
     while True:
-        found = index.candidates(queries, min(_SPARE * expected.shape[1], len(features)))
-        recall = float((expected[:, :, None] == found[:, None]).any(axis=2).mean())
+        found, _ = nearest(index, features, queries, expected.shape[1], _cosine, None)
+        # Rows that are as near are as good.
+        recall = float((found <= expected[:, -1:] + _ROUNDING).mean())
         if recall >= _RECALL or not index.widen():
             return index, recall
+
+
+def _cosine(similarities: np.ndarray) -> np.ndarray:
+    return 1 - similarities
 
 
 def nearest(
@@ -151,25 +165,48 @@ def nearest(
     queries: Any,
     count: int,
     distance: Callable[[np.ndarray], np.ndarray],
-    alone: bool,
+    own: np.ndarray | None,
     verbose: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest candidates of queries by their distance, ascending, of equal ones the first.
 
-    ``alone``: the queries are the rows of the index, and none is its own neighbour.
+    ``own``: for each query the row of the index that it is, which is not its own neighbour. Where
+    an index has too few candidates, all rows are looked at.
     """
-    wanted = min(_SPARE * count + alone, len(features))
+    samples = len(Rows(features))
+    wanted = min(_SPARE * count + (own is not None), samples)
     found = []
     for chunk, rows in in_chunks(queries, verbose):
         candidates = np.sort(index.candidates(rows, wanted), axis=1)
-        distances = distance(similarities(rows, features, candidates))
-        if alone:
-            distances[candidates == np.arange(chunk.start, chunk.stop)[:, None]] = np.inf
+        excluded = None if own is None else own[chunk]
+        distances = _distances(rows, features, candidates, distance, excluded)
+        for row in np.flatnonzero(np.isfinite(distances).sum(axis=1) < count):
+            exact = distance(_similarities_to_all(rows[row], features))
+            if excluded is not None:
+                exact[excluded[row]] = np.inf
+            candidates[row] = np.argsort(exact, kind="stable")[:wanted]
+            distances[row] = exact[candidates[row]]
         order = np.argsort(distances, axis=1, kind="stable")[:, :count]
         both = (np.take_along_axis(array, order, axis=1) for array in (distances, candidates))
         found.append(tuple(both))
     distances, indices = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return distances, indices
+
+
+def _distances(
+    queries: np.ndarray,
+    features: Any,
+    candidates: np.ndarray,
+    distance: Callable[[np.ndarray], np.ndarray],
+    own: np.ndarray | None,
+) -> np.ndarray:
+    """Of sorted candidates; infinite of what is none: named before, no row, or the query itself."""
+    found = distance(similarities(queries, features, np.maximum(candidates, 0)))
+    found[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = np.inf
+    found[candidates < 0] = np.inf
+    if own is not None:
+        found[candidates == own[:, None]] = np.inf
+    return found
 
 
 def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
@@ -178,16 +215,21 @@ def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarr
     with tqdm(total=len(rows), disable=not verbose, unit="row") as progress:
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, min(start + _CHUNK, len(rows)))
-            yield chunk, _single(rows.take(chunk))
+            yield chunk, _single(checked_features(rows.take(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
     """Products of the features of queries and of their candidates, (n, c), float64, in [-1, 1]."""
     chosen, places = np.unique(candidates, return_inverse=True)
-    rows = np.asarray(part(features, chosen.tolist()), dtype=np.float64)
+    rows = np.asarray(Rows(features).at(chosen.tolist()), dtype=np.float64)
     rows = rows[places.reshape(candidates.shape)]
     return np.einsum("nm,ncm->nc", queries.astype(np.float64), rows).clip(-1, 1)
+
+
+def _similarities_to_all(query: np.ndarray, features: Any) -> np.ndarray:
+    products = [rows.astype(np.float64) @ query for _, rows in in_chunks(features)]
+    return np.concatenate(products).clip(-1, 1)
 
 
 def _single(rows: Any) -> np.ndarray:

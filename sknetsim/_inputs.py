@@ -22,6 +22,8 @@ from torch.utils.data import (
 Inputs = Any  # A Tensor, or a dict or tuple of Inputs: what a network takes for a batch.
 
 _DIGEST_ROWS = 1024
+# Packages whose arrays are on disk, and know where.
+_NAMED = ("sknetsim", "zarr")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
@@ -90,7 +92,7 @@ class Rows:
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
             return _nested(_collated([item[0] if pairs else item for item in items]))
         rows = indices if rows is None else rows
-        return map_arrays(lambda array: _tensor(array[rows]), self._source)
+        return map_arrays(lambda array: _tensor(_taken(array, rows)), self._source)
 
     def refuse_nonfinite(self) -> None:
         """Look through all rows, but those of a Dataset, which may be slow to load."""
@@ -172,7 +174,7 @@ def reshaped(X: Any, shape: Sequence[int]) -> Any:
     """Arrays with their rows in a shape; what holds several arrays, or items, as it is."""
     if isinstance(X, Mapping | tuple | Dataset):
         return X
-    array = _indexable(X)
+    array = np.asarray(X) if is_read_in_parts(X) else _indexable(X)
     if math.prod(array.shape[1:]) != math.prod(shape):
         raise ValueError(
             f"input_shape is {tuple(shape)}, of {math.prod(shape)} values, and X has rows of shape"
@@ -218,6 +220,14 @@ class Items(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.items[index]
+
+
+def _taken(array: Any, rows: Any) -> Any:
+    """Some rows; of an array on disk each once, in its order."""
+    if isinstance(rows, slice) or not is_read_in_parts(array):
+        return array[rows]
+    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
 
 
 def part(X: Any, indices: Sequence[int]) -> Any:
@@ -273,18 +283,24 @@ def _indexable(X: Any) -> Any:
 
 
 def is_read_in_parts(X: Any) -> bool:
-    """Whether X is an array that lies elsewhere, such as a FeatureStore, zarr's or h5py's."""
-    if isinstance(X, Tensor | np.ndarray | np.generic) or hasattr(X, "to_numpy"):
-        return False
-    wanted = ("__array__", "__getitem__", "__len__", "shape", "dtype", "ndim")
-    return all(hasattr(X, name) for name in wanted) and not hasattr(X, "toarray")
+    """Whether X is an array on disk: a FeatureStore, zarr's or h5py's."""
+    return _package(X) in (*_NAMED, "h5py") and hasattr(X, "shape")
+
+
+def is_sent_by_name(X: Any) -> bool:
+    """Whether a pickle of it holds where it is, and not its content."""
+    return is_read_in_parts(X) and _package(X) in _NAMED
+
+
+def _package(X: Any) -> str:
+    return type(X).__module__.split(".")[0]
 
 
 def _lengths(source: Any) -> list[int]:
     found: list[int] = []
     if isinstance(source, Dataset):
         return [len(source)]  # type: ignore[arg-type]
-    map_arrays(lambda array: found.append(len(array) if array.ndim else 0), source)
+    map_arrays(lambda array: found.append(array.shape[0] if array.ndim else 0), source)
     return found
 
 

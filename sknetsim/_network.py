@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ._default_network import train_default_network
 from ._guest import has_device, working_dtype
-from ._inputs import Inputs, label_tensor, reshaped
+from ._inputs import Inputs, is_read_in_parts, label_tensor, reshaped
 from .exceptions import UnsupportedNetworkError
 
 FEATURES = "features"
@@ -218,6 +218,7 @@ def fit_network(
             " to be trained; allowed with input_shape are trained networks and skorch nets: train"
             " the pipeline first."
         )
+    X = np.asarray(X) if is_read_in_parts(X) else X
     if estimator is None:
         return train_default_network(_matrix(X), y, random_state)
     net = _innermost(estimator)

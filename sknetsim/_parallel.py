@@ -6,11 +6,9 @@ import contextlib
 import itertools
 import os
 import pickle
-import platform
 import threading
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,10 +22,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from . import _zero_gradients
-from ._inputs import Rows, between, map_arrays
+from ._inputs import Rows, between, is_sent_by_name, map_arrays
 from ._persistence import packed, unpacked
 from ._zero_gradients import ZeroGradients, counted_together
-from .exceptions import warn
+from .exceptions import warn, warnings_collected
 
 # Tasks for each worker: more would make each of them pay again for what a pass starts with.
 _TASKS = 4
@@ -48,13 +46,13 @@ class Report:
         What its function gave.
     zeros : ZeroGradients
         Samples without a gradient in its passes.
-    messages : list of (str, type)
-        Its warnings, where they would not be seen.
+    messages : dict of str to type
+        Its warnings.
     """
 
     result: Any
     zeros: ZeroGradients
-    messages: list[tuple[str, type[Warning]]]
+    messages: dict[str, type[Warning]]
 
 
 def workers(source: Any) -> int:
@@ -63,8 +61,11 @@ def workers(source: Any) -> int:
 
 
 def cut(samples: int, count: int) -> list[slice]:
-    """So many slices of nearly equal length, none of them empty."""
-    edges = np.linspace(0, samples, min(count, samples) + 1).astype(int).tolist()
+    """So many slices of nearly equal length, or fewer.
+
+    None has one row where there are more: it would not show whether the network mixes samples.
+    """
+    edges = np.linspace(0, samples, max(1, min(count, samples // 2)) + 1).astype(int).tolist()
     return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
@@ -76,23 +77,27 @@ def over_rows(
     fixed: Sequence[Any] = (),
     verbose: Any = 0,
     pieces: list[slice] | None = None,
-) -> Iterator[tuple[slice, Any]]:
+) -> Generator[tuple[slice, Any], None, None]:
     """A function of (source, rows, *their part of what is aligned, *fixed, verbose), in order.
 
     Of all rows at once where there is one worker, else piece by piece in the workers.
     """
-    jobs, parts = workers(source), Parts(X)
+    jobs = workers(source)
+    parts = Parts(X, jobs > 1)
     if pieces is None:
         pieces = cut(len(parts), 1 if jobs == 1 else _TASKS * jobs)
     shown = verbose if len(pieces) == 1 else 0
+    if len(pieces) > 1:
+        source.refuse_uneven(X)
     tasks = ((parts.part(piece), *(labels_of(rows, piece) for rows in aligned)) for piece in pieces)
     shared = (function, source, parts.shared, (*fixed, shown))
     zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
-    with tqdm(total=total, disable=not verbose or bool(shown), unit="sample") as progress:
-        for piece, report in zip(pieces, run(_on_rows, shared, tasks, jobs), strict=True):
+    bar = tqdm(total=total, disable=not verbose or bool(shown), unit="sample")
+    with bar, contextlib.closing(run(_on_rows, shared, tasks, jobs)) as reports:
+        for piece, report in zip(pieces, reports, strict=True):
             zeros.add(report.zeros)
             yield piece, report.result
-            progress.update(piece.stop - piece.start)
+            bar.update(piece.stop - piece.start)
     _zero_gradients.count(zeros)
 
 
@@ -103,7 +108,7 @@ def _on_rows(
 
 
 class Parts:
-    """Parts of X that are sent to workers: rows themselves, or where they are in a Dataset.
+    """Parts of X: rows themselves, or where they are in a Dataset.
 
     A Dataset may share what it holds between its items, and is sent once.
 
@@ -111,10 +116,13 @@ class Parts:
     ----------
     X : array-like or Dataset
         The rows.
+    sent : bool
+        Whether parts are sent to workers.
     """
 
-    def __init__(self, X: Any):
+    def __init__(self, X: Any, sent: bool):
         self._X = X
+        self._sent = sent
         self._length = len(Rows(X))
         self.shared = X if isinstance(X, Dataset) else None
 
@@ -122,20 +130,18 @@ class Parts:
         return self._length
 
     def part(self, rows: slice) -> Any:
-        """A part: all rows as they are."""
-        if rows == slice(0, len(self)):
-            return rows if self.shared is not None else self._X
+        """A part; all rows as they are where they stay here."""
         if self.shared is not None:
             return rows
-        return map_arrays(_sendable, between(self._X, rows.start, rows.stop))
+        if rows == slice(0, len(self)) and (not self._sent or is_sent_by_name(self._X)):
+            return self._X
+        part = between(self._X, rows.start, rows.stop)
+        return map_arrays(_sendable, part) if self._sent else part
 
 
 def _sendable(array: Any) -> Any:
     """A pickle of a part of a tensor would hold all of it."""
-    if not isinstance(array, Tensor):
-        return array
-    tensor = array.detach().cpu()
-    return tensor.clone() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    return array.detach().cpu().clone() if isinstance(array, Tensor) else array
 
 
 def labels_of(y: Any, rows: slice) -> Any:
@@ -156,7 +162,7 @@ def run(
     shared: tuple[Any, ...],
     tasks: Iterable[tuple[Any, ...]],
     jobs: int,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """A function of what is shared and of each task, in order.
 
     What is shared is sent to each worker once, not with each task.
@@ -167,7 +173,7 @@ def run(
     for task in tasks:
         with counted_together() as zeros:
             result = function(*shared, *task)
-        yield Report(result, zeros, [])
+        yield Report(result, zeros, {})
 
 
 def _run_by_workers(
@@ -179,11 +185,11 @@ def _run_by_workers(
     sent = np.frombuffer(_packed(shared), np.uint8)
     settings = get_config()
     settings["working_memory"] /= jobs
-    known = (os.urandom(16), sent, settings, _here())
+    work = partial(_work, function, os.urandom(16), settings)
     seen: set[str] = set()
     with _threads_divided(jobs):
-        for report in _reports(joblib.delayed(partial(_work, function)), known, tasks, jobs):
-            for message, category in report.messages:
+        for report in _reports(work, sent, tasks, jobs):
+            for message, category in report.messages.items():
                 if message not in seen:
                     warn(message, category)
                 seen.add(message)
@@ -191,23 +197,21 @@ def _run_by_workers(
 
 
 def _reports(
-    work: Callable[..., Any], known: tuple[Any, ...], tasks: Iterable[tuple[Any, ...]], jobs: int
+    work: Callable[..., Report], sent: np.ndarray, tasks: Iterable[Any], jobs: int
 ) -> Iterator[Report]:
-    """In order; a worker that dies, with what was on it alone, costs what is not reported yet."""
+    """In order, some tasks ahead; a worker that dies costs what is not reported yet."""
     ahead, lost = iter(tasks), 0
-    while True:
-        waiting: deque[tuple[Any, ...]] = deque()
-        calls = (work(*known, task) for task in _noted(ahead, waiting))
-        try:
-            for report in _joblib(jobs)(calls):
-                waiting.popleft()
-                yield report
-            return
-        except Exception as error:
-            lost += 1
-            if type(error).__name__ not in _LOST or lost > _LOSSES:
-                raise
-            ahead = itertools.chain(waiting, ahead)
+    while waiting := deque(itertools.islice(ahead, _TASKS * jobs)):
+        while waiting:
+            calls = [joblib.delayed(work)(sent, task) for task in waiting]
+            try:
+                for report in _joblib(jobs)(calls):
+                    waiting.popleft()
+                    yield report
+            except Exception as error:
+                lost += 1
+                if type(error).__name__ not in _LOST or lost > _LOSSES:
+                    raise
 
 
 def _joblib(jobs: int) -> joblib.Parallel:
@@ -218,54 +222,29 @@ def _joblib(jobs: int) -> joblib.Parallel:
         return joblib.Parallel(jobs)
 
 
-def _noted(tasks: Iterator[Any], waiting: deque[Any]) -> Iterator[Any]:
-    for task in tasks:
-        waiting.append(task)
-        yield task
-
-
-def _here() -> tuple[str, int]:
-    return platform.node(), os.getpid()
-
-
 def _packed(shared: tuple[Any, ...]) -> bytes:
     try:
         return packed({"shared": shared})
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError, pickle.PicklingError) as error:
         raise TypeError(
-            f"n_jobs asks for workers, and the network cannot be sent to them ({error}); allowed"
-            " are networks that can be pickled: set n_jobs=1."
+            "n_jobs asks for workers, and the network, or the Dataset that X is, cannot be sent to"
+            f" them ({error}); allowed is what can be pickled: set n_jobs=1."
         ) from error
 
 
 def _work(
     function: Callable[..., Any],
     key: bytes,
-    sent: np.ndarray,
     settings: dict[str, Any],
-    where: tuple[str, int],
+    sent: np.ndarray,
     task: tuple[Any, ...],
 ) -> Report:
     """A task, with the settings of who sent it; what is shared is kept for the next one."""
     if getattr(_local, "key", None) != key:
         _local.key, _local.shared = key, unpacked(sent)["shared"]
-    with config_context(**settings), _caught(where) as messages, counted_together() as zeros:
+    with config_context(**settings), warnings_collected() as messages, counted_together() as zeros:
         result = function(*_local.shared, *task)
     return Report(result, zeros, messages)
-
-
-@contextlib.contextmanager
-def _caught(where: tuple[str, int]) -> Iterator[list[tuple[str, type[Warning]]]]:
-    """Warnings, where nobody would see them."""
-    messages: list[tuple[str, type[Warning]]] = []
-    if where == _here():
-        yield messages
-        return
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield messages
-        found = {str(warning.message): warning.category for warning in caught}
-    messages += found.items()
 
 
 @contextlib.contextmanager

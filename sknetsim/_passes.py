@@ -39,6 +39,9 @@ class Source(Protocol):
     def fingerprint_of_rows(self, X: Any) -> str:
         """Of the rows alone, as they are used."""
 
+    def refuse_uneven(self, X: Any) -> None:
+        """Refuse what is done to rows where it depends on the rows around them."""
+
     def identity(self) -> str:
         """Of all but the rows."""
 

@@ -5,6 +5,7 @@ Index legend: n, m samples.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,12 +59,14 @@ def reduced(
             result.add(*tile)
         return result
     blocks = _blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
-    sets = Parts(X), Parts(X if Y is None else Y)
+    sets = Parts(X, True), Parts(X if Y is None else Y, True)
+    source.refuse_uneven(X)
     tasks = (_task(block, sets, labels) for block in blocks)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()
-    with tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True) as bar:
-        for block, report in zip(blocks, run(_reduced, shared, tasks, jobs), strict=True):
+    bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
+    with bar, contextlib.closing(run(_reduced, shared, tasks, jobs)) as reports:
+        for block, report in zip(blocks, reports, strict=True):
             for part in report.result:
                 result.merge(part)
             if block.counted:

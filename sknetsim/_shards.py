@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
-import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from .exceptions import FeatureStoreError
@@ -21,6 +24,11 @@ DTYPES = ("float32", "float16")
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished"
+_LOCK = ".lock"
+_SHARD = re.compile(r"\d{8}-[0-9a-f]{16}\.npy")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: The one that is written and read.
+_FORMAT = 1
 #: What must be the same where a store is continued, as it is told.
 _MATTERS = {
     "format": "a format of another version",
@@ -62,7 +70,21 @@ class Manifest:
     dtype: str
     rows_per_shard: int
     versions: dict[str, str]
-    format: int = 1
+    format: int = _FORMAT
+
+    def refuse_nonsense(self) -> None:
+        """Where it cannot have been written so."""
+        numbers = (self.n_samples, self.n_features, self.rows_per_shard)
+        if not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise ValueError(f"numbers are {numbers}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}")
+
+    @property
+    def key(self) -> bytes:
+        """What the digests of its shards are keyed with: those of another store do not fit."""
+        held = {name: getattr(self, name) for name in _MATTERS}
+        return hashlib.blake2b(json.dumps(held).encode(), digest_size=16).digest()
 
     @property
     def n_shards(self) -> int:
@@ -109,7 +131,8 @@ class Shards:
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder = folder
         self.manifest = manifest
-        self._paths = {int(path.name[:8]): path for path in sorted(folder.glob("????????-*.npy"))}
+        named = (path for path in sorted(folder.iterdir()) if _SHARD.fullmatch(path.name))
+        self._paths = {int(path.name[:8]): path for path in named}
         self._verified: set[int] = set()
 
     @property
@@ -132,15 +155,14 @@ class Shards:
     def write(self, shard: int, features: np.ndarray) -> None:
         """One file, whole or not at all, also where the power fails."""
         array = np.ascontiguousarray(features, dtype=self.manifest.dtype)
-        path = self.folder / f"{shard:08d}-{_digest(array)}.npy"
-        unfinished = _unfinished(path)
+        path = self.folder / f"{shard:08d}-{_digest(array, self.manifest.key)}.npy"
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
         try:
-            _write(unfinished, array)
-            os.replace(unfinished, path)
+            # In one piece: where numpy writes to a file itself, its error does not say why.
+            _put(path, content.getbuffer())
         except OSError as error:
             raise OSError(error.errno, self._told(shard, error)) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
         self._paths[shard] = path
 
     def _told(self, shard: int, error: OSError) -> str:
@@ -148,7 +170,8 @@ class Shards:
         return (
             f"store {str(self.folder)!r} could not take rows {rows.start} to {rows.stop}"
             f" ({error.strerror}); {finished} of {self.manifest.n_shards} shards are finished and"
-            " intact: make room, and call featurize again, which goes on from there"
+            f" intact: {'make room' if error.errno in _FULL else 'mend that'}, and call featurize"
+            " again, which goes on from there"
         )
 
     def read(self, shard: int) -> np.ndarray:
@@ -156,12 +179,12 @@ class Shards:
         path, wanted = self._paths[shard], self.manifest.shape(shard)
         try:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (FileNotFoundError, ValueError, EOFError) as error:
             raise self._damaged(path, f"it cannot be read: {error}") from error
         if (found.shape, found.dtype) != (wanted, np.dtype(self.manifest.dtype)):
             raise self._damaged(path, f"it holds {found.dtype} of shape {found.shape}")
-        if shard not in self._verified and _digest(found) != path.stem[9:]:
-            raise self._damaged(path, "its bytes are not those that were written")
+        if shard not in self._verified and _digest(found, self.manifest.key) != path.stem[9:]:
+            raise self._damaged(path, "its bytes are not those that were written for this store")
         self._verified.add(shard)
         return found
 
@@ -173,21 +196,49 @@ class Shards:
         )
 
 
-def begun(folder: Path, manifest: Manifest) -> Shards:
-    """A store to be written, or continued where it was left."""
+@contextlib.contextmanager
+def begun(folder: Path, manifest: Manifest) -> Iterator[Shards]:
+    """A store to be written, or continued where it was left, by one program at a time."""
+    _refuse_other_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(f".*{_UNFINISHED}"):
-        unfinished.unlink()
-    if (folder / _MANIFEST).exists():
-        refuse_differences(folder, manifest, read_manifest(folder))
-    elif any(folder.iterdir()):
+    lock = filelock.FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
         raise FeatureStoreError(
-            f"store {str(folder)!r} is a folder of something else; allowed are empty or new"
-            " folders, and stores: choose another one."
+            f"store {str(folder)!r} is being written by another program; allowed is one at a time:"
+            " wait for that one, or end it."
+        ) from error
+    with lock:
+        for unfinished in filter(_is_unfinished, folder.iterdir()):
+            unfinished.unlink()
+        if not (folder / _MANIFEST).exists():
+            _put(folder / _MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        refuse_differences(folder, manifest, read_manifest(folder))
+        yield Shards(folder, manifest)
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Before anything is touched."""
+    if (folder / _MANIFEST).exists() or not folder.exists():
+        return
+    if not folder.is_dir() or not all(map(_is_ours, folder.iterdir())):
+        raise FeatureStoreError(
+            f"store {str(folder)!r} is something else; allowed are empty or new folders, and"
+            " stores: choose another one."
         )
-    else:
-        _write_manifest(folder, manifest)
-    return Shards(folder, manifest)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a store that was hardly begun has it."""
+    return path.name == _LOCK or _is_unfinished(path)
+
+
+def _is_unfinished(path: Path) -> bool:
+    name = path.name.removeprefix(".").removesuffix(_UNFINISHED)
+    return path.name == f".{name}{_UNFINISHED}" and (
+        name == _MANIFEST or _SHARD.fullmatch(name) is not None
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -195,8 +246,17 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / _MANIFEST
     try:
         found = json.loads(path.read_text())
-        return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
-    except FileNotFoundError as error:
+        if found["format"] != _FORMAT:
+            raise FeatureStoreError(
+                f"store {str(folder)!r} has format {found['format']!r}; allowed is {_FORMAT}: read"
+                " it with the version of sknetsim that wrote it."
+            )
+        manifest = Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
+        manifest.refuse_nonsense()
+        return manifest
+    except FeatureStoreError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FeatureStoreError(
             f"store {str(folder)!r} has no {_MANIFEST}; allowed are folders that featurize has"
             " written: look for the right one, or call featurize."
@@ -217,27 +277,28 @@ def refuse_differences(folder: Path, manifest: Manifest, found: Manifest) -> Non
         )
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    path = folder / _MANIFEST
-    unfinished = _unfinished(path)
-    unfinished.write_text(json.dumps(asdict(manifest), indent=1))
-    os.replace(unfinished, path)
+def _put(path: Path, content: bytes | memoryview) -> None:
+    """A file, whole or not at all, also where the power fails."""
+    unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+    try:
+        _write(unfinished, content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
-def _unfinished(path: Path) -> Path:
-    """Of the same folder, so that it can be renamed in one step."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)
+def _write(path: Path, content: bytes | memoryview) -> None:
     with path.open("wb") as file:
-        # In one piece: where numpy writes to a file itself, its error does not say why it failed.
-        file.write(content.getbuffer())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.blake2b(array.data, digest_size=8).hexdigest()
+def _digest(array: np.ndarray, key: bytes) -> str:
+    return hashlib.blake2b(array.data, digest_size=8, key=key).hexdigest()

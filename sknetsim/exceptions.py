@@ -1,7 +1,10 @@
 """Errors and warnings of sknetsim."""
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 
@@ -53,8 +56,27 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
+#: Where warnings are put instead; of a thread or task of its own.
+_collected: ContextVar[dict[str, type[Warning]] | None] = ContextVar("warnings", default=None)
+
+
+@contextlib.contextmanager
+def warnings_collected() -> Iterator[dict[str, type[Warning]]]:
+    """Messages and categories, for someone else to warn of."""
+    found: dict[str, type[Warning]] = {}
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line outside that has led here."""
+    collected = _collected.get()
+    if collected is not None:
+        collected[message] = category
+        return
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
         level, frame = level + 1, frame.f_back

@@ -166,6 +166,8 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         self : object
             The fitted estimator.
         """
+        if self.algorithm != "brute":
+            _indexes.check_installed(self.algorithm)
         self._X, source = self._fit_network(X, y)
         self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
         self._fit_projection(source, self._X)
@@ -186,14 +188,13 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             )
         source = self._source_of_fitted(source)
 
-        def nearest(queries: np.ndarray) -> np.ndarray:
+        def all_pairs(queries: np.ndarray) -> np.ndarray:
             count = min(_indexes.MEASURED_NEAREST, self.n_samples_fit_)
             way = (_nearest.Nearest, count, _kernels.DISTANCES["cosine"], self.verbose)
-            found = _nearest.of_pairs(source, queries, self._references, *way)
-            return np.asarray(found.indices)
+            return np.asarray(_nearest.of_pairs(source, queries, self._references, *way).distances)
 
         self._index, self.recall_ = _indexes.fit(
-            self.algorithm, self._references, nearest, self.random_state, self.verbose
+            self.algorithm, self._references, all_pairs, self.random_state, self.verbose
         )
 
     def kneighbors(
@@ -266,10 +267,9 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             return found.distances, found.indices
         source = self._source()
         rows = self._references if X is None else self._projected(source, X)[1]
-        distance = self._distance(source)
-        return _indexes.nearest(
-            self._index, self._references, rows, count, distance, X is None, self.verbose
-        )
+        own = np.arange(self.n_samples_fit_) if X is None else None
+        way = (self._distance(source), own, self.verbose)
+        return _indexes.nearest(self._index, self._references, rows, count, *way)
 
     def _distance(self, source: Source) -> Callable[[np.ndarray], np.ndarray]:
         eps = float(torch.finfo(source.dtype).eps)

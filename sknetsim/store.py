@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from ._base import check_is_fitted
 from ._fingerprint import of_value
 from ._inputs import Rows, between, part
 from ._parallel import over_rows
@@ -74,7 +77,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = Path(folder).absolute()
+        self.folder = _checked_folder(folder)
         self.manifest = read_manifest(self.folder)
         self._shards = Shards(self.folder, self.manifest)
         missing = len(self._shards.missing)
@@ -104,7 +107,13 @@ class FeatureStore:
         return self.manifest.n_samples
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Some rows, in memory: a slice, an index, or an array of indices or of truth values."""
+        """Some rows, in memory: a slice, an index, or an array of indices or of truth values.
+
+        Or these and some of the features, as of an array.
+        """
+        if isinstance(rows, tuple) and rows:
+            more = tuple(part for part in rows[1:] if part is not Ellipsis)
+            return self[rows[0]][(..., *more)]
         indices = _indices(rows, len(self))
         found = np.empty((indices.size, self.shape[1]), self.dtype)
         shards = indices.ravel() // self.manifest.rows_per_shard
@@ -148,6 +157,7 @@ def _indices(rows: Any, length: int) -> np.ndarray:
             f"rows are {rows!r}; allowed are slices, truth values for all {length} rows, and"
             f" indices from {-length} to {length - 1}."
         )
+    indices = indices.astype(np.int64)
     return np.where(indices < 0, indices + length, indices)
 
 
@@ -163,10 +173,10 @@ def featurize(
     """Write features of many samples to disk, shard by shard, and go on where it was interrupted.
 
     Each shard is a file that gets its name once it is whole, so that a program that is killed
-    loses the one that it works on. Called again with the same arguments, it makes what is missing;
-    the store is refused where it was begun with another network, featurizer or other data (all rows
-    of arrays are compared, 64 items of a Dataset). One program at a time may write to a store; the
-    featurizer's ``n_jobs`` workers make its shards.
+    loses those that it works on (one; with workers up to four for each). Called again with the
+    same arguments, it makes what is missing; the store is refused where it was begun with another
+    network, featurizer or other data (all rows of arrays are compared, 64 items of a Dataset). One
+    program at a time may write to a store; the featurizer's ``n_jobs`` workers make its shards.
 
     Parameters
     ----------
@@ -210,8 +220,16 @@ def featurize(
     ...     print(store.shape, store[:5].dtype)
     (100, 16) float32
     """
+    if not isinstance(featurizer, GradientFeaturizer):
+        raise TypeError(
+            f"featurizer is a {type(featurizer).__name__}; allowed is a fitted GradientFeaturizer:"
+            " put the network in one."
+        )
+    check_is_fitted(featurizer, "n_components_")
     X = featurizer._check_X(X, reset=False)
     source = featurizer._source()
+    # Shards of one row would not show whether the network mixes samples.
+    featurizer._try(source, part(X, range(min(2, len(Rows(X))))), None)
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),
@@ -223,10 +241,10 @@ def featurize(
         rows_per_shard=_checked_rows(rows_per_shard, width * np.dtype(dtype).itemsize),
         versions=versions(),
     )
-    shards = begun(Path(folder).absolute(), manifest)
-    warn_of_differences("store", read_manifest(shards.folder).versions, versions())
-    shards.refuse_without_space()
-    _fill(shards, featurizer, source, X, verbose)
+    with begun(_checked_folder(folder), manifest) as shards:
+        warn_of_differences("store", read_manifest(shards.folder).versions, versions())
+        shards.refuse_without_space()
+        _fill(shards, featurizer, source, X, verbose)
     return FeatureStore(folder)
 
 
@@ -238,8 +256,17 @@ def _fill(
     pieces = [shards.manifest.rows(shard) for shard in missing]
     transform = featurizer._projection.transform
     made = over_rows(transform, source, X, (None,), (), verbose, pieces)
-    for shard, (_, found) in zip(missing, made, strict=True):
-        shards.write(shard, found)
+    with contextlib.closing(made):
+        for shard, (_, found) in zip(missing, made, strict=True):
+            shards.write(shard, found)
+
+
+def _checked_folder(folder: Any) -> Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(
+            f"folder is {folder!r}; allowed are names and paths: say where the store is."
+        )
+    return Path(folder).absolute()
 
 
 def _fingerprint_of_data(source: Source, X: Any) -> str:
@@ -262,8 +289,9 @@ def _checked_dtype(dtype: Any) -> str:
 def _checked_rows(rows_per_shard: int | None, row_bytes: int) -> int:
     if rows_per_shard is None:
         return max(1, min(_SHARD_ROWS, _SHARD_BYTES // row_bytes))
-    if not isinstance(rows_per_shard, int) or rows_per_shard < 1:
+    whole = isinstance(rows_per_shard, numbers.Integral) and not isinstance(rows_per_shard, bool)
+    if not whole or rows_per_shard < 1:
         raise ValueError(
             f"rows_per_shard is {rows_per_shard!r}; allowed are integers of at least 1, and None."
         )
-    return rows_per_shard
+    return int(rows_per_shard)

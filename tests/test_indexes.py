@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sknetsim import FeatureStore, GradientFeaturizer, NetworkNeighbors, featurize
 
@@ -113,6 +114,37 @@ def test_few_rows_are_all_found(features, algorithm, count):
         np.testing.assert_array_equal(
             found.kneighbors(queries, wanted)[1], exact.kneighbors(queries, wanted)[1]
         )
+
+
+@algorithms
+@pytest.mark.parametrize("queries", [None, slice(0, 30)], ids=["fitted", "others"])
+def test_clusters_of_near_rows_are_found_once_each(algorithm, queries):
+    generator = np.random.default_rng(0)
+    rows = np.repeat(generator.standard_normal((8, 16)), 100, axis=0)
+    rows += 0.05 * generator.standard_normal(rows.shape)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    asked = None if queries is None else rows[queries]
+    distances, indices = neighbors(algorithm).fit(rows).kneighbors(asked, 150)
+    assert all(len(set(found)) == 150 for found in indices.tolist())
+    assert queries is not None or (indices != np.arange(800)[:, None]).all()
+    assert np.isfinite(distances).all() and (np.diff(distances, axis=1) >= 0).all()
+
+
+def test_rows_that_are_as_near_are_as_good(features):
+    rows = np.repeat(features[:60], 20, axis=0)
+    assert neighbors("faiss").fit(rows).recall_ > 0.98
+
+
+def test_what_is_no_feature_is_refused(features):
+    with pytest.raises(ValueError, match="rows of length up to"):
+        neighbors("faiss").fit(features).kneighbors(100 * features[:2])
+
+
+def test_an_index_of_a_dataset_of_features(features):
+    rows = TensorDataset(torch.as_tensor(features), torch.zeros(SAMPLES))
+    found = neighbors("faiss").fit(rows).kneighbors(features[:9])[1]
+    expected = neighbors("faiss").fit(features).kneighbors(features[:9])[1]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_more_lists_are_read_where_they_are_short(features):

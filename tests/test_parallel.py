@@ -12,6 +12,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNetRegressor
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -25,6 +27,7 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
     SoftmaxOutputWarning,
+    UnsupportedNetworkError,
     ZeroGradientWarning,
     _parallel,
     featurize,
@@ -201,10 +204,10 @@ def test_zero_gradients_are_reported_once(backend, X):
     assert told == ["6 of 60", "6 of 60", "3 of 30"]
 
 
-def test_warnings_of_workers_are_heard(X):
+def test_warnings_of_workers_are_heard_once(backend, X):
     with pytest.warns(SoftmaxOutputWarning) as found:
         NetworkKernel(perceptron(nn.Softmax(dim=1)), n_jobs=2)(X)
-    assert len(found) == 1
+    assert [warning.filename for warning in found] == [__file__]
 
 
 class Failing(nn.Module):
@@ -236,6 +239,67 @@ class Unpicklable(Failing):
 def test_networks_that_cannot_be_sent_are_refused_with_the_cure(X):
     with pytest.raises(TypeError, match=r"cannot be sent .*not this one.*: set n_jobs=1"):
         NetworkKernel(Unpicklable(), n_jobs=2)(X)
+
+
+def test_parametrized_networks_cannot_be_sent(X):
+    network = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(5, 2).double())
+    with pytest.raises(TypeError, match="set n_jobs=1"):
+        NetworkKernel(network, n_jobs=2)(X)
+
+
+class Centred(nn.Module):
+    """Mixes its samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = perceptron()
+
+    def forward(self, X):
+        return self.network(X - X.mean(dim=0))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_networks_that_mix_samples_are_refused_however_few_there_are(X, count):
+    with joblib.parallel_config(backend="threading"), pytest.raises(UnsupportedNetworkError):
+        NetworkKernel(Centred(), n_jobs=4)(X[:count])
+
+
+def test_steps_that_mix_rows_are_refused(X):
+    steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
+    pipeline = make_pipeline(steps, as_trained(perceptron()))
+    with (
+        joblib.parallel_config(backend="threading"),
+        pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"),
+    ):
+        NetworkKernel(pipeline, n_jobs=2)(X)
+
+
+def test_threads_are_as_they_were_after_an_error(X):
+    torch.set_num_threads(2)
+    X[33] = 7
+    with joblib.parallel_config(backend="threading"), pytest.raises(ZeroDivisionError) as kept:
+        NetworkKernel(Failing(), n_jobs=2)(X)
+    assert torch.get_num_threads() == 2 and kept.value is not None
+
+
+def test_parts_are_not_made_far_ahead(X):
+    source, started = GradientFeaturizer(perceptron(), n_jobs=2).fit(X)._source(), []
+    pieces = [slice(row, row + 2) for row in range(0, SAMPLES, 2)]
+
+    def tasks():
+        for piece in pieces:
+            started.append(piece)
+            yield (X[piece],)
+
+    with joblib.parallel_config(backend="threading"):
+        made = _parallel.run(_counted, (source,), tasks(), 2)
+        next(made)
+        made.close()
+    assert len(started) == 8
+
+
+def _counted(source, rows):
+    return len(rows)
 
 
 class Mortal(nn.Module):
@@ -305,5 +369,5 @@ def test_bars_are_shown_of_all_workers_together(X, capsys):
 def test_cuts_are_of_nearly_equal_length(count):
     parts = _parallel.cut(SAMPLES, count)
     lengths = [part.stop - part.start for part in parts]
-    assert sum(lengths) == SAMPLES and len(parts) == min(count, SAMPLES)
-    assert min(lengths) >= 1 and max(lengths) - min(lengths) <= 1
+    assert sum(lengths) == SAMPLES and len(parts) == min(count, SAMPLES // 2)
+    assert min(lengths) >= 2 and max(lengths) - min(lengths) <= 1

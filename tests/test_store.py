@@ -1,9 +1,11 @@
 """Features on disk: what is read back, what is refused, and what a kill or a full disk leaves."""
 
 import errno
+import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch import NeuralNetRegressor
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -29,6 +33,7 @@ from sknetsim import (
     NetworkDensity,
     NetworkKernel,
     NetworkNeighbors,
+    UnsupportedNetworkError,
     ZeroGradientWarning,
     _shards,
     featurize,
@@ -74,6 +79,7 @@ ROWS = [
     [5, 99, 5, -2],
     np.array([[1, 50], [20, 102]]),
     [],
+    np.array([100, 3], dtype=np.int8),
     range(8, 12),
     np.arange(SAMPLES) % 3 == 0,
 ]
@@ -104,6 +110,11 @@ def as_memory_map(X, folder):
     return np.load(folder / "X.npy", mmap_mode="r")
 
 
+def as_hdf5(X, folder):
+    h5py = pytest.importorskip("h5py")
+    return h5py.File(folder / "X.h5", "w").create_dataset("X", data=X)
+
+
 def as_zarr(X, folder):
     zarr = pytest.importorskip("zarr")
     array = zarr.create_array(store=folder / "X.zarr", shape=X.shape, chunks=(17, 3), dtype=X.dtype)
@@ -115,6 +126,7 @@ FORMS = {
     "tensor": lambda X, folder: torch.as_tensor(X),
     "memory map": as_memory_map,
     "zarr": as_zarr,
+    "hdf5": as_hdf5,
     "dataset": lambda X, folder: TensorDataset(torch.as_tensor(X), torch.zeros(len(X))),
     "tuple": lambda X, folder: (X,),
 }
@@ -234,17 +246,116 @@ def test_a_damaged_shard_is_refused_with_the_reason(store, damage):
         NetworkDensity("features").fit(store)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"network": 1', "[]"])
+SPOILT = ["", "{}", '{"network": 1', "[]"]
+
+
+@pytest.mark.parametrize("content", SPOILT)
 def test_a_damaged_manifest_is_refused(store, content):
     (store.folder / "manifest.json").write_text(content)
     with pytest.raises(FeatureStoreError, match="damaged manifest"):
         FeatureStore(store.folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("rows_per_shard", 0), ("n_samples", "x"), ("dtype", 1)]
+)
+def test_nonsense_in_a_manifest_is_refused(store, name, value):
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(FeatureStoreError, match="damaged manifest"):
+        FeatureStore(store.folder)
+
+
+def test_another_format_is_refused(store):
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(FeatureStoreError, match="has format 2; allowed is 1"):
+        FeatureStore(store.folder)
+
+
+def test_shards_of_another_store_are_refused(featurizer, X, store, tmp_path):
+    other = featurize(featurizer, altered(X), tmp_path / "other", rows_per_shard=10)
+    for path in files(store.folder)[:1]:
+        path.unlink()
+    shutil.copy(files(other.folder)[0], store.folder)
+    with pytest.raises(FeatureStoreError, match="not those that were written for this store"):
+        FeatureStore(store.folder)[0]
+
+
+def test_other_files_beside_the_shards_are_left_alone(store):
+    (store.folder / "features-all.npy").touch()
+    assert FeatureStore(store.folder)[:].shape == store.shape
+
+
+def test_one_program_writes_at_a_time(featurizer, X, store):
+    files(store.folder)[0].unlink()
+    with (
+        _shards.begun(store.folder, store.manifest),
+        pytest.raises(FeatureStoreError, match="is being written by another program"),
+    ):
+        featurize(featurizer, X, store.folder, rows_per_shard=10)
+    featurize(featurizer, X, store.folder, rows_per_shard=10)
+
+
+class Centred(nn.Module):
+    """Mixes its samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(3, 1)
+
+    def forward(self, X):
+        return self.network(X - X.mean(dim=0))
+
+
+def test_networks_that_mix_samples_are_refused_also_row_by_row(X, tmp_path):
+    featurizer = GradientFeaturizer(Centred()).fit(X[:1])
+    with pytest.raises(UnsupportedNetworkError):
+        featurize(featurizer, X, tmp_path, rows_per_shard=1)
+
+
+def test_steps_that_mix_rows_are_refused(X, tmp_path):
+    net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
+    steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
+    featurizer = GradientFeaturizer(make_pipeline(steps, net).fit(X, X[:, :1])).fit(X)
+    with pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"):
+        featurize(featurizer, X, tmp_path, rows_per_shard=10)
+
+
+@pytest.mark.parametrize("folder", [None, 3], ids=str)
+def test_other_names_of_folders_are_refused(featurizer, X, folder):
+    with pytest.raises(TypeError, match=f"folder is {folder}; allowed are names and paths"):
+        featurize(featurizer, X, folder)
+
+
+@pytest.mark.parametrize(
+    "other", [nn.Linear(3, 1), NetworkKernel(), NetworkDensity("features")], ids=range(3)
+)
+def test_only_featurizers_featurize(X, tmp_path, other):
+    with pytest.raises(TypeError, match="allowed is a fitted GradientFeaturizer"):
+        featurize(other, X, tmp_path)
+
+
+def test_featurizers_are_fitted_before(X, tmp_path):
+    with pytest.raises(NotFittedError):
+        featurize(GradientFeaturizer(nn.Linear(3, 1)), X, tmp_path)
+
+
+def test_a_store_is_split_by_scikit_learn(store):
+    found = cross_val_score(NetworkDensity("features"), store, cv=3)
+    expected = cross_val_score(NetworkDensity("features"), store[:], cv=3)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_array_equal(store[3:9, 2], store[:][3:9, 2])
+
+
 def test_folders_of_something_else_are_refused(featurizer, X, tmp_path):
     (tmp_path / "photo.png").touch()
-    with pytest.raises(FeatureStoreError, match="a folder of something else"):
+    (tmp_path / ".thesis.unfinished").touch()
+    with pytest.raises(FeatureStoreError, match="is something else"):
         featurize(featurizer, X, tmp_path)
+    with pytest.raises(FeatureStoreError, match="is something else"):
+        featurize(featurizer, X, tmp_path / "photo.png")
+    assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(FeatureStoreError, match=r"no manifest\.json"):
         FeatureStore(tmp_path)
 
@@ -252,6 +363,7 @@ def test_folders_of_something_else_are_refused(featurizer, X, tmp_path):
 BAD = {
     "dtype": ({"dtype": "float64"}, "dtype is 'float64'; allowed are 'float32', 'float16'"),
     "no rows": ({"rows_per_shard": 0}, "rows_per_shard is 0; allowed"),
+    "truth": ({"rows_per_shard": True}, "rows_per_shard is True; allowed"),
     "half a row": ({"rows_per_shard": 2.5}, r"rows_per_shard is 2\.5; allowed"),
     "other width": ({"X": np.zeros((4, 2), np.float32)}, "3 features"),
     "not finite": ({"X": np.full((4, 3), np.nan, np.float32)}, "NaN"),
@@ -296,19 +408,18 @@ def test_what_the_disk_cannot_hold_is_refused_at_once(featurizer, X, tmp_path, m
 def test_a_disk_that_fills_up_leaves_the_finished_shards(featurizer, X, tmp_path, monkeypatch):
     room = 3
 
-    def write(path, array):
+    def write(path, content):
         nonlocal room
         room -= 1
-        if room < 0:
-            path.write_bytes(array.tobytes()[:50])
+        path.write_bytes(content if room >= -1 else content[:50])
+        if room < -1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        np.save(path.open("wb"), array)
 
     with monkeypatch.context() as patched:
         patched.setattr(_shards, "_write", write)
         with pytest.raises(OSError, match=r"rows 30 to 40 .*No space.*3 of 11 shards are finished"):
             featurize(featurizer, X, tmp_path, rows_per_shard=10)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(files(tmp_path)) == 3 and not list(tmp_path.glob(".*.unfinished"))
     before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
     found = featurize(featurizer, X, tmp_path, rows_per_shard=10)
     np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
@@ -358,7 +469,7 @@ def test_a_kill_at_any_moment_loses_nothing(featurizer, X, tmp_path):
         featurize(featurizer, X, folder, rows_per_shard=1), expected, atol=1e-6
     )
     assert len(log.read_text().split()) <= len(files(folder)) + kills
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*.unfinished"))
 
 
 # Estimators.
