@@ -32,8 +32,7 @@ _TASKS = 4
 # How joblib, its processes and Dask say that a worker has died; so many deaths are no accident.
 _LOST = ("TerminatedWorkerError", "FutureCancelledError", "CancelledError", "KilledWorker")
 _LOSSES = 3
-
-_local = threading.local()
+_KEPT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -240,11 +239,45 @@ def _work(
     task: tuple[Any, ...],
 ) -> Report:
     """A task, with the settings of who sent it; what is shared is kept for the next one."""
-    if getattr(_local, "key", None) != key:
-        _local.key, _local.shared = key, unpacked(sent)["shared"]
-    with config_context(**settings), warnings_collected() as messages, counted_together() as zeros:
-        result = function(*_local.shared, *task)
+    with (
+        _kept.shared(key, sent) as shared,
+        config_context(**settings),
+        warnings_collected() as messages,
+        counted_together() as zeros,
+    ):
+        result = function(*shared, *task)
     return Report(result, zeros, messages)
+
+
+class _Kept:
+    """What a worker's threads were sent last; forgotten where they have not used it for long."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[bytes, Any]] = {}
+        self._timers: dict[int, threading.Timer] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @contextlib.contextmanager
+    def shared(self, key: bytes, sent: np.ndarray) -> Iterator[Any]:
+        """What was sent under a key, unpacked once."""
+        thread = threading.get_ident()
+        if thread in self._timers:
+            self._timers.pop(thread).cancel()
+        known = self._found.get(thread)
+        if known is None or known[0] != key:
+            known = self._found[thread] = key, unpacked(sent)["shared"]
+        try:
+            yield known[1]
+        finally:
+            timer = threading.Timer(_KEPT_SECONDS, self._found.pop, (thread, None))
+            timer.daemon = True
+            self._timers[thread] = timer
+            timer.start()
+
+
+_kept = _Kept()
 
 
 @contextlib.contextmanager

@@ -302,6 +302,17 @@ def _counted(source, rows):
     return len(rows)
 
 
+def test_workers_forget_a_network_that_is_not_used(X, monkeypatch):
+    monkeypatch.setattr(_parallel, "_KEPT_SECONDS", 0.05)
+    monkeypatch.setattr(_parallel, "_kept", _parallel._Kept())
+    with joblib.parallel_config(backend="threading"):
+        NetworkKernel(perceptron(), n_jobs=2)(X)
+    deadline = time.monotonic() + 10
+    while len(_parallel._kept) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(_parallel._kept) == 0
+
+
 class Mortal(nn.Module):
     """Kills the first worker in which it is evaluated."""
 
