@@ -7,7 +7,7 @@ d outputs of the network); s values.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -77,22 +77,6 @@ class LocalSums:
     def _regular(self, lost: Tensor) -> Tensor:
         identity = torch.eye(self.total.shape[1], dtype=self.total.dtype)
         return torch.where(lost[:, None, None], identity, self.total)
-
-
-def local_sums(
-    source: Source,
-    X: Any,
-    rows: Any,
-    whitening: str,
-    weigh: Callable[[Chunk, Chunk], Tensor],
-    values: Tensor,
-    own: np.ndarray | None = None,
-    squared: bool = False,
-    verbose: Any = 0,
-) -> LocalSums:
-    """The sums around the rows of X, by all pairs."""
-    found = pair_sums(source, X, rows, whitening, weigh, values, own, squared, verbose)
-    return LocalSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
 
 
 class Weights(Protocol):
@@ -173,7 +157,7 @@ class LinearWeights:
     def _squares(self, source: Source, X: Any, verbose: Any) -> Tensor | None:
         weigh = _matrices if self._matrices else _traces
         nothing = self.values[..., :0]
-        found = local_sums(
+        found = pair_sums(
             source, X, self.rows, self.whitening, weigh, nothing, squared=True, verbose=verbose
         )
         return found.squares
@@ -225,7 +209,9 @@ class CountWeights:
     ) -> LocalSums:
         """One pass over the pairs."""
         weigh = partial(_counted, self.method, self.level, torch.finfo(source.dtype).eps)
-        return local_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
+        values = self.values
+        found = pair_sums(source, X, self.rows, "unit", weigh, values, own, squared, verbose)
+        return LocalSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
 
 
 def _counted(method: str, level: float, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
@@ -274,8 +260,8 @@ def influence(source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 
 
 def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarray:
     nothing = no_values(len(Rows(rows)))
-    found = local_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
-    return found.size.numpy()
+    found = pair_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
+    return found.total[:, 0, 0].numpy()
 
 
 def _absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
