@@ -61,10 +61,16 @@ class BaseSimilarityLoss(nn.Module):
         return type(self)(self.weight, normalize=self.normalize, **settings)
 
     def extra_repr(self) -> str:
-        """What is compared, for `repr`."""
+        """What is compared, for `repr`.
+
+        Returns
+        -------
+        settings : str
+            The parameters.
+        """
         return f"weight={self.weight}, output={self.output!r}, normalize={self.normalize}"
 
-    def whitened(self, network: Any, inputs: Inputs) -> Whitened:
+    def _whitened(self, network: Any, inputs: Inputs) -> Whitened:
         """Of a batch, with their graph."""
         jacobian = self._compared.jacobian(network, inputs).for_sums()
         kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]

@@ -5,6 +5,7 @@ Index legend: n samples; o, p outputs of the network (d of them).
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +86,36 @@ class PairSimilarityLoss(BaseSimilarityLoss):
         return self.value(self.similarities(network, inputs, others))
 
     def value(self, similarities: Tensor) -> Tensor:
-        """The loss, of shape (), from the similarity of each pair."""
+        """The loss from the similarity of each pair.
+
+        Parameters
+        ----------
+        similarities : Tensor of shape (n,)
+            What `similarities` gives.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            With its graph.
+        """
         return -self.weight * similarities.mean()
 
     def similarities(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
-        """The similarity of each pair, of shape (n,), with its graph."""
-        whitened = [self.whitened(network, batch) for batch in (inputs, others)]
+        """The similarity of each pair.
+
+        Parameters
+        ----------
+        network : Module or skorch net
+            The network.
+        inputs, others : Tensor, or dict or tuple of Tensor, of n rows each
+            The first and the second of each pair.
+
+        Returns
+        -------
+        similarities : Tensor of shape (n,)
+            In [-1, 1] where normalised, with their graph.
+        """
+        whitened = [self._whitened(network, batch) for batch in (inputs, others)]
         first, second = (found.jacobian.whiten(found.root).for_pairs() for found in whitened)
         if len(first) != len(second):
             raise ValueError(
@@ -121,6 +146,29 @@ class GroupSimilarities:
 class _GroupLoss(BaseSimilarityLoss):
     """What is made of sums of whitened gradients, one for each group."""
 
+    def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
+        """The loss, from a batch and the group of each row.
+
+        Parameters
+        ----------
+        network : Module or skorch net
+            The network.
+        inputs : Tensor, or dict or tuple of Tensor, of n rows
+            A batch, where the network is.
+        groups : array-like or Tensor of shape (n,)
+            The group of each row.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            In the dtype of the network, with its graph.
+        """
+        return self.value(self.similarities(network, inputs, groups))
+
+    @abc.abstractmethod
+    def value(self, similarities: GroupSimilarities) -> Tensor:
+        """The loss from the mean similarities of a batch."""
+
     def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
         r"""Mean similarities within groups and between them, through sums of gradients.
 
@@ -147,7 +195,7 @@ class _GroupLoss(BaseSimilarityLoss):
             If no two rows are of one group.
         """
         order, sizes = in_groups(groups, len(tensors(inputs)[0]))
-        whitened = self.whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
+        whitened = self._whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
         jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
         parts = zip(jacobian.split(sizes), roots, strict=True)
         sums = [part.weighted_sum(root.mT) for part, root in parts]
@@ -201,12 +249,19 @@ class GroupSimilarityLoss(_GroupLoss):
     >>> GroupSimilarityLoss(weight=0.1)(network, copies, samples).backward()
     """
 
-    def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
-        """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
-        return self.value(self.similarities(network, inputs, groups))
-
     def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss, of shape (), from the mean similarities of a batch."""
+        """The loss from the mean similarities of a batch.
+
+        Parameters
+        ----------
+        similarities : GroupSimilarities
+            What `similarities` gives.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            With its graph.
+        """
         return -self.weight * similarities.same
 
 
@@ -240,10 +295,17 @@ class ContrastiveSimilarityLoss(_GroupLoss):
     >>> loss(network, torch.randn(6, 2), ["a", "a", "b", "b", "b", "c"]).backward()
     """
 
-    def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
-        """The loss, of shape (), from a batch and the group of each row; see `similarities`."""
-        return self.value(self.similarities(network, inputs, groups))
-
     def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss, of shape (), from the mean similarities of a batch."""
+        """The loss from the mean similarities of a batch.
+
+        Parameters
+        ----------
+        similarities : GroupSimilarities
+            What `similarities` gives.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            With its graph.
+        """
         return self.weight * (similarities.other - similarities.same)

@@ -161,7 +161,7 @@ def test_brute_force_finds_all(features):
 def test_gradients_have_no_index(data):
     network, X = data
     with pytest.raises(ValueError, match="algorithm is 'faiss' and n_components is None"):
-        NetworkNeighbors(network, algorithm="faiss").fit(X)
+        neighbors("faiss", network).fit(X)
 
 
 def test_other_algorithms_are_refused(features):

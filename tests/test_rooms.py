@@ -50,7 +50,7 @@ STOREYS = [
         "diagnostics",
         "losses",
     ],
-    ["active_curve", "_skactiveml", "training", "store"],
+    ["active_curve", "_skactiveml", "training", "store", "displays"],
     ["adapters"],
     ["__init__"],
 ]

@@ -20,6 +20,8 @@ from sknetsim import (
     NetworkKernel,
     NetworkNeighbors,
     PerceptualKernel,
+    displays,
+    losses,
 )
 
 from .cases import NETWORKS, build
@@ -46,14 +48,19 @@ def data():
 
 def documented():
     """All public classes and functions, and the public methods that they define."""
-    for name in sknetsim.__all__:
-        value = getattr(sknetsim, name)
-        yield f"sknetsim.{name}"
-        if inspect.isclass(value) and not issubclass(value, Warning | Exception):
-            for method, member in inspect.getmembers(value):
-                ours = getattr(member, "__module__", "") or ""
-                if not method.startswith("_") and ours.startswith("sknetsim."):
-                    yield f"sknetsim.{name}.{method}"
+    for module in (sknetsim, displays, losses):
+        for name in module.__all__:
+            yield f"{module.__name__}.{name}"
+            yield from documented_methods(module, name)
+
+
+def documented_methods(module, name):
+    value = getattr(module, name)
+    if inspect.isclass(value) and not issubclass(value, Warning | Exception):
+        for method, member in inspect.getmembers(value):
+            ours = getattr(member, "__module__", "") or ""
+            if not method.startswith("_") and ours.startswith("sknetsim."):
+                yield f"{module.__name__}.{name}.{method}"
 
 
 @pytest.mark.parametrize("name", sorted(set(documented())))

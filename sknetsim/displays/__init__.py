@@ -1,0 +1,11 @@
+"""Pictures of what a network finds similar, in scikit-learn's manner.
+
+Each display has ``from_estimator``, which computes, ``from_predictions``, which takes what was
+computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplotlib is imported when
+something is drawn.
+"""
+
+from ._neighbors import NeighborsDisplay
+from ._similarity_matrix import SimilarityMatrixDisplay
+
+__all__ = ["NeighborsDisplay", "SimilarityMatrixDisplay"]
