@@ -7,8 +7,8 @@ import torch
 from matplotlib import pyplot
 from torch import nn
 
-from sknetsim import NetworkKernel, NetworkNeighbors
-from sknetsim.displays import NeighborsDisplay, SimilarityMatrixDisplay
+from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim.displays import DensityDisplay, NeighborsDisplay, SimilarityMatrixDisplay
 
 mpl.use("Agg")
 
@@ -119,3 +119,46 @@ def test_other_shapes_of_neighbours_are_refused():
         NeighborsDisplay(images[:, 0], images, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="neighbors has 2 rows and queries 1"):
         NeighborsDisplay(images[:1, 0], images, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_densities_are_drawn_at_the_rows_own_numbers(width):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(width, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    X = np.random.default_rng(0).standard_normal((30, width))
+    density = NetworkDensity(network).fit(X)
+    display = DensityDisplay.from_estimator(density, X)
+    np.testing.assert_allclose(display.log_density, density.score_samples(X))
+    np.testing.assert_array_equal(display.coordinates, X.squeeze())
+
+
+def test_a_line_of_points_is_drawn_as_it_is():
+    display = DensityDisplay.from_predictions([3.0, 1.0], [-1.0, -2.0])
+    (points,) = display.ax_.lines
+    assert points.get_xdata().tolist() == [3, 1] and points.get_ydata().tolist() == [-1, -2]
+
+
+def test_the_least_dense_are_drawn_last():
+    display = DensityDisplay.from_predictions([[0, 0], [1, 1], [2, 2]], [-3.0, -1.0, -2.0])
+    (points,) = display.ax_.collections
+    assert points.get_offsets()[:, 0].tolist() == [1, 2, 0]
+    assert points.get_array().tolist() == [-1, -2, -3]
+
+
+def test_densities_of_images_need_coordinates(data):
+    network, X = data
+    density = NetworkDensity(network).fit(X)
+    with pytest.raises(ValueError, match=r"coordinates has shape \(12, 1, 4, 4\)"):
+        DensityDisplay.from_estimator(density, X)
+    assert DensityDisplay.from_estimator(density, X, coordinates=np.arange(12)).ax_.lines
+
+
+@pytest.mark.parametrize("log_density", [1.0, np.zeros((2, 1))], ids=["number", "column"])
+def test_other_shapes_of_densities_are_refused(log_density):
+    with pytest.raises(ValueError, match="log_density has shape"):
+        DensityDisplay([0, 1], log_density)
+
+
+def test_only_densities_have_one(data):
+    with pytest.raises(TypeError, match="allowed is a fitted NetworkDensity"):
+        DensityDisplay.from_estimator(*data)

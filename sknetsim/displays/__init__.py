@@ -5,7 +5,8 @@ computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplot
 something is drawn.
 """
 
+from ._density import DensityDisplay
 from ._neighbors import NeighborsDisplay
 from ._similarity_matrix import SimilarityMatrixDisplay
 
-__all__ = ["NeighborsDisplay", "SimilarityMatrixDisplay"]
+__all__ = ["DensityDisplay", "NeighborsDisplay", "SimilarityMatrixDisplay"]
