@@ -8,7 +8,12 @@ from matplotlib import pyplot
 from torch import nn
 
 from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
-from sknetsim.displays import DensityDisplay, NeighborsDisplay, SimilarityMatrixDisplay
+from sknetsim.displays import (
+    ContributionsDisplay,
+    DensityDisplay,
+    NeighborsDisplay,
+    SimilarityMatrixDisplay,
+)
 
 mpl.use("Agg")
 
@@ -162,3 +167,26 @@ def test_other_shapes_of_densities_are_refused(log_density):
 def test_only_densities_have_one(data):
     with pytest.raises(TypeError, match="allowed is a fitted NetworkDensity"):
         DensityDisplay.from_estimator(*data)
+
+
+@pytest.mark.parametrize("pair", [0, 1, -1])
+def test_each_layer_has_a_bar_of_what_it_adds(data, pair):
+    network, X = data
+    kernel = NetworkKernel(network)
+    display = ContributionsDisplay.from_estimator(kernel, X[:2], X[2:4], pair=pair)
+    parts = kernel.contributions(X[:2], X[2:4]).by_layer()
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == [*parts]
+    widths = [bar.get_width() for bar in display.ax_.patches]
+    np.testing.assert_allclose(widths, [part[pair] for part in parts.values()])
+    assert f"{sum(widths):.2f}" in display.ax_.get_xlabel()
+
+
+def test_only_contributions_of_a_pair_are_drawn(data):
+    network, X = data
+    with pytest.raises(TypeError, match="allowed is a NetworkKernel"):
+        ContributionsDisplay.from_estimator(network, X[:1], X[1:2])
+    with pytest.raises(TypeError, match=r"allowed is what NetworkKernel\.contributions gives"):
+        ContributionsDisplay({"0": 1.0})
+    found = NetworkKernel(network).contributions(X[:1], X[1:2])
+    with pytest.raises(ValueError, match="pair is 1; allowed are the numbers of the 1 pairs"):
+        ContributionsDisplay(found, pair=1)

@@ -5,8 +5,14 @@ computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplot
 something is drawn.
 """
 
+from ._contributions import ContributionsDisplay
 from ._density import DensityDisplay
 from ._neighbors import NeighborsDisplay
 from ._similarity_matrix import SimilarityMatrixDisplay
 
-__all__ = ["DensityDisplay", "NeighborsDisplay", "SimilarityMatrixDisplay"]
+__all__ = [
+    "ContributionsDisplay",
+    "DensityDisplay",
+    "NeighborsDisplay",
+    "SimilarityMatrixDisplay",
+]
