@@ -72,8 +72,8 @@ class Manifest:
     versions: dict[str, str]
     format: int = _FORMAT
 
-    def refuse_nonsense(self) -> None:
-        """Where it cannot have been written so."""
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been written so."""
         numbers = (self.n_samples, self.n_features, self.rows_per_shard)
         if not all(isinstance(number, int) and number > 0 for number in numbers):
             raise ValueError(f"numbers are {numbers}")
@@ -201,21 +201,21 @@ def begun(folder: Path, manifest: Manifest) -> Iterator[Shards]:
     """A store to be written, or continued where it was left, by one program at a time."""
     _refuse_other_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / _LOCK, timeout=0)
     try:
-        lock.acquire()
+        acquired = filelock.FileLock(folder / _LOCK, timeout=0).acquire()
     except filelock.Timeout as error:
         raise FeatureStoreError(
             f"store {str(folder)!r} is being written by another program; allowed is one at a time:"
             " wait for that one, or end it."
         ) from error
-    with lock:
+    with acquired:
         for unfinished in filter(_is_unfinished, folder.iterdir()):
             unfinished.unlink()
         if not (folder / _MANIFEST).exists():
             _put(folder / _MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
-        refuse_differences(folder, manifest, read_manifest(folder))
-        yield Shards(folder, manifest)
+        found = read_manifest(folder)
+        refuse_differences(folder, manifest, found)
+        yield Shards(folder, found)
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -246,16 +246,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / _MANIFEST
     try:
         found = json.loads(path.read_text())
-        if found["format"] != _FORMAT:
-            raise FeatureStoreError(
-                f"store {str(folder)!r} has format {found['format']!r}; allowed is {_FORMAT}: read"
-                " it with the version of sknetsim that wrote it."
-            )
-        manifest = Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
-        manifest.refuse_nonsense()
-        return manifest
-    except FeatureStoreError:
-        raise
+        if found["format"] == _FORMAT:
+            return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FeatureStoreError(
             f"store {str(folder)!r} has no {_MANIFEST}; allowed are folders that featurize has"
@@ -266,6 +258,10 @@ def read_manifest(folder: Path) -> Manifest:
             f"store {str(folder)!r} has a damaged {_MANIFEST} ({error!r}); allowed is one as it was"
             " written: delete the store, and call featurize."
         ) from error
+    raise FeatureStoreError(
+        f"store {str(folder)!r} has format {found['format']!r}; allowed is {_FORMAT}: read it with"
+        " the version of sknetsim that wrote it."
+    )
 
 
 def refuse_differences(folder: Path, manifest: Manifest, found: Manifest) -> None:

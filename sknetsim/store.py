@@ -242,7 +242,7 @@ def featurize(
         versions=versions(),
     )
     with begun(_checked_folder(folder), manifest) as shards:
-        warn_of_differences("store", read_manifest(shards.folder).versions, versions())
+        warn_of_differences("store", shards.manifest.versions, versions())
         shards.refuse_without_space()
         _fill(shards, featurizer, source, X, verbose)
     return FeatureStore(folder)

@@ -297,6 +297,14 @@ def test_one_program_writes_at_a_time(featurizer, X, store):
     featurize(featurizer, X, store.folder, rows_per_shard=10)
 
 
+def test_a_store_is_free_again_after_an_error_that_is_kept(featurizer, X, store):
+    with pytest.raises(KeyError) as kept, _shards.begun(store.folder, store.manifest):
+        raise KeyError("stopped")
+    with _shards.begun(store.folder, store.manifest) as shards:
+        assert shards.missing == []
+    assert kept.value is not None
+
+
 class Centred(nn.Module):
     """Mixes its samples."""
 
