@@ -174,6 +174,11 @@ def _cosine(gram: np.ndarray, eps: float) -> np.ndarray:
 #: Distances from (similarities, eps of the gradients): rounding must not part equal samples, nor
 #: leave anything below 0, which scikit-learn would refuse.
 DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
+#: Similarities from these distances.
+SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "euclidean": lambda distances: 1 - distances**2 / 2,
+    "cosine": lambda distances: 1 - distances,
+}
 
 
 def distinct_squared_distances(gram: np.ndarray, eps: float) -> np.ndarray:

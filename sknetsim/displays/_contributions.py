@@ -8,12 +8,12 @@ import numpy as np
 
 from .._contributions import Contributions
 from ..kernel import NetworkKernel
-from ._figures import axes_of
+from ._figures import Display
 
 _ADDS, _TAKES = "#0072B2", "#D55E00"
 
 
-class ContributionsDisplay:
+class ContributionsDisplay(Display):
     """What each layer of a network adds to the similarity of two inputs.
 
     Parameters
@@ -112,21 +112,7 @@ class ContributionsDisplay:
         """
         return cls(contributions, pair=pair).plot(ax)
 
-    def plot(self, ax: Any = None) -> ContributionsDisplay:
-        """Draw a bar for each layer, the first one on top.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
-
-        Returns
-        -------
-        self : object
-            The display.
-        """
-        self.ax_ = axes_of(ax)
-        self.figure_ = self.ax_.figure
+    def _draw(self) -> None:
         parts = self.contributions.by_layer()
         values = np.array([part[self.pair] for part in parts.values()])
         names = [name or "(network)" for name in parts]
@@ -137,4 +123,3 @@ class ContributionsDisplay:
         self.ax_.invert_yaxis()
         similarity = self.contributions.similarity[self.pair]
         self.ax_.set(xlabel=f"Adds to the similarity of {similarity:.2f}", ylabel="Layer")
-        return self

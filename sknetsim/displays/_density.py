@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from .._outliers import DensityOutlierMixin
-from ._figures import axes_of
+from ._figures import Display
 
 
-class DensityDisplay:
+class DensityDisplay(Display):
     """The log density of samples, along a coordinate of theirs or over a plane that they lie in.
 
     Parameters
@@ -114,25 +114,11 @@ class DensityDisplay:
         """
         return cls(coordinates, log_density).plot(ax)
 
-    def plot(self, ax: Any = None) -> DensityDisplay:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
-
-        Returns
-        -------
-        self : object
-            The display.
-        """
-        self.ax_ = axes_of(ax)
-        self.figure_ = self.ax_.figure
+    def _draw(self) -> None:
         if self.coordinates.ndim == 1:
             self.ax_.plot(self.coordinates, self.log_density, ".", color="#0072B2", alpha=0.6)
             self.ax_.set(xlabel="Coordinate", ylabel="Log density (nats)")
-            return self
+            return
         # The least dense on top: they are what is looked for.
         order = np.argsort(-self.log_density, kind="stable")
         points = self.ax_.scatter(
@@ -140,4 +126,3 @@ class DensityDisplay:
         )
         self.figure_.colorbar(points, ax=self.ax_, label="Log density (nats)")
         self.ax_.set(xlabel="First coordinate", ylabel="Second coordinate")
-        return self

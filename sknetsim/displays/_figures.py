@@ -1,21 +1,48 @@
-"""Axes to draw on, and rows as pictures."""
+"""What displays have in common: axes to draw in, and rows as pictures."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from .._inputs import Rows, tensors
 
 
-def axes_of(ax: Any) -> Any:
-    """The axes given, or those of a new figure."""
-    if ax is not None:
-        return ax
-    pyplot = _pyplot()
-    return pyplot.subplots(layout="constrained")[1]
+class Display(abc.ABC):
+    """What can be drawn: in axes that are given, or in those of a new figure."""
+
+    ax_: Any
+    figure_: Any
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None: in a new figure.
+
+        Returns
+        -------
+        self : object
+            The display.
+        """
+        if ax is None:
+            _, ax = _pyplot().subplots(layout="constrained", figsize=self._size())
+        self.ax_, self.figure_ = ax, ax.figure
+        self._draw()
+        return self
+
+    def _size(self) -> tuple[float, float] | None:
+        """Inches of a new figure; None: matplotlib's own."""
+        return None
+
+    @abc.abstractmethod
+    def _draw(self) -> None:
+        """Draw in ``ax_``."""
 
 
 def _pyplot() -> Any:

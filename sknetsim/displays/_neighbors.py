@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from .. import _kernels
 from .._base import check_is_fitted
 from .._inputs import Rows
 from ..neighbors import NetworkNeighbors
-from ._figures import axes_of, pictures
+from ._figures import Display, pictures
 
 # Inches of a picture, and of the words above it.
 _SIZE, _WORDS = 1.1, 0.45
 
 
-class NeighborsDisplay:
+class NeighborsDisplay(Display):
     """Images and the images that a network finds most similar to them, a row for each.
 
     Parameters
@@ -127,7 +128,6 @@ class NeighborsDisplay:
             )
         check_is_fitted(estimator, "n_samples_fit_")
         distances, indices = estimator.kneighbors(X, n_neighbors)
-        squares = distances**2 / 2 if estimator.distance == "euclidean" else distances
         fitted = estimator._X
         images = pictures(fitted, indices.ravel().tolist(), image_shape)
         words = None if labels is None else np.asarray(labels)[indices].astype(str).tolist()
@@ -135,7 +135,7 @@ class NeighborsDisplay:
         return cls(
             pictures(X, range(len(Rows(X))), image_shape),
             images.reshape(*indices.shape, *images.shape[1:]),
-            1 - squares,
+            _kernels.SIMILARITIES[estimator.distance](distances),
             query_words=said,
             neighbor_words=words,
         ).plot(ax)
@@ -176,33 +176,21 @@ class NeighborsDisplay:
         )
         return found.plot(ax)
 
-    def plot(self, ax: Any = None) -> NeighborsDisplay:
-        """Draw.
+    def _size(self) -> tuple[float, float]:
+        rows, neighbors = self.similarities.shape
+        return _SIZE * (neighbors + 1), (_SIZE + _WORDS) * rows
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            What to draw in place of; None: a new figure.
-
-        Returns
-        -------
-        self : object
-            The display.
-        """
+    def _draw(self) -> None:
+        """Draw in place of ``ax_``, and put the axes of the images there."""
         rows, columns = self.similarities.shape[0], self.similarities.shape[1] + 1
-        whole = axes_of(ax)
-        self.figure_ = whole.figure
-        if ax is None:
-            self.figure_.set_size_inches(_SIZE * columns, (_SIZE + _WORDS) * rows)
+        whole = self.ax_
         whole.set_axis_off()
         grid = whole.get_subplotspec().subgridspec(rows, columns)
-        self.ax_ = grid.subplots()
-        self.ax_ = np.reshape(self.ax_, (rows, columns))
+        self.ax_ = np.reshape(grid.subplots(), (rows, columns))
         for row, axes in enumerate(self.ax_):
-            self._draw(axes[0], self.queries[row], self._query(row))
+            self._draw_image(axes[0], self.queries[row], self._query(row))
             for place, axis in enumerate(axes[1:]):
-                self._draw(axis, self.neighbors[row, place], self._neighbor(row, place))
-        return self
+                self._draw_image(axis, self.neighbors[row, place], self._neighbor(row, place))
 
     def _query(self, row: int) -> str:
         return "query" if self.query_words is None else self.query_words[row]
@@ -212,7 +200,7 @@ class NeighborsDisplay:
         return f"{self.similarities[row, place]:.2f}{word}"
 
     @staticmethod
-    def _draw(axis: Any, image: np.ndarray, words: str) -> None:
+    def _draw_image(axis: Any, image: np.ndarray, words: str) -> None:
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_title(words, fontsize=8, parse_math=False)
         axis.set(xticks=[], yticks=[])

@@ -9,7 +9,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from .._base_kernel import BaseKernel
-from ._figures import axes_of
+from ._figures import Display
 
 # Colours that the colour-blind tell apart: Paul Tol's muted scheme.
 _COLOURS = (
@@ -26,7 +26,7 @@ _COLOURS = (
 )
 
 
-class SimilarityMatrixDisplay:
+class SimilarityMatrixDisplay(Display):
     r"""The similarities of all pairs of samples, with similar samples side by side.
 
     Samples are in the order of the leaves of a tree of clusters (average linkage of the distances
@@ -120,28 +120,13 @@ class SimilarityMatrixDisplay:
         """
         return cls(gram, labels=labels).plot(ax)
 
-    def plot(self, ax: Any = None) -> SimilarityMatrixDisplay:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
-
-        Returns
-        -------
-        self : object
-            The display.
-        """
-        self.ax_ = axes_of(ax)
-        self.figure_ = self.ax_.figure
+    def _draw(self) -> None:
         found = self.gram[np.ix_(self.order, self.order)]
         image = self.ax_.imshow(found, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         self.ax_.set(xlabel="Sample, in order of clusters", xticks=[], yticks=[])
         self.figure_.colorbar(image, ax=self.ax_, label="Similarity")
         if self.labels is not None:
             self._draw_labels(self.labels)
-        return self
 
     def _draw_labels(self, labels: np.ndarray) -> None:
         """A strip at the left, and what its colours mean."""
