@@ -165,9 +165,24 @@ class _GroupLoss(BaseSimilarityLoss):
         """
         return self.value(self.similarities(network, inputs, groups))
 
-    @abc.abstractmethod
     def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss from the mean similarities of a batch."""
+        """The loss from the mean similarities of a batch.
+
+        Parameters
+        ----------
+        similarities : GroupSimilarities
+            What `similarities` gives.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            With its graph.
+        """
+        return self.weight * self._unweighted(similarities)
+
+    @abc.abstractmethod
+    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
+        """What is minimised where the weight is 1."""
 
     def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
         r"""Mean similarities within groups and between them, through sums of gradients.
@@ -249,20 +264,8 @@ class GroupSimilarityLoss(_GroupLoss):
     >>> GroupSimilarityLoss(weight=0.1)(network, copies, samples).backward()
     """
 
-    def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss from the mean similarities of a batch.
-
-        Parameters
-        ----------
-        similarities : GroupSimilarities
-            What `similarities` gives.
-
-        Returns
-        -------
-        loss : Tensor of shape ()
-            With its graph.
-        """
-        return -self.weight * similarities.same
+    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
+        return -similarities.same
 
 
 class ContrastiveSimilarityLoss(_GroupLoss):
@@ -295,17 +298,5 @@ class ContrastiveSimilarityLoss(_GroupLoss):
     >>> loss(network, torch.randn(6, 2), ["a", "a", "b", "b", "b", "c"]).backward()
     """
 
-    def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss from the mean similarities of a batch.
-
-        Parameters
-        ----------
-        similarities : GroupSimilarities
-            What `similarities` gives.
-
-        Returns
-        -------
-        loss : Tensor of shape ()
-            With its graph.
-        """
-        return self.weight * (similarities.other - similarities.same)
+    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
+        return similarities.other - similarities.same
