@@ -257,16 +257,11 @@ class BaseReference(BaseSimilarity):
         if self._projection is None:
             return source, X
         found = features(self._projection, source, X, verbose=self.verbose)
-        return self._feature_rows(source), found
+        return FeatureRows(source.dtype, source.n_jobs), found
 
     def _source_of_fitted(self, source: Source) -> Source:
         """Where the Jacobians of the fitted rows come from, which may be features by now."""
-        return source if self._projection is None else self._feature_rows(source)
-
-    def _feature_rows(self, source: Source) -> Source:
-        found = FeatureRows(source.dtype)
-        found.n_jobs = self.n_jobs
-        return found
+        return source if self._projection is None else FeatureRows(source.dtype, source.n_jobs)
 
 
 class BaseLabelledReference(BaseReference):

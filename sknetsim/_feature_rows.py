@@ -40,13 +40,15 @@ class FeatureRows:
     ----------
     dtype : dtype
         The dtype of the gradients that they came from.
+    n_jobs : int or None, default=1
+        Workers for passes over the rows; one in each of these.
     """
 
     _CHUNK_ROWS = 1024
 
-    def __init__(self, dtype: torch.dtype = torch.float64):
+    def __init__(self, dtype: torch.dtype = torch.float64, n_jobs: int | None = 1):
         self.dtype = dtype
-        self.n_jobs: int | None = 1
+        self.n_jobs = n_jobs
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.dtype,)
@@ -110,20 +112,13 @@ def features(
     projection: Any, source: Source, X: Any, y: Any = None, verbose: Any = 0
 ) -> np.ndarray:
     """What a `Projection` makes of the rows of X, by all workers."""
-    found = over_rows(projection.transform, source, X, (y,), (), verbose)
-    rows, first = next(found)
-    samples = len(Rows(X))
-    if len(first) == samples:
-        return _last(found, first)
-    result = empty_features(source, samples, projection.n_components)
-    result[rows] = first
-    for rows, part in found:
+    samples, result = len(Rows(X)), None
+    for rows, part in over_rows(projection.transform, source, X, (y,), (), verbose):
+        if len(part) == samples:
+            result = part
+            continue
+        if result is None:
+            result = empty_features(source, samples, projection.n_components)
         result[rows] = part
+    assert result is not None
     return result
-
-
-def _last(found: Iterator[Any], first: np.ndarray) -> np.ndarray:
-    """The only part; the pass is gone through to its end."""
-    for _ in found:
-        pass
-    return first

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, gen_batches
 from tqdm.auto import tqdm
 
 from ._feature_rows import checked_features
@@ -36,8 +36,14 @@ _ROUNDING = 1e-6
 class Index(Protocol):
     """Knows features, and finds those whose products with others are large."""
 
+    def widen(self) -> bool:
+        """Look at more rows from now on; whether there were more."""
+
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """Rows that are likely the nearest of queries (n, m), of shape (n, c), no row twice."""
+        """Rows that are likely the nearest of queries (n, m), of shape (n, c).
+
+        Some may be named twice, and places that nothing was found for are negative.
+        """
 
 
 class InvertedLists:
@@ -54,12 +60,12 @@ class InvertedLists:
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
-        faiss = _package("faiss", "faiss")
+        faiss = package("faiss")
         samples, width = len(Rows(features)), _single(Rows(features).at([0])).shape[1]
         lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
         quantizer = faiss.IndexFlatIP(width)
         self._index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
-        count = min(samples, max(_TRAINED * lists, lists), _MOST_TRAINED)
+        count = min(samples, _TRAINED * lists, _MOST_TRAINED)
         chosen = np.sort(random_state.choice(samples, count, replace=False))
         self._index.train(_single(Rows(features).at(chosen.tolist())))
         for _, rows in in_chunks(features, verbose):
@@ -81,10 +87,10 @@ class InvertedLists:
         return np.asarray(found)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"index": _package("faiss", "faiss").serialize_index(self._index)}
+        return {"index": package("faiss").serialize_index(self._index)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._index = _package("faiss", "faiss").deserialize_index(state["index"])
+        self._index = package("faiss").deserialize_index(state["index"])
 
 
 class DescentGraph:
@@ -103,7 +109,7 @@ class DescentGraph:
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
-        pynndescent = _package("pynndescent", "pynndescent")
+        pynndescent = package("pynndescent")
         rows = np.concatenate([rows for _, rows in in_chunks(features, verbose)])
         squares = np.square(rows).sum(axis=1, keepdims=True)
         longer = np.hstack([rows, np.sqrt(squares.max() - squares)])
@@ -128,9 +134,15 @@ class DescentGraph:
 ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
 
 
-def check_installed(algorithm: str) -> None:
-    """Refuse an algorithm whose package is not there."""
-    _package(algorithm, algorithm)
+def package(algorithm: str) -> ModuleType:
+    """The package of an algorithm, or an error that says how to get it."""
+    try:
+        return importlib.import_module(algorithm)
+    except ImportError as error:
+        raise ImportError(
+            f"algorithm is {algorithm!r}, whose package is not installed ({error}); allowed is"
+            " 'brute': or call pip install 'sknetsim[neighbors]'."
+        ) from error
 
 
 def fit(
@@ -213,8 +225,7 @@ def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarr
     """Rows in memory, in single precision."""
     rows = Rows(features)
     with tqdm(total=len(rows), disable=not verbose, unit="row") as progress:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = slice(start, min(start + _CHUNK, len(rows)))
+        for chunk in gen_batches(len(rows), _CHUNK):
             yield chunk, _single(checked_features(rows.take(chunk)))
             progress.update(chunk.stop - chunk.start)
 
@@ -234,13 +245,3 @@ def _similarities_to_all(query: np.ndarray, features: Any) -> np.ndarray:
 
 def _single(rows: Any) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(rows), dtype=np.float32)
-
-
-def _package(name: str, algorithm: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"algorithm is {algorithm!r}, whose package is not installed ({error}); allowed is"
-            " 'brute': or call pip install 'sknetsim[neighbors]'."
-        ) from error

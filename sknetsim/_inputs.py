@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 from torch.utils.data import (
     ConcatDataset,
@@ -97,15 +98,14 @@ class Rows:
     def refuse_nonfinite(self) -> None:
         """Look through all rows, but those of a Dataset, which may be slow to load."""
         if not isinstance(self._source, Dataset):
-            for start in range(0, len(self), _DIGEST_ROWS):
-                self.take(slice(start, start + _DIGEST_ROWS))
+            for rows in gen_batches(len(self), _DIGEST_ROWS):
+                self.take(rows)
 
     def digests(self, dtype: torch.dtype) -> list[bytes]:
         """A digest of each sample's bytes, once its values are cast to a dtype."""
         found: list[bytes] = []
         step = 1 if isinstance(self._source, Dataset) else _DIGEST_ROWS
-        for start in range(0, len(self), step):
-            rows = slice(start, min(start + step, len(self)))
+        for rows in gen_batches(len(self), step):
             inputs = self.at(range(rows.start, rows.stop), rows)
             found += _row_digests(tensors(inputs), dtype)
         return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _pairs, _reductions
+from ._parallel import place
 from ._passes import Source
 
 Distance = Callable[[np.ndarray, float], np.ndarray]
@@ -32,10 +33,7 @@ class _Distances:
         if self._alone:
             own = np.arange(rows.start, rows.stop)[:, None]
             found[own == np.arange(columns.start, columns.stop)] = np.inf
-        return self._place(rows), found
-
-    def _place(self, rows: slice) -> slice:
-        return slice(rows.start - self.rows.start, rows.stop - self.rows.start)
+        return place(rows, self.rows), found
 
 
 class Nearest(_Distances):
@@ -57,21 +55,21 @@ class Nearest(_Distances):
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
         """Take the distances of a tile."""
-        place, found = self._of(rows, columns, gram)
+        at, found = self._of(rows, columns, gram)
         near = _smallest(found, self.distances.shape[1])
-        self._take(place, np.take_along_axis(found, near, axis=1), near + columns.start)
+        self._take(at, np.take_along_axis(found, near, axis=1), near + columns.start)
 
     def merge(self, other: Nearest) -> None:
         """Take what is nearest among other columns."""
-        self._take(self._place(other.rows), other.distances, other.indices)
+        self._take(place(other.rows, self.rows), other.distances, other.indices)
 
-    def _take(self, place: slice, distances: np.ndarray, indices: np.ndarray) -> None:
+    def _take(self, at: slice, distances: np.ndarray, indices: np.ndarray) -> None:
         count = self.distances.shape[1]
-        merged = np.hstack([self.distances[place], distances])
-        positions = np.hstack([self.indices[place], indices])
+        merged = np.hstack([self.distances[at], distances])
+        positions = np.hstack([self.indices[at], indices])
         order = np.lexsort((positions, merged), axis=1)[:, :count]
-        self.distances[place] = np.take_along_axis(merged, order, axis=1)
-        self.indices[place] = np.take_along_axis(positions, order, axis=1)
+        self.distances[at] = np.take_along_axis(merged, order, axis=1)
+        self.indices[at] = np.take_along_axis(positions, order, axis=1)
 
 
 class Within(_Distances):
@@ -85,14 +83,14 @@ class Within(_Distances):
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
         """Take the distances of a tile."""
-        place, found = self._of(rows, columns, gram)
-        for row, values in enumerate(found, start=place.start):
+        at, found = self._of(rows, columns, gram)
+        for row, values in enumerate(found, start=at.start):
             near = np.flatnonzero(values <= self._radius)
             self._parts[row].append((values[near], near + columns.start))
 
     def merge(self, other: Within) -> None:
         """Take what is near among other columns."""
-        for row, parts in enumerate(other._parts, start=self._place(other.rows).start):
+        for row, parts in enumerate(other._parts, start=place(other.rows, self.rows).start):
             self._parts[row] += parts
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:

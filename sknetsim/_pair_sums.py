@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _reductions
+from ._parallel import place
 from ._passes import Chunk, Source
 
 
@@ -56,7 +57,7 @@ class PairSums:
 
     def add(self, rows: slice, columns: slice, found: Tensor) -> None:
         """Take the weights of a tile."""
-        at, axis = slice(rows.start - self.rows.start, rows.stop - self.rows.start), found.shape[2:]
+        at, axis = place(rows, self.rows), found.shape[2:]
         weights = found.cpu().reshape(*found.shape[:2], *(axis or (1, 1)))
         if self._own is not None:
             weights = _without(weights, self._own[rows], columns)
@@ -67,7 +68,7 @@ class PairSums:
 
     def merge(self, other: PairSums) -> None:
         """Take the sums over other columns."""
-        at = slice(other.rows.start - self.rows.start, other.rows.stop - self.rows.start)
+        at = place(other.rows, self.rows)
         self.total[at] += other.total
         self.weighted[at] += other.weighted
         if self.squares is not None and other.squares is not None:

@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 import torch
 from sklearn import config_context, get_config
+from sklearn.utils import gen_even_slices
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -64,8 +65,12 @@ def cut(samples: int, count: int) -> list[slice]:
 
     None has one row where there are more: it would not show whether the network mixes samples.
     """
-    edges = np.linspace(0, samples, max(1, min(count, samples // 2)) + 1).astype(int).tolist()
-    return [slice(*pair) for pair in itertools.pairwise(edges)]
+    return list(gen_even_slices(samples, max(1, min(count, samples // 2))))
+
+
+def place(part: slice, whole: slice) -> slice:
+    """Where a part is within a slice that it lies in."""
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def over_rows(

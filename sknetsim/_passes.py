@@ -5,13 +5,13 @@ Index legend: n, m samples; o, p outputs of the network (d of them).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from sklearn.utils import gen_even_slices
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -126,8 +126,7 @@ class Chunk:
     def split(self, limit: int) -> list[Chunk]:
         """Parts of nearly equal length, of at most so many rows."""
         count = -(-len(self.rank) // limit)
-        edges = [len(self.rank) * part // count for part in range(count + 1)]
-        return [self.part(slice(*pair)) for pair in itertools.pairwise(edges)]
+        return [self.part(rows) for rows in gen_even_slices(len(self.rank), count)]
 
     def part(self, part: slice) -> Chunk:
         """Some of the rows."""

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from . import _memory, _pairs, _zero_gradients
 from ._inputs import Rows
-from ._parallel import Parts, cut, labels_of, rows_of, run, workers
+from ._parallel import Parts, cut, labels_of, place, rows_of, run, workers
 from ._passes import Chunk, Source
 from ._zero_gradients import ZeroGradients
 
@@ -60,7 +60,8 @@ def reduced(
         return result
     blocks = _blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
-    source.refuse_uneven(X)
+    for rows in (X,) if Y is None else (X, Y):
+        source.refuse_uneven(rows)
     tasks = (_task(block, sets, labels) for block in blocks)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()
@@ -125,7 +126,7 @@ def _task(block: Block, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) -> t
     parts = [rows.part(piece) for rows, piece in zip(sets, slices, strict=True)]
     # Where X is compared with itself, it has one set of labels.
     found = [labels_of(y, piece) for y, piece in zip(labels, slices, strict=True)]
-    return block, *parts, *found
+    return block, *parts, tuple(found)
 
 
 def _reduced(
@@ -138,19 +139,19 @@ def _reduced(
     block: Block,
     rows: Any,
     columns: Any,
-    *labels: Any,
+    labels: tuple[Any, Any],
 ) -> list[Any]:
     """The reduction of a block, and that of its mirror image."""
     sets = (rows_of(rows, X), None if block.within else rows_of(columns, Y))
-    result, mirrored = make(block.rows, block.columns), make(block.columns, block.rows)
-    for at, to, found in _pairs.values(
-        source, *sets, whitenings, function, 0, (labels[0], labels[1])
-    ):
+    results = [make(block.rows, block.columns)]
+    if block.mirrored:
+        results.append(make(block.columns, block.rows))
+    for at, to, found in _pairs.values(source, *sets, whitenings, function, 0, labels):
         places = _shifted(at, block.rows), _shifted(to, block.columns)
-        result.add(*places, found)
+        results[0].add(*places, found)
         if block.mirrored:
-            mirrored.add(*places[::-1], _pairs.mirrored(found))
-    return [result, mirrored] if block.mirrored else [result]
+            results[1].add(*places[::-1], _pairs.mirrored(found))
+    return results
 
 
 def _shifted(part: slice, whole: slice) -> slice:
@@ -166,11 +167,8 @@ class _Matrix:
 
     def add(self, rows: slice, columns: slice, found: Tensor) -> None:
         # By torch, for numpy is slow to copy what is transposed.
-        places = [
-            slice(part.start - whole.start, part.stop - whole.start)
-            for part, whole in ((rows, self.rows), (columns, self.columns))
-        ]
-        torch.from_numpy(self._filled(found.shape[2:]))[tuple(places)] = found.cpu()
+        at = place(rows, self.rows), place(columns, self.columns)
+        torch.from_numpy(self._filled(found.shape[2:]))[at] = found.cpu()
 
     def merge(self, other: _Matrix) -> None:
         assert other.values is not None

@@ -167,7 +167,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             The fitted estimator.
         """
         if self.algorithm != "brute":
-            _indexes.check_installed(self.algorithm)
+            _indexes.package(self.algorithm)
         self._X, source = self._fit_network(X, y)
         self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
         self._fit_projection(source, self._X)

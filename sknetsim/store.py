@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.utils import gen_batches
 from torch.utils.data import Dataset
 
 from ._base import check_is_fitted
@@ -275,8 +276,7 @@ def _fingerprint_of_data(source: Source, X: Any) -> str:
     if isinstance(X, Dataset):
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
         return of_value([Rows(part(X, [index])).digests(source.dtype) for index in chosen])
-    starts = range(0, count, _DIGESTED)
-    pieces = (between(X, start, min(start + _DIGESTED, count)) for start in starts)
+    pieces = (between(X, rows.start, rows.stop) for rows in gen_batches(count, _DIGESTED))
     return of_value([source.fingerprint_of_rows(piece) for piece in pieces])
 
 

@@ -272,6 +272,11 @@ def test_steps_that_mix_rows_are_refused(X):
         pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"),
     ):
         NetworkKernel(pipeline, n_jobs=2)(X)
+    with (
+        joblib.parallel_config(backend="threading"),
+        pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"),
+    ):
+        NetworkKernel(pipeline, n_jobs=2)(X[:1], X)
 
 
 def test_threads_are_as_they_were_after_an_error(X):
