@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _pairs, _reductions
-from ._parallel import place
+from ._parallel import over_rows, place
 from ._passes import Source
 
 Distance = Callable[[np.ndarray, float], np.ndarray]
@@ -145,6 +145,13 @@ def similarities(
     source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
 ) -> np.ndarray:
     """k^C of each row of X with some rows of Y, (n, c) of them, of shape (n, c), float64."""
+    parts = over_rows(_similarities, source, X, (candidates,), (Y,), verbose)
+    return np.concatenate([found for _, found in parts])
+
+
+def _similarities(
+    source: Source, X: Any, candidates: np.ndarray, Y: Any, verbose: Any
+) -> np.ndarray:
     found = np.empty(candidates.shape)
     for rows, columns in _pairs.pairs(source, X, Y, verbose=verbose):
         wanted = candidates[rows.rows] - columns.rows.start
