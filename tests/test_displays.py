@@ -2,15 +2,25 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas
 import pytest
 import torch
 from matplotlib import pyplot
 from torch import nn
 
-from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim import (
+    ActiveLearningCurve,
+    ActiveLearningSampler,
+    LabelDenoiser,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+)
 from sknetsim.displays import (
     ContributionsDisplay,
+    DenoisingDisplay,
     DensityDisplay,
+    LearningCurveDisplay,
     NeighborsDisplay,
     SimilarityMatrixDisplay,
 )
@@ -36,10 +46,11 @@ def test_neighbours_stand_beside_their_query_with_their_similarity(data, distanc
     network, X = data
     estimator = NetworkNeighbors(network, n_neighbors=3, distance=distance).fit(X)
     display = NeighborsDisplay.from_estimator(
-        estimator, X[:2], labels=np.arange(12), predictions=["a", "$b"]
+        estimator, X[:2], labels=np.arange(12), query_predictions=["a", "$b"]
     )
     gram, (_, indices) = NetworkKernel(network)(X), estimator.kneighbors(X[:2])
-    assert [axis.get_title() for axis in display.ax_[:, 0]] == ["says a", "says $b"]
+    titles = [axis.get_title() for axis in display.ax_[:, 0]]
+    assert titles == ["query\nsays a", "query\nsays $b"]
     for row in range(2):
         for place in range(3):
             index = indices[row, place]
@@ -57,8 +68,35 @@ def test_flat_rows_are_drawn_in_their_shape(data):
     estimator = NetworkNeighbors(network, n_neighbors=2).fit(rows)
     display = NeighborsDisplay.from_estimator(estimator, rows[:1], image_shape=(4, 4))
     assert display.queries.shape == (1, 4, 4) and display.ax_.shape == (1, 3)
-    with pytest.raises(ValueError, match=r"image_shape is None and X has rows of shape \(16,\)"):
-        NeighborsDisplay.from_estimator(estimator, rows[:1])
+    with pytest.raises(
+        ValueError, match=r"image_shape is \(3, 4\) and X has rows of shape \(16,\)"
+    ):
+        NeighborsDisplay.from_estimator(estimator, rows[:1], image_shape=(3, 4))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_rows_of_a_table_stand_below_their_query(named):
+    X = np.random.default_rng(0).standard_normal((12, 3))
+    X = pandas.DataFrame(X, columns=["a", "$b", "c"]) if named else X
+    estimator = NetworkNeighbors(nn.Linear(3, 2).double(), n_neighbors=2).fit(X)
+    labels, query = np.arange(12), X[:1]
+    display = NeighborsDisplay.from_estimator(estimator, query, labels=labels, query_labels=["q"])
+    ((axis,),) = display.ax_
+    (table,) = axis.tables
+    cells = {place: cell.get_text().get_text() for place, cell in table.get_celld().items()}
+    names = ["a", "$b", "c"] if named else ["0", "1", "2"]
+    assert [cells[0, column] for column in range(5)] == ["similarity", "label", *names]
+    assert [cells[1, column] for column in range(2)] == ["query", "q"]
+    _, ((_, second),) = estimator.kneighbors(query)
+    assert cells[3, 1] == str(second)
+    assert cells[3, 2] == f"{np.asarray(X)[second, 0]:.4g}"
+
+
+def test_tables_of_any_values_can_be_drawn():
+    queries, neighbors = [["x", 1]], [[["y", 2], ["z", 3]]]
+    display = NeighborsDisplay.from_predictions(queries, neighbors, [[0.5, -0.25]])
+    cells = display.ax_[0, 0].tables[0].get_celld()
+    assert [cells[3, column].get_text().get_text() for column in range(3)] == ["-0.25", "z", "3"]
 
 
 def test_colours_are_kept():
@@ -122,8 +160,25 @@ def test_other_shapes_of_neighbours_are_refused():
     images = np.zeros((2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"similarities has shape \(2, 2\)"):
         NeighborsDisplay(images[:, 0], images, np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="neighbors has 2 rows and queries 1"):
+    with pytest.raises(ValueError, match=r"neighbors has shape \(2, 3, 4, 4\) and queries \(1, 4"):
         NeighborsDisplay(images[:1, 0], images, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\); .* of shape \(2, 3\)"):
+        NeighborsDisplay(images[:, 0], images, np.zeros((2, 3)), labels=[1, 2, 3])
+
+
+def test_words_are_one_for_each_fitted_row(data):
+    network, X = data
+    estimator = NetworkNeighbors(network, n_neighbors=2).fit(X)
+    for name in ("labels", "predictions"):
+        with pytest.raises(ValueError, match=rf"{name} has shape \(2,\); .* of shape \(12,\)"):
+            NeighborsDisplay.from_estimator(estimator, X[:1], **{name: [0, 1]})
+
+
+def test_axes_without_a_grid_cannot_be_divided(data):
+    network, X = data
+    estimator = NetworkNeighbors(network, n_neighbors=2).fit(X)
+    with pytest.raises(ValueError, match="ax has a place of its own"):
+        NeighborsDisplay.from_estimator(estimator, X[:1], ax=pyplot.figure().add_axes((0, 0, 1, 1)))
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -190,3 +245,137 @@ def test_only_contributions_of_a_pair_are_drawn(data):
     found = NetworkKernel(network).contributions(X[:1], X[1:2])
     with pytest.raises(ValueError, match="pair is 1; allowed are the numbers of the 1 pairs"):
         ContributionsDisplay(found, pair=1)
+
+
+@pytest.fixture
+def convolutional():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)).double()
+    return NetworkKernel(network), torch.rand(4, 1, 4, 4, dtype=torch.float64)
+
+
+def test_places_of_both_inputs_are_drawn_over_them(convolutional):
+    kernel, X = convolutional
+    options = {"pair": 1, "layer": "0", "grid": (2, 2)}
+    display = ContributionsDisplay.from_estimator(kernel, X[:2], X[2:], **options)
+    parts = kernel.contributions(X[:2], X[2:], positions="0").by_position("0")[1]
+    for axis, summed, image in zip(display.ax_[0], (1, 0), (X[1, 0], X[3, 0]), strict=True):
+        below, above = axis.images
+        np.testing.assert_allclose(above.get_array().ravel(), parts.sum(axis=summed))
+        low, high = image.min(), image.max()
+        np.testing.assert_allclose(below.get_array(), (image - low) / (high - low))
+
+
+def test_positions_without_a_grid_are_a_matrix(convolutional):
+    kernel, X = convolutional
+    display = ContributionsDisplay.from_estimator(kernel, X[:2], X[2:], layer="0")
+    parts = display.contributions.by_position("0")[0]
+    np.testing.assert_array_equal(display.ax_.images[0].get_array(), parts)
+
+
+def test_maps_without_images_are_drawn_alone(convolutional):
+    kernel, X = convolutional
+    found = kernel.contributions(X[:1], X[1:2], positions="0")
+    display = ContributionsDisplay.from_predictions(found, layer="0", grid=(1, 4))
+    assert [len(axis.images) for axis in display.ax_[0]] == [1, 1]
+
+
+BAD_GRIDS = {
+    "no layer": ({"grid": (2, 2)}, r"grid is \(2, 2\) and layer None"),
+    "other count": ({"grid": (2, 3), "layer": "0"}, "rows and columns of the 4 positions"),
+    "one number": ({"grid": (4,), "layer": "0"}, r"grid is \(4,\)"),
+    "no positions": ({"grid": (2, 2), "layer": "3"}, "layer is '3'; allowed are layers whose"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_GRIDS)
+def test_other_grids_are_refused(convolutional, bad):
+    kernel, X = convolutional
+    found = kernel.contributions(X[:1], X[1:2], positions="0")
+    options, message = BAD_GRIDS[bad]
+    with pytest.raises(ValueError, match=message):
+        ContributionsDisplay(found, **options)
+
+
+@pytest.fixture
+def denoiser():
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((40, 2))
+    y = X + generator.normal(scale=0.1, size=X.shape)
+    return LabelDenoiser(nn.Linear(2, 2).double(), method="power").fit(X, y), X, y
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_labels_are_drawn_with_what_became_of_them(denoiser, placed):
+    estimator, X, y = denoiser
+    coordinate = X[:, 0] if placed else None
+    display = DenoisingDisplay.from_estimator(estimator, X, y, coordinate=coordinate, column=1)
+    found, (upper, lower) = estimator.denoising(X), display.ax_[:, 0]
+    drawn = {line.get_label(): line.get_ydata() for line in upper.lines}
+    predictions = estimator.estimator_(torch.as_tensor(X)).detach().numpy()[:, 1]
+    np.testing.assert_array_equal(drawn["label"], y[:, 1])
+    np.testing.assert_array_equal(drawn["label, smoothed"], found.labels[:, 1])
+    np.testing.assert_allclose(drawn["prediction"], predictions)
+    np.testing.assert_array_equal(lower.lines[0].get_ydata(), found.deviation_factor)
+    np.testing.assert_allclose(lower.lines[0].get_xdata(), X[:, 0] if placed else predictions)
+
+
+def test_of_classes_an_indicator_is_drawn():
+    generator = np.random.default_rng(0)
+    X, y = generator.standard_normal((30, 2)).astype("float32"), np.arange(30) % 3
+    estimator = LabelDenoiser(nn.Linear(2, 3)).fit(X, y)
+    display = DenoisingDisplay.from_estimator(estimator, X, y, column=2)
+    np.testing.assert_array_equal(display.labels, y == 2)
+
+
+def test_other_labels_of_denoising_are_refused(denoiser):
+    estimator, X, y = denoiser
+    found = estimator.denoising()
+    with pytest.raises(TypeError, match="allowed is a fitted LabelDenoiser"):
+        DenoisingDisplay.from_estimator(estimator.estimator_, X, y)
+    with pytest.raises(TypeError, match="denoising is a ndarray"):
+        DenoisingDisplay(y, found.labels)
+    with pytest.raises(ValueError, match="column is 2; allowed are the numbers of the 2 columns"):
+        DenoisingDisplay(y, found, column=2)
+    with pytest.raises(ValueError, match=r"labels has shape \(39, 2\); allowed is \(40, 2\)"):
+        DenoisingDisplay(y[:39], found)
+    with pytest.raises(ValueError, match=r"coordinate has shape \(40, 2\); allowed is \(40,\)"):
+        DenoisingDisplay(y, found, coordinate=X)
+
+
+def curve(scores):
+    rounds = len(scores[0])
+    return ActiveLearningCurve(
+        n_labelled=10 * np.arange(1, rounds + 1),
+        scores=np.array(scores),
+        query_times=np.zeros((len(scores), rounds - 1)),
+        indices=np.zeros((len(scores), 10 * rounds), dtype=int),
+        seeds=tuple(range(len(scores))),
+    )
+
+
+def test_curves_of_samplers_are_drawn_side_by_side():
+    curves = {"first": curve([[1.0, 2], [3, 4]]), "second": curve([[1.0, 2], [3, 6]])}
+    display = LearningCurveDisplay.from_predictions(curves)
+    assert [line.get_ydata().tolist() for line in display.ax_.lines] == [[2, 3], [2, 4]]
+    assert [line.get_xdata().tolist() for line in display.ax_.lines] == [[10, 20]] * 2
+    band = display.ax_.collections[0].get_paths()[0].vertices
+    assert set(band[:, 1]) == {1, 2, 3, 4}
+    legend = display.ax_.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["first", "second"]
+
+
+def test_many_curves_differ_by_colour_or_marker():
+    display = LearningCurveDisplay.from_predictions({str(n): curve([[1.0, n]]) for n in range(20)})
+    assert len({(line.get_color(), line.get_marker()) for line in display.ax_.lines}) == 20
+
+
+@pytest.mark.parametrize("curves", [{}, [1], {"random": 1.0}], ids=["none", "list", "number"])
+def test_what_is_no_curve_is_refused(curves):
+    with pytest.raises(TypeError, match="allowed is"):
+        LearningCurveDisplay(curves)
+
+
+def test_samplers_have_names():
+    with pytest.raises(TypeError, match="samplers is ActiveLearningSampler"):
+        LearningCurveDisplay.from_estimator(None, ActiveLearningSampler(), [[0.0]], [0.0])

@@ -23,7 +23,15 @@ STOREYS = [
         "_neighborhoods",
         "_contributions",
     ],
-    ["_blocks", "_fingerprint", "_active_loop", "_matrix_roots", "_shards", "_zero_gradients"],
+    [
+        "_appearance",
+        "_blocks",
+        "_fingerprint",
+        "_active_loop",
+        "_matrix_roots",
+        "_shards",
+        "_zero_gradients",
+    ],
     ["_guest", "_position_blocks", "_kernel_error"],
     ["_network", "_factored_blocks", "_embedding_blocks", "_landmarks"],
     ["rules", "_persistence"],
@@ -50,8 +58,9 @@ STOREYS = [
         "diagnostics",
         "losses",
     ],
-    ["active_curve", "_skactiveml", "training", "store", "displays"],
-    ["adapters"],
+    ["active_curve", "_skactiveml", "training", "store"],
+    ["adapters", "displays"],
+    ["explorer"],
     ["__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}

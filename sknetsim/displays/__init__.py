@@ -6,13 +6,17 @@ something is drawn.
 """
 
 from ._contributions import ContributionsDisplay
+from ._denoising import DenoisingDisplay
 from ._density import DensityDisplay
+from ._learning_curve import LearningCurveDisplay
 from ._neighbors import NeighborsDisplay
 from ._similarity_matrix import SimilarityMatrixDisplay
 
 __all__ = [
     "ContributionsDisplay",
+    "DenoisingDisplay",
     "DensityDisplay",
+    "LearningCurveDisplay",
     "NeighborsDisplay",
     "SimilarityMatrixDisplay",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._outliers import DensityOutlierMixin
-from ._figures import Display
+from ._figures import BLUE, Display
 
 
 class DensityDisplay(Display):
@@ -116,7 +116,7 @@ class DensityDisplay(Display):
 
     def _draw(self) -> None:
         if self.coordinates.ndim == 1:
-            self.ax_.plot(self.coordinates, self.log_density, ".", color="#0072B2", alpha=0.6)
+            self.ax_.plot(self.coordinates, self.log_density, ".", color=BLUE, alpha=0.6)
             self.ax_.set(xlabel="Coordinate", ylabel="Log density (nats)")
             return
         # The least dense on top: they are what is looked for.

@@ -1,14 +1,15 @@
-"""What displays have in common: axes to draw in, and rows as pictures."""
+"""What displays have in common: axes to draw in."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from .._inputs import Rows, tensors
+#: Colours that the colour-blind tell apart, from the palette of Okabe and Ito.
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#999999"
+COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#000000", GREY)
 
 
 class Display(abc.ABC):
@@ -44,6 +45,25 @@ class Display(abc.ABC):
     def _draw(self) -> None:
         """Draw in ``ax_``."""
 
+    def _divide(self, rows: int, columns: int, **layout: Any) -> None:
+        """Put a grid of axes in place of ``ax_``."""
+        place = self.ax_.get_subplotspec()
+        if place is None:
+            raise ValueError(
+                "ax has a place of its own in its figure; allowed for displays of several axes are"
+                " those of a grid: make them with plt.subplots, or leave ax out."
+            )
+        self.ax_.set_axis_off()
+        grid = place.subgridspec(rows, columns, **layout)
+        self.ax_ = np.reshape(grid.subplots(), (rows, columns))
+
+
+def draw_image(axis: Any, image: np.ndarray, words: str) -> None:
+    """An image in [0, 1], with words above it."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axis.set_title(words, fontsize=8, parse_math=False)
+    axis.set(xticks=[], yticks=[])
+
 
 def _pyplot() -> Any:
     try:
@@ -53,20 +73,3 @@ def _pyplot() -> Any:
             "displays draw with matplotlib, which is not installed: pip install matplotlib."
         ) from error
     return pyplot
-
-
-def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
-    """Rows as images (n, height, width) or (n, height, width, channels), in [0, 1]."""
-    rows = tensors(Rows(X).at([int(index) for index in indices]))[0].double().numpy()
-    shape = tuple(rows.shape[1:] if image_shape is None else image_shape)
-    if len(shape) not in (2, 3):
-        raise ValueError(
-            f"image_shape is {image_shape} and X has rows of shape {tuple(rows.shape[1:])}; allowed"
-            " are (height, width) and (channels, height, width): say which shape a row has."
-        )
-    images = rows.reshape(len(rows), *shape)
-    if len(shape) == 3:
-        images = np.moveaxis(images, 1, -1)
-        images = images[..., 0] if images.shape[-1] == 1 else images
-    low, high = images.min(), images.max()
-    return (images - low) / (high - low if high > low else 1)

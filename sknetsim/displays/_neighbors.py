@@ -8,35 +8,45 @@ from typing import Any
 import numpy as np
 
 from .. import _kernels
+from .._appearance import is_pictured, pictures, table
 from .._base import check_is_fitted
 from .._inputs import Rows
 from ..neighbors import NetworkNeighbors
-from ._figures import Display, pictures
+from ._figures import Display, draw_image
 
-# Inches of a picture, and of the words above it.
+# Inches of a picture, and of the words above it; of a letter of a table, and of its lines.
 _SIZE, _WORDS = 1.1, 0.45
+_LETTER, _LINE = 0.085, 0.24
 
 
 class NeighborsDisplay(Display):
-    """Images and the images that a network finds most similar to them, a row for each.
+    """Samples and those that a network finds most similar to them: images, or rows of a table.
+
+    Images stand in a row for each query; above each neighbour its similarity, its label and what
+    the network says of it. Tables stand one above the other, the query first.
 
     Parameters
     ----------
-    queries : ndarray of shape (n_queries, height, width) or (n_queries, height, width, channels)
-        Images, in [0, 1].
-    neighbors : ndarray of shape (n_queries, n_neighbors, height, width) or (..., channels)
-        The most similar ones of each, in [0, 1].
+    queries : ndarray of shape (n_queries, ...)
+        Images in [0, 1], (height, width) or (height, width, channels) each, or rows of a table,
+        (n_columns,) each.
+    neighbors : ndarray of shape (n_queries, n_neighbors, ...)
+        The most similar ones of each.
     similarities : ndarray of shape (n_queries, n_neighbors)
         Their similarities, in [-1, 1].
-    query_words : list of str of length n_queries, default=None
-        What stands above the queries; None: "query".
-    neighbor_words : list of list of str, default=None
-        What stands above the neighbours, after their similarity.
+    labels : array-like of shape (n_queries, n_neighbors), default=None
+        Labels of the neighbours.
+    predictions : array-like of shape (n_queries, n_neighbors), default=None
+        What the network says of the neighbours.
+    query_labels, query_predictions : array-like of shape (n_queries,), default=None
+        Likewise of the queries.
+    columns : list of str of length n_columns, default=None
+        Names of a table's columns; None: their numbers.
 
     Attributes
     ----------
     ax_ : ndarray of shape (n_queries, n_neighbors + 1) of matplotlib Axes
-        Where each image was drawn.
+        Where each image was drawn; of tables (n_queries, 1).
     figure_ : matplotlib Figure
         The figure of these axes.
 
@@ -64,25 +74,21 @@ class NeighborsDisplay(Display):
         neighbors: Any,
         similarities: Any,
         *,
-        query_words: Sequence[str] | None = None,
-        neighbor_words: Sequence[Sequence[str]] | None = None,
+        labels: Any = None,
+        predictions: Any = None,
+        query_labels: Any = None,
+        query_predictions: Any = None,
+        columns: Sequence[str] | None = None,
     ):
         self.queries, self.neighbors = np.asarray(queries), np.asarray(neighbors)
         self.similarities = np.asarray(similarities)
-        count = len(self.queries)
-        if self.similarities.ndim != 2 or self.similarities.shape != self.neighbors.shape[:2]:
-            raise ValueError(
-                f"similarities has shape {self.similarities.shape} and neighbors"
-                f" {self.neighbors.shape}; allowed is one for each neighbour: (n_queries,"
-                " n_neighbors), and the same before the neighbours' pixels."
-            )
-        if len(self.neighbors) != count:
-            raise ValueError(
-                f"neighbors has {len(self.neighbors)} rows and queries {count}; allowed are as"
-                " many: one row of neighbours for each query."
-            )
-        self.query_words = query_words
-        self.neighbor_words = neighbor_words
+        _check_neighbors(self.queries, self.neighbors, self.similarities)
+        several, one = self.similarities.shape, (len(self.queries),)
+        self.labels = _checked("labels", labels, several)
+        self.predictions = _checked("predictions", predictions, several)
+        self.query_labels = _checked("query_labels", query_labels, one)
+        self.query_predictions = _checked("query_predictions", query_predictions, one)
+        self.columns = columns
 
     @classmethod
     def from_estimator(
@@ -93,6 +99,8 @@ class NeighborsDisplay(Display):
         n_neighbors: int | None = None,
         labels: Any = None,
         predictions: Any = None,
+        query_labels: Any = None,
+        query_predictions: Any = None,
         image_shape: Sequence[int] | None = None,
         ax: Any = None,
     ) -> NeighborsDisplay:
@@ -107,12 +115,14 @@ class NeighborsDisplay(Display):
         n_neighbors : int, default=None
             Number of neighbours; None: that of the estimator.
         labels : array-like of shape (n_samples_fit,), default=None
-            Labels of the fitted rows, drawn above the neighbours.
-        predictions : array-like of shape (n_queries,), default=None
-            What the network says of the queries, drawn above them.
+            Labels of the fitted rows.
+        predictions : array-like of shape (n_samples_fit,), default=None
+            What the network says of the fitted rows.
+        query_labels, query_predictions : array-like of shape (n_queries,), default=None
+            Likewise of the queries.
         image_shape : tuple of int, default=None
             Shape of a row as an image, (height, width) or (channels, height, width); None: the one
-            that it has.
+            that it has, and rows of one axis are those of a table.
         ax : matplotlib Axes, default=None
             What to draw in place of; None: a new figure.
 
@@ -127,29 +137,24 @@ class NeighborsDisplay(Display):
                 " put the network in one."
             )
         check_is_fitted(estimator, "n_samples_fit_")
+        fitted = (estimator.n_samples_fit_,)
+        labels = _checked("labels", labels, fitted)
+        predictions = _checked("predictions", predictions, fitted)
         distances, indices = estimator.kneighbors(X, n_neighbors)
-        fitted = estimator._X
-        images = pictures(fitted, indices.ravel().tolist(), image_shape)
-        words = None if labels is None else np.asarray(labels)[indices].astype(str).tolist()
-        said = None if predictions is None else [f"says {word}" for word in predictions]
-        return cls(
-            pictures(X, range(len(Rows(X))), image_shape),
-            images.reshape(*indices.shape, *images.shape[1:]),
+        return cls.from_predictions(
+            *_appearances(estimator, X, indices, image_shape),
             _kernels.SIMILARITIES[estimator.distance](distances),
-            query_words=said,
-            neighbor_words=words,
-        ).plot(ax)
+            labels=None if labels is None else labels[indices],
+            predictions=None if predictions is None else predictions[indices],
+            query_labels=query_labels,
+            query_predictions=query_predictions,
+            columns=_columns(estimator, X),
+            ax=ax,
+        )
 
     @classmethod
     def from_predictions(
-        cls,
-        queries: Any,
-        neighbors: Any,
-        similarities: Any,
-        *,
-        query_words: Sequence[str] | None = None,
-        neighbor_words: Sequence[Sequence[str]] | None = None,
-        ax: Any = None,
+        cls, queries: Any, neighbors: Any, similarities: Any, *, ax: Any = None, **words: Any
     ) -> NeighborsDisplay:
         """Draw neighbours that were found.
 
@@ -157,50 +162,134 @@ class NeighborsDisplay(Display):
         ----------
         queries, neighbors, similarities : ndarray
             As of the class.
-        query_words, neighbor_words : list, default=None
-            As of the class.
         ax : matplotlib Axes, default=None
             What to draw in place of; None: a new figure.
+        **words : array-like
+            ``labels``, ``predictions``, ``query_labels``, ``query_predictions`` and ``columns``, as
+            of the class.
 
         Returns
         -------
         display : NeighborsDisplay
             The display.
         """
-        found = cls(
-            queries,
-            neighbors,
-            similarities,
-            query_words=query_words,
-            neighbor_words=neighbor_words,
-        )
-        return found.plot(ax)
+        return cls(queries, neighbors, similarities, **words).plot(ax)
+
+    def _is_table(self) -> bool:
+        return self.queries.ndim == 2
 
     def _size(self) -> tuple[float, float]:
         rows, neighbors = self.similarities.shape
+        if self._is_table():
+            return _LETTER * self._widths().sum(), _LINE * (neighbors + 3) * rows
         return _SIZE * (neighbors + 1), (_SIZE + _WORDS) * rows
 
     def _draw(self) -> None:
-        """Draw in place of ``ax_``, and put the axes of the images there."""
-        rows, columns = self.similarities.shape[0], self.similarities.shape[1] + 1
-        whole = self.ax_
-        whole.set_axis_off()
-        grid = whole.get_subplotspec().subgridspec(rows, columns)
-        self.ax_ = np.reshape(grid.subplots(), (rows, columns))
+        """Draw in place of ``ax_``, and put the axes of the images or tables there."""
+        rows, neighbors = self.similarities.shape
+        self._divide(rows, 1 if self._is_table() else neighbors + 1)
         for row, axes in enumerate(self.ax_):
-            self._draw_image(axes[0], self.queries[row], self._query(row))
-            for place, axis in enumerate(axes[1:]):
-                self._draw_image(axis, self.neighbors[row, place], self._neighbor(row, place))
+            if self._is_table():
+                self._draw_table(axes[0], row)
+            else:
+                self._draw_images(axes, row)
 
-    def _query(self, row: int) -> str:
-        return "query" if self.query_words is None else self.query_words[row]
+    def _draw_images(self, axes: np.ndarray, row: int) -> None:
+        said = _said(self.query_labels, self.query_predictions, row)
+        draw_image(axes[0], self.queries[row], f"query\n{said}".rstrip())
+        for place, axis in enumerate(axes[1:]):
+            said = _said(self.labels, self.predictions, (row, place))
+            words = f"{self.similarities[row, place]:.2f}\n{said}".rstrip()
+            draw_image(axis, self.neighbors[row, place], words)
 
-    def _neighbor(self, row: int, place: int) -> str:
-        word = "" if self.neighbor_words is None else f"\n{self.neighbor_words[row][place]}"
-        return f"{self.similarities[row, place]:.2f}{word}"
+    def _headings(self) -> dict[str, tuple[Any, Any]]:
+        """What is known of samples beside their columns: of the queries, and of neighbours."""
+        known = {
+            "label": (self.query_labels, self.labels),
+            "says": (self.query_predictions, self.predictions),
+        }
+        return {
+            name: pair for name, pair in known.items() if any(side is not None for side in pair)
+        }
 
-    @staticmethod
-    def _draw_image(axis: Any, image: np.ndarray, words: str) -> None:
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(words, fontsize=8, parse_math=False)
-        axis.set(xticks=[], yticks=[])
+    def _lines(self, row: int) -> list[list[str]]:
+        """A table's heading, its query and the neighbours, as words."""
+        columns = range(self.queries.shape[1]) if self.columns is None else self.columns
+        lines = [
+            ["similarity", *self._headings(), *columns],
+            ["query", *self._known(0, row), *self.queries[row]],
+        ]
+        for place, similarity in enumerate(self.similarities[row]):
+            known = self._known(1, (row, place))
+            lines.append([f"{similarity:.2f}", *known, *self.neighbors[row, place]])
+        return [[str(word) for word in line] for line in lines]
+
+    def _widths(self) -> np.ndarray:
+        """Letters of each column of the tables."""
+        lines = [line for row in range(len(self.queries)) for line in self._lines(row)]
+        return np.max([[len(word) for word in line] for line in lines], axis=0) + 2
+
+    def _draw_table(self, axis: Any, row: int) -> None:
+        names, *cells = self._lines(row)
+        widths = self._widths() / self._widths().sum()
+        drawn = axis.table(
+            cells, colLabels=names, colWidths=widths, cellLoc="right", bbox=(0, 0, 1, 1)
+        )
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(8)
+        for (line, _), cell in drawn.get_celld().items():
+            cell.set(edgecolor="0.85", facecolor="0.93" if line == 1 else "white")
+            cell.get_text().set(parse_math=False, weight="bold" if line == 0 else "normal")
+        axis.set_axis_off()
+
+    def _known(self, side: int, at: Any) -> list[str]:
+        found = [pair[side] for pair in self._headings().values()]
+        return ["" if values is None else str(values[at]) for values in found]
+
+
+def _said(labels: Any, predictions: Any, at: Any) -> str:
+    """A label, and what the network says."""
+    words = [] if labels is None else [f"{labels[at]}"]
+    return ", ".join(words if predictions is None else [*words, f"says {predictions[at]}"])
+
+
+def _appearances(
+    estimator: NetworkNeighbors, X: Any, indices: np.ndarray, image_shape: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and neighbours as images, or as the cells of tables."""
+    fitted, chosen, asked = estimator._X, indices.ravel().tolist(), range(len(Rows(X)))
+    if is_pictured(X, image_shape):
+        found = [pictures(rows, at, image_shape) for rows, at in ((X, asked), (fitted, chosen))]
+    else:
+        found = [table(rows, at).cells for rows, at in ((X, asked), (fitted, chosen))]
+    return found[0], found[1].reshape(*indices.shape, *found[1].shape[1:])
+
+
+def _columns(estimator: NetworkNeighbors, X: Any) -> list[str] | None:
+    names = getattr(X, "columns", getattr(estimator, "feature_names_in_", None))
+    return None if names is None else [str(name) for name in names]
+
+
+def _check_neighbors(queries: np.ndarray, neighbors: np.ndarray, similarities: np.ndarray) -> None:
+    if similarities.ndim != 2 or similarities.shape != neighbors.shape[:2]:
+        raise ValueError(
+            f"similarities has shape {similarities.shape} and neighbors {neighbors.shape}; allowed"
+            " is one for each neighbour: (n_queries, n_neighbors), and the same before what a"
+            " neighbour looks like."
+        )
+    if len(neighbors) != len(queries) or neighbors.shape[2:] != queries.shape[1:]:
+        raise ValueError(
+            f"neighbors has shape {neighbors.shape} and queries {queries.shape}; allowed are one"
+            " row of neighbours for each query, all of its shape."
+        )
+
+
+def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    if values is None:
+        return None
+    found = np.asarray(values)
+    if found.shape != shape:
+        raise ValueError(
+            f"{name} has shape {found.shape}; allowed is one for each sample, of shape {shape}."
+        )
+    return found

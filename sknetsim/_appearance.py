@@ -1,0 +1,78 @@
+"""How samples look to a person: as pictures, or as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ._inputs import Rows, is_read_in_parts, tensors
+
+
+class Table(NamedTuple):
+    """Some rows of a table, as words.
+
+    Parameters
+    ----------
+    columns : list of str of length n_columns
+        Their names.
+    cells : ndarray of shape (n, n_columns) of str
+        Their values.
+    """
+
+    columns: list[str]
+    cells: np.ndarray
+
+
+def is_pictured(X: Any, image_shape: Sequence[int] | None) -> bool:
+    """Whether rows are images: they have several axes, or are given such a shape."""
+    return image_shape is not None or (not _is_table(X) and _values(X, [0]).ndim > 2)
+
+
+def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
+    """Rows as images (n, height, width) or (n, height, width, channels), in [0, 1]."""
+    rows = _values(X, indices).astype(float)
+    shape = tuple(rows.shape[1:] if image_shape is None else image_shape)
+    if len(shape) not in (2, 3) or np.prod(shape) != np.prod(rows.shape[1:]):
+        raise ValueError(
+            f"image_shape is {image_shape} and X has rows of shape {rows.shape[1:]}; allowed are"
+            " (height, width) and (channels, height, width), of as many values as a row has: say"
+            " which shape a row has."
+        )
+    images = rows.reshape(len(rows), *shape)
+    if len(shape) == 3:
+        images = np.moveaxis(images, 1, -1)
+        images = images[..., 0] if images.shape[-1] == 1 else images
+    low, high = images.min(), images.max()
+    return np.asarray((images - low) / (high - low if high > low else 1))
+
+
+def table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
+    """Rows as words, under the names that X has, those given, or numbers."""
+    values = X.to_numpy()[list(indices)] if _is_table(X) else _values(X, indices)
+    if values.ndim != 2:
+        raise ValueError(
+            f"X has rows of shape {values.shape[1:]}; allowed for a table are rows of one axis:"
+            " flatten them, or say with image_shape how they are images."
+        )
+    columns = [*X.columns] if _is_table(X) else columns
+    names = range(values.shape[1]) if columns is None else columns
+    cells = [[_word(value) for value in row] for row in values]
+    return Table([str(name) for name in names], np.array(cells, dtype=object))
+
+
+def _is_table(X: Any) -> bool:
+    return hasattr(X, "columns") and hasattr(X, "to_numpy")
+
+
+def _values(X: Any, indices: Sequence[int]) -> np.ndarray:
+    """Of rows that hold several arrays, those of the first."""
+    if isinstance(X, Dataset) or is_read_in_parts(X) or not hasattr(X, "dtype"):
+        return tensors(Rows(X).at([int(index) for index in indices]))[0].numpy()
+    return np.asarray(X[list(indices)])
+
+
+def _word(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
