@@ -16,6 +16,7 @@ from .exceptions import (
     UnsupportedNetworkError,
     ZeroGradientWarning,
 )
+from .explorer import explore
 from .featurizer import GradientFeaturizer
 from .kernel import NetworkKernel
 from .neighbors import NetworkNeighbors
@@ -45,6 +46,7 @@ __all__ = [
     "UnsupportedNetworkError",
     "ZeroGradientWarning",
     "active_learning_curve",
+    "explore",
     "featurize",
     "register_rule",
 ]

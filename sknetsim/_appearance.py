@@ -33,6 +33,12 @@ def is_pictured(X: Any, image_shape: Sequence[int] | None) -> bool:
 
 def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
     """Rows as images (n, height, width) or (n, height, width, channels), in [0, 1]."""
+    found = images(X, indices, image_shape)
+    return unit_range(found, found.min(), found.max())
+
+
+def images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
+    """Rows as images, in the range that they have."""
     rows = _values(X, indices).astype(float)
     shape = tuple(rows.shape[1:] if image_shape is None else image_shape)
     if len(shape) not in (2, 3) or np.prod(shape) != np.prod(rows.shape[1:]):
@@ -41,12 +47,16 @@ def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) 
             " (height, width) and (channels, height, width), of as many values as a row has: say"
             " which shape a row has."
         )
-    images = rows.reshape(len(rows), *shape)
+    found = rows.reshape(len(rows), *shape)
     if len(shape) == 3:
-        images = np.moveaxis(images, 1, -1)
-        images = images[..., 0] if images.shape[-1] == 1 else images
-    low, high = images.min(), images.max()
-    return np.asarray((images - low) / (high - low if high > low else 1))
+        found = np.moveaxis(found, 1, -1)
+        found = found[..., 0] if found.shape[-1] == 1 else found
+    return found
+
+
+def unit_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """What lies between two numbers, in [0, 1]."""
+    return np.asarray((values - low) / (high - low if high > low else 1))
 
 
 def table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
