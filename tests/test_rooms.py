@@ -58,7 +58,7 @@ STOREYS = [
         "diagnostics",
         "losses",
     ],
-    ["active_curve", "_skactiveml", "training", "store"],
+    ["active_curve", "_skactiveml", "training", "store", "testing"],
     ["adapters", "displays"],
     ["explorer"],
     ["__init__"],
