@@ -27,7 +27,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
 
 demo: $(ENVIRONMENT) $(DATA)  ## Run the quickstart example
-	$(BIN)/python examples/quickstart.py
+	$(BIN)/python examples/plot_quickstart.py
 
 # Two workers of one thread each; without the block time, idle OpenMP threads spin.
 test test-quick test-oldest: export OMP_NUM_THREADS := 1
@@ -67,6 +67,7 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/retrieval.py
 	$(BENCH)/bin/python benchmarks/suspect_labels.py
 	$(BENCH)/bin/python benchmarks/similarity_losses.py
+	$(BENCH)/bin/python benchmarks/similarity_training.py
 	$(BENCH)/bin/python benchmarks/scaling.py
 
 clean:  ## Remove caches, builds and the examples' output; the environment stays

@@ -1,4 +1,4 @@
-"""The site: guide, gallery and reference. The repository is the source, so that links in texts hold.
+"""The site: guide, gallery and reference; the repository is its source, so that links hold.
 
 Run by ``make docs``.
 """

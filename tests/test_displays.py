@@ -61,6 +61,21 @@ def test_neighbours_stand_beside_their_query_with_their_similarity(data, distanc
             np.testing.assert_allclose(axis.images[0].get_array(), expected)
 
 
+def test_what_the_network_contradicts_is_told_by_its_colour():
+    images = np.zeros((2, 2, 4, 4))
+    display = NeighborsDisplay.from_predictions(
+        images[:, 0],
+        images,
+        np.zeros((2, 2)),
+        labels=[[1, 2], [1, 2]],
+        predictions=[[1, 1], [2, 2]],
+        query_labels=["a", "b"],
+        query_predictions=["a", "a"],
+    )
+    colours = [[axis.title.get_color() for axis in row] for row in display.ax_]
+    assert colours == [["black", "black", "#D55E00"], ["#D55E00", "#D55E00", "black"]]
+
+
 def test_flat_rows_are_drawn_in_their_shape(data):
     _, X = data
     rows = X.flatten(1).numpy()

@@ -208,7 +208,7 @@ class ContributionsDisplay(Display):
                 height, width = self.images.shape[1:3]
                 extent = (0, width, height, 0)
                 axis.imshow(self.images[side], cmap="gray_r", alpha=0.5, extent=extent)
-                drawn = axis.imshow(places, alpha=0.6, extent=extent, **colours)
+                drawn = axis.imshow(places, alpha=0.75, extent=extent, **colours)
             axis.set_title(f"{('first', 'second')[side]} input", fontsize=10)
             axis.set(xticks=[], yticks=[])
         bar = self.figure_.colorbar(drawn, ax=list(self.ax_[0]))

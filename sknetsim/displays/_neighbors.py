@@ -12,7 +12,7 @@ from .._appearance import is_pictured, pictures, table
 from .._base import check_is_fitted
 from .._inputs import Rows
 from ..neighbors import NetworkNeighbors
-from ._figures import Display, draw_image
+from ._figures import VERMILION, Display, draw_image
 
 # Inches of a picture, and of the words above it; of a letter of a table, and of its lines.
 _SIZE, _WORDS = 1.1, 0.45
@@ -23,7 +23,8 @@ class NeighborsDisplay(Display):
     """Samples and those that a network finds most similar to them: images, or rows of a table.
 
     Images stand in a row for each query; above each neighbour its similarity, its label and what
-    the network says of it. Tables stand one above the other, the query first.
+    the network says of it, in vermilion where that is something else. Tables stand one above the
+    other, the query first.
 
     Parameters
     ----------
@@ -195,12 +196,14 @@ class NeighborsDisplay(Display):
                 self._draw_images(axes, row)
 
     def _draw_images(self, axes: np.ndarray, row: int) -> None:
-        said = _said(self.query_labels, self.query_predictions, row)
-        draw_image(axes[0], self.queries[row], f"query\n{said}".rstrip())
+        known: tuple[Any, ...] = (self.query_labels, self.query_predictions, row)
+        draw_image(axes[0], self.queries[row], f"query\n{_said(*known)}".rstrip())
+        axes[0].title.set_color(_colour(*known))
         for place, axis in enumerate(axes[1:]):
-            said = _said(self.labels, self.predictions, (row, place))
-            words = f"{self.similarities[row, place]:.2f}\n{said}".rstrip()
+            known = self.labels, self.predictions, (row, place)
+            words = f"{self.similarities[row, place]:.2f}\n{_said(*known)}".rstrip()
             draw_image(axis, self.neighbors[row, place], words)
+            axis.title.set_color(_colour(*known))
 
     def _headings(self) -> dict[str, tuple[Any, Any]]:
         """What is known of samples beside their columns: of the queries, and of neighbours."""
@@ -251,6 +254,11 @@ def _said(labels: Any, predictions: Any, at: Any) -> str:
     """A label, and what the network says."""
     words = [] if labels is None else [f"{labels[at]}"]
     return ", ".join(words if predictions is None else [*words, f"says {predictions[at]}"])
+
+
+def _colour(labels: Any, predictions: Any, at: Any) -> str:
+    known = labels is not None and predictions is not None
+    return VERMILION if known and labels[at] != predictions[at] else "black"
 
 
 def _appearances(

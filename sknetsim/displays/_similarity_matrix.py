@@ -122,7 +122,7 @@ class SimilarityMatrixDisplay(Display):
 
     def _draw(self) -> None:
         found = self.gram[np.ix_(self.order, self.order)]
-        image = self.ax_.imshow(found, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        image = self.ax_.imshow(found, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
         self.ax_.set(xlabel="Sample, in order of clusters", xticks=[], yticks=[])
         self.figure_.colorbar(image, ax=self.ax_, label="Similarity")
         if self.labels is not None:

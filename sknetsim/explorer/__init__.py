@@ -39,8 +39,8 @@ def explore(
     - the quality of its label (`LabelDenoiser.label_quality`), in [0, 1]: low is suspicious.
 
     Samples can be filtered by their label, and put in order by any of these. A page of n samples
-    takes all n^2 similarities, three times (or those of ``n_components`` features), and n times
-    ``n_neighbors`` comparisons layer by layer.
+    takes all n^2 similarities three times, and n times ``n_neighbors`` comparisons layer by layer;
+    for thousands, ``n_components=256`` features find the same in a fraction of the time.
 
     Parameters
     ----------
