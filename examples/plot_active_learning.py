@@ -3,47 +3,31 @@ Which digits should be labelled next?
 =====================================
 
 A perceptron learns scikit-learn's digits, of which 20 are labelled at first. In each of eight
-rounds it is trained anew, and asks for the labels of 20 digits more: curves of accuracy on held-out
-digits, mean and standard deviation of six seeds, which decide on the split, the first digits and
-the weights.
+rounds it is trained anew, and asks for the labels of 20 digits more. Each of six strategies does so
+from the same six seeds, which decide on the split, the first digits and the weights.
 
-**Few labels: choose what stands for many.** "coverage" [1]_ takes digits that have the most others
-near them in the network's eyes, "lcmd" [3]_ what is farthest from all labels among the many: the
-best up to some 80 labels.
-
-**More labels: choose what the network is unsure of**, "margin", or unsure of and of all kinds,
-"badge" [2]_: 120 labels do what 180 at random do. On the mean of the eight rounds badge, lcmd and
-coverage gain 4 %, margin 3 % (each ± 2 %).
-
-**Being unlike all labelled samples is not enough.** "density", the fewest similar labelled digits
-by the soft count, takes odd digits that teach little about the others, and stays far below random
-choice.
-
-.. [1] O. Yehuda, A. Dekel, G. Hacohen, D. Weinshall, "Active learning through a covering lens",
-   NeurIPS 2022.
-.. [2] J. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep batch active learning by
-   diverse, uncertain gradient lower bounds", ICLR 2020.
-.. [3] D. Holzmüller, V. Zaverkin, J. Kästner, I. Steinwart, "A framework and benchmark for deep
-   batch active learning for regression", JMLR 24, 2023.
+``benchmarks/active_learning_images.md`` and ``benchmarks/active_learning_tables.md`` compare more
+strategies on more data.
 """
 
-from pathlib import Path
-
-import matplotlib
+import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim import ActiveLearningSampler, active_learning_curve
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from sknetsim.displays import LearningCurveDisplay
 
 STRATEGIES = ("random", "density", "margin", "badge", "lcmd", "coverage")
-COLORS = ("#000000", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#009E73")
-SEEDS = range(6)
-LOOP = {"n_initial": 20, "n_queries": 20, "n_rounds": 8}
+SEEDS = 6
+ROUNDS = 8
+EPOCHS = 40
+#: Processes that share the seeds; -1: one per core.
+JOBS = -1
+
+X, y = load_digits(return_X_y=True)
+X = (X / 16).astype("float32")
 
 
 class Perceptron(nn.Sequential):
@@ -53,53 +37,56 @@ class Perceptron(nn.Sequential):
         super().__init__(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-def untrained():
-    return NeuralNetClassifier(
-        Perceptron,
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.Adam,
-        lr=1e-2,
-        max_epochs=40,
-        train_split=None,
-        callbacks="disable",
-        verbose=0,
+net = NeuralNetClassifier(
+    Perceptron,
+    criterion=nn.CrossEntropyLoss,
+    optimizer=torch.optim.Adam,
+    lr=1e-2,
+    max_epochs=EPOCHS,
+    train_split=None,
+    callbacks="disable",
+    verbose=0,
+)
+
+# %%
+# What is gained on random choice
+# -------------------------------
+# `active_learning_curve` runs the loop of training, querying and labelling, and scores the network
+# on a quarter of the digits that is held out. The gain is the difference of the mean accuracy over
+# the rounds, seed by seed, with a 95 % interval.
+#
+# "margin" asks for what the network is unsure of, "badge" [1]_ for what it is unsure of and of all
+# kinds, "coverage" [2]_ for digits that have the most others near them in the network's eyes,
+# "lcmd" [3]_ for what is farthest from all labels among the many. "density" asks for the digits
+# with the fewest similar labelled ones, by the soft count.
+
+curves = {}
+for name in STRATEGIES:
+    sampler = ActiveLearningSampler(strategy=name)
+    curves[name] = active_learning_curve(
+        net, sampler, X, y, n_rounds=ROUNDS, seeds=range(SEEDS), n_jobs=JOBS
     )
+    gain, half_width = curves[name].difference(curves["random"])
+    print(f"{name:<10}{100 * gain:+6.1f} ± {100 * half_width:.1f} %")
 
+# %%
+# Learning curves
+# ---------------
+# With few labels, what stands for many teaches most: "coverage" and "lcmd" lead. With more it is
+# what the network is unsure of: "margin" and "badge" end ahead of them, if by little, and are with
+# two thirds of the labels where random choice is with all.
+#
+# Being unlike all labelled digits is not enough: "density" takes odd ones, which teach little about
+# the others, and stays far below random choice.
+#
+# .. [1] J. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep batch active learning by
+#    diverse, uncertain gradient lower bounds", ICLR 2020.
+# .. [2] O. Yehuda, A. Dekel, G. Hacohen, D. Weinshall, "Active learning through a covering lens",
+#    NeurIPS 2022.
+# .. [3] D. Holzmüller, V. Zaverkin, J. Kästner, I. Steinwart, "A framework and benchmark for deep
+#    batch active learning for regression", JMLR 24, 2023.
 
-def curves(strategies=STRATEGIES, seeds=SEEDS, loop=LOOP):
-    """Learning curves by the name of the strategy."""
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16).astype("float32")
-    return {
-        name: active_learning_curve(
-            untrained(), ActiveLearningSampler(strategy=name), X, y, seeds=seeds, n_jobs=-1, **loop
-        )
-        for name in strategies
-    }
-
-
-def draw(found):
-    figure, axes = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
-    axes.set_prop_cycle(color=COLORS[: len(found)])
-    for name, curve in found.items():
-        curve.plot(axes, name)
-    axes.set(xlabel="labelled digits", ylabel="accuracy on held-out digits")
-    axes.set_title(f"Mean and standard deviation of {len(SEEDS)} seeds")
-    axes.legend(loc="lower right")
-    return figure
-
-
-def main():
-    found = curves()
-    print("Gain in accuracy on random choice, mean over the rounds, with 95 % intervals:\n")
-    for name, curve in found.items():
-        gain, half_width = curve.difference(found["random"])
-        print(f"    {name:<10}{100 * gain:+6.1f} ± {100 * half_width:.1f} %")
-    output = Path(__file__).resolve().parent / "output"
-    output.mkdir(exist_ok=True)
-    draw(found).savefig(output / "active_learning.png", dpi=120)
-    print(f"\nWritten: {output / 'active_learning.png'}")
-
-
-if __name__ == "__main__":
-    main()
+display = LearningCurveDisplay.from_predictions(curves)
+display.ax_.set(xlabel="labelled digits", ylabel="accuracy on held-out digits")
+display.ax_.set_title(f"Mean and standard deviation of {SEEDS} seeds")
+plt.show()

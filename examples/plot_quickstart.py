@@ -19,7 +19,8 @@ from _data import mnist, mnist_network
 from sknetsim import NetworkDensity, NetworkNeighbors
 from sknetsim.displays import NeighborsDisplay
 
-TRAINING, TEST = 5_000, 2_000
+TRAINING = 5_000
+TEST = 2_000
 MISTAKES = 4
 
 network = mnist_network()

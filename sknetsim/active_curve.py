@@ -37,6 +37,10 @@ class ActiveLearningCurve:
     seeds : tuple of int
         The seeds.
 
+    See Also
+    --------
+    sknetsim.displays.LearningCurveDisplay : Draws curves of several samplers.
+
     Examples
     --------
     >>> import numpy as np
@@ -135,32 +139,6 @@ class ActiveLearningCurve:
                 "score": self.scores.ravel(),
             }
         )
-
-    def plot(self, ax: Any = None, name: str | None = None) -> Any:
-        """Draw the mean over the seeds, and a band of one standard deviation each way.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
-        name : str, default=None
-            The curve's name in a legend.
-
-        Returns
-        -------
-        ax : matplotlib Axes
-            Where it was drawn.
-        """
-        if ax is None:
-            from matplotlib import pyplot
-
-            _, ax = pyplot.subplots()
-        mean, spread = self.scores.mean(axis=0), self.scores.std(axis=0)
-        (line,) = ax.plot(self.n_labelled, mean, marker="o", label=name)
-        band = (mean - spread, mean + spread)
-        ax.fill_between(self.n_labelled, *band, color=line.get_color(), alpha=0.15, linewidth=0)
-        ax.set(xlabel="Labelled samples", ylabel="Score")
-        return ax
 
 
 def active_learning_curve(

@@ -268,8 +268,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         r"""How much of the network's answer at each row the fitted rows have a say in.
 
         With the kernel K as it is, not whitened: :math:`\sum_i \operatorname{tr} K(x, x_i) /
-        \operatorname{tr} K(x, x)`, the sum of the fitted rows' influences, exact whatever the
-        method and ``n_components``, in one pass over the fitted rows and one over X.
+        \operatorname{tr} K(x, x)`, what a training step on each fitted row moves at x, where one on
+        x itself moves 1. Exact whatever the method and ``n_components``, in one pass over the
+        fitted rows and one over X.
 
         Parameters
         ----------

@@ -212,17 +212,6 @@ def test_the_frame_has_a_row_for_each_seed_and_round():
     }
 
 
-def test_curves_are_drawn_into_axes():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    ax = made([[1, 2], [3, 4]]).plot(name="first")
-    assert made([[1, 2], [3, 6]]).plot(ax, name="second") is ax
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[2, 3], [2, 4]]
-    assert [line.get_label() for line in ax.lines] == ["first", "second"]
-    matplotlib.pyplot.close(ax.figure)
-
-
 @pytest.mark.parametrize(
     "changed", [{"n_rounds": 11}, {"n_initial": 50}, {"test_size": 0.8}], ids=str
 )

@@ -1,0 +1,71 @@
+"""The examples run, in a short form: their constants are set to smaller values."""
+
+import ast
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib import pyplot
+
+FOLDER = Path(__file__).parents[1] / "examples"
+#: Of each example what makes it short.
+SHORT = {
+    "plot_active_learning.py": {"SEEDS": 2, "ROUNDS": 1, "EPOCHS": 2, "JOBS": 1},
+    "plot_fit.py": {"NETWORKS": {"short": (100, 16, 1), "long": (30, 16, 5), "other": (50, 16, 2)}},
+    "plot_denoising.py": {"SAMPLES": 200, "QUERIES": 50, "EPOCHS": 2, "DRAWS": 1},
+    "plot_invariance.py": {
+        "SEEDS": 1,
+        "IMAGES": 128,
+        "TESTED": 200,
+        "COMPARED": 100,
+        "EPOCHS": 1,
+        "JOBS": 1,
+    },
+    "plot_label_issues.py": {"SAMPLES": 300, "EPOCHS": (1, 2)},
+    "plot_quickstart.py": {"TRAINING": 100, "TEST": 500},
+    "plot_reasons.py": {"TRAINING": 200, "RANKED": 50, "COMPARED": 20},
+    "plot_retrieval.py": {"SIDE": 48, "EPOCHS": 1, "SEEDS": 1, "QUERIES": 2},
+    "plot_similarity_training.py": {
+        "SEEDS": 2,
+        "STEPS": 2,
+        "IMAGES": 1_000,
+        "TESTED": 50,
+        "JOBS": 1,
+    },
+    "plot_sine_density.py": {"FREQUENCIES": (1, 2), "RUNS": 1, "N_SAMPLES": 256, "JOBS": 1},
+}
+
+mpl.use("Agg")
+
+
+def shortened(name):
+    """The example's code, with other values of its constants."""
+    tree = ast.parse((FOLDER / name).read_text())
+    left = dict(SHORT[name])
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            constant = statement.targets[0].id
+            if constant in left:
+                statement.value = ast.parse(repr(left.pop(constant)), mode="eval").body
+    assert not left, f"{name} has no such constants: {sorted(left)}"
+    return compile(ast.fix_missing_locations(tree), name, "exec")
+
+
+def test_each_example_has_a_short_form():
+    assert set(SHORT) == {path.name for path in FOLDER.glob("plot_*.py")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_it_draws(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    sys.modules.pop("_data", None)
+    data = pytest.importorskip("_data")
+    if missing := data.missing_packages():
+        pytest.skip(f"real data are not installed: {missing}")
+    pyplot.close("all")
+    exec(shortened(name), {"__name__": "__main__", "__file__": str(FOLDER / name)})
+    assert pyplot.get_fignums(), "nothing was drawn"
+    pyplot.close("all")
