@@ -31,7 +31,7 @@ demo: $(ENVIRONMENT) $(DATA)  ## Run the quickstart example
 
 # Two workers of one thread each; without the block time, idle OpenMP threads spin.
 test test-quick test-oldest: export OMP_NUM_THREADS := 1
-test test-quick test-oldest: export KMP_BLOCKTIME := 0
+docs test test-quick test-oldest: export KMP_BLOCKTIME := 0
 
 test: lint $(DATA)  ## Lint, then run all tests and the doctests of code and texts
 	$(PYTEST) $(PYTEST_ARGS)

@@ -22,10 +22,20 @@ SHORT = {
         "EPOCHS": 1,
         "JOBS": 1,
     },
+    "plot_kernel_machine.py": {
+        "TEST": 60,
+        "POOL": 100,
+        "LABELS": [40, 60],
+        "REPETITIONS": 1,
+        "GAMMAS": [0.03],
+        "COMPONENTS": 32,
+        "EMBEDDED": 60,
+    },
     "plot_label_issues.py": {"SAMPLES": 300, "EPOCHS": (1, 2)},
     "plot_quickstart.py": {"TRAINING": 100, "TEST": 500},
     "plot_reasons.py": {"TRAINING": 200, "RANKED": 50, "COMPARED": 20},
     "plot_retrieval.py": {"SIDE": 48, "EPOCHS": 1, "SEEDS": 1, "QUERIES": 2},
+    "plot_sequences.py": {"TRAINING": 300, "TEST": 100, "EPOCHS": 1, "PAIRS": 40},
     "plot_similarity_training.py": {
         "SEEDS": 2,
         "STEPS": 2,
@@ -34,6 +44,7 @@ SHORT = {
         "JOBS": 1,
     },
     "plot_sine_density.py": {"FREQUENCIES": (1, 2), "RUNS": 1, "N_SAMPLES": 256, "JOBS": 1},
+    "plot_threshold.py": {"SAMPLES": 200, "FRESH": 50},
 }
 
 mpl.use("Agg")
