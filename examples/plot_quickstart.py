@@ -9,12 +9,10 @@ other. The price: logits of different classes share fewer parameters, so that ne
 belong to the class that the network *predicts*.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _data import mnist, mnist_network
+from _data import OUTPUT, mnist, mnist_network
 
 from sknetsim import NetworkDensity, NetworkNeighbors
 from sknetsim.displays import NeighborsDisplay
@@ -88,8 +86,7 @@ for name, guide in {"density": scores, "confidence": confidence}.items():
 # %%
 # The pictures are also written to ``examples/output``.
 
-output = Path(__file__).resolve().parent / "output"
-output.mkdir(exist_ok=True)
+OUTPUT.mkdir(exist_ok=True)
 for name, drawn in {"neighbors": display.figure_, "density": figure}.items():
-    drawn.savefig(output / f"{name}.png", dpi=110)
-    print(f"written: {output.parent.name}/{output.name}/{name}.png")
+    drawn.savefig(OUTPUT / f"{name}.png", dpi=110)
+    print(f"written: examples/output/{name}.png")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ._inputs import Rows, is_read_in_parts, tensors
@@ -38,20 +40,39 @@ def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) 
 
 
 def images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
-    """Rows as images, in the range that they have."""
+    """Rows as images, grey or in three colours, in the range that they have."""
     rows = _values(X, indices).astype(float)
-    shape = tuple(rows.shape[1:] if image_shape is None else image_shape)
-    if len(shape) not in (2, 3) or np.prod(shape) != np.prod(rows.shape[1:]):
+    if not np.isfinite(rows).all():
+        bad = indices[int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))[0])]
+        raise ValueError(f"row {bad} has NaN or infinity, which no image can show: leave it out.")
+    shape = tuple(rows.shape[1:]) if image_shape is None else _checked(image_shape, rows)
+    if len(shape) not in (2, 3):
         raise ValueError(
-            f"image_shape is {image_shape} and X has rows of shape {rows.shape[1:]}; allowed are"
-            " (height, width) and (channels, height, width), of as many values as a row has: say"
-            " which shape a row has."
+            f"rows have shape {shape}, which is no image's; allowed are (height, width), (channels,"
+            " height, width) and (height, width, channels): say with image_shape which one it is."
         )
     found = rows.reshape(len(rows), *shape)
-    if len(shape) == 3:
+    return found if len(shape) == 2 else _in_colours(found)
+
+
+def _checked(image_shape: Any, rows: np.ndarray) -> tuple[int, ...]:
+    shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else (image_shape,)
+    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
+    if not whole or len(shape) not in (2, 3) or np.prod(shape) != np.prod(rows.shape[1:]):
+        raise ValueError(
+            f"image_shape is {image_shape} and X has rows of shape {rows.shape[1:]}; allowed are"
+            " (height, width), (channels, height, width) and (height, width, channels), of as many"
+            " values as a row has: say which shape a row has."
+        )
+    return shape
+
+
+def _in_colours(found: np.ndarray) -> np.ndarray:
+    """Channels last, three or none: where first and last axis could be them, the first is."""
+    of_channels = (1, 3, 4)
+    if found.shape[1] in of_channels or found.shape[3] not in of_channels:
         found = np.moveaxis(found, 1, -1)
-        found = found[..., 0] if found.shape[-1] == 1 else found
-    return found
+    return found[..., 0] if found.shape[-1] < 3 else found[..., :3]
 
 
 def unit_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -79,6 +100,9 @@ def _is_table(X: Any) -> bool:
 
 def _values(X: Any, indices: Sequence[int]) -> np.ndarray:
     """Of rows that hold several arrays, those of the first."""
+    if isinstance(X, Tensor):
+        rows = X.detach()[list(indices)].cpu()
+        return (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
     if isinstance(X, Dataset) or is_read_in_parts(X) or not hasattr(X, "dtype"):
         return tensors(Rows(X).at([int(index) for index in indices]))[0].numpy()
     return np.asarray(X[list(indices)])

@@ -70,12 +70,13 @@ def test_each_example_has_a_short_form():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_it_draws(name, monkeypatch):
+def test_it_draws(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     sys.modules.pop("_data", None)
     data = pytest.importorskip("_data")
     if missing := data.missing_packages():
         pytest.skip(f"real data are not installed: {missing}")
+    monkeypatch.setattr(data, "OUTPUT", tmp_path)
     pyplot.close("all")
     exec(shortened(name), {"__name__": "__main__", "__file__": str(FOLDER / name)})
     assert pyplot.get_fignums(), "nothing was drawn"

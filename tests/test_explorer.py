@@ -86,6 +86,8 @@ SHAPES = {
     "colours": ((3, 4, 6), (16 * 4, 16 * 6, 3)),
     "more channels than colours": ((5, 4, 6), (16 * 4, 16 * 6, 3)),
     "two channels": ((2, 4, 6), (16 * 4, 16 * 6)),
+    "channels last": ((5, 6, 3), (16 * 5, 16 * 6, 3)),
+    "one channel last": ((5, 6, 1), (16 * 5, 16 * 6)),
     "large": ((1, 96, 192), (16 * 48, 16 * 96)),
 }
 
@@ -131,6 +133,40 @@ def test_numbers_that_are_predicted_contradict_no_label(tmp_path):
     assert found["words"]["label"][0] == f"{X[0, 0]:.4g}"
 
 
+CLASSES = {
+    "bool": lambda y: y.astype(bool),
+    "column": lambda y: y[:, None],
+    "float": lambda y: y.astype(float),
+    "names": lambda y: np.array(["no", "yes"])[y],
+}
+
+
+@pytest.mark.parametrize("form", CLASSES)
+def test_labels_in_any_form_are_contradicted_by_another_class(form, tmp_path):
+    X, y = torch.randn(40, 2, dtype=torch.float64), np.arange(40) % 2
+    network = nn.Linear(2, 2).double()
+    given = CLASSES[form](y)
+    found = content(explore(network, X, given, tmp_path / "page.html"))
+    predicted = network(X).argmax(dim=1).numpy()
+    assert found["contradicted"] == (predicted != y).tolist()
+    names = dict(zip(y, np.ravel(given).tolist(), strict=True))
+    told = [str(names[code]).removesuffix(".0") for code in predicted]
+    assert found["words"]["prediction"] == told
+
+
+def test_whole_numbers_that_are_predicted_contradict_no_label(tmp_path):
+    X, y = np.random.default_rng(0).random((40, 2)), np.arange(40)
+    found = content(explore(nn.Linear(2, 1).double(), X, y, tmp_path / "page.html"))
+    assert not any(found["contradicted"])
+
+
+def test_classes_that_differ_in_a_late_digit_are_told_apart(tmp_path):
+    F = np.eye(3)[np.arange(12) % 3]
+    y = 100_001.0 + np.arange(12) % 3
+    found = content(explore("features", F, y, tmp_path / "page.html"))
+    assert set(found["words"]["label"]) == {"100001", "100002", "100003"}
+
+
 def test_a_network_is_trained_once(tmp_path):
     X = np.random.default_rng(0).random((30, 2))
     found = content(explore(None, X, X[:, 0], tmp_path / "page.html", random_state=0))
@@ -157,9 +193,15 @@ def test_features_do(estimator, tmp_path, images):
 
 
 BAD = {
-    "labels": ({"y": [1, 2]}, "y has 2 rows and X 40"),
-    "predictions": ({"predictions": [1, 2]}, "predictions has 2 rows and X 40"),
-    "samples": ({"samples": ["a"]}, "samples has 1 rows and X 40"),
+    "labels": ({"y": [1, 2]}, r"y has shape \(2,\) and X 40 rows"),
+    "predictions": ({"predictions": [1, 2]}, r"predictions has shape \(2,\) and X 40 rows"),
+    "scalar": ({"y": 3}, r"y has shape \(\) and X 40 rows"),
+    "samples": ({"samples": ["a"]}, "samples is a list .* it has 1 rows and X 40"),
+    "mixed samples": ({"samples": ["a"] * 39 + [None]}, "samples is a list that cannot be shown"),
+    "ragged samples": ({"samples": [[1], [1, 2]] * 20}, "samples is a list that cannot be shown"),
+    "missing pixels": ({"samples": np.full((40, 2, 2), np.nan)}, "row 0 has NaN or infinity"),
+    "number": ({"image_shape": 15}, "image_shape is 15"),
+    "negative": ({"image_shape": (-3, -5)}, r"image_shape is \(-3, -5\)"),
     "shape": ({"image_shape": (7, 7)}, r"image_shape is \(7, 7\)"),
     "neighbours": ({"n_neighbors": 40}, "n_neighbors is 40; allowed are integers from 1 to 39"),
 }
@@ -173,6 +215,32 @@ def test_what_does_not_fit_is_refused(bad, images, tmp_path):
     with pytest.raises(ValueError, match=message):
         explore(network, X, path=path, **settings)
     assert not path.exists()
+
+
+BAD_PATHS = {"folder": ".", "in no folder": "nowhere/page.html"}
+
+
+@pytest.mark.parametrize("name", BAD_PATHS)
+def test_where_no_page_can_be_is_told_before_the_work(name, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("sknetsim.explorer.measured", None)
+    with pytest.raises(ValueError, match=r"path is .* allowed is a file in a folder that exists"):
+        explore(*images, tmp_path / BAD_PATHS[name])
+    for settings in ({"path": 3}, {"path": tmp_path / "page.html", "title": None}):
+        with pytest.raises(TypeError, match="allowed is a str"):
+            explore(*images, **settings)
+
+
+def test_an_earlier_page_stays_until_the_new_one_is_whole(images, tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("earlier")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        explore(*images, path)
+    assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
 
 
 def test_other_settings_are_refused(images, tmp_path):
@@ -348,6 +416,53 @@ def test_thousands_of_samples_are_drawn_as_they_are_scrolled_to(browser, tmp_pat
         if before < 3_000:
             WebDriverWait(browser, 10).until(lambda one, b=before: len(shown_order(one)) > b)
     assert shown_order(browser) == list(range(3_000))
+
+
+def test_a_tile_does_not_hold_its_sheet(browser, tmp_path):
+    X, samples = torch.rand(40, 2), np.random.default_rng(0).random((40, 3, 32, 32))
+    opened(browser, explore(nn.Linear(2, 1), X, path=tmp_path / "page.html", samples=samples))
+    style = "return document.querySelector('#samples .picture').getAttribute('style').length"
+    assert browser.execute_script(style) < 300
+    pixels = "return getComputedStyle(document.querySelector('#samples .picture')).backgroundImage"
+    assert browser.execute_script(pixels).startswith('url("data:image/png')
+
+
+def test_the_focus_stays_where_it_was(browser, page):
+    found = content(page)
+    opened(browser, page, "#7")
+    near = found["neighbors"][7][2]
+    browser.find_element("css selector", f"#neighbours [data-index='{near}']").send_keys("\n")
+    assert browser.switch_to.active_element.get_attribute("data-index") == str(near)
+    browser.find_element("css selector", "#go").send_keys("\n")
+    assert browser.switch_to.active_element.text == f"Sample {near}"
+
+
+def test_the_list_follows_the_chosen_sample(browser, tmp_path):
+    X = torch.rand(700, 2)
+    path = tmp_path / "page.html"
+    opened(browser, explore(nn.Linear(2, 1), X, path=path, image_shape=(1, 2)), "#650")
+    (chosen,) = browser.find_elements("css selector", "#samples .chosen")
+    assert chosen.get_attribute("data-index") == "650" and chosen.is_displayed()
+    inside = "const [a, b] = [arguments[0], arguments[0].closest('section')].map((e) => "
+    inside += "e.getBoundingClientRect()); return a.top >= b.top && a.bottom <= b.bottom + 1"
+    assert browser.execute_script(inside, chosen)
+
+
+@pytest.mark.parametrize("width", [400, 800, 1400])
+@pytest.mark.parametrize("kind", ["images", "table"])
+def test_the_page_is_no_wider_than_its_window(browser, width, kind, tmp_path):
+    X, y = torch.rand(20, 4), ["a very long name of a class " * 4, "b"] * 10
+    shape = (2, 2) if kind == "images" else None
+    page = explore(nn.Linear(4, 2), X, y, tmp_path / "page.html", image_shape=shape)
+    browser.set_window_size(width, 900)
+    try:
+        opened(browser, page)
+        wide = "return document.documentElement.scrollWidth > window.innerWidth"
+        assert not browser.execute_script(wide)
+        inner = "const d = document.getElementById('details'); return d.scrollWidth > d.clientWidth"
+        assert not browser.execute_script(inner)
+    finally:
+        browser.set_window_size(1400, 900)
 
 
 def test_nothing_is_fetched(browser, page):

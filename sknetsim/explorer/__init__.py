@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def explore(
     - the quality of its label (`LabelDenoiser.label_quality`), in [0, 1]: low is suspicious.
 
     Samples can be filtered by their label, and put in order by any of these. A page of n samples
-    takes all n^2 similarities three times, and n times ``n_neighbors`` comparisons layer by layer;
-    for thousands, ``n_components=256`` features find the same in a fraction of the time.
+    takes all n^2 similarities for neighbours, density and labels each, and n times ``n_neighbors``
+    comparisons layer by layer; for thousands, ``n_components=256`` features find the same in a
+    fraction of the time.
 
     Parameters
     ----------
@@ -55,8 +57,8 @@ def explore(
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None
         What a person sees of each sample, in place of X: images, rows of a table, or texts.
     image_shape : tuple of int, default=None
-        Shape of a row as an image, (height, width) or (channels, height, width); None: the one that
-        it has, and rows of one axis are those of a table.
+        Shape of a row as an image, (height, width), (channels, height, width) or (height, width,
+        channels); None: the one that it has, and rows of one axis are those of a table.
     predictions : array-like of shape (n_samples,), default=None
         What the network says of each sample; None: asked of it where there are labels.
     n_neighbors : int, default=8
@@ -77,7 +79,8 @@ def explore(
     Raises
     ------
     ValueError
-        If labels, predictions or samples are not as many as the rows of X.
+        If labels, predictions or samples are not as many as the rows of X, or not what can be
+        shown, or the path is no file in a folder that exists.
 
     See Also
     --------
@@ -101,10 +104,37 @@ def explore(
     'explorer.html'
     >>> folder.cleanup()
     """
-    appearance = shown(X if samples is None else samples, image_shape, X)
+    target = _checked_path(path)
+    if not isinstance(title, str):
+        raise TypeError(f"title is {title!r}; allowed is a str: say what the page shows.")
+    appearance = shown(samples, image_shape, X)
     found = measured(
         estimator, X, y, predictions=predictions, n_neighbors=n_neighbors, alpha=alpha, **settings
     )
-    target = Path(path)
-    target.write_text(rendered(title, appearance, found), encoding="utf-8")
+    _write(target, rendered(title, appearance, found))
     return target
+
+
+def _checked_path(path: Any) -> Path:
+    """Looked at before the work is done."""
+    if not isinstance(path, str | PathLike):
+        raise TypeError(
+            f"path is {path!r}; allowed is a str or a Path: say where the page is written."
+        )
+    target = Path(path)
+    if target.is_dir() or not target.parent.is_dir():
+        raise ValueError(
+            f"path is {str(path)!r}; allowed is a file in a folder that exists: make the folder, or"
+            " name a file in one."
+        )
+    return target
+
+
+def _write(target: Path, text: str) -> None:
+    """Whole or not at all: an earlier page stays until then."""
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        partial.write_bytes(text.encode("utf-8", errors="replace"))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import gen_batches
-from sklearn.utils.multiclass import type_of_target
 from tqdm.auto import tqdm
 
 from .._inputs import Rows, part
-from .._network import FEATURES
 from ..denoising import LabelDenoiser
 from ..density import NetworkDensity
 from ..kernel import NetworkKernel
 from ..neighbors import NetworkNeighbors
+from ._words import Words, words_of
 
 # Pairs that are taken apart at a time: each layer's activities are kept for them.
 _PAIRS = 512
@@ -42,10 +41,8 @@ class Measures:
         Their names.
     numbers : dict of str to ndarray of shape (n,)
         What samples can be put in order by: "density", "reliability", and "quality" of labels.
-    words : dict of str to list of str
-        "label" and "prediction", where there are any.
-    contradicted : ndarray of shape (n,), bool
-        Where the network predicts another class than the label.
+    words : Words
+        Labels, and what the network predicts.
     """
 
     neighbors: np.ndarray
@@ -53,8 +50,7 @@ class Measures:
     parts: np.ndarray
     layers: list[str]
     numbers: dict[str, np.ndarray]
-    words: dict[str, list[str]]
-    contradicted: np.ndarray
+    words: Words
 
 
 def measured(
@@ -69,8 +65,7 @@ def measured(
 ) -> Measures:
     """All of it; a network that is not trained is trained once."""
     count = len(Rows(X))
-    words = {"label": y, "prediction": predictions}
-    for name, values in words.items():
+    for name, values in {"y": y, "predictions": predictions}.items():
         _check_count(name, values, count)
     neighbors = NetworkNeighbors(estimator, n_neighbors=n_neighbors, **settings).fit(X, y)
     network = neighbors.estimator_
@@ -78,15 +73,12 @@ def measured(
     weights = {"method": "power", "alpha": alpha, **settings}
     density = NetworkDensity(network, **weights).fit(X)
     numbers = {"density": density.score_samples(X), "reliability": density.reliability(X)}
-    if y is not None:
-        denoiser = LabelDenoiser(network, **weights).fit(X, y)
+    denoiser = None if y is None else LabelDenoiser(network, **weights).fit(X, y)
+    if denoiser is not None:
         numbers["quality"] = denoiser.label_quality(X, y)
-        if predictions is None and network != FEATURES:
-            words["prediction"] = denoiser._task.labels(denoiser._predictions(None))
     layers, parts = _parts(_kernel(network, settings), X, indices, settings.get("verbose", 0))
-    spoken = _worded(words)
-    other = _contradicted(spoken, y, count)
-    return Measures(*_in_order(indices, parts), layers, numbers, spoken, other)
+    words = words_of(denoiser, y, predictions, count)
+    return Measures(*_in_order(indices, parts), layers, numbers, words)
 
 
 def _kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
@@ -117,29 +109,10 @@ def _in_order(indices: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.nd
     return nearest, near, np.take_along_axis(parts, order[:, :, None], axis=1)
 
 
-def _worded(words: dict[str, Any]) -> dict[str, list[str]]:
-    return {
-        name: [_word(value) for value in np.asarray(values)]
-        for name, values in words.items()
-        if values is not None
-    }
-
-
-def _contradicted(words: dict[str, list[str]], y: Any, count: int) -> np.ndarray:
-    """Numbers that are predicted are never quite the labels: nothing is said of them."""
-    if len(words) < 2 or type_of_target(y) not in ("binary", "multiclass"):
-        return np.zeros(count, dtype=bool)
-    return np.array(words["label"]) != np.array(words["prediction"])
-
-
-def _word(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
 def _check_count(name: str, values: Any, count: int) -> None:
-    if values is not None and len(values) != count:
-        parameter = {"label": "y", "prediction": "predictions"}[name]
+    shape = () if values is None else np.shape(values)
+    if values is not None and shape[:1] != (count,):
         raise ValueError(
-            f"{parameter} has {len(values)} rows and X {count}; allowed are as many: hand over one"
-            " for each sample."
+            f"{name} has shape {shape} and X {count} rows; allowed is one for each sample: hand"
+            " over as many."
         )

@@ -14,10 +14,8 @@ from ._measures import Measures
 
 # Digits after the point: similarities, and what layers add to them, are read as such.
 _DIGITS = 4
-# What ends a script, begins a comment in it, or ends a line in some readers only.
-_UNSAFE = str.maketrans(
-    {letter: f"\\u{ord(letter):04x}" for letter in ("<", ">", "&", "\u2028", "\u2029")}
-)
+# What ends a script, or begins a comment in it.
+_UNSAFE = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&"})
 
 
 def rendered(title: str, appearance: dict[str, Any], found: Measures) -> str:
@@ -29,8 +27,8 @@ def rendered(title: str, appearance: dict[str, Any], found: Measures) -> str:
         "layers": [name or "(network)" for name in found.layers],
         "parts": _rounded(found.parts),
         "numbers": {name: _rounded(values) for name, values in found.numbers.items()},
-        "words": found.words,
-        "contradicted": found.contradicted.tolist(),
+        "words": found.words.spoken,
+        "contradicted": found.words.contradicted.tolist(),
     }
     return Template(_text("page.html")).substitute(
         title=html.escape(title), style=_text("page.css"), script=_text("page.js"), data=_json(data)
@@ -48,5 +46,5 @@ def _rounded(values: np.ndarray) -> Any:
 
 def _json(data: dict[str, Any]) -> str:
     """For a script element: no letter of it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.translate(_UNSAFE)

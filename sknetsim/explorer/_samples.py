@@ -20,13 +20,22 @@ _LARGEST, _SHEET = 96, 256
 
 def shown(samples: Any, image_shape: Sequence[int] | None, X: Any) -> dict[str, Any]:
     """Sheets of images, or columns and cells, as the page takes them."""
-    texts = _texts(samples)
-    given, count = len(Rows(samples) if texts is None else texts), len(Rows(X))
-    if given != count:
+    if samples is None:
+        return _shown(X, image_shape, len(Rows(X)))
+    try:
+        return _shown(samples, image_shape, len(Rows(X)))
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"samples has {given} rows and X {count}; allowed are as many: hand over what a person"
-            " sees of each sample."
-        )
+            f"samples is a {type(samples).__name__} that cannot be shown: {error} Allowed are"
+            " images, rows of a table, and texts, one for each row of X."
+        ) from error
+
+
+def _shown(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
+    texts = _texts(samples)
+    given = len(Rows(samples)) if texts is None else len(texts)
+    if given != count:
+        raise ValueError(f"it has {given} rows and X {count}.")
     if texts is not None:
         return {"columns": ["text"], "cells": [[word] for word in texts]}
     if is_pictured(samples, image_shape):
@@ -68,9 +77,7 @@ def _read(
 
 
 def _small(found: np.ndarray) -> np.ndarray:
-    """Of bytes, with one or three channels, and no side longer than is shown."""
-    if found.ndim == 4 and found.shape[-1] != 3:
-        found = found[..., :3] if found.shape[-1] > 3 else found[..., 0]
+    """Of bytes, no side longer than is shown."""
     pixels = np.round(255 * found).astype(np.uint8)
     height, width = pixels.shape[1:3]
     scale = _LARGEST / max(height, width)

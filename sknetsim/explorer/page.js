@@ -11,12 +11,17 @@ const meanings = {
 };
 const at = (id) => document.getElementById(id);
 
+// Each sheet once, by a name: a tile that held its sheet would be as large as all of it.
+(samples.sheets ?? []).forEach((sheet, number) => {
+  document.documentElement.style.setProperty(`--sheet${number}`, `url(${sheet})`);
+});
+
 // Words become text nodes, never markup.
 function element(name, options = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(options)) {
     if (key === "class") made.className = value;
-    else if (key in made) made[key] = value;
+    else if (key in made && !key.startsWith("aria")) made[key] = value;
     else made.setAttribute(key, value);
   }
   made.append(...children.map((child) => (typeof child === "number" ? String(child) : child)));
@@ -24,13 +29,13 @@ function element(name, options = {}, ...children) {
 }
 
 function picture(index, scale) {
-  const { side, width, height, sheets } = samples;
+  const { side, width, height } = samples;
   const place = index % (side * side);
   const made = element("span", { class: "picture", role: "img", "aria-label": `sample ${index}` });
   Object.assign(made.style, {
     width: `${scale * width}px`,
     height: `${scale * height}px`,
-    backgroundImage: `url(${sheets[Math.floor(index / (side * side))]})`,
+    backgroundImage: `var(--sheet${Math.floor(index / (side * side))})`,
     backgroundSize: `${scale * side * width}px`,
     backgroundPosition:
       `${-scale * width * (place % side)}px ${-scale * height * Math.floor(place / side)}px`,
@@ -53,7 +58,10 @@ function tile(index, title, choose, chosen) {
   const name = `tile${chosen ? " chosen" : ""}${contradicted(index) ? " contradicted" : ""}`;
   return element(
     "button",
-    { class: name, type: "button", title: `sample ${index}`, "data-index": index, onclick: choose },
+    {
+      class: name, type: "button", title: `sample ${index}`, "data-index": index, onclick: choose,
+      "aria-current": chosen,
+    },
     picture(index, scale),
     ...title.map((line) => element("span", { class: "caption" }, line)),
   );
@@ -68,10 +76,13 @@ function row(index, first, choose, chosen) {
   const cells = [...first, ...Object.values(words).map((values) => values[index])];
   const made = element(
     "tr",
-    { class: `row${chosen ? " chosen" : ""}`, tabIndex: 0, "data-index": index, onclick: choose },
-    ...cells.map((word) => element("td", {}, word)),
+    {
+      class: `row${chosen ? " chosen" : ""}`, tabIndex: 0, "data-index": index, onclick: choose,
+      "aria-current": chosen,
+    },
+    ...cells.map((word) => element("td", { title: word }, word)),
     ...samples.cells[index].map((word, column) =>
-      element("td", { class: kind(samples.columns[column]) }, word)),
+      element("td", { class: kind(samples.columns[column]), title: word }, word)),
   );
   made.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
@@ -123,7 +134,7 @@ function drawMore() {
   if (drawn >= listed.length) return;
   const body = at("samples").querySelector(pictured ? ".tiles" : "tbody");
   for (const index of listed.slice(drawn, drawn + page)) {
-    const choose = () => { location.hash = index; };
+    const choose = () => go(index);
     const chosen = index === current;
     const note = sorted().map((name) => numbers[name][index].toFixed(2));
     body.append(pictured
@@ -190,10 +201,31 @@ function neighbourhood(index, place) {
   return element("div", { class: "scroll" }, made);
 }
 
+// Into view, drawn first where the list does not reach that far yet.
+function reveal(index) {
+  const position = listed.indexOf(index);
+  while (position >= drawn) drawMore();
+  for (const one of at("samples").querySelectorAll("[data-index]")) {
+    const chosen = Number(one.dataset.index) === index;
+    one.classList.toggle("chosen", chosen);
+    one.setAttribute("aria-current", chosen);
+    if (chosen) one.scrollIntoView({ block: "nearest" });
+  }
+}
+
+// The address follows, so that one can go back.
+function go(index) {
+  show(index);
+  location.hash = index;
+}
+
 function show(index, place = 0) {
+  // What had the focus is drawn anew: give it back.
+  const focused = at("details").contains(document.activeElement);
+  const same = current === index;
   current = index;
-  const go = element("button", { type: "button", id: "go" }, "Go to this neighbour");
-  go.onclick = () => { location.hash = neighbors[index][place]; };
+  const follow = element("button", { type: "button", id: "go" }, "Go to this neighbour");
+  follow.onclick = () => go(neighbors[index][place]);
   const head = pictured
     ? element("div", { class: "head" },
       picture(index, Math.max(1, Math.round(140 / Math.max(samples.width, samples.height)))),
@@ -203,16 +235,16 @@ function show(index, place = 0) {
         row(index, [], () => {}, false))),
       element("p"), facts(index));
   at("details").replaceChildren(
-    element("h2", { id: "title" }, `Sample ${index}`),
+    element("h2", { id: "title", tabIndex: -1 }, `Sample ${index}`),
     head,
     element("h2", {}, "Most similar samples: choose one to see why"),
     neighbourhood(index, place),
     ...why(index, place),
-    element("p", {}, go),
+    element("p", {}, follow),
   );
-  for (const one of at("samples").querySelectorAll("[data-index]")) {
-    one.classList.toggle("chosen", Number(one.dataset.index) === index);
-  }
+  if (!same) reveal(index);
+  at("news").textContent = `Sample ${index}, why it is similar to sample ${neighbors[index][place]}`;
+  if (focused) (same ? at("neighbours").querySelector(".chosen") : at("title")).focus();
 }
 
 function chosen() {
@@ -236,6 +268,9 @@ at("order").append(option("", "as given"), ...Object.keys(numbers).flatMap((name
 ]));
 at("controls").addEventListener("change", () => { list(); });
 at("controls").addEventListener("submit", (event) => event.preventDefault());
-window.addEventListener("hashchange", () => show(chosen()));
+at("skip").addEventListener("click", () => at("title").focus());
+window.addEventListener("hashchange", () => {
+  if (chosen() !== current) show(chosen());
+});
 list();
 show(chosen());
