@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ._gradients import GradientEngine
 from ._inputs import Rows, tensors
 from ._jacobian import Jacobian
-from ._layouts import Layout
 from ._network import resolve
 from .rules import find_rule, layout_of
 
@@ -31,8 +30,9 @@ def check_rule(layer: nn.Module, X: Any) -> None:
     For random cotangents :math:`c_{no}` at its output, the gradients
     :math:`\partial (c_{no} \cdot y(x_n)) / \partial \theta` of each sample by itself, and what
     estimators ask of a rule's blocks: the self-kernels K(x, x), the gram K(x, x'), its traces, and
-    weighted sums over the samples. Then the engine uses the rule on a network that consists of the
-    layer, as it would on any.
+    weighted sums over the samples. The rule is asked for all parameters, and for each by itself, as
+    where the others are frozen. Then the engine uses it on a network that consists of the layer, as
+    it would on any.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ def check_rule(layer: nn.Module, X: Any) -> None:
         If the layer has no rule, the rule gives other gradients than autograd (the parameter and
         the sample are named), its blocks something else than these gradients do, or the engine does
         not use it.
+    UnsupportedNetworkError
+        If the layer mixes samples, so that no network with it can be looked at.
+    ValueError
+        If X has several arrays, or fewer than two different samples.
 
     See Also
     --------
@@ -58,40 +62,57 @@ def check_rule(layer: nn.Module, X: Any) -> None:
     >>> from sknetsim.testing import check_rule
     >>> check_rule(torch.nn.Linear(3, 2), torch.randn(4, 3))
     """
-    layer = copy.deepcopy(layer).double().eval()
-    (inputs,) = tensors(Rows(X).take(slice(None)))
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    layer, inputs = copy.deepcopy(layer).double().eval(), _checked(X)
     names = tuple(name for name, p in layer._parameters.items() if p is not None)
-    layout = layout_of(layer, names)
+    assert names and find_rule(layer) is not None, (
+        f"{type(layer).__name__} has no rule for its parameters {list(names)}: decorate one with"
+        " register_rule, and name all of them in its `parameters`; a layer without parameters of"
+        " its own needs none."
+    )
     with torch.no_grad():
-        outputs = layer(inputs)
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(inputs), _COTANGENTS, *outputs.shape[1:])
-    cotangents = torch.randn(shape, generator=generator, dtype=torch.float64)
-    found = _by_rule(layer, inputs, cotangents, names, layout)
-    expected = _by_loop(layer, inputs, cotangents, names)
-    _assert_gradients(found, expected)
-    _assert_quantities(found, expected)
+        outputs = layer(inputs.clone())
+    cotangents = _drawn(len(inputs), _COTANGENTS, *outputs.shape[1:])
+    for asked in {names, *((name,) for name in names)}:
+        found = _by_rule(layer, inputs, cotangents, asked)
+        expected = _by_loop(layer, inputs, cotangents, asked)
+        _assert_gradients(found, expected)
+        _assert_quantities(found, expected)
     _assert_used(layer, inputs)
 
 
+def _checked(X: Any) -> Tensor:
+    """In float64, of at least two different samples."""
+    arrays = tensors(Rows(X).take(slice(None)))
+    if len(arrays) != 1 or len(arrays[0].unique(dim=0)) < 2:
+        raise ValueError(
+            f"X has {len(arrays)} arrays of {len(arrays[0])} samples; allowed are two different"
+            " samples at least, in one array, for rules know a layer's first argument alone: hand"
+            " over others."
+        )
+    return arrays[0].double() if arrays[0].is_floating_point() else arrays[0]
+
+
+def _drawn(*shape: int) -> Tensor:
+    """The same numbers each time; nobody else's are used up."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
 def _by_rule(
-    layer: nn.Module, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...], layout: Layout
+    layer: nn.Module, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> Jacobian:
     rule = find_rule(layer)
-    assert rule is not None, (
-        f"{type(layer).__name__} has no rule for its parameters {list(names)}: decorate one with"
-        " register_rule, and name all of them in its `parameters`."
-    )
+    assert rule is not None
     with torch.no_grad():
-        blocks = rule(layer, inputs, cotangents, names)
+        blocks = rule(layer, inputs.clone(), cotangents, names)
     found = sorted(name for block in blocks for name, _ in block.layout)
     assert found == sorted(names), (
         f"the rule's blocks are of the parameters {found}, and it was asked for {sorted(names)}:"
         " name each of them in one layout."
     )
     keyed = {tuple(name for name, _ in block.layout): block for block in blocks}
-    return Jacobian(keyed, layout, cotangents.flatten(2)[:, :, 0])
+    flat = cotangents.reshape(*cotangents.shape[:2], -1)
+    return Jacobian(keyed, layout_of(layer, names), flat[:, :, 0])
 
 
 def _by_loop(
@@ -101,7 +122,7 @@ def _by_loop(
     parameters = [getattr(layer, name).requires_grad_() for name in names]
     rows = []
     for row, own in enumerate(cotangents):
-        output = layer(inputs[row : row + 1])[0]
+        output = layer(inputs[row : row + 1].clone())[0]
         for cotangent in own:
             gradients = torch.autograd.grad(
                 (output * cotangent).sum(), parameters, retain_graph=True, allow_unused=True
@@ -135,8 +156,8 @@ def _assert_gradients(found: Jacobian, expected: Tensor) -> None:
 
 def _assert_quantities(found: Jacobian, expected: Tensor) -> None:
     """What blocks make of themselves, in either form, against the gradients written out."""
-    weights = torch.randn(*expected.shape[:2], 2, dtype=torch.float64)
-    gram = torch.einsum("nop,mqp->nmoq", expected, expected)
+    weights = _drawn(*expected.shape[:2], 2)
+    gram = torch.einsum("nop,mqp->nmoq", expected, expected[1:])
     wanted = {
         "gram": gram,
         "self_kernel": torch.einsum("nop,nqp->noq", expected, expected),
@@ -146,9 +167,9 @@ def _assert_quantities(found: Jacobian, expected: Tensor) -> None:
     for form in (found.for_pairs(), found.for_sums()):
         sums = form.weighted_sum(weights)
         given = {
-            "gram": form.gram(form),
+            "gram": form.gram(form.rows(slice(1, None))),
             "self_kernel": form.self_kernel(),
-            "trace_gram": form.trace_gram(form),
+            "trace_gram": form.trace_gram(form.rows(slice(1, None))),
             "weighted_sum": torch.cat([sums[name] for name, _ in found.layout], dim=1),
         }
         for name, values in wanted.items():
@@ -159,11 +180,22 @@ def _assert_quantities(found: Jacobian, expected: Tensor) -> None:
 
 
 def _assert_used(layer: nn.Module, inputs: Tensor) -> None:
-    network = nn.Sequential(layer, nn.Flatten())
-    engine = GradientEngine(resolve(network), "sum")
+    engine = GradientEngine(resolve(_Alone(layer)), "sum")
     for _ in engine.jacobians(inputs):
         pass
     assert not engine.refused, (
-        f"the engine does not use the rule for {sorted(engine.refused)}: the layer puts something"
-        " else than samples on the first axis, or is called in a way that rules do not know."
+        f"the engine does not use the rule for {sorted(engine.refused)}: the layer overwrites what"
+        " it takes, or puts something else than samples on the first axis."
     )
+
+
+class _Alone(nn.Module):
+    """A network of one layer, whatever shape it puts out."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(inputs.clone())
+        return outputs.reshape(len(outputs), -1)

@@ -394,3 +394,31 @@ def test_what_is_no_curve_is_refused(curves):
 def test_samplers_have_names():
     with pytest.raises(TypeError, match="samplers is ActiveLearningSampler"):
         LearningCurveDisplay.from_estimator(None, ActiveLearningSampler(), [[0.0]], [0.0])
+
+
+@pytest.mark.parametrize("ax", [3, np.zeros((2, 2))], ids=["number", "array"])
+def test_what_are_no_axes_are_refused(ax):
+    with pytest.raises(TypeError, match="allowed is one matplotlib Axes"):
+        DensityDisplay.from_predictions([0.0], [0.0], ax=ax)
+
+
+def test_other_names_of_columns_are_refused():
+    with pytest.raises(ValueError, match=r"columns has 1 names; .* of which there are 2"):
+        NeighborsDisplay([[1, 2]], [[[1, 2]]], [[0.5]], columns=["a"])
+
+
+def test_numbers_that_are_predicted_contradict_nothing():
+    images = np.zeros((1, 1, 4, 4))
+    words = {"labels": [[1.5]], "predictions": [[1.4]]}
+    display = NeighborsDisplay.from_predictions(images[:, 0], images, [[0.5]], **words)
+    assert display.ax_[0, 1].title.get_color() == "black"
+
+
+def test_words_in_a_legend_are_no_mathematics():
+    displays = [
+        LearningCurveDisplay.from_predictions({"$a": curve([[1.0, 2]])}),
+        SimilarityMatrixDisplay.from_predictions(np.eye(2), labels=["$a", "$b$"]),
+    ]
+    for display in displays:
+        (first, *_) = display.ax_.get_legend().get_texts()
+        assert first.get_text() == "$a" and not first.get_parse_math()

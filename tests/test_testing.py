@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sknetsim import register_rule
+from sknetsim import UnsupportedNetworkError, register_rule
 from sknetsim.rules import DenseBlock, _registry, layout_of
 from sknetsim.testing import check_rule
 
@@ -33,11 +33,25 @@ class Scale(nn.Module):
         return self.weight * inputs + self.bias
 
 
-class ScaleAcross(Scale):
-    """Puts something else than samples in front."""
+class Total(Scale):
+    """Has one output, of one axis."""
 
     def forward(self, inputs):
-        return super().forward(inputs).mean(dim=0, keepdim=True).expand_as(inputs)
+        return super().forward(inputs).sum(dim=1)
+
+
+class InPlace(Scale):
+    """Overwrites what it takes."""
+
+    def forward(self, inputs):
+        return inputs.mul_(self.weight).add_(self.bias)
+
+
+class Mixing(Scale):
+    """Adds the mean of the batch."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) + super().forward(inputs).mean(dim=0)
 
 
 def scale(wrong=None):
@@ -55,8 +69,13 @@ def scale(wrong=None):
 
 
 class Crooked(DenseBlock):
+    """Right with itself alone."""
+
     def trace_gram(self, other):
-        return super().trace_gram(other) + 1
+        return super().trace_gram(other) * (1 if len(self) == len(other) else 2)
+
+    def __len__(self):
+        return len(self.materialize())
 
 
 X = torch.randn(4, 3)
@@ -72,6 +91,50 @@ def test_a_right_rule_passes_and_the_layer_stays_as_it_was():
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert layer.training and not layer.weight.requires_grad
     assert layer.weight.dtype is torch.float32
+
+
+def test_a_layer_that_overwrites_its_input_is_told():
+    register_rule(InPlace)(scale())
+    given = X.clone()
+    with pytest.raises(AssertionError, match=r"does not use the rule .* overwrites what it takes"):
+        check_rule(InPlace(), given)
+    assert torch.equal(given, X)
+
+
+def test_a_right_rule_of_a_single_output_passes():
+    @register_rule(Total)
+    def total(module, inputs, cotangents, names):
+        wide = cotangents[..., None].expand(*cotangents.shape, inputs.shape[1])
+        return scale()(module, inputs, wide, names)
+
+    check_rule(Total(), X)
+
+
+def test_nobodys_random_numbers_are_used_up():
+    layer, before = nn.Linear(3, 2), torch.get_rng_state()
+    check_rule(layer, X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_rule_that_ignores_what_it_is_asked_for_is_told():
+    @register_rule(Scale)
+    def greedy(module, inputs, cotangents, names):
+        return scale()(module, inputs, cotangents, ("weight", "bias"))
+
+    with pytest.raises(AssertionError, match=r"it was asked for \['(weight|bias)'\]"):
+        check_rule(Scale(), X)
+
+
+def test_a_layer_that_mixes_samples_is_told():
+    register_rule(Mixing)(scale())
+    with pytest.raises((AssertionError, UnsupportedNetworkError)):
+        check_rule(Mixing(), X)
+
+
+@pytest.mark.parametrize("given", [X[:1], torch.ones(3, 3), (X, X)], ids=["one", "same", "two"])
+def test_inputs_that_tell_nothing_are_refused(given):
+    with pytest.raises(ValueError, match="allowed are two different samples"):
+        check_rule(nn.Linear(3, 2), given)
 
 
 WRONG = {
@@ -92,6 +155,8 @@ def test_what_is_wrong_is_told(wrong):
 def test_a_layer_without_a_rule_is_told():
     with pytest.raises(AssertionError, match=r"Scale has no rule for its parameters \['weight'"):
         check_rule(Scale(), X)
+    with pytest.raises(AssertionError, match="without parameters of its own needs none"):
+        check_rule(nn.ReLU(), X)
 
 
 def test_a_layer_with_more_parameters_than_its_rule_knows_is_told():

@@ -170,6 +170,8 @@ class ContributionsDisplay(Display):
         return cls(contributions, pair=pair, layer=layer, grid=grid, images=images).plot(ax)
 
     def _size(self) -> tuple[float, float] | None:
+        if self.layer is None:
+            return 6.4, max(2.4, 0.22 * len(self.contributions.by_layer()) + 1)
         return None if self.grid is None else (6.4, 3.2)
 
     def _draw(self) -> None:
@@ -228,7 +230,7 @@ def _check_grid(contributions: Contributions, layer: str | None, grid: Sequence[
             " whose positions lie in it."
         )
     positions = contributions.by_position(layer).shape[1]
-    if len(grid) != 2 or math.prod(grid) != positions:
+    if len(grid) != 2 or min(grid) < 1 or math.prod(grid) != positions:
         raise ValueError(
             f"grid is {tuple(grid)}; allowed are rows and columns of the {positions} positions of"
             f" layer {layer!r}: give two numbers with that product."

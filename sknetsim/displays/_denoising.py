@@ -176,6 +176,6 @@ def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     if found.shape != shape:
         raise ValueError(
             f"{name} has shape {found.shape}; allowed is {shape}, a row for each sample that was"
-            " smoothed: hand over those of the same rows."
+            " smoothed: hand over those of the same rows, and of classes their indicators."
         )
     return found

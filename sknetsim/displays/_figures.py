@@ -33,6 +33,11 @@ class Display(abc.ABC):
         """
         if ax is None:
             _, ax = _pyplot().subplots(layout="constrained", figsize=self._size())
+        elif not hasattr(ax, "get_subplotspec"):
+            raise TypeError(
+                f"ax is a {type(ax).__name__}; allowed is one matplotlib Axes: hand over one of a"
+                " figure's."
+            )
         self.ax_, self.figure_ = ax, ax.figure
         self._draw()
         return self

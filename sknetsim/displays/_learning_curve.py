@@ -128,7 +128,8 @@ class LearningCurveDisplay(Display):
             band = (mean - spread, mean + spread)
             self.ax_.fill_between(curve.n_labelled, *band, alpha=0.12, linewidth=0, **look)
         self.ax_.set(xlabel="Labelled samples", ylabel="Score")
-        self.ax_.legend(loc="lower right")
+        for text in self.ax_.legend(loc="lower right").get_texts():
+            text.set_parse_math(False)
 
 
 def _named(values: Any, parameter: str) -> Mapping[str, Any]:

@@ -90,6 +90,12 @@ class NeighborsDisplay(Display):
         self.query_labels = _checked("query_labels", query_labels, one)
         self.query_predictions = _checked("query_predictions", query_predictions, one)
         self.columns = columns
+        width = self.queries.shape[1] if self.queries.ndim == 2 else None
+        if columns is not None and len(columns) != width:
+            raise ValueError(
+                f"columns has {len(columns)} names; allowed are those of the columns of a table, of"
+                f" which there are {width or 'none'}: hand over one for each."
+            )
 
     @classmethod
     def from_estimator(
@@ -257,8 +263,10 @@ def _said(labels: Any, predictions: Any, at: Any) -> str:
 
 
 def _colour(labels: Any, predictions: Any, at: Any) -> str:
-    known = labels is not None and predictions is not None
-    return VERMILION if known and labels[at] != predictions[at] else "black"
+    """Numbers that are predicted are never quite the labels: nothing is said of them."""
+    if labels is None or predictions is None or "f" in (labels.dtype.kind, predictions.dtype.kind):
+        return "black"
+    return VERMILION if str(labels[at]) != str(predictions[at]) else "black"
 
 
 def _appearances(

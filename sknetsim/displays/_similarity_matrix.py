@@ -139,9 +139,11 @@ class SimilarityMatrixDisplay(Display):
         strip.imshow(codes[self.order][:, None], aspect="auto", cmap=ListedColormap(colours))
         strip.set(xticks=[], yticks=[])
         handles = [Patch(color=c, label=str(k)) for c, k in zip(colours, kinds, strict=True)]
-        self.ax_.legend(
+        legend = self.ax_.legend(
             handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, frameon=False
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _checked_gram(gram: Any) -> np.ndarray:
