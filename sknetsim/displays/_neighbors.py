@@ -128,8 +128,8 @@ class NeighborsDisplay(Display):
         query_labels, query_predictions : array-like of shape (n_queries,), default=None
             Likewise of the queries.
         image_shape : tuple of int, default=None
-            Shape of a row as an image, (height, width) or (channels, height, width); None: the one
-            that it has, and rows of one axis are those of a table.
+            Shape of a row as an image, (height, width), (channels, height, width) or (height,
+            width, channels); None: the one that it has, and rows of one axis are those of a table.
         ax : matplotlib Axes, default=None
             What to draw in place of; None: a new figure.
 
