@@ -115,7 +115,8 @@ class ContributionsDisplay(Display):
             Rows and columns in which the positions of the layer lie; None: one after the other.
         image_shape : tuple of int, default=None
             Shape of a row as an image, (height, width), (channels, height, width) or (height,
-            width, channels); None: the one that it has. Images are drawn beneath maps of a ``grid``.
+            width, channels); None: the one that it has. Images are drawn beneath
+            maps of a ``grid``.
         ax : matplotlib Axes, default=None
             Where to draw; None: in a new figure.
 
