@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from _aerial import PHOTOGRAPHS, patches, photograph
+from _aerial import PHOTOGRAPHS, displaced, patches, photograph
 
-__all__ = ["PHOTOGRAPHS", "patches", "photograph"]
+__all__ = ["PHOTOGRAPHS", "displaced", "patches", "photograph"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import report
 import torch
-from aerial import PHOTOGRAPHS, photograph
+from aerial import PHOTOGRAPHS, displaced, photograph
 from learning_loops import decaying, perceptron
 from ratings import film_reviews
 from sklearn.base import clone
@@ -110,27 +110,14 @@ class Registration(nn.Module):
         return self.layers(pairs)
 
 
-def displaced(images, count, generator):
-    """Patches of photographs with copies moved by up to REACH pixels, and by how far."""
-    X = np.empty((count, 2, SIDE, SIDE), np.float32)
-    moves = generator.integers(-REACH, REACH + 1, (count, 2))
-    for pair, move in zip(X, moves, strict=True):
-        image = images[generator.integers(len(images))]
-        corner = [generator.integers(REACH, side - SIDE - REACH) for side in image.shape]
-        for patch, (row, column) in zip(pair, (corner, corner + move), strict=True):
-            patch[:] = image[row : row + SIDE, column : column + SIDE]
-    X -= X.mean(axis=(1, 2, 3), keepdims=True)
-    return X / (X.std(axis=(1, 2, 3), keepdims=True) + 1e-6), moves.astype(np.float32)
-
-
 def registration(seed, quick):
     """Patches of aerial photographs with moved copies, displacements labelled with large noise."""
     images = [photograph(name).image.mean(axis=2) / 255 for name in PHOTOGRAPHS]
     generator = np.random.default_rng(seed)
-    X, clean = displaced(images, 2_000 if quick else 8_000, generator)
+    X, clean = displaced(images, 2_000 if quick else 8_000, generator, SIDE, REACH)
     noise, unseen = generator.normal(scale=DISPLACEMENT_NOISE, size=(2, *clean.shape))
     net = decaying(NeuralNetRegressor, Registration, epochs=15, rate=1e-3, batch_size=64)
-    held_out = displaced(images, 1_000, generator)
+    held_out = displaced(images, 1_000, generator, SIDE, REACH)
     return Noisy(X, (clean + noise).astype(np.float32), clean, unseen, net, held_out)
 
 

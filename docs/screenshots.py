@@ -16,6 +16,19 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import Select
 from sklearn.datasets import load_wine
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
+
+from _data import mnist, mnist_network
+
+from sknetsim import LabelDenoiser, NetworkKernel, NetworkNeighbors, explore
+from sknetsim.displays import (
+    ContributionsDisplay,
+    DenoisingDisplay,
+    NeighborsDisplay,
+    SimilarityMatrixDisplay,
+)
+
+mpl.use("Agg")
 FOLDER = Path(__file__).resolve().parent
 IMAGES = FOLDER / "images"
 #: What texts show of the gallery.
@@ -25,19 +38,6 @@ FROM_GALLERY = {
     "fit": "plot_fit_001",
     "reasons": "plot_reasons_003",
 }
-sys.path.insert(0, str(FOLDER.parent / "examples"))
-
-from _data import mnist, mnist_network  # noqa: E402
-
-from sknetsim import LabelDenoiser, NetworkKernel, NetworkNeighbors, explore  # noqa: E402
-from sknetsim.displays import (  # noqa: E402
-    ContributionsDisplay,
-    DenoisingDisplay,
-    NeighborsDisplay,
-    SimilarityMatrixDisplay,
-)
-
-mpl.use("Agg")
 SAMPLES = 2_000
 
 

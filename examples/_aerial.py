@@ -68,3 +68,19 @@ def patches(photo, size=32, stride=None, tree=0.5, background=0.0):
 def squares(values, size, stride):
     """Windows on the grid of the first two axes, (rows, columns, ..., size, size)."""
     return sliding_window_view(values, (size, size), axis=(0, 1))[::stride, ::stride]
+
+
+def displaced(images, count, generator, size, reach):
+    """Patches (count, 2, size, size) with copies moved by up to ``reach`` pixels, and how far.
+
+    A patch and its copy together have mean 0 and standard deviation 1.
+    """
+    X = np.empty((count, 2, size, size), np.float32)
+    moves = generator.integers(-reach, reach + 1, (count, 2))
+    for pair, move in zip(X, moves, strict=True):
+        image = images[generator.integers(len(images))]
+        corner = [generator.integers(reach, side - size - reach) for side in image.shape]
+        for patch, (row, column) in zip(pair, (corner, corner + move), strict=True):
+            patch[:] = image[row : row + size, column : column + size]
+    X -= X.mean(axis=(1, 2, 3), keepdims=True)
+    return X / (X.std(axis=(1, 2, 3), keepdims=True) + 1e-6), moves.astype(np.float32)

@@ -15,7 +15,7 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _aerial import PHOTOGRAPHS, photograph
+from _aerial import PHOTOGRAPHS, displaced, photograph
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetRegressor
 from skorch.callbacks import LRScheduler
@@ -32,22 +32,9 @@ EPOCHS = 15
 DRAWS = 2
 
 
-def displaced(images, count, generator):
-    """Patches of photographs with copies that are moved, and by how far."""
-    X = np.empty((count, 2, SIDE, SIDE), np.float32)
-    moves = generator.integers(-REACH, REACH + 1, (count, 2))
-    for pair, move in zip(X, moves, strict=True):
-        image = images[generator.integers(len(images))]
-        corner = [generator.integers(REACH, side - SIDE - REACH) for side in image.shape]
-        for patch, (row, column) in zip(pair, (corner, corner + move), strict=True):
-            patch[:] = image[row : row + SIDE, column : column + SIDE]
-    X -= X.mean(axis=(1, 2, 3), keepdims=True)
-    return X / (X.std(axis=(1, 2, 3), keepdims=True) + 1e-6), moves.astype(np.float32)
-
-
 images = [photograph(name).image.mean(axis=2) / 255 for name in PHOTOGRAPHS]
 generator = np.random.default_rng(0)
-X, clean = displaced(images, SAMPLES, generator)
+X, clean = displaced(images, SAMPLES, generator, SIDE, REACH)
 noise = generator.normal(scale=NOISE, size=clean.shape).astype(np.float32)
 y = clean + noise
 
@@ -81,7 +68,7 @@ def root_mean_square(values):
 
 
 predictions = net.predict(X)
-X_new, clean_new = displaced(images, 1_000, generator)
+X_new, clean_new = displaced(images, 1_000, generator, SIDE, REACH)
 print("Root mean squares, in pixels:")
 print(f"    noise of the labels           {root_mean_square(noise):.2f}")
 print(f"    error of the predictions      {root_mean_square(predictions - clean):.2f}")

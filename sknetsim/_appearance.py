@@ -90,7 +90,7 @@ def table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) 
         )
     columns = [*X.columns] if _is_table(X) else columns
     names = range(values.shape[1]) if columns is None else columns
-    cells = [[_word(value) for value in row] for row in values]
+    cells = [[word(value) for value in row] for row in values]
     return Table([str(name) for name in names], np.array(cells, dtype=object))
 
 
@@ -108,5 +108,8 @@ def _values(X: Any, indices: Sequence[int]) -> np.ndarray:
     return np.asarray(X[list(indices)])
 
 
-def _word(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+def word(value: Any) -> str:
+    """A value in four digits, whole numbers to the last one."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.15g}" if float(value).is_integer() else f"{value:.4g}"
+    return str(value)

@@ -6,6 +6,7 @@ Index legend: n samples; o cotangents; P parameters.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ._gradients import GradientEngine
 from ._inputs import Rows, tensors
 from ._jacobian import Jacobian
 from ._network import resolve
-from .rules import find_rule, layout_of
+from .rules import Block, find_rule, layout_of
 
 __all__ = ["check_rule"]
 
@@ -64,7 +65,8 @@ def check_rule(layer: nn.Module, X: Any) -> None:
     """
     layer, inputs = copy.deepcopy(layer).double().eval(), _checked(X)
     names = tuple(name for name, p in layer._parameters.items() if p is not None)
-    assert names and find_rule(layer) is not None, (
+    rule = find_rule(layer)
+    assert names and rule is not None, (
         f"{type(layer).__name__} has no rule for its parameters {list(names)}: decorate one with"
         " register_rule, and name all of them in its `parameters`; a layer without parameters of"
         " its own needs none."
@@ -73,7 +75,7 @@ def check_rule(layer: nn.Module, X: Any) -> None:
         outputs = layer(inputs.clone())
     cotangents = _drawn(len(inputs), _COTANGENTS, *outputs.shape[1:])
     for asked in {names, *((name,) for name in names)}:
-        found = _by_rule(layer, inputs, cotangents, asked)
+        found = _by_rule(rule, layer, inputs, cotangents, asked)
         expected = _by_loop(layer, inputs, cotangents, asked)
         _assert_gradients(found, expected)
         _assert_quantities(found, expected)
@@ -99,10 +101,12 @@ def _drawn(*shape: int) -> Tensor:
 
 
 def _by_rule(
-    layer: nn.Module, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
+    rule: Callable[..., list[Block]],
+    layer: nn.Module,
+    inputs: Tensor,
+    cotangents: Tensor,
+    names: tuple[str, ...],
 ) -> Jacobian:
-    rule = find_rule(layer)
-    assert rule is not None
     with torch.no_grad():
         blocks = rule(layer, inputs.clone(), cotangents, names)
     found = sorted(name for block in blocks for name, _ in block.layout)
@@ -125,19 +129,10 @@ def _by_loop(
         output = layer(inputs[row : row + 1].clone())[0]
         for cotangent in own:
             gradients = torch.autograd.grad(
-                (output * cotangent).sum(), parameters, retain_graph=True, allow_unused=True
+                (output * cotangent).sum(), parameters, retain_graph=True, materialize_grads=True
             )
-            rows.append(_flat(parameters, gradients))
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
     return torch.stack(rows).view(*cotangents.shape[:2], -1)
-
-
-def _flat(parameters: list[Tensor], gradients: tuple[Tensor | None, ...]) -> Tensor:
-    return torch.cat(
-        [
-            torch.zeros_like(parameter).flatten() if gradient is None else gradient.flatten()
-            for parameter, gradient in zip(parameters, gradients, strict=True)
-        ]
-    )
 
 
 def _assert_gradients(found: Jacobian, expected: Tensor) -> None:
@@ -165,11 +160,11 @@ def _assert_quantities(found: Jacobian, expected: Tensor) -> None:
         "weighted_sum": torch.einsum("noq,nop->qp", weights, expected),
     }
     for form in (found.for_pairs(), found.for_sums()):
-        sums = form.weighted_sum(weights)
+        sums, others = form.weighted_sum(weights), form.rows(slice(1, None))
         given = {
-            "gram": form.gram(form.rows(slice(1, None))),
+            "gram": form.gram(others),
             "self_kernel": form.self_kernel(),
-            "trace_gram": form.trace_gram(form.rows(slice(1, None))),
+            "trace_gram": form.trace_gram(others),
             "weighted_sum": torch.cat([sums[name] for name, _ in found.layout], dim=1),
         }
         for name, values in wanted.items():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._appearance import word
 from .._labels import as_array, single_column
 from .._network import FEATURES
 from .._tasks import Classification
@@ -54,14 +55,8 @@ def words_of(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count: in
 
 
 def _words(values: Any) -> list[str]:
-    """Of several columns, one after the other; whole numbers to the last digit."""
+    """Of several columns, one after the other."""
     found = single_column(as_array(values))
     if found.ndim == 1:
-        return [_word(value) for value in found]
-    return [", ".join(map(_word, row)) for row in found]
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, float | np.floating):
-        return f"{value:.15g}" if float(value).is_integer() else f"{value:.4g}"
-    return str(value)
+        return [word(value) for value in found]
+    return [", ".join(map(word, row)) for row in found]
