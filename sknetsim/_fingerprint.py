@@ -22,6 +22,11 @@ from ._inputs import Rows, map_tensors
 _INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "torch")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
 
+_OWN = "sknetsim"
+
+# Raised when an attribute of one of this package's classes changes its meaning.
+_FORMAT = 1
+
 # What of a class is looked at.
 _MEMBERS = (types.FunctionType, staticmethod, classmethod, property, *_PLAIN)
 
@@ -87,13 +92,13 @@ def _parts(value: Any) -> Iterable[Any]:
 
 def _parts_of_function(function: types.FunctionType) -> list[Any]:
     if _is_installed(function):
-        return [function.__module__, function.__qualname__]
+        return [_stable(function.__module__), function.__qualname__]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
 
 
 def _parts_of_class(kind: type) -> list[Any]:
-    name = [kind.__module__, kind.__qualname__]
+    name = [_stable(kind.__module__), kind.__qualname__]
     if _is_installed(kind):
         return name
     members = {
@@ -104,7 +109,19 @@ def _parts_of_class(kind: type) -> list[Any]:
 
 
 def _is_installed(value: Any) -> bool:
-    return str(value.__module__).partition(".")[0] in _INSTALLED
+    return _package(value.__module__) in _INSTALLED
+
+
+def _stable(module: str | None) -> Any:
+    """Return what identifies a module, even after one of this package was renamed.
+
+    Feature stores and caches on disk must outlive such a move.
+    """
+    return (_OWN, _FORMAT) if _package(module) == _OWN else module
+
+
+def _package(module: str | None) -> str:
+    return str(module).partition(".")[0]
 
 
 def _parts_of_module(module: nn.Module) -> list[Any]:
@@ -126,7 +143,7 @@ def _reduced(value: Any) -> list[Any]:
     except (AttributeError, RuntimeError, TypeError, pickle.PicklingError):
         return []
     if isinstance(reduced, str):
-        return [getattr(value, "__module__", None), reduced]
+        return [_stable(getattr(value, "__module__", None)), reduced]
     return [*reduced[:3], *(list(part) for part in reduced[3:5] if part is not None)]
 
 

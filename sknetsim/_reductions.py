@@ -78,7 +78,7 @@ def reduced(
 
 
 @dataclass(frozen=True)
-class Block:
+class PairBlock:
     """Pairs of some rows and some columns, for a worker.
 
     Attributes
@@ -106,22 +106,22 @@ class Block:
         return (1 + self.mirrored) * (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
-def _blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[Block]:
+def _blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
     """Of about as much work each; Jacobians are made again in each block that they are in."""
     if symmetric:
         parts = list(enumerate(cut(samples, jobs + 1)))
         return [
-            Block(rows, columns, i == j, i != j, i == j)
+            PairBlock(rows, columns, i == j, i != j, i == j)
             for i, rows in parts
             for j, columns in parts[i:]
         ]
     if samples >= others:
-        return [Block(rows, slice(0, others)) for rows in cut(samples, jobs)]
+        return [PairBlock(rows, slice(0, others)) for rows in cut(samples, jobs)]
     columns = enumerate(cut(others, jobs))
-    return [Block(slice(0, samples), part, counted=index == 0) for index, part in columns]
+    return [PairBlock(slice(0, samples), part, counted=index == 0) for index, part in columns]
 
 
-def _task(block: Block, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) -> tuple[Any, ...]:
+def _task(block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) -> tuple[Any, ...]:
     slices = (block.rows, block.columns)
     parts = [rows.part(piece) for rows, piece in zip(sets, slices, strict=True)]
     # Where X is compared with itself, it has one set of labels.
@@ -136,7 +136,7 @@ def _reduced(
     make: Callable[[slice, slice], Any],
     function: Callable[[Chunk, Chunk], Tensor],
     whitenings: tuple[str, str],
-    block: Block,
+    block: PairBlock,
     rows: Any,
     columns: Any,
     labels: tuple[Any, Any],

@@ -95,8 +95,9 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
     --------
     >>> import torch
     >>> from sknetsim import NetworkNeighbors
+    >>> _ = torch.manual_seed(0)
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
-    >>> X = torch.tensor([[0.0, 1.0], [0.01, 1.0], [-1.0, 0.0]])
+    >>> X = torch.tensor([[0.0, 1.0], [0.5, 1.0], [-1.0, 0.0]])
     >>> neighbors = NetworkNeighbors(network, n_neighbors=1).fit(X)
     >>> distances, indices = neighbors.kneighbors(X)
     >>> indices[:, 0].tolist()

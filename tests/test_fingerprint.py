@@ -1,10 +1,13 @@
 """Equal content has one fingerprint, in whatever object or process; other content has another."""
 
+import ast
 import copy
 import functools
 import pickle
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
+import sknetsim
+from sknetsim._feature_rows import checked_features
 from sknetsim._fingerprint import of_rows, of_value
+from sknetsim._sketch import TensorSketch
 
 
 class Scaled(nn.Module):
@@ -134,6 +140,31 @@ def test_another_process_finds_the_same():
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.stdout.strip() == of_value((Scaled(), attention(2), power(3))), found.stderr
+
+
+def test_a_class_of_this_package_may_move_to_another_module(monkeypatch):
+    sketch = TensorSketch(8, 0)
+    before = of_value((sketch, TensorSketch, checked_features))
+    monkeypatch.setattr(TensorSketch, "__module__", "sknetsim.elsewhere")
+    monkeypatch.setattr(checked_features, "__module__", "sknetsim.elsewhere")
+    assert of_value((sketch, TensorSketch, checked_features)) == before
+
+
+def test_a_class_of_another_package_that_moves_is_another(monkeypatch):
+    before = of_value(nn.Linear)
+    monkeypatch.setattr(nn.Linear, "__module__", "torch.elsewhere")
+    assert of_value(nn.Linear) != before
+
+
+def test_class_names_of_this_package_are_unique():
+    """Fingerprints identify classes of this package by their names alone."""
+    names = Counter(
+        node.name
+        for path in Path(sknetsim.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 A, B = torch.arange(6.0).reshape(3, 2), torch.ones(3, 2)
