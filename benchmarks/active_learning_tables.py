@@ -5,14 +5,14 @@ rounds of one seed.
 """
 
 import numpy as np
-import report
-from learning_loops import Task, gain, introduction, measured, ours, perceptron, table
-from samplers import BmdalSampler
+from lib import report
+from lib.active_learning.loops import Task, gain, introduction, measured, ours, perceptron, table
+from lib.active_learning.samplers import BmdalSampler
+from lib.data.tables import TABLES
 from scipy import stats
 from skorch import NeuralNetRegressor
-from tables import TABLES
 
-from sknetsim.strategies import STRATEGIES
+from sknetsim.active.strategies import STRATEGIES
 
 LOOP = {"n_initial": 128, "n_queries": 128, "n_rounds": 8}
 COMPARED = ("maxdet", "lcmd")

@@ -13,8 +13,8 @@ import joblib
 import numpy as np
 import skorch
 import torch
-from images import mnist, mnist_network
-from report import head, row, run, setting
+from lib.data.images import mnist, mnist_network
+from lib.report import head, row, run, setting
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import KernelPCA
 from sklearn.gaussian_process import GaussianProcessRegressor

@@ -7,11 +7,11 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-import report
 import torch
-from aerial import PHOTOGRAPHS, displaced, photograph
-from learning_loops import decaying, perceptron
-from ratings import film_reviews
+from lib import report
+from lib.active_learning.loops import decaying, perceptron
+from lib.data.aerial import PHOTOGRAPHS, displaced, photograph
+from lib.data.ratings import film_reviews
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from feature_errors import digits
-from images import located, mnist, mnist_network
-from report import head, row, run, setting
+from lib.data.images import located, mnist, mnist_network
+from lib.features.errors import digits
+from lib.report import head, row, run, setting
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from torch import nn

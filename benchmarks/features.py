@@ -4,9 +4,9 @@ Writes ``benchmarks/features.md``. With ``--quick`` it only prints, after one se
 on fewer rows.
 """
 
-import feature_costs
-import feature_errors
-from report import run, setting
+from lib.features import costs as feature_costs
+from lib.features import errors as feature_errors
+from lib.report import run, setting
 
 
 def lines(quick):

@@ -4,11 +4,11 @@ Writes ``benchmarks/fit_diagnostics.md``. With ``--quick`` it only prints, one s
 """
 
 import numpy as np
-import report
 import torch
+from lib import report
+from lib.data.tables import california
 from sklearn.metrics import r2_score
 from skorch import NeuralNetRegressor
-from tables import california
 from torch import nn
 
 from sknetsim import FitDiagnostics

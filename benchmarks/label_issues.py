@@ -6,12 +6,12 @@ Writes ``benchmarks/label_issues.md``. With ``--quick`` it only prints, one seed
 from itertools import product
 
 import numpy as np
-import report
 import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
-from images import fashion_mnist, mnist_5k
-from learning_loops import perceptron
+from lib import report
+from lib.active_learning.loops import perceptron
+from lib.data.images import fashion_mnist, mnist_5k
 from sklearn.base import clone
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold

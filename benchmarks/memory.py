@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
-from images import mnist, mnist_network
-from report import head, row, run, setting
-from serving import peak_memory, resident_memory
+from lib.data.images import mnist, mnist_network
+from lib.peers.serving import peak_memory, resident_memory
+from lib.report import head, row, run, setting
 
 from sknetsim import NetworkDensity, NetworkNeighbors
 

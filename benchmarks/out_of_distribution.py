@@ -9,15 +9,15 @@ from itertools import chain
 
 import numpy as np
 import torch
-from images import FASHION, fashion_mnist, mnist, mnist_network, samples
-from learning_loops import perceptron
-from report import head, row, run, setting, spread
+from lib.active_learning.loops import perceptron
+from lib.data.images import FASHION, fashion_mnist, mnist, mnist_network, samples
+from lib.data.tables import all_diamonds
+from lib.report import head, row, run, setting, spread
 from scipy.ndimage import rotate
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from skorch import NeuralNetRegressor
-from tables import all_diamonds
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkNeighbors

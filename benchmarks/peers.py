@@ -8,9 +8,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from cases import CASES
-from measure import JAX_PYTHON, SHORT_RUNS, SHORT_SECONDS, race
-from report import head, row, run, setting, spread
+from lib.peers.cases import CASES
+from lib.peers.race import JAX_PYTHON, SHORT_RUNS, SHORT_SECONDS, race
+from lib.report import head, row, run, setting, spread
 
 ROUNDS = 5
 QUICK_ROUNDS = 2

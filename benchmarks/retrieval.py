@@ -4,15 +4,13 @@ Writes ``benchmarks/retrieval.md`` and the picture ``docs/images/retrieval.png``
 it only prints, one seed, and draws nothing.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import report
 import torch
-from aerial import PHOTOGRAPHS, patches, photograph
 from denoising import SIDE, registration
-from learning_loops import decaying
+from lib import report
+from lib.active_learning.loops import decaying
+from lib.data.aerial import PHOTOGRAPHS, patches, photograph
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -24,7 +22,7 @@ SEEDS = 3
 NEIGHBORS = 5
 #: Where patches are looked for; the others train the classifier.
 PHOTOGRAPH = PHOTOGRAPHS[2]
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "retrieval.png"
+PICTURE = report.RESULTS / "retrieval.png"
 
 
 class Classifier(nn.Module):
@@ -135,7 +133,7 @@ def lines(quick):
         yield report.row(kernel, *(f"{np.mean(s):.3f} ± {np.std(s):.3f}" for s in shares))
     if not quick:
         draw(found, {kernel: chosen["displacements"][kernel][0] for kernel in SHOWN})
-        yield from ["", "![Nearest patches](../docs/images/retrieval.png)"]
+        yield from ["", "![Nearest patches](retrieval.png)"]
 
 
 def retrieved(found, make, prepare, quick):

@@ -15,10 +15,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from images import mnist, mnist_network
-from networks import perceptron
-from report import head, row, run, setting, spread
-from serving import peak_memory, resident_memory
+from lib.data.images import mnist, mnist_network
+from lib.networks import perceptron
+from lib.peers.serving import peak_memory, resident_memory
+from lib.report import RESULTS, head, row, run, setting, spread
 
 from sknetsim import (
     FeatureStore,
@@ -30,7 +30,7 @@ from sknetsim import (
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 FEATURES, QUERIES, ROUNDS, WORKED_ROWS = 512, 10_000, 3, 40_000
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "scaling.png"
+PICTURE = RESULTS / "scaling.png"
 
 
 def network():

@@ -9,10 +9,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-from report import head, row, run, setting
-from serving import peak_memory, resident_memory
+from lib.peers.serving import peak_memory, resident_memory
+from lib.report import head, row, run, setting
 
-from sknetsim.strategies import STRATEGIES, Setting, select
+from sknetsim.active.strategies import STRATEGIES, Setting, select
 
 FEATURES, LABELLED, QUERIES, BUDGET = 512, 1_000, 256, 1024
 POOLS = dict.fromkeys(("kcenter", "lcmd", "maxdet", "badge", "density"), 100000)

@@ -6,8 +6,8 @@ Writes ``benchmarks/similarity_losses.md``. With ``--quick`` it only prints, thr
 import statistics
 import time
 
-import report
 import torch
+from lib import report
 from torch import nn
 
 from sknetsim.losses import ContrastiveSimilarityLoss, GroupSimilarityLoss, PairSimilarityLoss

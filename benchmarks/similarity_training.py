@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import report
+from lib import report
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
@@ -17,7 +17,7 @@ from _data import mnist
 from plot_similarity_training import BATCH, curves, draw, gains, running_mean, scaled
 
 plt.switch_backend("agg")
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "mnist_similarity_training.png"
+PICTURE = report.RESULTS / "similarity_training.png"
 #: Steps that are told of; the last one ends the training.
 STEPS = (20, 40, 60, 80, 100, 125, 150)
 TESTED = 1_000
@@ -67,7 +67,7 @@ def lines(quick):
         if not (quick or place):
             draw(found).savefig(PICTURE, dpi=110)
     if not quick:
-        yield from ["", "![Accuracy by step](../docs/images/mnist_similarity_training.png)"]
+        yield from ["", "![Accuracy by step](similarity_training.png)"]
 
 
 if __name__ == "__main__":

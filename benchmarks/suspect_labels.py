@@ -4,18 +4,16 @@ Writes ``benchmarks/suspect_labels.md`` and the picture ``docs/images/suspect_la
 ``--quick`` it only prints, of the first 2,500 test images.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import report
-from images import mnist, mnist_network
+from lib import report
+from lib.data.images import mnist, mnist_network
 
 from sknetsim import LabelDenoiser
 
 plt.switch_backend("agg")
 FITTED = 5_000
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "suspect_labels.png"
+PICTURE = report.RESULTS / "suspect_labels.png"
 #: Test images whose label two networks of others contradict with confidence above .9.
 CONTRADICTED = [
     *(445, 924, 1014, 1232, 1901, 2035, 2182, 2597, 2654),
@@ -44,7 +42,7 @@ def lines(quick):
     )
     if not quick:
         draw(test, order[:40], denoiser.predict(test.inputs[order[:40]]))
-        yield from ["", "![Suspect labels](../docs/images/suspect_labels.png)"]
+        yield from ["", "![Suspect labels](suspect_labels.png)"]
 
 
 def draw(test, rows, denoised):

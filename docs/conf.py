@@ -22,7 +22,7 @@ extensions = [
     "sphinx-mathjax-offline",  # The site is whole without a network.
 ]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "benchmarks/*.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns = ["docs/**", "benchmarks/**.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = ["docs/_*", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 

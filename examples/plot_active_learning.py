@@ -6,8 +6,8 @@ A perceptron learns scikit-learn's digits, of which 20 are labelled at first. In
 rounds it is trained anew, and asks for the labels of 20 digits more. Each of six strategies does so
 from the same six seeds, which decide on the split, the first digits and the weights.
 
-``benchmarks/active_learning_images.md`` and ``benchmarks/active_learning_tables.md`` compare more
-strategies on more data.
+``benchmarks/results/active_learning_images.md`` and
+``benchmarks/results/active_learning_tables.md`` compare more strategies on more data.
 """
 
 import matplotlib.pyplot as plt

@@ -152,9 +152,9 @@ plt.show()
 #
 # Predicted and observed shares of the standard deviation agree well where some of the noise is
 # left. Where nearly all of it averages out they agree in order of magnitude: so small a share
-# differs from draw to draw. In ``benchmarks/denoising.md`` there is a network of film reviews and a
-# power by which several times as much is left as predicted of the noise that it has learnt from,
-# though not of fresh noise.
+# differs from draw to draw. In ``benchmarks/results/denoising.md`` there is a network of
+# film reviews and a power by which several times as much is left as predicted of the noise that
+# it has learnt from, though not of fresh noise.
 
 predicted = [np.sqrt(means.variance_factor.mean()) for means in found.values()]
 learnt = [root_mean_square(means) / root_mean_square(noise) for means in left.values()]

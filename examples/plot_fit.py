@@ -7,7 +7,8 @@ labels and predictions of the nearest neighbours of each sample in the network's
 neither the sine nor other data. Predictions that vary among neighbours as labels do follow the
 noise: overfit. Residuals that neighbours have in common are no noise: underfit.
 
-``benchmarks/fit_diagnostics.md`` has more networks and seeds, and houses in place of the sine.
+``benchmarks/results/fit_diagnostics.md`` has more networks and seeds, and houses in
+place of the sine.
 """
 
 import matplotlib.pyplot as plt

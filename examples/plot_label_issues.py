@@ -7,8 +7,8 @@ A tenth of the labels of scikit-learn's digits are changed, and a perceptron is 
 two digits in the network's eyes, and scores a label by the share of the weights that agree with it:
 1 where all do, 0 where none does, as cleanlab has it.
 
-This is one seed of an easy data set; ``benchmarks/label_issues.md`` has harder ones, among them
-classes that look alike.
+This is one seed of an easy data set; ``benchmarks/results/label_issues.md`` has harder ones,
+among them classes that look alike.
 """
 
 import matplotlib.pyplot as plt

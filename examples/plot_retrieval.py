@@ -102,8 +102,8 @@ for name, values in shares.items():
 # %%
 # Before it is trained, the network is a worse judge than pixels, and afterwards a better one: it
 # has learnt what matters for trees. Gradients are a little ahead of activities; with another
-# training, in ``benchmarks/retrieval.md``, they are nearly equal. That file also has a network that
-# has never heard of trees, and is hardly better than pixels.
+# training, in ``benchmarks/results/retrieval.md``, they are nearly equal. That file also has
+# a network that has never heard of trees, and is hardly better than pixels.
 #
 # The network's own answers are poor on this photograph, which it has not seen. Its similarities
 # judge better, and are not good either: of four neighbours about one is of the other kind.

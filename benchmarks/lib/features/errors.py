@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from images import mnist, mnist_network
-from report import head, row, spread
 from sklearn.datasets import load_digits
+from sknetsim._kernel_error import off_diagonal_error
 from torch import nn
 
+from lib.data.images import mnist, mnist_network
+from lib.report import head, row, spread
 from sknetsim import GradientFeaturizer, NetworkKernel
-from sknetsim._kernel_error import off_diagonal_error
 
 SEEDS = (0, 1, 2)
 QUICK_SIZE = 64

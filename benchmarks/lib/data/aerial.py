@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "examples"))
+sys.path.append(str(Path(__file__).parents[3] / "examples"))
 
 from _aerial import PHOTOGRAPHS, displaced, patches, photograph
 

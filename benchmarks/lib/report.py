@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+#: Where tables and pictures are written.
+RESULTS = Path(__file__).parents[1] / "results"
+
 
 def processor():
     """The processor's name."""
@@ -43,14 +46,14 @@ def spread(values, form):
 
 
 def run(script, description, quick_help, lines):
-    """Print ``lines(quick)`` as they come and, unless it was quick, write them next to the script.
+    """Print ``lines(quick)`` as they come and, unless it was quick, write them to RESULTS.
 
     A run that is cut off leaves what it has measured.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=quick_help)
     quick = parser.parse_args().quick
-    kept = [] if quick else [Path(script).with_suffix(".md").open("w")]
+    kept = [] if quick else [(RESULTS / f"{Path(script).stem}.md").open("w")]
     for line in lines(quick):
         for file in (sys.stdout, *kept):
             print(line, file=file, flush=True)

@@ -3,9 +3,9 @@
 import sys
 from functools import partial
 
-import contestants
-from networks import network_and_rows
-from serving import serve
+from lib.networks import network_and_rows
+from lib.peers import contestants
+from lib.peers.serving import serve
 
 
 def main(name, kind, outputs, count, batch_size, result):

@@ -1,6 +1,6 @@
 """Seconds and peak memory of the public methods."""
 
-from networks import network_and_rows
+from lib.networks import network_and_rows
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
 

@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import contestants
 import numpy as np
-from networks import network_and_rows
-from reference import checked_reference, relative_error
 
-HERE = Path(__file__).parent
-JAX_PYTHON = HERE.parent / ".venv-bench-jax" / "bin" / "python"
+from lib.networks import network_and_rows
+from lib.peers import contestants
+from lib.peers.reference import checked_reference, relative_error
+
+BENCHMARKS = Path(__file__).parents[2]
+JAX_PYTHON = BENCHMARKS.parent / ".venv-bench-jax" / "bin" / "python"
 SLOW_SECONDS = 20
 SHORT_SECONDS = 1
 # Other programs disturb short runs the most, so that they run so often at each turn.
@@ -33,6 +34,7 @@ class Process:
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [*map(str, command), str(self.result)],
+                cwd=BENCHMARKS,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -82,11 +84,11 @@ def command(contestant, case, batch_size, folder):
     """What starts the contestant's process."""
     if not contestant.in_jax:
         size = (case.kind, case.outputs, case.count, batch_size)
-        return [sys.executable, HERE / "worker.py", contestant.function, *size]
+        return [sys.executable, "-m", "lib.peers.worker", contestant.function, *size]
     network, X = network_and_rows(case.kind, case.outputs, case.count)
     arrays = {name: value.numpy() for name, value in network.state_dict().items()}
     np.savez(folder / "data.npz", **arrays, X=X.numpy())
-    return [JAX_PYTHON, HERE / "tangents.py", contestant.function, folder / "data.npz"]
+    return [JAX_PYTHON, "-m", "lib.peers.tangents", contestant.function, folder / "data.npz"]
 
 
 def tried(contestant, case, batch_size, folder):

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import report
 import torch
 from joblib import Parallel, delayed
 from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 
+from lib import report
 from sknetsim import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 
 FEWER_SEEDS = 3

@@ -5,12 +5,12 @@ import time
 from functools import partial
 
 import torch
-from contestants import epoch
-from feature_errors import METHODS
-from images import mnist, mnist_network
-from networks import network_and_rows, product_widths
-from report import head, row, spread
 
+from lib.data.images import mnist, mnist_network
+from lib.features.errors import METHODS
+from lib.networks import network_and_rows, product_widths
+from lib.peers.contestants import epoch
+from lib.report import head, row, spread
 from sknetsim import GradientFeaturizer
 
 COMPONENTS = 256

@@ -14,7 +14,8 @@ sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.
 ad.source_info_util, ad.config = source_info_util, jax.config
 
 import neural_tangents  # noqa: E402
-from serving import serve  # noqa: E402
+
+from lib.peers.serving import serve  # noqa: E402
 
 
 def perceptron(layers, rows):

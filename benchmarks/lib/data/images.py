@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent.parent / "examples"))
+sys.path.append(str(Path(__file__).parents[3] / "examples"))
 
 from _data import _file as located
 from _data import mnist, mnist_network, samples

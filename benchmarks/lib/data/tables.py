@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas
-from images import located
+
+from lib.data.images import located
 
 QUALITIES = {
     "cut": ["Fair", "Good", "Very Good", "Premium", "Ideal"],

@@ -7,5 +7,4 @@ import torch
 
 # One thread, for its times change least from run to run.
 torch.set_num_threads(1)
-# At the end: this package has the name of the tool that runs it.
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parents[2]))

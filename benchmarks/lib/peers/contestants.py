@@ -6,10 +6,10 @@ a batch size where it has one. Index legend: n samples, p parameters.
 
 import numpy as np
 import torch
-from networks import product_widths
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from lib.networks import product_widths
 from sknetsim import NetworkDensity, NetworkKernel
 
 VMAP_BATCH = 128

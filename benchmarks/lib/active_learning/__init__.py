@@ -1,0 +1,1 @@
+"""Loops of active learning, and samplers of other packages."""

@@ -1,0 +1,1 @@
+"""Data sets, read out of installed packages."""

@@ -1,0 +1,1 @@
+"""The two parts of ``features.py``: cost and error of features."""

@@ -1,0 +1,1 @@
+"""Contestants of ``peers.py``, and the processes that run them."""
