@@ -176,11 +176,11 @@ def load_mnist(part: str, count: int | None = None) -> LabelledImages:
     zarr: Any = _import_optional("zarr", "zarr numcodecs")
     with zarr.storage.ZipStore(path, mode="r") as store:
         group = zarr.open_group(store, mode="r")
-        total = len(group[f"{part}_labels"])
+        total = group[f"{part}_labels"].shape[0]
         if count is not None and not 1 <= count <= total:
             raise ValueError(
                 f"`count` must be an integer between 1 and {total} (the number of images in"
-                f" {part!r}), or None; got {count}. Ask for fewer images."
+                f" {part!r}), or None; got {count}. Pass a number in this range."
             )
         images = np.asarray(group[f"{part}_images"][:count])
         labels = np.asarray(group[f"{part}_labels"][:count], np.int64)
@@ -208,8 +208,8 @@ def normalize_mnist(images: np.ndarray) -> np.ndarray:
     >>> import numpy as np
     >>> from sknetsim.datasets import normalize_mnist
     >>> inputs = normalize_mnist(np.zeros((2, 28, 28)))
-    >>> inputs.shape, float(inputs.max().round(3))
-    ((2, 1, 28, 28), -0.424)
+    >>> inputs.shape, inputs.dtype
+    ((2, 1, 28, 28), dtype('float32'))
     """
     return ((np.asarray(images)[:, None] / 255 - 0.1307) / 0.3081).astype(np.float32)
 
@@ -364,7 +364,7 @@ def make_displaced_patches(
     X = np.empty((count, 2, size, size), np.float32)
     displacements = generator.integers(-reach, reach + 1, (count, 2))
     for pair, displacement in zip(X, displacements, strict=True):
-        image = images[generator.integers(len(images))]
+        image = images[int(generator.integers(len(images)))]
         corner = [generator.integers(reach, side - size - reach) for side in image.shape]
         for patch, (row, column) in zip(pair, (corner, corner + displacement), strict=True):
             patch[:] = image[row : row + size, column : column + size]
