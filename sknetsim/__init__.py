@@ -1,11 +1,17 @@
-"""Similarity of inputs from the perspective of a trained neural network."""
+"""Similarity of inputs to a trained neural network, as scikit-learn estimators."""
 
-from ._contributions import Contributions
-from .active import ActiveLearningSampler
-from .active_curve import ActiveLearningCurve, active_learning_curve
-from .denoising import Denoising, LabelDenoiser
-from .density import NetworkDensity
-from .diagnostics import FitDiagnostics
+from .active import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
+from .displays.explorer import explore
+from .estimators import (
+    Contributions,
+    FeatureStore,
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    PerceptualKernel,
+    featurize,
+)
 from .exceptions import (
     FeatureStoreError,
     FewerComponentsWarning,
@@ -16,13 +22,8 @@ from .exceptions import (
     UnsupportedNetworkError,
     ZeroGradientWarning,
 )
-from .explorer import explore
-from .featurizer import GradientFeaturizer
-from .kernel import NetworkKernel
-from .neighbors import NetworkNeighbors
-from .perceptual import PerceptualKernel
+from .labels import Denoising, FitDiagnostics, LabelDenoiser
 from .rules import register_rule
-from .store import FeatureStore, featurize
 
 __all__ = [
     "ActiveLearningCurve",

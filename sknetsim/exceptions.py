@@ -1,5 +1,7 @@
 """Errors and warnings of sknetsim."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
 import warnings

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._gradients import GradientEngine
-from ._inputs import Rows, tensors
-from ._jacobian import Jacobian
-from ._network import resolve
+from ._gradients.engine import GradientEngine
+from ._kernels.jacobian import Jacobian
+from ._networks.inputs import Rows, tensors
+from ._networks.network import resolve
 from .rules import Block, find_rule, layout_of
 
 __all__ = ["check_rule"]
 
 _COTANGENTS = 3
+
 # Relative to the largest entry, in float64.
 _TOLERANCE = 1e-8
 

@@ -10,8 +10,8 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from ._inputs import joined, map_tensors, tensors
-from .losses import GroupSimilarityLoss, PairSimilarityLoss
+from ._networks.inputs import joined, map_tensors, tensors
+from .losses._losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]
 

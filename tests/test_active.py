@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from sknetsim import ActiveLearningSampler, NetworkDensity, NetworkKernel
-from sknetsim.strategies import STRATEGIES
+from sknetsim.active.strategies import STRATEGIES
 
 from .cases import NETWORKS, build
 

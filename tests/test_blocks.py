@@ -4,15 +4,18 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sknetsim import _blocks, _jacobian, _kernels, _position_blocks
-from sknetsim._blocks import DenseBlock
-from sknetsim._capture import cotangents, recording
-from sknetsim._embedding_blocks import EmbeddingBlock
-from sknetsim._factored_blocks import FactorBlock
-from sknetsim._gradients import ruled_blocks
-from sknetsim._jacobian import Jacobian
-from sknetsim._layouts import PLAIN, FourierMap, Order
-from sknetsim._parameters import make_plan
+from sknetsim._gradients.capture import cotangents, recording
+from sknetsim._gradients.engine import ruled_blocks
+from sknetsim._gradients.parameters import make_plan
+from sknetsim._kernels import blocks as _blocks
+from sknetsim._kernels import jacobian as _jacobian
+from sknetsim._kernels import position_blocks as _position_blocks
+from sknetsim._kernels import whitening as _kernels
+from sknetsim._kernels.blocks import DenseBlock
+from sknetsim._kernels.embedding_blocks import EmbeddingBlock
+from sknetsim._kernels.factored_blocks import FactorBlock
+from sknetsim._kernels.jacobian import Jacobian
+from sknetsim._kernels.layouts import PLAIN, FourierMap, Order
 
 from .cases import LAYERS, build
 

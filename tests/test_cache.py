@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity
-from sknetsim._gradients import GradientEngine
+from sknetsim._gradients.engine import GradientEngine
 
 from .cases import NETWORKS, build
 
@@ -142,7 +142,7 @@ def test_exact_features_need_no_seed(data, tmp_path, made):
 
 
 def test_other_versions_compute_anew(data, tmp_path, made, monkeypatch):
-    from sknetsim import featurizer as room
+    from sknetsim.estimators import featurizer as room
 
     network, X = data
     again(network, X, tmp_path, made)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from torch import nn
 
-from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, _kernels
+from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel
+from sknetsim._kernels import similarities as _kernels__similarities
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
 from .cases import NETWORKS, build
@@ -47,7 +48,7 @@ def written_out(method, gram, known, dimension):
         else:
             parameter = density.threshold if method == "threshold" else density.alpha
             terms = count(others) / np.exp(
-                _kernels.COUNTS[method].log_mean(parameter, dimension + 1)
+                _kernels__similarities.COUNTS[method].log_mean(parameter, dimension + 1)
             )
         result.append(np.log((1 + terms.sum()) / (len(others) + 1)))
     return np.array(result)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sknetsim import FitDiagnostics, GradientFeaturizer, NetworkNeighbors
-from sknetsim._neighborhoods import Neighborhoods
+from sknetsim.labels.diagnostics import Neighborhoods
 
 
 def neighborhoods(samples=40, count=6, seed=0):

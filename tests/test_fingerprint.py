@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 import sknetsim
-from sknetsim._feature_rows import checked_features
-from sknetsim._fingerprint import of_rows, of_value
-from sknetsim._sketch import TensorSketch
+from sknetsim._features.rows import checked_features
+from sknetsim._features.sketch import TensorSketch
+from sknetsim._networks.fingerprint import of_rows, of_value
 
 
 class Scaled(nn.Module):
@@ -135,7 +135,7 @@ def test_a_scripted_network():
 def test_another_process_finds_the_same():
     program = (
         "from tests.test_fingerprint import Scaled, attention, power; "
-        "from sknetsim._fingerprint import of_value; "
+        "from sknetsim._networks.fingerprint import of_value; "
         "print(of_value((Scaled(), attention(2), power(3))))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -17,10 +17,10 @@ from sknetsim import (
     UnsupportedNetworkError,
     ZeroGradientWarning,
 )
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
-from sknetsim._outputs import Outputs
-from sknetsim._parameters import make_plan
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._gradients.outputs import Outputs
+from sknetsim._gradients.parameters import make_plan
+from sknetsim._networks.network import resolve
 from sknetsim.rules import DenseBlock, _registry, linear
 
 from . import naive
@@ -463,7 +463,7 @@ def test_running_out_of_memory_is_no_reason_for_a_loop(monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("sknetsim._fallback.vmap", full)
+    monkeypatch.setattr("sknetsim._gradients.fallback.vmap", full)
     with pytest.raises(torch.OutOfMemoryError):
         NetworkKernel(Branching())(torch.randn(3, 5))
 

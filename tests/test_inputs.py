@@ -17,7 +17,7 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._inputs import Rows, joined, tensors
+from sknetsim._networks.inputs import Rows, joined, tensors
 
 from .cases import Forked
 

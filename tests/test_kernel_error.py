@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sknetsim import _kernel_error
+from sknetsim._features import projection as _kernel_error
 from sknetsim.exceptions import FewerComponentsWarning
 
 

@@ -201,7 +201,7 @@ def test_as_a_metric_it_finds_the_neighbors(data, algorithm):
 
 
 def test_as_a_metric_each_row_is_made_once(data, monkeypatch):
-    from sknetsim import _row_cache
+    from sknetsim.estimators import _base_kernel as _row_cache
 
     network, X, *_ = data
     made, chunks = [], _row_cache._passes.chunks

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
 
-from sknetsim import _kernels
+from sknetsim._kernels import similarities as _kernels__similarities
+from sknetsim._kernels import whitening as _kernels
 
 from . import naive
 
@@ -77,14 +78,16 @@ def sphere_mean(function, dimension, start=0.0):
 @given(dimension=st.floats(3, 30), alpha=st.floats(0.5, 40))
 def test_mean_of_powers(dimension, alpha):
     expected = sphere_mean(lambda u: u**alpha, dimension)
-    assert np.exp(_kernels.log_mean_power(alpha, dimension)) == pytest.approx(expected, rel=1e-5)
+    assert np.exp(_kernels__similarities.log_mean_power(alpha, dimension)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @settings(max_examples=30, deadline=None)
 @given(dimension=st.floats(3, 30), threshold=st.floats(0, 0.95))
 def test_mean_of_thresholds(dimension, threshold):
     expected = sphere_mean(lambda u: 1.0, dimension, start=threshold)
-    found = np.exp(_kernels.log_mean_threshold(threshold, dimension))
+    found = np.exp(_kernels__similarities.log_mean_threshold(threshold, dimension))
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -95,14 +98,16 @@ def test_mean_of_thresholds_where_it_underflows(threshold):
     a, x = (dimension - 1) / 2, 1 - threshold**2
     leading = a * np.log(x) - np.log(a) - special.betaln(a, 0.5) - np.log(2) - np.log(threshold)
     assert special.betainc(a, 0.5, x) == 0.0 or threshold == 0.5
-    assert _kernels.log_mean_threshold(threshold, dimension) == pytest.approx(leading, rel=1e-3)
+    assert _kernels__similarities.log_mean_threshold(threshold, dimension) == pytest.approx(
+        leading, rel=1e-3
+    )
 
 
 def estimated_dimension(gram):
-    squared = _kernels.distinct_squared_distances(gram, EPS)
+    squared = _kernels__similarities.distinct_squared_distances(gram, EPS)
     np.fill_diagonal(squared, np.inf)
     padded = np.pad(squared, ((0, 0), (0, 2)), constant_values=np.inf)
-    return _kernels.two_nearest_dimension(np.sort(padded, axis=1)[:, :2])
+    return _kernels__similarities.two_nearest_dimension(np.sort(padded, axis=1)[:, :2])
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 5, 10])
@@ -134,7 +139,7 @@ def test_intrinsic_dimension_of_degenerate_data_is_one(points):
 def test_threshold_counts_do_not_lose_a_sample_itself():
     eps = torch.finfo(torch.float32).eps
     gram = np.array([1 - 2 * eps, 1 - 100 * eps, 0.5])
-    assert _kernels.COUNTS["threshold"].count(gram, 1.0, eps).tolist() == [1, 0, 0]
+    assert _kernels__similarities.COUNTS["threshold"].count(gram, 1.0, eps).tolist() == [1, 0, 0]
 
 
 def test_naive_root_agrees():

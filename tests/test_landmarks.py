@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknetsim import _landmarks
+from sknetsim._features import landmarks as _landmarks
 
 EPS = np.finfo(np.float64).eps
 

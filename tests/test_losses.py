@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from sknetsim import NetworkKernel
 from sknetsim.exceptions import UnsupportedNetworkError
-from sknetsim.losses import (
+from sknetsim.losses._losses import (
     ContrastiveSimilarityLoss,
     GroupSimilarityLoss,
     PairSimilarityLoss,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sknetsim import _kernels
-from sknetsim._matrix_roots import inverse_root
+from sknetsim._kernels import whitening as _kernels
+from sknetsim.losses._differentiable_roots import inverse_root
 
 RANKS = [(1, 1), (3, 3), (3, 2), (4, 1)]
 ranks = pytest.mark.parametrize(("outputs", "rank"), RANKS)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sknetsim import NetworkDensity, NetworkKernel
-from sknetsim._gradients import GradientEngine
+from sknetsim._gradients.engine import GradientEngine
 
 BUDGET = 32
 PROGRAM = """

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknetsim import _nearest, _reductions
-from sknetsim._feature_rows import FeatureRows
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
+from sknetsim._features.rows import FeatureRows
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve
+from sknetsim._passes import nearest as _nearest
+from sknetsim._passes import reductions as _reductions
 
 from .cases import NETWORKS, build
 

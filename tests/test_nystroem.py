@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sknetsim import _nystroem, _reductions
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
+from sknetsim._features import nystroem as _nystroem
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve
+from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
 from . import naive

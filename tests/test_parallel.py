@@ -29,9 +29,9 @@ from sknetsim import (
     SoftmaxOutputWarning,
     UnsupportedNetworkError,
     ZeroGradientWarning,
-    _parallel,
     featurize,
 )
+from sknetsim._passes import parallel as _parallel
 
 SAMPLES = 60
 

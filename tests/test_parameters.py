@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
-from sknetsim._parameters import make_plan, select_parameters
+from sknetsim._gradients.parameters import make_plan, select_parameters
 
 from .cases import NETWORKS, TwinLayers, build
 

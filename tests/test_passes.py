@@ -5,9 +5,13 @@ import pytest
 import sklearn
 import torch
 
-from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors, _pairs, _passes, _reductions
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
+from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve
+from sknetsim._passes import chunks as _passes
+from sknetsim._passes import pairs as _pairs
+from sknetsim._passes import reductions as _reductions
+from sknetsim._passes import sums as _passes__sums
 
 from .cases import NETWORKS, build
 
@@ -104,9 +108,9 @@ def test_small_budgets_give_the_same_estimates():
 
 def test_progress_is_silent_unless_asked_for(source, capsys):
     engine, X = source
-    _passes.weighted_sum(engine, X)
+    _passes__sums.weighted_sum(engine, X)
     assert capsys.readouterr().err == ""
-    _passes.weighted_sum(engine, X, verbose=1)
+    _passes__sums.weighted_sum(engine, X, verbose=1)
     assert "20/20" in capsys.readouterr().err
     list(_pairs.pairs(engine, X, X[:10], verbose=1))
     assert "200/200" in capsys.readouterr().err
@@ -119,8 +123,8 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
     """Values times the kernel, summed over the rows: from one sum of gradients."""
     engine, X = source
     values = np.random.default_rng(0).normal(size=(20, 3))
-    total = _passes.weighted_sum(engine, X, values, whitening)
-    sums, own = _passes.kernel_sums(engine, X[:7], total, whitening)
+    total = _passes__sums.weighted_sum(engine, X, values, whitening)
+    sums, own = _passes__sums.kernel_sums(engine, X[:7], total, whitening)
     pairs = _reductions.assembled(
         engine,
         X[:7],
@@ -134,7 +138,7 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
 
 def test_sums_of_unit_jacobians(source):
     engine, X = source
-    total = _passes.weighted_sum(engine, X)
+    total = _passes__sums.weighted_sum(engine, X)
     jacobians = [chunk.whitened().jacobian for chunk in _passes.chunks(engine, X)]
     expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
     found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)

@@ -24,8 +24,8 @@ from sknetsim import (
     NetworkKernel,
     NetworkNeighbors,
     PerceptualKernel,
-    _persistence,
 )
+from sknetsim._networks import persistence as _persistence
 
 SCRIPT = """
 import pickle, sys

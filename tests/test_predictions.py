@@ -7,9 +7,9 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
-from sknetsim._predictions import probabilities
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._gradients.predictions import probabilities
+from sknetsim._networks.network import resolve
 
 ENDINGS = {
     "logits": (3, nn.CrossEntropyLoss, []),

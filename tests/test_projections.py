@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from sknetsim import _projections, _reductions
-from sknetsim._feature_rows import FeatureRows
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
+from sknetsim import _features as _projections__features
+from sknetsim._features.rows import FeatureRows
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve
+from sknetsim._passes import reductions as _reductions
 
 from .cases import NETWORKS, build
 
 COMPONENTS = {"exact": None, "nystroem": 5, "sketch": 7}
-methods = pytest.mark.parametrize("method", _projections.METHODS)
+methods = pytest.mark.parametrize("method", _projections__features.METHODS)
 
 
 def fit(method, source, X, n_components):
     generator = np.random.RandomState(0)
-    return _projections.METHODS[method](source, X, None, n_components, 0.1, generator)
+    return _projections__features.METHODS[method](source, X, None, n_components, 0.1, generator)
 
 
 def data(dtype=torch.float64):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sknetsim._selfcheck import Schedule
+from sknetsim._gradients.verification import Schedule
 
 
 def checked(step, samples):

@@ -6,10 +6,12 @@ import sklearn
 import torch
 from scipy import stats
 
-from sknetsim import _projections, _reductions, _sketch
-from sknetsim._gradients import GradientEngine
-from sknetsim._network import resolve
-from sknetsim._sketch import TensorSketch
+from sknetsim._features import exact as _projections
+from sknetsim._features import sketch as _sketch
+from sknetsim._features.sketch import TensorSketch
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve
+from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
 from .cases import NETWORKS, build

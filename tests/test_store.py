@@ -35,9 +35,9 @@ from sknetsim import (
     NetworkNeighbors,
     UnsupportedNetworkError,
     ZeroGradientWarning,
-    _shards,
     featurize,
 )
+from sknetsim._features import shards as _shards
 
 SAMPLES, FEATURES = 103, 8
 
@@ -524,10 +524,10 @@ def test_estimators_take_a_store_for_an_array(store, name):
 def test_estimators_never_read_all_of_a_store(store, monkeypatch, name):
     y, read = np.random.default_rng(1).standard_normal(SAMPLES), []
     take = FeatureStore.__getitem__
-    monkeypatch.setattr("sknetsim._feature_rows.FeatureRows._CHUNK_ROWS", 16)
-    monkeypatch.setattr("sknetsim._inputs._DIGEST_ROWS", 16)
-    monkeypatch.setattr("sknetsim.density._DIMENSION_ROWS", 16)
-    monkeypatch.setattr("sknetsim._nystroem._LEAST_CANDIDATES", 16)
+    monkeypatch.setattr("sknetsim._features.rows.FeatureRows._CHUNK_ROWS", 16)
+    monkeypatch.setattr("sknetsim._networks.inputs._DIGEST_ROWS", 16)
+    monkeypatch.setattr("sknetsim.estimators.density._DIMENSION_ROWS", 16)
+    monkeypatch.setattr("sknetsim._features.nystroem._LEAST_CANDIDATES", 16)
     monkeypatch.setattr(FeatureStore, "__array__", None)
 
     def watched(self, rows):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknetsim import NetworkDensity
-from sknetsim.strategies import STRATEGIES, Setting, select
+from sknetsim.active.strategies import STRATEGIES, Setting, select
 
 NOISE = 1e-6
 ONE_BY_ONE = {"entropy", "margin", "random"}

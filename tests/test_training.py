@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from sknetsim.losses import (
+from sknetsim.losses._losses import (
     ContrastiveSimilarityLoss,
     GroupSimilarityLoss,
     PairSimilarityLoss,

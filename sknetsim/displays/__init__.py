@@ -5,6 +5,8 @@ computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplot
 something is drawn.
 """
 
+from __future__ import annotations
+
 from ._contributions import ContributionsDisplay
 from ._denoising import DenoisingDisplay
 from ._density import DensityDisplay

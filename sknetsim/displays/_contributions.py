@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .._appearance import is_pictured, pictures
-from .._contributions import Contributions
-from ..kernel import NetworkKernel
+from ..estimators.contributions import Contributions
+from ..estimators.kernel import NetworkKernel
 from ._figures import BLUE, VERMILION, Display
+from ._rendering import is_pictured, pictures
 
 
 class ContributionsDisplay(Display):

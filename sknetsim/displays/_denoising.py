@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..denoising import Denoising, LabelDenoiser
+from ..labels.denoising import Denoising, LabelDenoiser
 from ._figures import BLUE, GREY, VERMILION, Display
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._outliers import DensityOutlierMixin
+from ..estimators._outliers import DensityOutlierMixin
 from ._figures import BLUE, Display
 
 

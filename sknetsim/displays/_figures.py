@@ -9,6 +9,7 @@ import numpy as np
 
 #: Colours that the colour-blind tell apart, from the palette of Okabe and Ito.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#999999"
+
 COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#000000", GREY)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..active_curve import ActiveLearningCurve, active_learning_curve
+from ..active.curve import ActiveLearningCurve, active_learning_curve
 from ._figures import COLOURS, Display
 
 _MARKERS = "osD^vP*X"

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import _kernels
-from .._appearance import is_pictured, pictures, table
-from .._base import check_is_fitted
-from .._inputs import Rows
-from ..neighbors import NetworkNeighbors
+from .._kernels import similarities as _similarities
+from .._networks.inputs import Rows
+from ..estimators._base import check_is_fitted
+from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image
+from ._rendering import is_pictured, pictures, table
 
 # Inches of a picture, and of the words above it; of a letter of a table, and of its lines.
 _SIZE, _WORDS = 1.1, 0.45
+
 _LETTER, _LINE = 0.085, 0.24
 
 
@@ -150,7 +151,7 @@ class NeighborsDisplay(Display):
         distances, indices = estimator.kneighbors(X, n_neighbors)
         return cls.from_predictions(
             *_appearances(estimator, X, indices, image_shape),
-            _kernels.SIMILARITIES[estimator.distance](distances),
+            _similarities.SIMILARITIES[estimator.distance](distances),
             labels=None if labels is None else labels[indices],
             predictions=None if predictions is None else predictions[indices],
             query_labels=query_labels,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from .._base_kernel import BaseKernel
+from ..estimators._base_kernel import BaseKernel
 from ._figures import Display
 
 # Colours that the colour-blind tell apart: Paul Tol's muted scheme.

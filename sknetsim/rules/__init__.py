@@ -1,7 +1,9 @@
 """Rules: the per-sample gradients of the layers that have a short form, one file per family."""
 
-from .._blocks import Block, DenseBlock
-from .._factored_blocks import FactorBlock
+from __future__ import annotations
+
+from .._kernels.blocks import Block, DenseBlock
+from .._kernels.factored_blocks import FactorBlock
 from . import convolution, embedding, linear, normalization, transposed_convolution
 from ._registry import find_rule, layout_of, register_rule
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .._blocks import Block, DenseBlock
-from .._factored_blocks import FactorBlock
+from .._kernels.blocks import Block, DenseBlock
+from .._kernels.factored_blocks import FactorBlock
 from ._registry import layout_of
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._blocks import Block
-from .._layouts import Layout
+from .._kernels.blocks import Block
+from .._kernels.layouts import Layout
 
 Rule = Callable[[Any, Tensor, Tensor, "tuple[str, ...]"], "list[Block]"]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from .._blocks import Block, DenseBlock
-from .._factored_blocks import FactorBlock
-from .._layouts import Order
+from .._kernels.blocks import Block, DenseBlock
+from .._kernels.factored_blocks import FactorBlock
+from .._kernels.layouts import Order
 from ._factors import positions_last, windows
 from ._registry import layout_of, register_rule
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .._blocks import Block
-from .._embedding_blocks import EmbeddingBlock
+from .._kernels.blocks import Block
+from .._kernels.embedding_blocks import EmbeddingBlock
 from ._registry import layout_of, register_rule
 
 

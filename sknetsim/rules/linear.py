@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .._blocks import Block
+from .._kernels.blocks import Block
 from ._factors import factor_block
 from ._registry import register_rule
 

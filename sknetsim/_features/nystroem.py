@@ -1,0 +1,147 @@
+"""Data-adapted features: similarities with landmarks, made orthonormal.
+
+Index legend: n samples; c candidates; h held-out rows; m landmarks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._networks.inputs import Rows, labelled_part
+from .._passes import pairs as _pairs
+from .._passes import reductions as _reductions
+from .._passes.chunks import Source
+from ..exceptions import FewerComponentsWarning, warn
+from . import landmarks as _landmarks
+from . import projection as _kernel_error
+from . import projection as _projection
+
+# Landmarks are drawn from so many candidates each, but from no fewer than the second number.
+_CANDIDATES = 2
+
+_LEAST_CANDIDATES = 256
+
+# The most candidates where the number of landmarks is not given.
+_MOST_CANDIDATES = 2048
+
+# The kernel's error is measured on the pairs of so many rows.
+_HELD_OUT = 256
+
+
+@dataclass(frozen=True)
+class Nystroem:
+    """Features K(x, Z) K(Z, Z)^{-1/2} from the similarities with landmarks Z.
+
+    Attributes
+    ----------
+    landmarks : array-like or Dataset
+        The m landmarks, rows of the fitted data.
+    labels : array-like or None
+        Their labels, where the outputs compared depend on them.
+    root : ndarray of shape (m, m), float64
+        Pseudo-inverse square root of the landmarks' gram matrix.
+    kernel_error : float
+        Root mean squared error of the similarity of held-out rows.
+    """
+
+    landmarks: Any
+    labels: Any
+    root: np.ndarray
+    kernel_error: float
+
+    @property
+    def n_components(self) -> int:
+        """The number m."""
+        return len(self.root)
+
+    def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
+        """Features of shape (n, m), in the dtype of the gradients."""
+        features = _projection.empty_features(source, len(Rows(X)), self.n_components)
+        features.fill(0)
+        both, labels = (X, self.landmarks), (y, self.labels)
+        cosines = _pairs.values(source, *both, _pairs.UNIT, _pairs.cosines, verbose, labels)
+        for rows, columns, gram in cosines:
+            # By torch: numpy's threads would wait for torch's, and these for them.
+            root = torch.from_numpy(self.root[columns]).to(gram)
+            features[rows] += (gram @ root).cpu().numpy()
+        return features
+
+
+def fit(
+    source: Source,
+    X: Any,
+    y: Any,
+    n_components: int | str,
+    kernel_error: float,
+    random_state: np.random.RandomState,
+) -> Nystroem:
+    """Landmarks drawn from X, as many as asked for or as the kernel's error needs ("auto")."""
+    candidates, others = _drawn(len(Rows(X)), n_components, random_state)
+    chosen = np.concatenate([candidates, others])
+    rows, labels = labelled_part(X, y, chosen.tolist())
+    gram = _reductions.gram(source, rows, labels=(labels, labels))
+    eps = float(torch.finfo(source.dtype).eps)
+    # Where no row can be spared, the candidates themselves are looked at.
+    held_out = np.arange(len(candidates) if len(others) > 1 else 0, len(chosen))
+    if isinstance(n_components, str):
+        limit, error = len(candidates), kernel_error
+    else:
+        limit, error = int(n_components), -math.inf
+    pivots = _landmarks.draw(gram, len(candidates), held_out, limit, error, eps, random_state)
+    _report(pivots, n_components, len(candidates))
+    if n_components == "auto":
+        _kernel_error.warn_where_missed(
+            pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows"
+        )
+    indices = pivots.indices
+    landmarks, labels = labelled_part(X, y, candidates[indices].tolist())
+    root = _inverse_root(gram[np.ix_(indices, indices)], eps)
+    return Nystroem(landmarks, labels, root, pivots.errors[-1])
+
+
+def _drawn(
+    count: int, n_components: int | str, random_state: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that landmarks are drawn from, and rows that are held out, at random."""
+    if isinstance(n_components, str):
+        least, wanted = 1, _MOST_CANDIDATES
+    else:
+        least, wanted = n_components, max(_CANDIDATES * n_components, _LEAST_CANDIDATES)
+    if least > count:
+        raise ValueError(
+            f"n_components is {least}; allowed are integers from 1 to {count}, the number of"
+            " samples that landmarks are drawn from: ask for fewer, or fit more rows."
+        )
+    held_out = min(_HELD_OUT, count // 5, count - least)
+    order = random_state.permutation(count)
+    candidates = order[held_out : held_out + wanted]
+    return np.sort(candidates), np.sort(order[:held_out])
+
+
+def _report(pivots: _landmarks.Pivots, n_components: int | str, candidates: int) -> None:
+    """Say so where there are fewer landmarks than asked for."""
+    found = len(pivots.indices)
+    if not found:
+        raise ValueError(
+            f"X has zero gradients at all {candidates} rows that landmarks are drawn from; at"
+            " least one must differ from zero: is the network dead?"
+        )
+    if not isinstance(n_components, str) and found < n_components:
+        warn(
+            f"n_components is {n_components}, but {found} landmarks span the gradients of all"
+            f" {candidates} rows that they are drawn from: n_components_ is {found}.",
+            FewerComponentsWarning,
+        )
+
+
+def _inverse_root(gram: np.ndarray, eps: float) -> np.ndarray:
+    """K(Z, Z)^{-1/2}; eigenvalues within the rounding of similarities, m eps, count as zero."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > len(gram) * eps
+    scaled = vectors[:, kept] * values[kept] ** -0.5
+    return scaled @ vectors[:, kept].T

@@ -1,0 +1,1 @@
+"""From a network and rows to the Jacobians of its outputs."""

@@ -1,0 +1,1 @@
+"""Kernels from per-sample gradients held in factors; knows no network."""

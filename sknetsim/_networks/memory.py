@@ -1,0 +1,62 @@
+"""What a pass takes in memory, against scikit-learn's ``working_memory``.
+
+Index legend: n samples; d outputs of the network.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import torch
+from sklearn import get_config
+
+from ..exceptions import is_out_of_memory
+
+
+def budget() -> int:
+    """Bytes of scikit-learn's ``working_memory``."""
+    megabytes = get_config()["working_memory"]
+    if not megabytes > 0:
+        raise ValueError(
+            f"working_memory is {megabytes}; allowed are positive numbers of MiB: set it with"
+            " sklearn.set_config(working_memory=1024)."
+        )
+    return int(megabytes * 2**20)
+
+
+def keep_freed_pages() -> None:
+    """Have the C library keep what chunks free, rather than take new pages for each of them.
+
+    glibc keeps twice the largest block of at most 32 MiB that was ever freed; so one is, untouched.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
+
+
+def empty(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
+    """An array to be filled; refused where this machine's memory cannot hold it."""
+    needed = math.prod(shape) * dtype.itemsize
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise MemoryError(
+            f"{described} of shape {tuple(shape)} take {needed / 2**30:,.1f} GiB; this machine has"
+            f" {available / 2**30:,.1f} GiB: {cure}."
+        )
+    return np.empty(shape, dtype)
+
+
+def refuse_beyond_budget(described: str, needed: int, cure: str) -> None:
+    """Refuse what must be held at once and exceeds the budget."""
+    if needed > budget():
+        raise MemoryError(
+            f"{described} takes {needed / 2**20:,.0f} MiB; allowed are {budget() / 2**20:,.0f} MiB"
+            f" (scikit-learn's working_memory): {cure}, or raise working_memory."
+        )
+
+
+def halved(samples: int, error: Exception) -> int:
+    """Half of a chunk for which memory did not suffice; any other error goes on."""
+    if samples == 1 or not is_out_of_memory(error):
+        raise error
+    return samples // 2

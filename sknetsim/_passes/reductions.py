@@ -1,0 +1,211 @@
+"""What is made of all pairs of samples: block by block in workers, tile by tile within a block.
+
+Index legend: n, m samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .._networks import memory as _memory
+from .._networks.inputs import Rows
+from . import pairs as _pairs
+from . import zero_gradients as _zero_gradients
+from .chunks import Chunk, Source
+from .parallel import Parts, cut, labels_of, place, rows_of, run, workers
+from .zero_gradients import ZeroGradients
+
+_FEWER_ROWS = (
+    "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"
+    " matrix"
+)
+
+
+class Reduction(Protocol):
+    """What is made of the values of all pairs of some rows and some columns."""
+
+    def add(self, rows: slice, columns: slice, found: Tensor) -> None:
+        """Take the values of a tile."""
+
+    def merge(self, other: Any) -> None:
+        """Take what was made of some of the pairs."""
+
+
+def reduced(
+    source: Source,
+    X: Any,
+    Y: Any,
+    make: Callable[[slice, slice], Any],
+    function: Callable[[Chunk, Chunk], Tensor],
+    whitenings: tuple[str, str] = _pairs.UNIT,
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+) -> Any:
+    """A `Reduction` of the `values` of all pairs, by all workers.
+
+    ``make`` gives one for the rows and columns of two slices.
+    """
+    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
+    result = make(slice(0, samples), slice(0, others))
+    jobs = workers(source)
+    if jobs == 1:
+        for tile in _pairs.values(source, X, Y, whitenings, function, verbose, labels):
+            result.add(*tile)
+        return result
+    blocks = _blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
+    sets = Parts(X, True), Parts(X if Y is None else Y, True)
+    for rows in (X,) if Y is None else (X, Y):
+        source.refuse_uneven(rows)
+    tasks = (_task(block, sets, labels) for block in blocks)
+    shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
+    zeros = ZeroGradients()
+    bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
+    with bar, contextlib.closing(run(_reduced, shared, tasks, jobs)) as reports:
+        for block, report in zip(blocks, reports, strict=True):
+            for part in report.result:
+                result.merge(part)
+            if block.counted:
+                zeros.add(report.zeros)
+            bar.update(block.pairs)
+    _zero_gradients.count(zeros)
+    return result
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """Pairs of some rows and some columns, for a worker.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        Which.
+    within : bool
+        Whether these are the same, and each pair is in it once.
+    mirrored : bool
+        Whether the pairs of the columns and the rows are to be made too.
+    counted : bool
+        Whether its rows are in no other block that is counted.
+    """
+
+    rows: slice
+    columns: slice
+    within: bool = False
+    mirrored: bool = False
+    counted: bool = True
+
+    @property
+    def pairs(self) -> int:
+        """Their number."""
+        rows, columns = self.rows, self.columns
+        return (1 + self.mirrored) * (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def _blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
+    """Of about as much work each; Jacobians are made again in each block that they are in."""
+    if symmetric:
+        parts = list(enumerate(cut(samples, jobs + 1)))
+        return [
+            PairBlock(rows, columns, i == j, i != j, i == j)
+            for i, rows in parts
+            for j, columns in parts[i:]
+        ]
+    if samples >= others:
+        return [PairBlock(rows, slice(0, others)) for rows in cut(samples, jobs)]
+    columns = enumerate(cut(others, jobs))
+    return [PairBlock(slice(0, samples), part, counted=index == 0) for index, part in columns]
+
+
+def _task(block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) -> tuple[Any, ...]:
+    slices = (block.rows, block.columns)
+    parts = [rows.part(piece) for rows, piece in zip(sets, slices, strict=True)]
+    # Where X is compared with itself, it has one set of labels.
+    found = [labels_of(y, piece) for y, piece in zip(labels, slices, strict=True)]
+    return block, *parts, tuple(found)
+
+
+def _reduced(
+    source: Source,
+    X: Any,
+    Y: Any,
+    make: Callable[[slice, slice], Any],
+    function: Callable[[Chunk, Chunk], Tensor],
+    whitenings: tuple[str, str],
+    block: PairBlock,
+    rows: Any,
+    columns: Any,
+    labels: tuple[Any, Any],
+) -> list[Any]:
+    """The reduction of a block, and that of its mirror image."""
+    sets = (rows_of(rows, X), None if block.within else rows_of(columns, Y))
+    results = [make(block.rows, block.columns)]
+    if block.mirrored:
+        results.append(make(block.columns, block.rows))
+    for at, to, found in _pairs.values(source, *sets, whitenings, function, 0, labels):
+        places = _shifted(at, block.rows), _shifted(to, block.columns)
+        results[0].add(*places, found)
+        if block.mirrored:
+            results[1].add(*places[::-1], _pairs.mirrored(found))
+    return results
+
+
+def _shifted(part: slice, whole: slice) -> slice:
+    return slice(part.start + whole.start, part.stop + whole.start)
+
+
+class _Matrix:
+    """Values as they are."""
+
+    def __init__(self, rows: slice, columns: slice):
+        self.rows, self.columns = rows, columns
+        self.values: np.ndarray | None = None
+
+    def add(self, rows: slice, columns: slice, found: Tensor) -> None:
+        # By torch, for numpy is slow to copy what is transposed.
+        at = place(rows, self.rows), place(columns, self.columns)
+        torch.from_numpy(self._filled(found.shape[2:]))[at] = found.cpu()
+
+    def merge(self, other: _Matrix) -> None:
+        assert other.values is not None
+        self.add(other.rows, other.columns, torch.from_numpy(other.values))
+
+    def _filled(self, more: Sequence[int]) -> np.ndarray:
+        if self.values is None:
+            shape = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
+            self.values = _memory.empty(
+                "Values", (*shape, *more), np.dtype(np.float64), _FEWER_ROWS
+            )
+        return self.values
+
+
+def assembled(
+    source: Source,
+    X: Any,
+    Y: Any,
+    whitenings: tuple[str, str],
+    function: Callable[[Chunk, Chunk], Tensor],
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+) -> np.ndarray:
+    """One array of shape (n, m, ...) of a function of pairs."""
+    result = reduced(source, X, Y, _Matrix, function, whitenings, verbose, labels)
+    found: np.ndarray = result.values
+    return found
+
+
+def gram(
+    source: Source,
+    X: Any,
+    Y: Any = None,
+    verbose: Any = 0,
+    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+) -> np.ndarray:
+    """k^C of all pairs, of shape (n, m), float64."""
+    return assembled(source, X, Y, _pairs.UNIT, _pairs.cosines, verbose, labels)

@@ -1,0 +1,6 @@
+"""Active learning: which samples to label next."""
+
+from .curve import ActiveLearningCurve, active_learning_curve
+from .sampler import ActiveLearningSampler
+
+__all__ = ["ActiveLearningCurve", "ActiveLearningSampler", "active_learning_curve"]
