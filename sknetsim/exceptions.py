@@ -63,7 +63,7 @@ _collected: ContextVar[dict[str, type[Warning]] | None] = ContextVar("warnings",
 
 
 @contextlib.contextmanager
-def warnings_collected() -> Iterator[dict[str, type[Warning]]]:
+def collect_warnings() -> Iterator[dict[str, type[Warning]]]:
     """Messages and categories, for someone else to warn of."""
     found: dict[str, type[Warning]] = {}
     token = _collected.set(found)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ._gradients.engine import GradientEngine
 from ._kernels.jacobian import Jacobian
-from ._networks.inputs import Rows, tensors
-from ._networks.network import resolve
+from ._networks.inputs import Rows, list_tensors
+from ._networks.network import resolve_network
 from .rules import Block, find_rule, layout_of
 
 __all__ = ["check_rule"]
@@ -85,7 +85,7 @@ def check_rule(layer: nn.Module, X: Any) -> None:
 
 def _checked(X: Any) -> Tensor:
     """In float64, of at least two different samples."""
-    arrays = tensors(Rows(X).take(slice(None)))
+    arrays = list_tensors(Rows(X).take(slice(None)))
     if len(arrays) != 1 or len(arrays[0].unique(dim=0)) < 2:
         raise ValueError(
             f"X has {len(arrays)} arrays of {len(arrays[0])} samples; allowed are two different"
@@ -176,7 +176,7 @@ def _assert_quantities(found: Jacobian, expected: Tensor) -> None:
 
 
 def _assert_used(layer: nn.Module, inputs: Tensor) -> None:
-    engine = GradientEngine(resolve(_Alone(layer)), "sum")
+    engine = GradientEngine(resolve_network(_Alone(layer)), "sum")
     for _ in engine.jacobians(inputs):
         pass
     assert not engine.refused, (

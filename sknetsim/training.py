@@ -10,7 +10,7 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from ._networks.inputs import joined, map_tensors, tensors
+from ._networks.inputs import concatenate_samples, list_tensors, map_tensors
 from .losses._losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]
@@ -150,8 +150,8 @@ class SimilarityTrainingMixin:
         changed = self.similarity_augment(X)
         if pairs:
             return X, changed
-        copies = joined(X, changed)
-        return copies, torch.arange(len(tensors(X)[0])).repeat(2)
+        copies = concatenate_samples(X, changed)
+        return copies, torch.arange(len(list_tensors(X)[0])).repeat(2)
 
     def _term(self, inputs: Any, others: Any) -> Tensor:
         found = self.similarity_.similarities(self, inputs, others)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sknetsim._gradients.capture import cotangents, recording
-from sknetsim._gradients.engine import ruled_blocks
+from sknetsim._gradients.capture import compute_cotangents, record_calls
+from sknetsim._gradients.engine import blocks_by_rules
 from sknetsim._gradients.parameters import make_plan
 from sknetsim._kernels import blocks as _blocks
 from sknetsim._kernels import jacobian as _jacobian
@@ -15,7 +15,7 @@ from sknetsim._kernels.blocks import DenseBlock
 from sknetsim._kernels.embedding_blocks import EmbeddingBlock
 from sknetsim._kernels.factored_blocks import FactorBlock
 from sknetsim._kernels.jacobian import Jacobian
-from sknetsim._kernels.layouts import PLAIN, FourierMap, Order
+from sknetsim._kernels.layouts import PLAIN_ORDER, FourierMap, Order
 
 from .cases import LAYERS, build
 
@@ -25,13 +25,13 @@ WINDOWS = Order((GROUPS, OUT, KERNEL, CHANNELS), (0, 1, 3, 2))
 TRANSPOSED = Order((GROUPS, OUT, WIDTH), (0, 2, 1))
 #: Shape of the weight in the layout, whose first axis holds the groups too.
 SHAPES = {
-    PLAIN: (GROUPS * OUT, WIDTH),
+    PLAIN_ORDER: (GROUPS * OUT, WIDTH),
     WINDOWS: (GROUPS * OUT, CHANNELS, KERNEL),
     TRANSPOSED: (GROUPS * WIDTH, OUT),
 }
 
 
-def factor_block(samples, positions, bias=False, order=PLAIN):
+def factor_block(samples, positions, bias=False, order=PLAIN_ORDER):
     layout = (("weight", torch.Size(SHAPES[order])),)
     layout += (("bias", torch.Size([GROUPS * OUT])),) * bias
     activations = torch.randn(samples, positions, GROUPS, WIDTH, dtype=torch.float64)
@@ -86,8 +86,8 @@ def quantities(block, other, root, weights, vectors, maps):
         "weighted_sum": torch.cat(block.weighted_sum(weights), dim=1),
         "inner": block.inner(vectors.split([shape.numel() for _, shape in block.layout], 1)),
         "product": block.product(vectors[:2].split([s.numel() for _, s in block.layout], 1)),
-        "joined": _blocks.concatenate([block, other]).materialize(),
-        "added": _blocks.add([block, block]).materialize(),
+        "joined": _blocks.concatenate_blocks([block, other]).materialize(),
+        "added": _blocks.add_blocks([block, block]).materialize(),
         "for sums": block.for_sums().materialize(),
         "for pairs": block.for_pairs().materialize(),
         "some rows": block.rows(slice(1, 3)).materialize(),
@@ -247,7 +247,7 @@ def test_jacobians_and_roots_stay_on_their_device(make, request):
         first.product(by_name),
         *first.weighted_sum(_on("cuda", weights)).values(),
         first.sketch(dict(zip(key, _on("cuda", maps), strict=True))),
-        _jacobian.concatenate([first, second]).materialize(),
+        _jacobian.concatenate_jacobians([first, second]).materialize(),
         *[_kernels.METRICS[name](first.gram(second)) for name in _kernels.METRICS],
         _kernels.reduce_kernel(first.gram(first), "trace", rank, rank),
     ]
@@ -259,9 +259,9 @@ def test_rules_stay_on_the_networks_device(case):
     network, X = build(case)
     network, X = network.to("meta"), X.to("meta")
     plan = make_plan(network, {name for name, _ in network.named_parameters()}, set())
-    with recording(list(plan.groups)) as uses:
+    with record_calls(list(plan.groups)) as uses:
         outputs = network(X)
-    blocks = ruled_blocks(plan, uses, cotangents(outputs, uses))
+    blocks = blocks_by_rules(plan, uses, compute_cotangents(outputs, uses))
     assert {t.device.type for block in blocks.values() for t in block._tensors().values()} == {
         "meta"
     }

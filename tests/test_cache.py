@@ -142,11 +142,11 @@ def test_exact_features_need_no_seed(data, tmp_path, made):
 
 
 def test_other_versions_compute_anew(data, tmp_path, made, monkeypatch):
-    from sknetsim.estimators import featurizer as room
+    from sknetsim.estimators import featurizer as module
 
     network, X = data
     again(network, X, tmp_path, made)
-    monkeypatch.setattr(room, "versions", lambda: {"torch": "99.0"})
+    monkeypatch.setattr(module, "get_versions", lambda: {"torch": "99.0"})
     assert again(network, X, tmp_path, made)[1] > 0
 
 

@@ -222,7 +222,7 @@ BAD_PATHS = {"folder": ".", "in no folder": "nowhere/page.html"}
 
 @pytest.mark.parametrize("name", BAD_PATHS)
 def test_where_no_page_can_be_is_told_before_the_work(name, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("sknetsim.displays.explorer.measured", None)
+    monkeypatch.setattr("sknetsim.displays.explorer.compute_measures", None)
     with pytest.raises(ValueError, match=r"path is .* allowed is a file in a folder that exists"):
         explore(*images, tmp_path / BAD_PATHS[name])
     for settings in ({"path": 3}, {"path": tmp_path / "page.html", "title": None}):

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 import sknetsim
-from sknetsim._features.rows import checked_features
+from sknetsim._features.rows import check_features
 from sknetsim._features.sketch import TensorSketch
-from sknetsim._networks.fingerprint import of_rows, of_value
+from sknetsim._networks.fingerprint import fingerprint_rows, fingerprint_value
 
 
 class Scaled(nn.Module):
@@ -90,7 +90,7 @@ PAIRS = {
 
 @pytest.mark.parametrize(("value", "other"), PAIRS.values(), ids=PAIRS)
 def test_other_content_is_another(value, other):
-    assert of_value(value) != of_value(other)
+    assert fingerprint_value(value) != fingerprint_value(other)
 
 
 COPIES = [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
@@ -110,25 +110,27 @@ EQUAL = {
 def test_a_copy_is_the_same(make, copied):
     torch.manual_seed(0)
     value = make()
-    assert of_value(copied(value)) == of_value(value)
+    assert fingerprint_value(copied(value)) == fingerprint_value(value)
 
 
 def test_the_mode_does_not_count():
     network = Scaled().train()
-    before = of_value(network)
-    assert of_value(network.eval()) == before
+    before = fingerprint_value(network)
+    assert fingerprint_value(network.eval()) == before
 
 
 def test_cycles_end():
     network = Scaled()
     network.__dict__["parent"] = [network]
-    assert of_value(network) == of_value(network)
+    assert fingerprint_value(network) == fingerprint_value(network)
 
 
 def test_a_scripted_network():
     scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
-    assert of_value(scripted) == of_value(scripted)
-    assert of_value(scripted) != of_value(torch.jit.script(nn.Sequential(nn.Linear(2, 2))))
+    assert fingerprint_value(scripted) == fingerprint_value(scripted)
+    assert fingerprint_value(scripted) != fingerprint_value(
+        torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    )
 
 
 @pytest.mark.slow
@@ -139,21 +141,23 @@ def test_another_process_finds_the_same():
         "print(of_value((Scaled(), attention(2), power(3))))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout.strip() == of_value((Scaled(), attention(2), power(3))), found.stderr
+    assert found.stdout.strip() == fingerprint_value((Scaled(), attention(2), power(3))), (
+        found.stderr
+    )
 
 
 def test_a_class_of_this_package_may_move_to_another_module(monkeypatch):
     sketch = TensorSketch(8, 0)
-    before = of_value((sketch, TensorSketch, checked_features))
+    before = fingerprint_value((sketch, TensorSketch, check_features))
     monkeypatch.setattr(TensorSketch, "__module__", "sknetsim.elsewhere")
-    monkeypatch.setattr(checked_features, "__module__", "sknetsim.elsewhere")
-    assert of_value((sketch, TensorSketch, checked_features)) == before
+    monkeypatch.setattr(check_features, "__module__", "sknetsim.elsewhere")
+    assert fingerprint_value((sketch, TensorSketch, check_features)) == before
 
 
 def test_a_class_of_another_package_that_moves_is_another(monkeypatch):
-    before = of_value(nn.Linear)
+    before = fingerprint_value(nn.Linear)
     monkeypatch.setattr(nn.Linear, "__module__", "torch.elsewhere")
-    assert of_value(nn.Linear) != before
+    assert fingerprint_value(nn.Linear) != before
 
 
 def test_class_names_of_this_package_are_unique():
@@ -180,9 +184,9 @@ ROWS = {
 
 @pytest.mark.parametrize(("X", "other"), ROWS.values(), ids=ROWS)
 def test_other_rows_are_others(X, other):
-    assert of_rows(X, torch.float32) != of_rows(other, torch.float32)
+    assert fingerprint_rows(X, torch.float32) != fingerprint_rows(other, torch.float32)
 
 
 @pytest.mark.parametrize("form", [np.asarray, lambda X: X.double(), lambda X: X.long()])
 def test_rows_in_another_form_are_the_same(form):
-    assert of_rows(form(A), torch.float32) == of_rows(A, torch.float32)
+    assert fingerprint_rows(form(A), torch.float32) == fingerprint_rows(A, torch.float32)

@@ -20,7 +20,7 @@ from sknetsim import (
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.outputs import Outputs
 from sknetsim._gradients.parameters import make_plan
-from sknetsim._networks.network import resolve
+from sknetsim._networks.network import resolve_network
 from sknetsim.rules import DenseBlock, _registry, linear
 
 from . import naive
@@ -34,7 +34,7 @@ cases = pytest.mark.parametrize("case", LAYERS + NETWORKS, ids=lambda case: case
 def expected_jacobians(case, network, X):
     """By the double loop, in float64 on the same weights and inputs."""
     network = case.reference(network.double())
-    outputs = Outputs(case.output, resolve(network))
+    outputs = Outputs(case.output, resolve_network(network))
 
     def select(raw):
         return outputs.select(raw, outputs.targets(raw, None))
@@ -93,7 +93,7 @@ layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 @layers
 def test_each_layer_is_served_by_its_rule(case):
     network, X = build(case)
-    engine = GradientEngine(resolve(network))
+    engine = GradientEngine(resolve_network(network))
     list(engine.jacobians(X))
     assert make_plan(network, engine.selected, engine.refused).unserved == []
 
@@ -101,7 +101,7 @@ def test_each_layer_is_served_by_its_rule(case):
 @cases
 def test_exact_jacobians_are_in_the_order_of_the_parameters(case):
     network, X = build(case)
-    engine = GradientEngine(resolve(network), case.output)
+    engine = GradientEngine(resolve_network(network), case.output)
     found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(X)])
     np.testing.assert_allclose(found, expected_jacobians(case, network, X), atol=1e-10)
 
@@ -119,7 +119,7 @@ def test_exact_jacobians_are_in_the_order_of_the_parameters(case):
 def test_parameters_that_a_rule_gets_wrong_go_to_the_fallback(name, served_parts):
     case = next(case for case in NETWORKS if case.name == name)
     network, X = build(case)
-    engine = GradientEngine(resolve(network))
+    engine = GradientEngine(resolve_network(network))
     list(engine.jacobians(X))
     served = set(make_plan(network, engine.selected, engine.refused).names.values())
     served -= set(make_plan(network, engine.selected, engine.refused).unserved)
@@ -146,7 +146,7 @@ def test_a_sample_axis_that_is_confused_for_one_sample_only_is_noticed(position)
     network, _ = build(case)
     X = torch.randn(6, 6, 4, dtype=torch.float64)
     expected = naive.jacobians(network, X)
-    engine = GradientEngine(resolve(network))
+    engine = GradientEngine(resolve_network(network))
     found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(X)])
     np.testing.assert_allclose(found[position], expected[position], atol=1e-10)
 

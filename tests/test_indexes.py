@@ -87,7 +87,7 @@ def test_candidates_are_put_in_the_order_of_the_network(data, algorithm):
 def test_the_index_is_saved_with_the_estimator(features, algorithm, monkeypatch):
     estimator = neighbors(algorithm).fit(features)
     twin = pickle.loads(pickle.dumps(estimator))
-    monkeypatch.setattr("sknetsim._features.indexes.fit", None)
+    monkeypatch.setattr("sknetsim._features.indexes.fit_index", None)
     np.testing.assert_array_equal(
         twin.kneighbors(features[:50])[1], estimator.kneighbors(features[:50])[1]
     )

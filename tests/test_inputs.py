@@ -17,7 +17,7 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._networks.inputs import Rows, joined, tensors
+from sknetsim._networks.inputs import Rows, concatenate_samples, list_tensors
 
 from .cases import Forked
 
@@ -267,5 +267,5 @@ JOINED = {
 
 @pytest.mark.parametrize(("first", "second"), JOINED.values(), ids=JOINED)
 def test_samples_are_joined_in_order(first, second):
-    (found,) = tensors(Rows(joined(first, second)).take(slice(None)))
+    (found,) = list_tensors(Rows(concatenate_samples(first, second)).take(slice(None)))
     assert found.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]

@@ -30,10 +30,10 @@ def test_the_difference_is_left_as_it_was():
 def test_a_missed_error_is_reported_with_both_numbers():
     message = "kernel_error is 0.01, but 7 components reach 0.25 only: .* or do something"
     with pytest.warns(FewerComponentsWarning, match=message):
-        _kernel_error.warn_where_missed(0.25, 0.01, 7, "do something")
+        _kernel_error.warn_if_missed(0.25, 0.01, 7, "do something")
 
 
 def test_a_reached_error_is_not_reported():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _kernel_error.warn_where_missed(0.01, 0.01, 7, "do something")
+        _kernel_error.warn_if_missed(0.01, 0.01, 7, "do something")

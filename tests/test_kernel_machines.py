@@ -29,6 +29,7 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
+from sknetsim.estimators import _base_kernel
 
 from .cases import NETWORKS, build
 
@@ -201,11 +202,11 @@ def test_as_a_metric_it_finds_the_neighbors(data, algorithm):
 
 
 def test_as_a_metric_each_row_is_made_once(data, monkeypatch):
-    from sknetsim.estimators import _base_kernel as _row_cache
-
     network, X, *_ = data
-    made, chunks = [], _row_cache._passes.chunks
-    monkeypatch.setattr(_row_cache._passes, "chunks", lambda *args: made.append(1) or chunks(*args))
+    made, chunks = [], _base_kernel.iterate_chunks
+    monkeypatch.setattr(
+        _base_kernel, "iterate_chunks", lambda *args: made.append(1) or chunks(*args)
+    )
     pairwise_distances(X, metric=distance_of(NetworkKernel(network)))
     assert len(made) == len(X)
 

@@ -25,7 +25,9 @@ def draw(gram, candidates=None, held_out=None, limit=None, kernel_error=-1.0, se
     held_out = np.arange(len(gram)) if held_out is None else held_out
     limit = len(gram) if limit is None else limit
     generator = seed if hasattr(seed, "choice") else np.random.RandomState(seed)
-    return _landmarks.draw(gram, candidates, held_out, limit, kernel_error, eps, generator)
+    return _landmarks.draw_landmarks(
+        gram, candidates, held_out, limit, kernel_error, eps, generator
+    )
 
 
 def uncovered(gram, landmarks):

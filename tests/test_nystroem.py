@@ -10,7 +10,7 @@ from torch import nn
 
 from sknetsim._features import nystroem as _nystroem
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve
+from sknetsim._networks.network import resolve_network
 from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
@@ -22,7 +22,7 @@ NAMES = ["MLP", "CNN with BatchNorm", "LSTM classifier", "raw and unused paramet
 
 
 def engine_of(network, **params):
-    return GradientEngine(resolve(network), **params)
+    return GradientEngine(resolve_network(network), **params)
 
 
 @pytest.fixture
@@ -33,17 +33,17 @@ def data():
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0, y=None):
     generator = np.random.RandomState(seed)
-    return _nystroem.fit(source, X, y, n_components, kernel_error, generator)
+    return _nystroem.fit_nystroem(source, X, y, n_components, kernel_error, generator)
 
 
 def held_out(X, n_components, seed=0):
     generator = np.random.RandomState(seed)
-    return X[_nystroem._drawn(len(X), n_components, generator)[1]]
+    return X[_nystroem._draw_candidates(len(X), n_components, generator)[1]]
 
 
 def naive_error(fitted, source, X):
     features = fitted.transform(source, X)
-    difference = features @ features.T - _reductions.gram(source, X)
+    difference = features @ features.T - _reductions.gram_matrix(source, X)
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 
@@ -61,13 +61,15 @@ def test_products_with_a_landmark_are_exact(data):
     source, X = data
     fitted = fit(source, X, 6)
     found = fitted.transform(source, X) @ fitted.transform(source, fitted.landmarks).T
-    np.testing.assert_allclose(found, _reductions.gram(source, X, fitted.landmarks), atol=1e-9)
+    np.testing.assert_allclose(
+        found, _reductions.gram_matrix(source, X, fitted.landmarks), atol=1e-9
+    )
 
 
 def test_what_is_left_of_the_kernel_is_positive(data):
     source, X = data
     features = fit(source, X, 6).transform(source, X)
-    left = _reductions.gram(source, X) - features @ features.T
+    left = _reductions.gram_matrix(source, X) - features @ features.T
     assert np.linalg.eigvalsh(left).min() > -1e-12
 
 
@@ -97,7 +99,7 @@ def test_kernel_error_of_few_rows_is_that_of_the_candidates(data):
 @given(count=st.integers(1, 3000), data=st.data())
 def test_candidates_are_many_and_never_held_out(count, data):
     asked = data.draw(st.one_of(st.just("auto"), st.integers(1, count)))
-    candidates, others = _nystroem._drawn(count, asked, np.random.RandomState(0))
+    candidates, others = _nystroem._draw_candidates(count, asked, np.random.RandomState(0))
     together = np.concatenate([candidates, others])
     assert len(np.unique(together)) == len(together)
     assert set(together) <= set(range(count))
@@ -130,7 +132,9 @@ def test_landmarks_that_are_nearly_equal_give_no_nan(data):
     near = torch.cat([X[:5] + step * 1e-6 for step in range(4)])
     with pytest.warns(FewerComponentsWarning):
         features = fit(source, near, 16).transform(source, near)
-    np.testing.assert_allclose(features @ features.T, _reductions.gram(source, near), atol=1e-6)
+    np.testing.assert_allclose(
+        features @ features.T, _reductions.gram_matrix(source, near), atol=1e-6
+    )
 
 
 def test_the_root_of_a_singular_gram_is_that_of_its_pseudo_inverse():

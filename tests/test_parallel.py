@@ -297,7 +297,7 @@ def test_parts_are_not_made_far_ahead(X):
             yield (X[piece],)
 
     with joblib.parallel_config(backend="threading"):
-        made = _parallel.run(_counted, (source,), tasks(), 2)
+        made = _parallel.run_tasks(_counted, (source,), tasks(), 2)
         next(made)
         made.close()
     assert len(started) == 8
@@ -309,13 +309,13 @@ def _counted(source, rows):
 
 def test_workers_forget_a_network_that_is_not_used(X, monkeypatch):
     monkeypatch.setattr(_parallel, "_KEPT_SECONDS", 0.05)
-    monkeypatch.setattr(_parallel, "_kept", _parallel._Kept())
+    monkeypatch.setattr(_parallel, "_shared_cache", _parallel._SharedCache())
     with joblib.parallel_config(backend="threading"):
         NetworkKernel(perceptron(), n_jobs=2)(X)
     deadline = time.monotonic() + 10
-    while len(_parallel._kept) and time.monotonic() < deadline:
+    while len(_parallel._shared_cache) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(_parallel._kept) == 0
+    assert len(_parallel._shared_cache) == 0
 
 
 class Mortal(nn.Module):
@@ -383,7 +383,7 @@ def test_bars_are_shown_of_all_workers_together(X, capsys):
 
 @pytest.mark.parametrize("count", [1, 2, 7, 60, 99])
 def test_cuts_are_of_nearly_equal_length(count):
-    parts = _parallel.cut(SAMPLES, count)
+    parts = _parallel.split_evenly(SAMPLES, count)
     lengths = [part.stop - part.start for part in parts]
     assert sum(lengths) == SAMPLES and len(parts) == min(count, SAMPLES // 2)
     assert min(lengths) >= 2 and max(lengths) - min(lengths) <= 1

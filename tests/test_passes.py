@@ -7,7 +7,7 @@ import torch
 
 from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve
+from sknetsim._networks.network import resolve_network
 from sknetsim._passes import chunks as _passes
 from sknetsim._passes import pairs as _pairs
 from sknetsim._passes import reductions as _reductions
@@ -19,7 +19,7 @@ from .cases import NETWORKS, build
 @pytest.fixture
 def source():
     network, X = build(NETWORKS[0], n_samples=20)
-    return GradientEngine(resolve(network), batch_size=4), X
+    return GradientEngine(resolve_network(network), batch_size=4), X
 
 
 def count_rows(source, monkeypatch):
@@ -35,7 +35,7 @@ def count_rows(source, monkeypatch):
 
 
 def grams(engine, X, Y=None):
-    return _pairs.values(engine, X, Y, _pairs.UNIT, _pairs.cosines)
+    return _pairs.iterate_pair_values(engine, X, Y, _pairs.UNIT_WHITENINGS, _pairs.cosines)
 
 
 def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
@@ -65,8 +65,8 @@ def test_pieces_cover_all_pairs_once(source, megabytes):
 def test_pieces_stay_within_their_share_of_the_budget(source):
     engine, X = source
     with sklearn.config_context(working_memory=0.02):
-        tiles = list(_pairs.tiles(_passes.chunks(engine, X)))
-        pieces = list(_pairs.pieces(iter(tiles)))
+        tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, X)))
+        pieces = list(_pairs.group_tiles(iter(tiles)))
     assert len(pieces) > 1
     assert [tile for piece in pieces for tile in piece] == tiles
     largest = max(tile.jacobian.nbytes for tile in tiles)
@@ -77,11 +77,11 @@ def test_pieces_stay_within_their_share_of_the_budget(source):
 def test_tiles_are_cut_and_joined(source, monkeypatch):
     engine, X = source
     monkeypatch.setattr(_pairs, "_TILE_ROWS", 7)
-    tiles = list(_pairs.tiles(_passes.chunks(engine, X)))
+    tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, X)))
     assert max(len(tile.rank) for tile in tiles) <= 7
     assert [tile.rows.start for tile in tiles[1:]] == [tile.rows.stop for tile in tiles[:-1]]
     monkeypatch.setattr(_pairs, "_TILE_ROWS", 3)
-    assert max(len(tile.rank) for tile in _pairs.tiles(_passes.chunks(engine, X))) <= 3
+    assert max(len(tile.rank) for tile in _pairs.make_tiles(_passes.iterate_chunks(engine, X))) <= 3
 
 
 def test_the_smaller_set_is_held(source, monkeypatch):
@@ -89,8 +89,8 @@ def test_the_smaller_set_is_held(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
     with sklearn.config_context(working_memory=0.04):
-        list(_pairs.pairs(engine, X, X[:2]))
-        list(_pairs.pairs(engine, X[:2], X))
+        list(_pairs.iterate_pairs(engine, X, X[:2]))
+        list(_pairs.iterate_pairs(engine, X[:2], X))
     assert sum(rows) == 2 * 22
 
 
@@ -108,13 +108,13 @@ def test_small_budgets_give_the_same_estimates():
 
 def test_progress_is_silent_unless_asked_for(source, capsys):
     engine, X = source
-    _passes__sums.weighted_sum(engine, X)
+    _passes__sums.sum_jacobians(engine, X)
     assert capsys.readouterr().err == ""
-    _passes__sums.weighted_sum(engine, X, verbose=1)
+    _passes__sums.sum_jacobians(engine, X, verbose=1)
     assert "20/20" in capsys.readouterr().err
-    list(_pairs.pairs(engine, X, X[:10], verbose=1))
+    list(_pairs.iterate_pairs(engine, X, X[:10], verbose=1))
     assert "200/200" in capsys.readouterr().err
-    list(_pairs.pairs(engine, X, verbose=1))
+    list(_pairs.iterate_pairs(engine, X, verbose=1))
     assert "210/210" in capsys.readouterr().err
 
 
@@ -123,9 +123,9 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
     """Values times the kernel, summed over the rows: from one sum of gradients."""
     engine, X = source
     values = np.random.default_rng(0).normal(size=(20, 3))
-    total = _passes__sums.weighted_sum(engine, X, values, whitening)
+    total = _passes__sums.sum_jacobians(engine, X, values, whitening)
     sums, own = _passes__sums.kernel_sums(engine, X[:7], total, whitening)
-    pairs = _reductions.assembled(
+    pairs = _reductions.compute_pair_matrix(
         engine,
         X[:7],
         X,
@@ -138,8 +138,8 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
 
 def test_sums_of_unit_jacobians(source):
     engine, X = source
-    total = _passes__sums.weighted_sum(engine, X)
-    jacobians = [chunk.whitened().jacobian for chunk in _passes.chunks(engine, X)]
+    total = _passes__sums.sum_jacobians(engine, X)
+    jacobians = [chunk.whitened().jacobian for chunk in _passes.iterate_chunks(engine, X)]
     expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
     found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
     torch.testing.assert_close(found, expected)

@@ -187,11 +187,11 @@ def test_a_loaded_net_can_be_trained_further(X, net):
 def test_a_device_that_is_not_here_becomes_the_cpu(X, net):
     """As far as that can be seen without such a device: what torch asks of a location."""
     storage = object()
-    assert _persistence._where_it_is_or_here(storage, "cpu") is None
-    assert _persistence._where_it_is_or_here(storage, "cuda:99") is storage
+    assert _persistence._choose_location(storage, "cpu") is None
+    assert _persistence._choose_location(storage, "cuda:99") is storage
     elsewhere = copy.deepcopy(net)
     elsewhere.device = "cuda:99"
-    loaded = _persistence.unpacked(_persistence.packed({"net": elsewhere}))["net"]
+    loaded = _persistence.loads(_persistence.dumps({"net": elsewhere}))["net"]
     assert loaded.device == "cpu"
     assert elsewhere.device == "cuda:99"
 
@@ -222,8 +222,8 @@ def test_loading_is_silent_where_nothing_differs(X, net):
 
 def test_loading_warns_of_other_versions(X, net, monkeypatch):
     data = pickle.dumps(NetworkNeighbors(net).fit(X))
-    now = {**_persistence.versions(), "torch": "99.0"}
-    monkeypatch.setattr(_persistence, "versions", lambda: now)
+    now = {**_persistence.get_versions(), "torch": "99.0"}
+    monkeypatch.setattr(_persistence, "get_versions", lambda: now)
     with pytest.warns(LoadedElsewhereWarning, match=r"NetworkNeighbors was .*torch was .*99\.0"):
         pickle.loads(data)
 

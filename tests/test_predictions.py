@@ -8,8 +8,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._gradients.predictions import probabilities
-from sknetsim._networks.network import resolve
+from sknetsim._gradients.predictions import predict_probabilities
+from sknetsim._networks.network import resolve_network
 
 ENDINGS = {
     "logits": (3, nn.CrossEntropyLoss, []),
@@ -28,26 +28,28 @@ def trained(outputs, criterion, ending):
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_probabilities_are_those_of_skorch(ending, batch_size):
     net, X = trained(*ending), torch.randn(30, 4)
-    found = probabilities(GradientEngine(resolve(net), "all", batch_size=batch_size), X)
+    found = predict_probabilities(
+        GradientEngine(resolve_network(net), "all", batch_size=batch_size), X
+    )
     np.testing.assert_allclose(found, net.predict_proba(X), rtol=1e-5)
 
 
 def test_sure_predictions_stay_finite():
     net, X = trained(*ENDINGS["logits"]), 1e4 * torch.randn(30, 4)
-    found = probabilities(GradientEngine(resolve(net), "all"), X)
+    found = predict_probabilities(GradientEngine(resolve_network(net), "all"), X)
     np.testing.assert_allclose(found.sum(axis=1), 1)
 
 
 def test_outputs_for_each_pixel_are_refused():
     net = NeuralNetClassifier(nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
     with pytest.raises(ValueError, match=r"outputs of shape \(3, 2, 2\)"):
-        probabilities(GradientEngine(resolve(net)), torch.randn(5, 1, 2, 2))
+        predict_probabilities(GradientEngine(resolve_network(net)), torch.randn(5, 1, 2, 2))
 
 
 def test_many_classes_take_no_more_than_a_forward_pass():
     net = NeuralNetClassifier(nn.Linear(4, 5_000), criterion=nn.CrossEntropyLoss).initialize()
     with sklearn.config_context(working_memory=1):
-        found = probabilities(GradientEngine(resolve(net)), torch.randn(9, 4))
+        found = predict_probabilities(GradientEngine(resolve_network(net)), torch.randn(9, 4))
     assert found.shape == (9, 5_000)
 
 
@@ -61,7 +63,7 @@ def test_a_full_device_halves_the_chunk(monkeypatch):
             raise torch.OutOfMemoryError
         return module(inputs)
 
-    engine = GradientEngine(resolve(net), batch_size=4)
+    engine = GradientEngine(resolve_network(net), batch_size=4)
     monkeypatch.setattr(engine, "forward", forward)
-    np.testing.assert_allclose(probabilities(engine, X), expected, rtol=1e-5)
+    np.testing.assert_allclose(predict_probabilities(engine, X), expected, rtol=1e-5)
     assert sizes == [4, 2, 2, 2, 2, 1]

@@ -7,7 +7,7 @@ import torch
 from sknetsim import _features as _projections__features
 from sknetsim._features.rows import FeatureRows
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve
+from sknetsim._networks.network import resolve_network
 from sknetsim._passes import reductions as _reductions
 
 from .cases import NETWORKS, build
@@ -23,7 +23,7 @@ def fit(method, source, X, n_components):
 
 def data(dtype=torch.float64):
     network, X = build(NETWORKS[0], n_samples=12, dtype=dtype)
-    return GradientEngine(resolve(network)), X
+    return GradientEngine(resolve_network(network)), X
 
 
 @methods
@@ -58,7 +58,9 @@ def test_features_of_features_are_fitted_too(method):
 def test_products_of_exact_features_are_the_similarities():
     source, X = data()
     features = fit("exact", source, X, None).transform(source, X)
-    np.testing.assert_allclose(features @ features.T, _reductions.gram(source, X), atol=1e-12)
+    np.testing.assert_allclose(
+        features @ features.T, _reductions.gram_matrix(source, X), atol=1e-12
+    )
 
 
 def test_exact_features_have_no_error():

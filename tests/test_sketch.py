@@ -10,7 +10,7 @@ from sknetsim._features import exact as _projections
 from sknetsim._features import sketch as _sketch
 from sknetsim._features.sketch import TensorSketch
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve
+from sknetsim._networks.network import resolve_network
 from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
@@ -29,7 +29,7 @@ FORMS = [
 
 
 def engine_of(network, **params):
-    return GradientEngine(resolve(network), **params)
+    return GradientEngine(resolve_network(network), **params)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_products_are_unbiased(data):
     features = [TensorSketch(16, seed).transform(source, X) for seed in range(seeds)]
     products = np.stack([rows @ rows.T for rows in features])
     pairs = np.triu_indices(len(X))
-    deviations = (products.mean(axis=0) - _reductions.gram(source, X))[pairs]
+    deviations = (products.mean(axis=0) - _reductions.gram_matrix(source, X))[pairs]
     errors = stats.sem(products, axis=0)[pairs]
     limit = stats.t.isf(1e-6 / (2 * len(errors)), seeds - 1)
     assert (np.abs(deviations) < limit * errors).all()
@@ -140,12 +140,12 @@ def test_features_follow_the_seed(data):
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0):
     generator = np.random.RandomState(seed)
-    return _sketch.fit(source, X, None, n_components, kernel_error, generator)
+    return _sketch.fit_sketch(source, X, None, n_components, kernel_error, generator)
 
 
 def naive_error(sketch, source, X):
     features = sketch.transform(source, X)
-    difference = features @ features.T - _reductions.gram(source, X)
+    difference = features @ features.T - _reductions.gram_matrix(source, X)
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 

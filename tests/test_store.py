@@ -290,7 +290,7 @@ def test_other_files_beside_the_shards_are_left_alone(store):
 def test_one_program_writes_at_a_time(featurizer, X, store):
     files(store.folder)[0].unlink()
     with (
-        _shards.begun(store.folder, store.manifest),
+        _shards.open_for_writing(store.folder, store.manifest),
         pytest.raises(FeatureStoreError, match="is being written by another program"),
     ):
         featurize(featurizer, X, store.folder, rows_per_shard=10)
@@ -298,9 +298,9 @@ def test_one_program_writes_at_a_time(featurizer, X, store):
 
 
 def test_a_store_is_free_again_after_an_error_that_is_kept(featurizer, X, store):
-    with pytest.raises(KeyError) as kept, _shards.begun(store.folder, store.manifest):
+    with pytest.raises(KeyError) as kept, _shards.open_for_writing(store.folder, store.manifest):
         raise KeyError("stopped")
-    with _shards.begun(store.folder, store.manifest) as shards:
+    with _shards.open_for_writing(store.folder, store.manifest) as shards:
         assert shards.missing == []
     assert kept.value is not None
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sknetsim import NetworkDensity
-from sknetsim.active.strategies import STRATEGIES, Setting, select
+from sknetsim.active.strategies import STRATEGIES, Setting, select_greedily
 
 NOISE = 1e-6
 ONE_BY_ONE = {"entropy", "margin", "random"}
@@ -34,7 +34,7 @@ def data(seed=0, n_pool=40, n_labelled=7, width=5, dtype=np.float64):
 
 def chosen(name, pool, labelled, n_queries=6, **changed):
     selection = STRATEGIES[name](setting(pool, labelled, n_queries, **changed))
-    return [index for index, _ in select(selection, n_queries)]
+    return [index for index, _ in select_greedily(selection, n_queries)]
 
 
 def greedily(utility, pool, n_queries):
@@ -241,7 +241,7 @@ def test_badge_draws_rows_of_no_length_last(seed):
     pool[[1, 4]] = np.eye(3)[:2]
     selection = STRATEGIES["badge"](setting(pool, pool[:0]))
     selection.generator = np.random.RandomState(seed)
-    found = [index for index, _ in select(selection, 6)]
+    found = [index for index, _ in select_greedily(selection, 6)]
     assert set(found[:2]) == {1, 4}
     assert sorted(found) == list(range(6))
 
@@ -270,7 +270,8 @@ def test_random_draws_each_row_equally_often():
     pool = np.empty((5, 0))
     asked = setting(pool, pool[:0])
     counts = np.bincount(
-        [next(select(STRATEGIES["random"](asked), 1))[0] for _ in range(5_000)], minlength=5
+        [next(select_greedily(STRATEGIES["random"](asked), 1))[0] for _ in range(5_000)],
+        minlength=5,
     )
     assert (np.abs(counts - 1_000) < 5 * np.sqrt(1_000)).all()
 
@@ -303,7 +304,7 @@ def test_each_row_is_chosen_once_and_utilities_are_numbers(name, drawn):
     pool, labelled = drawn
     with np.errstate(invalid="ignore"):
         selection = build(name, pool, labelled, len(pool))
-    found = list(select(selection, len(pool)))
+    found = list(select_greedily(selection, len(pool)))
     assert sorted(index for index, _ in found) == list(range(len(pool)))
     for number, (_, utilities) in enumerate(found):
         before = [index for index, _ in found[:number]]
@@ -313,17 +314,17 @@ def test_each_row_is_chosen_once_and_utilities_are_numbers(name, drawn):
 
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"badge"}))
 def test_the_row_of_the_largest_utility_is_chosen(name):
-    found = list(select(build(name, *data(), 6), 6))
+    found = list(select_greedily(build(name, *data(), 6), 6))
     assert [index for index, _ in found] == [int(np.nanargmax(u)) for _, u in found]
 
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_of_nearly_equal_rows_few_are_chosen(name):
     pool, labelled = data(n_pool=60, n_labelled=4, width=20)
-    first = next(select(build(name, pool, labelled, 8), 1))[0]
+    first = next(select_greedily(build(name, pool, labelled, 8), 1))[0]
     noise = np.random.RandomState(1).normal(size=(12, 20))
     pool = np.vstack([pool, pool[first] + 1e-4 * noise])
-    found = [index for index, _ in select(build(name, pool, labelled, 8), 8)]
+    found = [index for index, _ in select_greedily(build(name, pool, labelled, 8), 8)]
     twins = {first, *range(60, 72)}
     assert len(twins & set(found)) <= 2
 

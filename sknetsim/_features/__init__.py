@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import nystroem as _nystroem
-from . import sketch as _sketch
 from .exact import fit_exact
+from .nystroem import fit_nystroem
 from .projection import Projection
+from .sketch import fit_sketch
 
 #: Of (source, X, y, n_components, kernel_error, random_state).
 METHODS: dict[str, Callable[..., Projection]] = {
     "exact": fit_exact,
-    "nystroem": _nystroem.fit,
-    "sketch": _sketch.fit,
+    "nystroem": fit_nystroem,
+    "sketch": fit_sketch,
 }

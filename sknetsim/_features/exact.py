@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.inputs import Rows, labelled_part
-from .._passes import chunks as _passes
-from .._passes.chunks import Source
-from . import projection as _projection
+from .._networks.inputs import Rows, select_labelled_samples
+from .._passes.chunks import Source, iterate_chunks, with_progress
+from .projection import allocate_features
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Exact:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _projection.empty_features(source, len(Rows(X)), self.n_components)
-        chunks = _passes.chunks(source, X, self.whitening, y)
-        for chunk in _passes.shown(chunks, len(features), verbose):
+        features = allocate_features(source, len(Rows(X)), self.n_components)
+        chunks = iterate_chunks(source, X, self.whitening, y)
+        for chunk in with_progress(chunks, len(features), verbose):
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
         return features
 
@@ -47,5 +46,5 @@ def fit_exact(
             f"n_components is {n_components!r} and method is 'exact', which has as many features"
             " as gradients have entries; allowed is None: or choose another method."
         )
-    _, jacobian = next(source.jacobians(*labelled_part(X, y, [0])))
+    _, jacobian = next(source.jacobians(*select_labelled_samples(X, y, [0])))
     return Exact(jacobian.width)

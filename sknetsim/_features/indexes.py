@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state, gen_batches
 from tqdm.auto import tqdm
 
 from .._networks.inputs import Rows
-from .rows import checked_features
+from .rows import check_features
 
 # An index looks at more rows until it finds this share of the nearest ones, of some fitted rows.
 _RECALL = 0.99
@@ -66,7 +66,7 @@ class InvertedLists:
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
-        faiss = package("faiss")
+        faiss = import_package("faiss")
         samples, width = len(Rows(features)), _single(Rows(features).at([0])).shape[1]
         lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
         quantizer = faiss.IndexFlatIP(width)
@@ -93,10 +93,10 @@ class InvertedLists:
         return np.asarray(found)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"index": package("faiss").serialize_index(self._index)}
+        return {"index": import_package("faiss").serialize_index(self._index)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._index = package("faiss").deserialize_index(state["index"])
+        self._index = import_package("faiss").deserialize_index(state["index"])
 
 
 class DescentGraph:
@@ -115,7 +115,7 @@ class DescentGraph:
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
-        pynndescent = package("pynndescent")
+        pynndescent = import_package("pynndescent")
         rows = np.concatenate([rows for _, rows in in_chunks(features, verbose)])
         squares = np.square(rows).sum(axis=1, keepdims=True)
         longer = np.hstack([rows, np.sqrt(squares.max() - squares)])
@@ -140,7 +140,7 @@ class DescentGraph:
 ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
 
 
-def package(algorithm: str) -> ModuleType:
+def import_package(algorithm: str) -> ModuleType:
     """The package of an algorithm, or an error that says how to get it."""
     try:
         return importlib.import_module(algorithm)
@@ -151,7 +151,7 @@ def package(algorithm: str) -> ModuleType:
         ) from error
 
 
-def fit(
+def fit_index(
     algorithm: str, features: Any, all_pairs: Any, random_state: Any, verbose: Any = 0
 ) -> tuple[Index, float]:
     """An index, and the share of the nearest rows of some fitted ones that it finds.
@@ -166,18 +166,20 @@ def fit(
     queries = _single(Rows(features).at(chosen.tolist()))
     expected = all_pairs(queries)
     while True:
-        found, _ = nearest(index, features, queries, expected.shape[1], _cosine, None)
+        found, _ = find_nearest_candidates(
+            index, features, queries, expected.shape[1], _pair_similarity, None
+        )
         # Rows that are as near are as good.
         recall = float((found <= expected[:, -1:] + _ROUNDING).mean())
         if recall >= _RECALL or not index.widen():
             return index, recall
 
 
-def _cosine(similarities: np.ndarray) -> np.ndarray:
+def _pair_similarity(similarities: np.ndarray) -> np.ndarray:
     return 1 - similarities
 
 
-def nearest(
+def find_nearest_candidates(
     index: Index,
     features: Any,
     queries: Any,
@@ -232,7 +234,7 @@ def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarr
     rows = Rows(features)
     with tqdm(total=len(rows), disable=not verbose, unit="row") as progress:
         for chunk in gen_batches(len(rows), _CHUNK):
-            yield chunk, _single(checked_features(rows.take(chunk)))
+            yield chunk, _single(check_features(rows.take(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 

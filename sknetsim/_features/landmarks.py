@@ -16,7 +16,7 @@ _ROUNDING = 64
 
 
 @dataclass(frozen=True)
-class Pivots:
+class Landmarks:
     """Landmarks in the order in which they were drawn.
 
     Attributes
@@ -31,7 +31,7 @@ class Pivots:
     errors: list[float]
 
 
-def draw(
+def draw_landmarks(
     gram: np.ndarray,
     candidates: int,
     held_out: np.ndarray,
@@ -39,7 +39,7 @@ def draw(
     kernel_error: float,
     eps: float,
     random_state: np.random.RandomState,
-) -> Pivots:
+) -> Landmarks:
     r"""Randomly pivoted Cholesky: landmarks drawn in proportion to what is not covered yet.
 
     With :math:`r(x) = k(x, x) - K(x, Z) K(Z, Z)^{-1} K(Z, x)`, the next landmark is drawn from the
@@ -77,7 +77,7 @@ def draw(
     factor = np.empty((len(gram), min(limit, candidates)))
     residual = _eligible(gram.diagonal()[:candidates], eps)
     difference = gram[np.ix_(held_out, held_out)]
-    pivots = Pivots([], [])
+    pivots = Landmarks([], [])
     for step in range(factor.shape[1]):
         if not residual.any():
             break

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._networks.inputs import Rows, labelled_part
-from .._passes import pairs as _pairs
-from .._passes import reductions as _reductions
+from .._networks.inputs import Rows, select_labelled_samples
 from .._passes.chunks import Source
+from .._passes.pairs import UNIT_WHITENINGS, cosines, iterate_pair_values
+from .._passes.reductions import gram_matrix
 from ..exceptions import FewerComponentsWarning, warn
-from . import landmarks as _landmarks
-from . import projection as _kernel_error
-from . import projection as _projection
+from .landmarks import Landmarks, draw_landmarks
+from .projection import allocate_features, warn_if_missed
 
 # Landmarks are drawn from so many candidates each, but from no fewer than the second number.
 _CANDIDATES = 2
@@ -61,18 +60,18 @@ class Nystroem:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _projection.empty_features(source, len(Rows(X)), self.n_components)
+        features = allocate_features(source, len(Rows(X)), self.n_components)
         features.fill(0)
         both, labels = (X, self.landmarks), (y, self.labels)
-        cosines = _pairs.values(source, *both, _pairs.UNIT, _pairs.cosines, verbose, labels)
-        for rows, columns, gram in cosines:
+        grams = iterate_pair_values(source, *both, UNIT_WHITENINGS, cosines, verbose, labels)
+        for rows, columns, gram in grams:
             # By torch: numpy's threads would wait for torch's, and these for them.
             root = torch.from_numpy(self.root[columns]).to(gram)
             features[rows] += (gram @ root).cpu().numpy()
         return features
 
 
-def fit(
+def fit_nystroem(
     source: Source,
     X: Any,
     y: Any,
@@ -81,10 +80,10 @@ def fit(
     random_state: np.random.RandomState,
 ) -> Nystroem:
     """Landmarks drawn from X, as many as asked for or as the kernel's error needs ("auto")."""
-    candidates, others = _drawn(len(Rows(X)), n_components, random_state)
+    candidates, others = _draw_candidates(len(Rows(X)), n_components, random_state)
     chosen = np.concatenate([candidates, others])
-    rows, labels = labelled_part(X, y, chosen.tolist())
-    gram = _reductions.gram(source, rows, labels=(labels, labels))
+    rows, labels = select_labelled_samples(X, y, chosen.tolist())
+    gram = gram_matrix(source, rows, labels=(labels, labels))
     eps = float(torch.finfo(source.dtype).eps)
     # Where no row can be spared, the candidates themselves are looked at.
     held_out = np.arange(len(candidates) if len(others) > 1 else 0, len(chosen))
@@ -92,19 +91,17 @@ def fit(
         limit, error = len(candidates), kernel_error
     else:
         limit, error = int(n_components), -math.inf
-    pivots = _landmarks.draw(gram, len(candidates), held_out, limit, error, eps, random_state)
+    pivots = draw_landmarks(gram, len(candidates), held_out, limit, error, eps, random_state)
     _report(pivots, n_components, len(candidates))
     if n_components == "auto":
-        _kernel_error.warn_where_missed(
-            pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows"
-        )
+        warn_if_missed(pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows")
     indices = pivots.indices
-    landmarks, labels = labelled_part(X, y, candidates[indices].tolist())
+    landmarks, labels = select_labelled_samples(X, y, candidates[indices].tolist())
     root = _inverse_root(gram[np.ix_(indices, indices)], eps)
     return Nystroem(landmarks, labels, root, pivots.errors[-1])
 
 
-def _drawn(
+def _draw_candidates(
     count: int, n_components: int | str, random_state: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that landmarks are drawn from, and rows that are held out, at random."""
@@ -123,7 +120,7 @@ def _drawn(
     return np.sort(candidates), np.sort(order[:held_out])
 
 
-def _report(pivots: _landmarks.Pivots, n_components: int | str, candidates: int) -> None:
+def _report(pivots: Landmarks, n_components: int | str, candidates: int) -> None:
     """Say so where there are fewer landmarks than asked for."""
     found = len(pivots.indices)
     if not found:

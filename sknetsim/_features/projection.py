@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .._networks import memory as _memory
 from .._networks.inputs import Rows
+from .._networks.memory import allocate
 from .._passes.chunks import Source
-from .._passes.parallel import over_rows
+from .._passes.parallel import map_samples
 from ..exceptions import FewerComponentsWarning, warn
 
 
@@ -29,27 +29,27 @@ class Projection(Protocol):
         """Features of shape (n, m), in the dtype of the gradients."""
 
 
-def empty_features(source: Source, samples: int, width: int) -> np.ndarray:
+def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
     """Features to be filled, in the dtype of the gradients."""
     dtype = torch.empty(0, dtype=source.dtype).numpy().dtype
     cure = (
         "set a smaller n_components, choose fewer `parameters` (such as 'last_layer'), or hand over"
         " fewer rows at a time"
     )
-    return _memory.empty("Features", (samples, width), dtype, cure)
+    return allocate("Features", (samples, width), dtype, cure)
 
 
-def features(
+def compute_features(
     projection: Any, source: Source, X: Any, y: Any = None, verbose: Any = 0
 ) -> np.ndarray:
     """What a `Projection` makes of the rows of X, by all workers."""
     samples, result = len(Rows(X)), None
-    for rows, part in over_rows(projection.transform, source, X, (y,), (), verbose):
+    for rows, part in map_samples(projection.transform, source, X, (y,), (), verbose):
         if len(part) == samples:
             result = part
             continue
         if result is None:
-            result = empty_features(source, samples, projection.n_components)
+            result = allocate_features(source, samples, projection.n_components)
         result[rows] = part
     assert result is not None
     return result
@@ -62,7 +62,7 @@ def off_diagonal_error(difference: np.ndarray) -> float:
     return float(np.sqrt(squares.sum() / max(1, len(squares) * (len(squares) - 1))))
 
 
-def warn_where_missed(error: float, kernel_error: float, components: int, cure: str) -> None:
+def warn_if_missed(error: float, kernel_error: float, components: int, cure: str) -> None:
     """Say so where "auto" ends above the error that was asked for."""
     if error > kernel_error:
         warn(

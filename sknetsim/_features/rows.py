@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._kernels.blocks import DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._networks import fingerprint as _fingerprint
+from .._networks.fingerprint import fingerprint_rows
 from .._networks.inputs import Rows
 
 # Exact features have length 1, those of landmarks less, those of short sketches more.
@@ -47,7 +47,7 @@ class FeatureRows:
         rows = Rows(X)
         for first in range(start, len(rows), self._CHUNK_ROWS):
             chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
-            features = checked_features(rows.take(chunk)).to(self.dtype)
+            features = check_features(rows.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
@@ -58,9 +58,9 @@ class FeatureRows:
 
     def fingerprint_of_rows(self, X: Any) -> str:
         """Of the rows."""
-        return _fingerprint.of_rows(X, self.dtype)
+        return fingerprint_rows(X, self.dtype)
 
-    def refuse_uneven(self, X: Any) -> None:
+    def check_rows_independent(self, X: Any) -> None:
         """Nothing is done to the rows."""
 
     def identity(self) -> str:
@@ -68,7 +68,7 @@ class FeatureRows:
         return "features"
 
 
-def checked_features(features: Any) -> Tensor:
+def check_features(features: Any) -> Tensor:
     """Rows that may be features, or an error."""
     is_tensor = isinstance(features, Tensor)
     shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"

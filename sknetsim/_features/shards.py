@@ -203,7 +203,7 @@ class Shards:
 
 
 @contextlib.contextmanager
-def begun(folder: Path, manifest: Manifest) -> Iterator[Shards]:
+def open_for_writing(folder: Path, manifest: Manifest) -> Iterator[Shards]:
     """A store to be written, or continued where it was left, by one program at a time."""
     _refuse_other_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def begun(folder: Path, manifest: Manifest) -> Iterator[Shards]:
         if not (folder / _MANIFEST).exists():
             _put(folder / _MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
         found = read_manifest(folder)
-        refuse_differences(folder, manifest, found)
+        check_same_manifest(folder, manifest, found)
         yield Shards(folder, found)
 
 
@@ -270,7 +270,7 @@ def read_manifest(folder: Path) -> Manifest:
     )
 
 
-def refuse_differences(folder: Path, manifest: Manifest, found: Manifest) -> None:
+def check_same_manifest(folder: Path, manifest: Manifest, found: Manifest) -> None:
     differences = manifest.differences(found)
     if differences:
         raise FeatureStoreError(

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import FourierMap
-from .._networks import memory as _memory
-from .._networks.inputs import Rows, labelled_part
-from .._passes import chunks as _passes
-from .._passes import reductions as _reductions
-from .._passes.chunks import Source
-from . import projection as _kernel_error
-from . import projection as _projection
+from .._networks.inputs import Rows, select_labelled_samples
+from .._networks.memory import memory_budget
+from .._passes.chunks import Source, iterate_chunks, with_progress
+from .._passes.reductions import gram_matrix
+from .projection import allocate_features, off_diagonal_error, warn_if_missed
 
 # The kernel's error is measured on the pairs of so many rows.
 _MEASURED = 256
@@ -63,10 +61,10 @@ class TensorSketch:
 
     def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = _projection.empty_features(source, len(Rows(X)), self.n_components)
+        features = allocate_features(source, len(Rows(X)), self.n_components)
         maps: dict[str, FourierMap] = {}
-        chunks = _passes.chunks(source, X, self.whitening, y)
-        for chunk in _passes.shown(chunks, len(features), verbose):
+        chunks = iterate_chunks(source, X, self.whitening, y)
+        for chunk in with_progress(chunks, len(features), verbose):
             maps = maps or self._maps(chunk.jacobian)
             for part in chunk.split(self._rows(chunk.jacobian)):
                 spectrum = part.whitened().jacobian.sketch(maps)
@@ -77,7 +75,7 @@ class TensorSketch:
         """Samples whose complex factors, twice, take an eighth of the budget."""
         vectors = max((block.sketched_vectors for block in jacobian.blocks.values()), default=1)
         taken = 2 * vectors * (self.n_components + 2) * jacobian.outputs.element_size()
-        return max(1, _memory.budget() // (8 * taken))
+        return max(1, memory_budget() // (8 * taken))
 
     def _maps(self, jacobian: Jacobian) -> dict[str, FourierMap]:
         outputs = jacobian.outputs
@@ -99,7 +97,7 @@ class TensorSketch:
         return torch.as_tensor(phases).to(like.device, like.dtype.to_complex())
 
 
-def fit(
+def fit_sketch(
     source: Source,
     X: Any,
     y: Any,
@@ -110,16 +108,16 @@ def fit(
     """A sketch of the size asked for, or of the one that the kernel's error needs ("auto")."""
     seed = int(random_state.randint(2**31))
     measured = random_state.permutation(len(Rows(X)))[:_MEASURED]
-    rows, labels = labelled_part(X, y, np.sort(measured).tolist())
-    gram = _reductions.gram(source, rows, labels=(labels, labels))
+    rows, labels = select_labelled_samples(X, y, np.sort(measured).tolist())
+    gram = gram_matrix(source, rows, labels=(labels, labels))
     size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:
         sketch = TensorSketch(size, seed)
         features = sketch.transform(source, rows, labels).astype(np.float64)
-        error = _kernel_error.off_diagonal_error(features @ features.T - gram)
+        error = off_diagonal_error(features @ features.T - gram)
         if n_components != "auto" or error <= kernel_error or size >= _MOST:
             break
         size *= 2
     if n_components == "auto":
-        _kernel_error.warn_where_missed(error, kernel_error, size, "choose method='nystroem'")
+        warn_if_missed(error, kernel_error, size, "choose method='nystroem'")
     return replace(sketch, kernel_error=error)

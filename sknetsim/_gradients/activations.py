@@ -18,22 +18,22 @@ from torch.nn.utils import parametrize
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._networks import fingerprint as _fingerprint
-from .._networks.inputs import Inputs, Rows, tensors
-from .._networks.network import Network, matching
+from .._networks.fingerprint import fingerprint_value
+from .._networks.inputs import Inputs, Rows, list_tensors
+from .._networks.network import Network, match_names
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
-from .verification import mixing_error
+from .verification import make_mixing_error
 
 
-class ActivityJacobian(Jacobian):
+class ActivationJacobian(Jacobian):
     """Activities of the layers, each divided by the root of how many there are."""
 
     described: ClassVar[str] = "activity vector"
 
 
 @dataclass(frozen=True)
-class Taken:
+class LayerInput:
     """What a layer took in, in one call.
 
     Attributes
@@ -49,23 +49,25 @@ class Taken:
 
 
 #: Calls of layers, by the layers' names.
-Calls = dict[str, list[Taken]]
+Calls = dict[str, list[LayerInput]]
 
 
 @contextlib.contextmanager
-def taking(module: nn.Module, names: Iterable[str] | None, inputs: Inputs) -> Iterator[Calls]:
+def record_inputs(
+    module: nn.Module, names: Iterable[str] | None, inputs: Inputs
+) -> Iterator[Calls]:
     """Record what the named layers take in, or all of them."""
     calls: Calls = defaultdict(list)
-    own = {tensor.untyped_storage().data_ptr() for tensor in tensors(inputs)}
+    own = {tensor.untyped_storage().data_ptr() for tensor in list_tensors(inputs)}
 
     def record(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = next(iter((*args, *kwargs.values())), None)
         if not isinstance(first, Tensor) or not first.is_floating_point():
-            calls[name].append(Taken(None, False))
+            calls[name].append(LayerInput(None, False))
             return
         direct = first.untyped_storage().data_ptr() in own
         # It may be altered in place later.
-        calls[name].append(Taken(first.detach().clone(), direct))
+        calls[name].append(LayerInput(first.detach().clone(), direct))
 
     handles = [
         layer.register_forward_pre_hook(
@@ -81,7 +83,7 @@ def taking(module: nn.Module, names: Iterable[str] | None, inputs: Inputs) -> It
             handle.remove()
 
 
-class ActivityEngine(BaseEngine):
+class ActivationEngine(BaseEngine):
     """What layers take in, chunk by chunk.
 
     Parameters
@@ -118,7 +120,7 @@ class ActivityEngine(BaseEngine):
 
     def identity(self) -> str:
         """A fingerprint of the network and of the layers."""
-        return _fingerprint.of_value((self.network.module, self.layers))
+        return fingerprint_value((self.network.module, self.layers))
 
     def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
         return 1 if self._one_by_one else super()._affordable_rows(rows, labels)
@@ -151,19 +153,19 @@ class ActivityEngine(BaseEngine):
         }
         layout = tuple(entry for block in blocks.values() for entry in block.layout)
         outputs = next(iter(found.values()))[:, :1]
-        return ActivityJacobian(blocks, layout, outputs)
+        return ActivationJacobian(blocks, layout, outputs)
 
     def _run(
         self, rows: Rows, chunk: slice, names: Iterable[str] | None
     ) -> tuple[Calls, list[Tensor]] | None:
         """What layers take in at some rows, and outputs; None where it was not they that ran."""
-        shadow = self._visit.shadow
+        shadow = self._isolated.shared_copy
         with (
             self.batch(rows, None, chunk) as (module, inputs, _),
-            taking(module, names, inputs) as calls,
+            record_inputs(module, names, inputs) as calls,
         ):
             outputs = _tensors(self.forward(module, inputs))
-        return (calls, outputs) if self._visit.shadow is shadow else None
+        return (calls, outputs) if self._isolated.shared_copy is shadow else None
 
     def _activities(
         self, rows: Rows, chunk: slice
@@ -180,7 +182,7 @@ class ActivityEngine(BaseEngine):
             return None
         return {name: self._scaled(name, calls[name], samples) for name in self._sizes}, outputs
 
-    def _scaled(self, name: str, calls: list[Taken], samples: int) -> Tensor:
+    def _scaled(self, name: str, calls: list[LayerInput], samples: int) -> Tensor:
         values = _flat(calls, samples).to(self.dtype)
         if values.shape[1] != self._sizes[name]:
             raise ValueError(
@@ -205,7 +207,7 @@ class ActivityEngine(BaseEngine):
                 return False
             for single, values in zip(alone[1], outputs, strict=False):
                 if values.shape[:1] == (samples,) and not _close(single, values[row], values):
-                    raise mixing_error()
+                    raise make_mixing_error()
             if not all(_close(alone[0][name], found[name][row], found[name]) for name in found):
                 self._one_by_one = True
                 return False
@@ -230,13 +232,13 @@ def _close(alone: Tensor, together: Tensor, values: Tensor) -> bool:
     return torch.allclose(alone, together, rtol=0, atol=tolerance)
 
 
-def _flat(calls: list[Taken], samples: int) -> Tensor:
+def _flat(calls: list[LayerInput], samples: int) -> Tensor:
     """Activities of all calls (n, i); those of a single sample belong to it on any axis."""
     parts = [taken.values.reshape(samples, -1) for taken in calls if taken.values is not None]
     return torch.cat(parts, dim=1) if parts else torch.empty(samples, 0)
 
 
-def _nbytes(calls: list[Taken]) -> int:
+def _nbytes(calls: list[LayerInput]) -> int:
     return sum(taken.values.nbytes for taken in calls if taken.values is not None)
 
 
@@ -270,7 +272,7 @@ def _default(module: nn.Module, calls: Calls, usable: list[str]) -> list[str]:
 
 
 def _matching(usable: list[str], layers: Any) -> list[str]:
-    chosen = matching(usable, layers)
+    chosen = match_names(usable, layers)
     if not chosen:
         raise ValueError(
             f"layers is {layers!r}, of which something matches no layer that takes in"

@@ -15,10 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks import fingerprint as _fingerprint
-from .._networks import isolation as _guest
-from .._networks import memory as _memory
-from .._networks.inputs import Inputs, Rows, label_tensor, map_tensors, part, part_of, tensors
+from .._networks.fingerprint import fingerprint_rows, fingerprint_value
+from .._networks.inputs import (
+    Inputs,
+    Rows,
+    list_tensors,
+    make_label_tensor,
+    map_tensors,
+    select_samples,
+    slice_batch,
+)
+from .._networks.isolation import IsolatedNetwork, check_device
+from .._networks.memory import halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory
 
@@ -57,15 +65,15 @@ class BaseEngine(abc.ABC):
         batch_size: int | None = None,
         device: Any = None,
     ):
-        _memory.keep_freed_pages()
+        keep_freed_pages()
         self.network = network
         self.batch_size = batch_size
-        self.device = network.device if device is None else _guest.checked_device(device)
+        self.device = network.device if device is None else check_device(device)
         self.n_jobs: int | None = 1
         self.dtype = network.dtype
         self._row_bytes = 0
         self._cast_integers: bool | None = None
-        self._visit = _guest.Visit(network.module, selected, self.device)
+        self._isolated = IsolatedNetwork(network.module, selected, self.device)
 
     @abc.abstractmethod
     def identity(self) -> str:
@@ -73,14 +81,14 @@ class BaseEngine(abc.ABC):
 
     def fingerprint_of_rows(self, X: Any) -> str:
         """Of the rows, as the network gets them."""
-        return _fingerprint.of_rows(self.network.prepare(X), self.dtype)
+        return fingerprint_rows(self.network.prepare(X), self.dtype)
 
-    def refuse_uneven(self, X: Any) -> None:
+    def check_rows_independent(self, X: Any) -> None:
         """Refuse a Pipeline whose steps give a row alone something else than beside another one."""
         if len(Rows(X)) == 1:
             return
         alone, together = (
-            tensors(Rows(self.network.prepare(part(X, rows))).take(slice(0, 1)))
+            list_tensors(Rows(self.network.prepare(select_samples(X, rows))).take(slice(0, 1)))
             for rows in ([0], [0, 1])
         )
         for first, second in zip(alone, together, strict=True):
@@ -93,8 +101,8 @@ class BaseEngine(abc.ABC):
 
     def fingerprint(self, X: Any, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""
-        labels = None if y is None else label_tensor(y)
-        return _fingerprint.of_value((self.identity(), self.fingerprint_of_rows(X), labels))
+        labels = None if y is None else make_label_tensor(y)
+        return fingerprint_value((self.identity(), self.fingerprint_of_rows(X), labels))
 
     @abc.abstractmethod
     def _measure(self, rows: Rows, labels: Tensor | None) -> None:
@@ -114,7 +122,7 @@ class BaseEngine(abc.ABC):
         In a form for sums; ``factored`` leaves layers' factors as they are.
         """
         rows = Rows(self.network.prepare(X))
-        labels = None if y is None else label_tensor(y)
+        labels = None if y is None else make_label_tensor(y)
         limit = self.batch_size or _CHUNK_ROWS
         while start < len(rows):
             step = min(limit, self._affordable_rows(rows, labels), len(rows) - start)
@@ -122,7 +130,7 @@ class BaseEngine(abc.ABC):
             try:
                 jacobian = self._chunk(rows, labels, chunk, factored)
             except (RuntimeError, MemoryError) as error:
-                limit = _memory.halved(step, error)
+                limit = halve(step, error)
                 continue
             if jacobian is None:
                 self._row_bytes = 0
@@ -136,7 +144,7 @@ class BaseEngine(abc.ABC):
             return len(rows)
         while self._row_bytes == 0:
             self._measure(rows, labels)
-        return max(1, min(_CHUNK_BYTES, _memory.budget() // 4) // self._row_bytes)
+        return max(1, min(_CHUNK_BYTES, memory_budget() // 4) // self._row_bytes)
 
     @contextlib.contextmanager
     def batch(
@@ -144,7 +152,7 @@ class BaseEngine(abc.ABC):
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """The module to call, and some rows with their labels where it is."""
         inputs = rows.take(chunk)
-        with self._visit.working() as module:
+        with self._isolated.borrow() as module:
             y = None if labels is None else self._plain(labels[chunk])
             yield module, self._cast(module, inputs), y
 
@@ -153,7 +161,7 @@ class BaseEngine(abc.ABC):
         inputs = map_tensors(self._plain, inputs)
         floating = map_tensors(lambda t: t.to(self.dtype), inputs)
         kept = map_tensors(lambda t: t.to(self.dtype) if t.is_floating_point() else t, inputs)
-        if all(tensor.is_floating_point() for tensor in tensors(kept)):
+        if all(tensor.is_floating_point() for tensor in list_tensors(kept)):
             return kept
         if self._cast_integers is None:
             self._cast_integers = not self._runs(module, kept) and self._runs(module, floating)
@@ -164,7 +172,7 @@ class BaseEngine(abc.ABC):
         return (tensor.clone() if tensor.is_inference() else tensor).to(self.device)
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
-        first = part_of(inputs, slice(0, 1))
+        first = slice_batch(inputs, slice(0, 1))
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             self.network.call(module, first)
             return True
@@ -177,7 +185,7 @@ class BaseEngine(abc.ABC):
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
-            shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in tensors(inputs))
+            shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in list_tensors(inputs))
             raise UnsupportedNetworkError(
                 f"X has rows of shape {shapes}, on which estimator fails: {error}; allowed are rows"
                 " such as the network was trained on, or flat ones with their input_shape."

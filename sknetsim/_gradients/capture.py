@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .._kernels.jacobian import Jacobian
-from .._networks.memory import budget
+from .._networks.memory import memory_budget
 from ..exceptions import OutputTooLargeError, is_out_of_memory
 
 
 @dataclass(frozen=True)
-class Use:
+class LayerCall:
     """One call of a layer; ``edge`` is None where its output has no graph of its own.
 
     The inputs are part of the graph, where there is one.
@@ -39,16 +39,16 @@ class Use:
 
 
 @contextlib.contextmanager
-def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
+def record_calls(layers: list[nn.Module]) -> Iterator[list[LayerCall]]:
     """Record each call of the layers."""
-    uses: list[Use] = []
+    uses: list[LayerCall] = []
 
     def record(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         inputs = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
         # A later in-place operation moves the output to another node of the graph: take the
         # edge now.
         edge = get_gradient_edge(output) if output.requires_grad else None
-        uses.append(Use(layer, inputs, inputs._version, output.shape, edge))
+        uses.append(LayerCall(layer, inputs, inputs._version, output.shape, edge))
 
     handles = [
         layer.register_forward_hook(record, with_kwargs=True, prepend=True) for layer in layers
@@ -60,7 +60,9 @@ def recording(layers: list[nn.Module]) -> Iterator[list[Use]]:
             handle.remove()
 
 
-def cotangents(outputs: Tensor, uses: list[Use], graph: bool = False) -> list[Tensor | None]:
+def compute_cotangents(
+    outputs: Tensor, uses: list[LayerCall], graph: bool = False
+) -> list[Tensor | None]:
     """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero.
 
     With a ``graph`` of their own where asked for, so that they can be differentiated again.
@@ -123,7 +125,7 @@ def _grad(
     )
 
 
-def refuse_too_large(output: Any, outputs: Tensor, uses: list[Use], written: int) -> None:
+def check_affordable(output: Any, outputs: Tensor, uses: list[LayerCall], written: int) -> None:
     """Refuse outputs whose gradients for a single sample exceed the budget.
 
     These are d cotangents of each layer, d gradients of the ``written`` parameters without a rule,
@@ -132,16 +134,16 @@ def refuse_too_large(output: Any, outputs: Tensor, uses: list[Use], written: int
     samples, count = outputs.shape
     width = sum(use.output_shape.numel() for use in uses) // samples + written
     needed = count * width * outputs.element_size() + 3 * 8 * count**2
-    if count > 1 and needed > budget():
+    if count > 1 and needed > memory_budget():
         raise OutputTooLargeError(
             f"output={output!r} compares {count} outputs, which takes about"
-            f" {needed / 2**20:,.0f} MiB for one sample; allowed are {budget() / 2**20:,.0f} MiB"
-            " (scikit-learn's working_memory): compare 'predicted', 'sum', some indices or a"
-            " callable that reduces them."
+            f" {needed / 2**20:,.0f} MiB for one sample; allowed are"
+            f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): compare"
+            " 'predicted', 'sum', some indices or a callable that reduces them."
         )
 
 
-def row_bytes(jacobian: Jacobian, uses: list[Use]) -> int:
+def bytes_per_sample(jacobian: Jacobian, uses: list[LayerCall]) -> int:
     """Bytes per sample of a pass: windows, cotangents, blocks and as much again twice."""
     samples, count = jacobian.outputs.shape
     elements = sum(

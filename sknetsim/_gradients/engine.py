@@ -11,21 +11,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._kernels import blocks as _blocks
-from .._kernels.blocks import Block
+from .._kernels.blocks import Block, add_blocks
 from .._kernels.jacobian import Jacobian
-from .._networks import fingerprint as _fingerprint
-from .._networks import isolation as _guest
-from .._networks.inputs import Inputs, Rows, part_of, tensors
+from .._networks.fingerprint import fingerprint_value
+from .._networks.inputs import Inputs, Rows, list_tensors, slice_batch
+from .._networks.isolation import lock_networks
 from .._networks.network import Network
 from ..rules import find_rule
-from . import capture as _capture
-from . import verification as _selfcheck
 from .base_engine import BaseEngine
-from .capture import Use, cotangents, recording
+from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
 from .fallback import Fallback
 from .outputs import Outputs
 from .parameters import Plan, make_plan, select_parameters
+from .verification import (
+    Schedule,
+    check_no_mixing,
+    check_outputs,
+    find_wrong_parameters,
+    warn_if_probabilities,
+)
 
 
 class GradientEngine(BaseEngine):
@@ -62,13 +66,13 @@ class GradientEngine(BaseEngine):
     ):
         self.outputs = Outputs(output, network)
         self._parameters = parameters
-        with _guest.undisturbed():
+        with lock_networks():
             self.selected = select_parameters(network.module, parameters)
         super().__init__(network, self.selected, batch_size, device)
         self._fallback = Fallback(network, self.outputs.select)
         self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
-        self._checks = _selfcheck.Schedule()
+        self._checks = Schedule()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As it was made: what it finds out about a network, it finds out again."""
@@ -84,7 +88,7 @@ class GradientEngine(BaseEngine):
         """A fingerprint of the network's bytes, and of what is compared of it."""
         network = self.network
         compared = (self.outputs.output, sorted(self.selected))
-        return _fingerprint.of_value(
+        return fingerprint_value(
             ((network.module, network.criterion, network.classifier), compared)
         )
 
@@ -101,13 +105,13 @@ class GradientEngine(BaseEngine):
             return  # Items of different shapes are never in one batch.
         with self.batch(rows, labels, both) as (module, inputs, y):
             outputs, targets = self._outputs(module, inputs, y)
-            _selfcheck.refuse_mixing(self.network, self.outputs, module, inputs, targets, outputs)
+            check_no_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
     def _chunk(
         self, rows: Rows, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Jacobians of some rows; None where parameters have been moved to another way."""
-        shadow = self._visit.shadow
+        shadow = self._isolated.shared_copy
         samples = chunk.stop - chunk.start
         if chunk.start == 0 and samples == 1 < len(rows):
             self._refuse_mixing(rows, labels)
@@ -115,25 +119,25 @@ class GradientEngine(BaseEngine):
             due = self._checks.due(samples, chunk.stop == len(rows))
             part = self._checks.part(samples)
             if due and part.step > 1:
-                sampled = part_of(inputs, part), None if y is None else y[part]
+                sampled = slice_batch(inputs, part), None if y is None else y[part]
                 if self._attempt(module, *sampled, True) is None:
                     return None
                 due = False
             jacobian = self._attempt(module, inputs, y, due)
             if jacobian is not None and not factored:
                 jacobian = jacobian.for_sums()
-        return jacobian if self._visit.shadow is shadow else None
+        return jacobian if self._isolated.shared_copy is shadow else None
 
     def _attempt(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None, checked: bool
     ) -> Jacobian | None:
         """Jacobians of a batch, verified where asked for; None where another way must be taken."""
         plan = self._plan(module)
-        with recording(list(plan.groups)) as uses:
+        with record_calls(list(plan.groups)) as uses:
             outputs, targets = self._outputs(module, inputs, y)
-        if self._visit.leaves_its_shadow(outputs):
+        if self._isolated.depends_on_original(outputs):
             return None
-        _capture.refuse_too_large(self.outputs.output, outputs, uses, plan.unserved_elements)
+        check_affordable(self.outputs.output, outputs, uses, plan.unserved_elements)
         misfits = {use.layer for use in uses if not use.fits(len(outputs))}
         if misfits:
             self.refused |= {name for layer in misfits for name in plan.served(layer)}
@@ -144,7 +148,7 @@ class GradientEngine(BaseEngine):
         if checked and not self._verified(module, plan, inputs, targets, jacobian):
             return None
         jacobian = replace(jacobian, outputs=outputs.detach())
-        self._row_bytes = self._row_bytes or _capture.row_bytes(jacobian.for_sums(), uses)
+        self._row_bytes = self._row_bytes or bytes_per_sample(jacobian.for_sums(), uses)
         return jacobian
 
     def _plan(self, module: nn.Module) -> Plan:
@@ -161,27 +165,27 @@ class GradientEngine(BaseEngine):
         raw = self.forward(module, inputs)
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
-        _selfcheck.check_outputs(outputs, len(tensors(inputs)[0]))
+        check_outputs(outputs, len(list_tensors(inputs)[0]))
         return outputs.to(self.dtype), targets
 
     def _jacobian(
         self,
         module: nn.Module,
         plan: Plan,
-        uses: list[Use],
+        uses: list[LayerCall],
         inputs: Inputs,
         targets: Tensor | None,
         outputs: Tensor,
     ) -> Jacobian | None:
         try:
-            found = cotangents(outputs, uses)
+            found = compute_cotangents(outputs, uses)
         except RuntimeError as error:
             if ".grad()" not in str(error):
                 raise
             # Reentrant checkpoints allow backward() alone.
             self.refused, self._fallback.loop = set(self.selected), True
             return None
-        blocks = ruled_blocks(plan, uses, found)
+        blocks = blocks_by_rules(plan, uses, found)
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)
             blocks[tuple(plan.unserved)] = block
@@ -200,13 +204,11 @@ class GradientEngine(BaseEngine):
         Rules give way to the fallback, vmap to the loop; the loop is the definition itself.
         """
         if len(jacobian) > 1:
-            _selfcheck.refuse_mixing(
-                self.network, self.outputs, module, inputs, targets, jacobian.outputs
-            )
-            _selfcheck.warn_of_probabilities(self.network, jacobian.outputs)
+            check_no_mixing(self.network, self.outputs, module, inputs, targets, jacobian.outputs)
+            warn_if_probabilities(self.network, jacobian.outputs)
         wrong: set[str] = set()
         if not (self._fallback.loop and set(plan.unserved) == self.selected):
-            wrong = _selfcheck.wrong_parameters(module, self.selected, jacobian)
+            wrong = find_wrong_parameters(module, self.selected, jacobian)
         served = wrong - set(plan.unserved)
         if wrong and not served and self._fallback.loop:
             wrong = set()
@@ -216,7 +218,7 @@ class GradientEngine(BaseEngine):
         return not wrong
 
 
-def _of_one_dtype(use: Use, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
+def _of_one_dtype(use: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
     """Inputs and cotangents in the layer's dtype, also where the network has its own autocast."""
     dtype = next(parameter.dtype for parameter in use.layer.parameters(recurse=False))
     inputs = use.inputs if graph else use.inputs.detach()
@@ -224,8 +226,8 @@ def _of_one_dtype(use: Use, cotangent: Tensor, graph: bool) -> tuple[Tensor, Ten
     return (inputs.to(dtype) if floating else inputs), cotangent.to(dtype)
 
 
-def ruled_blocks(
-    plan: Plan, uses: list[Use], found: list[Tensor | None], graph: bool = False
+def blocks_by_rules(
+    plan: Plan, uses: list[LayerCall], found: list[Tensor | None], graph: bool = False
 ) -> dict[tuple[str, ...], Block]:
     """The blocks of all uses of the served layers, summed for each group of parameters.
 
@@ -241,4 +243,4 @@ def ruled_blocks(
             for block in rule(use.layer, *_of_one_dtype(use, cotangent, graph), group):
                 named = tuple((plan.names[use.layer, name], shape) for name, shape in block.layout)
                 parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
-    return {key: _blocks.add(blocks) for key, blocks in parts.items()}
+    return {key: add_blocks(blocks) for key, blocks in parts.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from .._kernels.blocks import DenseBlock
-from .._networks.inputs import Inputs, map_tensors, part_of, tensors
+from .._networks.inputs import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.network import Network
 from ..exceptions import is_out_of_memory
 from .outputs import Select
@@ -92,10 +92,10 @@ class Fallback:
         parameters = dict(module.named_parameters())
         gradient = _gradient_with_graph if self.graph else _gradient
         rows = []
-        for index in range(len(tensors(inputs)[0])):
+        for index in range(len(list_tensors(inputs)[0])):
             row = slice(index, index + 1)
             target = None if targets is None else targets[row]
-            outputs = self.select(self.network.call(module, part_of(inputs, row)), target)[0]
+            outputs = self.select(self.network.call(module, slice_batch(inputs, row)), target)[0]
             rows.append(torch.stack([gradient(o, parameters, names) for o in outputs]))
         return torch.stack(rows)
 

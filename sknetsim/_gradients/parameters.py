@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .._kernels.layouts import Layout
-from .._networks.network import matching
+from .._networks.network import match_names
 from ..exceptions import UnsupportedNetworkError
 from ..rules import find_rule
 
@@ -121,4 +121,4 @@ def _matching(module: nn.Module, trainable: dict[str, nn.Parameter], parameters:
     if isinstance(parameters, str) and parameters == "last_layer":
         layer = list(trainable)[-1].rpartition(".")[0]
         return {name for name in trainable if name.rpartition(".")[0] == layer}
-    return matching(trainable, parameters)
+    return match_names(trainable, parameters)

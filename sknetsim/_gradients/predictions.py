@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._networks import memory as _memory
 from .._networks.inputs import Rows
+from .._networks.memory import halve
 from ..exceptions import UnsupportedNetworkError
 from .engine import GradientEngine
 
@@ -21,15 +21,18 @@ from .engine import GradientEngine
 _CHUNK_ROWS = 256
 
 
-def values(engine: GradientEngine, X: Any) -> np.ndarray:
+def predict_outputs(engine: GradientEngine, X: Any) -> np.ndarray:
     """The outputs themselves, of shape (n, d), float64."""
     found = [engine.outputs.logits(raw).double() for raw in _outputs(engine, X)]
     return torch.cat(found).cpu().numpy()
 
 
-def probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
+def predict_probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
     """Of the classes, of shape (n, c): the softmax of the logits."""
-    found = [by_class(_logits(engine, raw)).double().softmax(dim=1) for raw in _outputs(engine, X)]
+    found = [
+        expand_to_classes(_logits(engine, raw)).double().softmax(dim=1)
+        for raw in _outputs(engine, X)
+    ]
     return torch.cat(found).cpu().numpy()
 
 
@@ -43,7 +46,7 @@ def _outputs(engine: GradientEngine, X: Any) -> Iterator[Any]:
             with batch as (module, inputs, _), torch.no_grad():
                 outputs = engine.forward(module, inputs)
         except (RuntimeError, MemoryError) as error:
-            step = _memory.halved(step, error)
+            step = halve(step, error)
             continue
         if not isinstance(outputs, Tensor):
             raise UnsupportedNetworkError(
@@ -66,7 +69,7 @@ def _logits(engine: GradientEngine, raw: Any) -> Tensor:
     return logits
 
 
-def by_class(logits: Tensor) -> Tensor:
+def expand_to_classes(logits: Tensor) -> Tensor:
     """Logits of all classes (n, c); one output is the second class's, against 0 for the first."""
     if logits.shape[1] == 1:
         return torch.cat([torch.zeros_like(logits), logits], dim=1)

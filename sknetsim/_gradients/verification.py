@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.inputs import Inputs, part_of
+from .._networks.inputs import Inputs, slice_batch
 from .._networks.network import Network
 from ..exceptions import SoftmaxOutputWarning, UnsupportedNetworkError, warn
 from .outputs import Outputs, looks_like_probabilities
@@ -72,7 +72,7 @@ def check_outputs(outputs: Tensor, samples: int) -> None:
         )
 
 
-def refuse_mixing(
+def check_no_mixing(
     network: Network,
     selection: Outputs,
     module: nn.Module,
@@ -85,15 +85,15 @@ def refuse_mixing(
     for index in (0, len(outputs) - 1):
         row = slice(index, index + 1)
         with torch.no_grad():
-            raw = network.call(module, part_of(inputs, row))
+            raw = network.call(module, slice_batch(inputs, row))
             alone = selection.select(raw, None if targets is None else targets[row])
         if alone.shape != outputs[row].shape or not torch.allclose(
             alone.to(outputs.dtype), outputs[row], rtol=0, atol=tolerance
         ):
-            raise mixing_error()
+            raise make_mixing_error()
 
 
-def mixing_error() -> UnsupportedNetworkError:
+def make_mixing_error() -> UnsupportedNetworkError:
     """What is said of a network whose outputs for a sample depend on the others."""
     return UnsupportedNetworkError(
         "estimator gives a sample other outputs alone than in a batch; a sample's outputs must"
@@ -102,7 +102,7 @@ def mixing_error() -> UnsupportedNetworkError:
     )
 
 
-def warn_of_probabilities(network: Network, outputs: Tensor) -> None:
+def warn_if_probabilities(network: Network, outputs: Tensor) -> None:
     """Say so where a bare module's outputs are probabilities."""
     if network.criterion is None and looks_like_probabilities(outputs):
         warn(
@@ -113,7 +113,7 @@ def warn_of_probabilities(network: Network, outputs: Tensor) -> None:
         )
 
 
-def wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacobian) -> set[str]:
+def find_wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacobian) -> set[str]:
     """Parameters for which sum_n w_n J_n, with random weights w, is not autograd's."""
     outputs = jacobian.outputs
     generator = torch.Generator().manual_seed(0)

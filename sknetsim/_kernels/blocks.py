@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layouts import PLAIN, FourierMap, Layout, Order, longest_axis, transformed
+from .layouts import PLAIN_ORDER, FourierMap, Layout, Order, longest_axis, multiply_complex
 
 # Elements that are held in float64 at a time (512 KiB, which stays in a core's cache).
 _DOUBLE_ELEMENTS = 2**16
@@ -181,7 +181,7 @@ class DenseBlock(Block):
     """Gradients written out, of shape (n, o, w), where w is held in some order."""
 
     gradients: Tensor
-    order: Order = PLAIN
+    order: Order = PLAIN_ORDER
 
     def _form(self) -> tuple[object, ...]:
         return type(self), self.order
@@ -247,14 +247,14 @@ class DenseBlock(Block):
         ]
 
     def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
-        return replace(self, gradients=joined([block.gradients for block in blocks]))
+        return replace(self, gradients=concatenate_tensors([block.gradients for block in blocks]))
 
     def _added(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
 
 
 def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
-    rows = transformed(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
+    rows = multiply_complex(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
     return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)
 
 
@@ -276,7 +276,7 @@ def _double_products(vectors: Tensor) -> Tensor:
     return torch.cat([torch.bmm(rows, rows.mT) for rows in doubled])
 
 
-def joined(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+def concatenate_tensors(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """One tensor; on a CPU in numpy's memory, of which large pieces come in huge pages."""
     if tensors[0].device.type != "cpu" or torch.is_grad_enabled():
         return torch.cat(list(tensors), axis)
@@ -286,14 +286,14 @@ def joined(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     return torch.cat(list(tensors), axis, out=result)
 
 
-def concatenate(blocks: Sequence[Block]) -> Block:
+def concatenate_blocks(blocks: Sequence[Block]) -> Block:
     """One block of all the samples of blocks of the same layer."""
     positions = {block.positions for block in blocks}
     joined = _of_one_form(blocks) if len(positions) == 1 else [block.dense() for block in blocks]
     return joined[0]._concatenated(joined)
 
 
-def add(blocks: Sequence[Block]) -> Block:
+def add_blocks(blocks: Sequence[Block]) -> Block:
     """The block of the summed gradients: several uses of the same parameters."""
     if len(blocks) == 1:
         return blocks[0]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
-from .layouts import FourierMap, transformed
-from .position_blocks import PositionBlock, weighted_cotangents
+from .layouts import FourierMap, multiply_complex
+from .position_blocks import PositionBlock, weight_cotangents
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EmbeddingBlock(PositionBlock):
         return [written.scatter_add_(1, self.indices, products)]
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
-        cotangents = weighted_cotangents(self.cotangents, weights.to(self.cotangents))[0]
+        cotangents = weight_cotangents(self.cotangents, weights.to(self.cotangents))[0]
         written = cotangents.new_zeros(self._width, cotangents.shape[1])
         written.index_add_(0, self.indices.flatten(), cotangents)
         return [written.unflatten(1, (weights.shape[2], -1)).transpose(0, 1).flatten(1)]
@@ -68,7 +68,7 @@ class EmbeddingBlock(PositionBlock):
         return torch.einsum("qntj,notj->noq", table[:, self.indices], self.cotangents[:, :, :, 0])
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
-        cotangents = transformed(self.cotangents[:, :, :, 0], maps[0].columns)
+        cotangents = multiply_complex(self.cotangents[:, :, :, 0], maps[0].columns)
         rows = maps[0].rows[self.indices]
         return torch.einsum("ontf,of,ntf->nf", cotangents.transpose(0, 1), maps[0].outputs, rows)
 

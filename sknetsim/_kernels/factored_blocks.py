@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from .blocks import Block, DenseBlock, squared_norms
-from .layouts import PLAIN, FourierMap, Order, longest_axis, transformed
-from .position_blocks import PositionBlock, matrix_products, weighted_cotangents
+from .layouts import PLAIN_ORDER, FourierMap, Order, longest_axis, multiply_complex
+from .position_blocks import PositionBlock, multiply_positions, weight_cotangents
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FactorBlock(PositionBlock):
     _activation_field = "activations"
 
     activations: Tensor
-    order: Order = PLAIN
+    order: Order = PLAIN_ORDER
 
     def _form(self) -> tuple[object, ...]:
         return type(self), self.order, self.activations.shape[2:]
@@ -89,7 +89,7 @@ class FactorBlock(PositionBlock):
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         count, groups = weights.shape[2], self.cotangents.shape[3]
-        cotangents = weighted_cotangents(self.cotangents, weights.to(self.cotangents))
+        cotangents = weight_cotangents(self.cotangents, weights.to(self.cotangents))
         activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
         matrix = torch.bmm(cotangents.mT, activations).view(groups, count, -1)
         sums = [self.order.to_layout(matrix.transpose(0, 1).flatten(1))]
@@ -135,7 +135,7 @@ class FactorBlock(PositionBlock):
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         if not self.order.keeps_rows:
             return self.dense().sketch(maps)
-        activations = transformed(self.activations, self.order.columns(maps[0].columns))
+        activations = multiply_complex(self.activations, self.order.columns(maps[0].columns))
         found = torch.einsum("ntgf,ntgf->nf", activations, self._sketched_cotangents(maps[0]))
         if self._has_bias:
             found += self._sketched_cotangents(maps[1]).sum(dim=(1, 2)) * maps[1].columns[0]
@@ -147,13 +147,15 @@ class FactorBlock(PositionBlock):
         rows = fourier.outputs[:, None] * fourier.rows
         cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         phases = rows.unflatten(1, (groups, out)).transpose(0, 1).flatten(1, 2)
-        found = torch.stack([transformed(e, p) for e, p in zip(cotangents, phases, strict=True)])
+        found = torch.stack(
+            [multiply_complex(e, p) for e, p in zip(cotangents, phases, strict=True)]
+        )
         return found.unflatten(1, (-1, positions)).movedim(0, 2)
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, FactorBlock)
         own, others = self.activations[:, None], other.activations[:, None]
-        return matrix_products(own, others, float(self._has_bias))[:, 0, :, :, 0]
+        return multiply_positions(own, others, float(self._has_bias))[:, 0, :, :, 0]
 
 
 def _bilinear(left: Tensor, matrix: Tensor, right: Tensor) -> Tensor:

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ..exceptions import UnsupportedNetworkError
-from . import blocks as _blocks
-from . import whitening as _kernels
-from .blocks import Block, DenseBlock
+from .blocks import Block, DenseBlock, concatenate_blocks
 from .layouts import FourierMap, Layout
 from .precision import in_full_precision
+from .whitening import inverse_root
 
 # Samples whose gradients are held in float64 at a time.
 _DOUBLE_ROWS = 32
@@ -161,7 +160,7 @@ class Jacobian:
                 f" {len(self)} samples; {self.described}s must be finite: leave such samples out,"
                 " or smooth the network there."
             )
-        return _kernels.inverse_root(kernel, self.outputs.dtype)
+        return inverse_root(kernel, self.outputs.dtype)
 
     @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:
@@ -267,7 +266,7 @@ def _sizes(layout: Layout) -> list[int]:
     return [shape.numel() for _, shape in layout]
 
 
-def concatenate(jacobians: Sequence[Jacobian]) -> Jacobian:
+def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
     """One Jacobian of all the samples."""
     if len(jacobians) == 1:
         return jacobians[0]
@@ -275,7 +274,7 @@ def concatenate(jacobians: Sequence[Jacobian]) -> Jacobian:
     if len({frozenset(jacobian.blocks) for jacobian in jacobians}) > 1:
         jacobians = [_one_dense_block(jacobian) for jacobian in jacobians]
     blocks = {
-        key: _blocks.concatenate([jacobian.blocks[key] for jacobian in jacobians])
+        key: concatenate_blocks([jacobian.blocks[key] for jacobian in jacobians])
         for key in jacobians[0].blocks
     }
     return Jacobian(blocks, jacobians[0].layout, outputs)

@@ -50,7 +50,7 @@ class Order:
 
 
 #: As in the layout.
-PLAIN = Order()
+PLAIN_ORDER = Order()
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FourierMap:
     columns: Tensor
 
 
-def transformed(vectors: Tensor, phases: Tensor) -> Tensor:
+def multiply_complex(vectors: Tensor, phases: Tensor) -> Tensor:
     """(..., a) real times (a, f) complex, in real arithmetic."""
     product = vectors @ torch.view_as_real(phases).flatten(1).to(vectors)
     return torch.view_as_complex(product.unflatten(-1, (-1, 2)))

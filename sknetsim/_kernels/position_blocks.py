@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .blocks import Block, DenseBlock, joined
+from .blocks import Block, DenseBlock, concatenate_tensors
 
 # Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -101,7 +101,7 @@ class PositionBlock(Block):
     def _joined(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:
         """Each factor concatenated: along the samples, or along its positions."""
         factors: dict[str, Any] = {
-            name: joined([getattr(block, name) for block in blocks], axis)
+            name: concatenate_tensors([getattr(block, name) for block in blocks], axis)
             for name, axis in axes.items()
         }
         return replace(self, **factors)
@@ -112,7 +112,7 @@ class PositionBlock(Block):
         return _together([rows._gram_rows(other) for rows in self._split(other, outputs)])
 
     def _gram_rows(self, other: PositionBlock) -> Tensor:
-        products = matrix_products(self.cotangents, other.cotangents)
+        products = multiply_positions(self.cotangents, other.cotangents)
         activations = self._activation_gram(other)
         if products.shape[2] == products.shape[5] == products.shape[6] == 1:
             products = products[:, :, 0, :, :, 0, 0]
@@ -126,7 +126,7 @@ class PositionBlock(Block):
     def _trace_gram_rows(self, other: PositionBlock) -> Tensor:
         own = self.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         others = other.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
-        products = matrix_products(own[:, None], others[:, None])[:, 0, :, :, 0]
+        products = multiply_positions(own[:, None], others[:, None])[:, 0, :, :, 0]
         products = products.mul_(self._activation_gram(other))
         if products[0, :, 0].numel() == 1:
             return products[:, 0, :, 0, 0]
@@ -160,10 +160,10 @@ class PositionBlock(Block):
 
 def _together(parts: list[Tensor]) -> Tensor:
     """All rows; a single part is not copied."""
-    return parts[0] if len(parts) == 1 else joined(parts)
+    return parts[0] if len(parts) == 1 else concatenate_tensors(parts)
 
 
-def matrix_products(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:
+def multiply_positions(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:
     """v_t . v'_s + constant of shape (n, o, t, m, p, s, g), by one matrix product per group."""
     own = vectors.permute(3, 0, 1, 2, 4).flatten(1, 3)
     other = others.permute(3, 0, 1, 2, 4).flatten(1, 3)
@@ -175,7 +175,7 @@ def matrix_products(vectors: Tensor, others: Tensor, constant: float = 0.0) -> T
     return product.view(shape).movedim(0, -1)
 
 
-def weighted_cotangents(cotangents: Tensor, weights: Tensor) -> Tensor:
+def weight_cotangents(cotangents: Tensor, weights: Tensor) -> Tensor:
     """sum_o w_noq e_notgj, of shape (g, n t, q j)."""
     samples, outputs, *shape = cotangents.shape
     if outputs == weights.shape[2] == 1:

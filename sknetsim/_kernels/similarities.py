@@ -63,18 +63,18 @@ COUNTS = {
 }
 
 
-def _euclidean(gram: np.ndarray, eps: float) -> np.ndarray:
-    return np.sqrt(2 * _cosine(gram, eps))
+def euclidean_distance(gram: np.ndarray, eps: float) -> np.ndarray:
+    return np.sqrt(2 * cosine_distance(gram, eps))
 
 
-def _cosine(gram: np.ndarray, eps: float) -> np.ndarray:
+def cosine_distance(gram: np.ndarray, eps: float) -> np.ndarray:
     distance = 1 - gram
     return np.where(distance <= 16 * eps, 0.0, distance)
 
 
 #: Distances from (similarities, eps of the gradients): rounding must not part equal samples, nor
 #: leave anything below 0, which scikit-learn would refuse.
-DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
+DISTANCES = {"euclidean": euclidean_distance, "cosine": cosine_distance}
 
 #: Similarities from these distances.
 SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

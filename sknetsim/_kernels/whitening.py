@@ -52,15 +52,15 @@ def _eigen(self_kernel: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, vectors
 
 
-def _as_they_are(root: Tensor, rank: Tensor) -> None:
+def _no_whitening(root: Tensor, rank: Tensor) -> None:
     return None
 
 
-def _half(root: Tensor, rank: Tensor) -> Tensor:
+def _half_whitening(root: Tensor, rank: Tensor) -> Tensor:
     return root
 
 
-def _unit(root: Tensor, rank: Tensor) -> Tensor:
+def _unit_whitening(root: Tensor, rank: Tensor) -> Tensor:
     return root * _rank_weights(rank)[:, None, None]
 
 
@@ -68,9 +68,9 @@ def _unit(root: Tensor, rank: Tensor) -> Tensor:
 #: the results are: "none" K; "half" K^C = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}; "unit"
 #: K^C / sqrt(r r'), whose trace is k^C.
 WHITENINGS: dict[str, Callable[[Tensor, Tensor], Tensor | None]] = {
-    "none": _as_they_are,
-    "half": _half,
-    "unit": _unit,
+    "none": _no_whitening,
+    "half": _half_whitening,
+    "unit": _unit_whitening,
 }
 
 
@@ -98,7 +98,7 @@ def reduce_kernel(kernel: Tensor, metric: str, rank: Tensor, other_rank: Tensor)
     return METRICS[metric](kernel) * weights
 
 
-def influence(half: Tensor, root: Tensor) -> Tensor:
+def influence_kernel(half: Tensor, root: Tensor) -> Tensor:
     """k^N = K(x',x) K(x,x)^{-1} of shape (n, m, p, o), from K(x,x)^{-1/2} K(x,x') (n, m, o, p)."""
     return torch.einsum("nao,nmop->nmpa", root, half)
 

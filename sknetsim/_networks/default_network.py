@@ -81,11 +81,11 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 def _task(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, Tensor]:
     """Loss, targets, and the outputs' location and scale."""
     if y is None:
-        return functional.mse_loss, inputs, *_as_they_are(inputs.shape[1])
+        return functional.mse_loss, inputs, *_keep_scale(inputs.shape[1])
     y = np.asarray(y)
     if y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
         classes, codes = np.unique(y, return_inverse=True)
-        return functional.cross_entropy, torch.as_tensor(codes), *_as_they_are(len(classes))
+        return functional.cross_entropy, torch.as_tensor(codes), *_keep_scale(len(classes))
     targets = torch.as_tensor(y.astype(np.float64).reshape(len(inputs), -1))
     location, scale = _moments(targets)
 
@@ -95,7 +95,7 @@ def _task(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, T
     return loss, targets, location, scale
 
 
-def _as_they_are(count: int) -> tuple[Tensor, Tensor]:
+def _keep_scale(count: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
 
 

@@ -32,7 +32,7 @@ _FORMAT = 1
 _MEMBERS = (types.FunctionType, staticmethod, classmethod, property, *_PLAIN)
 
 
-def of_value(value: Any) -> str:
+def fingerprint_value(value: Any) -> str:
     """A network, a function, a setting or anything made of such, by its content.
 
     A network is the classes of its parts with their code, and all that they hold: parameters,
@@ -45,11 +45,11 @@ def of_value(value: Any) -> str:
     return found.hexdigest()
 
 
-def of_rows(X: Any, dtype: torch.dtype) -> str:
+def fingerprint_rows(X: Any, dtype: torch.dtype) -> str:
     """The rows' bytes once they are cast to a dtype, and how they are arranged."""
     rows = Rows(X)
     shapes = map_tensors(_shape_of_row, rows.take(slice(0, 1)))
-    return of_value((len(rows), shapes, b"".join(rows.digests(dtype))))
+    return fingerprint_value((len(rows), shapes, b"".join(rows.digests(dtype))))
 
 
 def _shape_of_row(tensor: Tensor) -> Any:

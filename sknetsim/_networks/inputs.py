@@ -37,15 +37,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return tuple(map_tensors(function, value) for value in inputs)
 
 
-def tensors(inputs: Inputs) -> list[Tensor]:
+def list_tensors(inputs: Inputs) -> list[Tensor]:
     """The tensors of a batch."""
     if isinstance(inputs, Tensor):
         return [inputs]
     parts = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return [tensor for part in parts for tensor in tensors(part)]
+    return [tensor for part in parts for tensor in list_tensors(part)]
 
 
-def part_of(inputs: Inputs, rows: slice) -> Inputs:
+def slice_batch(inputs: Inputs, rows: slice) -> Inputs:
     """Some samples of a batch."""
     return map_tensors(lambda tensor: tensor[rows], inputs)
 
@@ -96,7 +96,7 @@ class Rows:
         rows = indices if rows is None else rows
         return map_arrays(lambda array: _tensor(_taken(array, rows)), self._source)
 
-    def refuse_nonfinite(self) -> None:
+    def check_finite(self) -> None:
         """Look through all rows, but those of a Dataset, which may be slow to load."""
         if not isinstance(self._source, Dataset):
             for rows in gen_batches(len(self), _DIGEST_ROWS):
@@ -108,7 +108,7 @@ class Rows:
         step = 1 if isinstance(self._source, Dataset) else _DIGEST_ROWS
         for rows in gen_batches(len(self), step):
             inputs = self.at(range(rows.start, rows.stop), rows)
-            found += _row_digests(tensors(inputs), dtype)
+            found += _row_digests(list_tensors(inputs), dtype)
         return found
 
 
@@ -140,7 +140,7 @@ def _random_numbers(count: int) -> np.ndarray:
 
 
 def _refuse_nonfinite(inputs: Inputs, start: int) -> None:
-    for tensor in tensors(inputs):
+    for tensor in list_tensors(inputs):
         # One pass over the numbers; a sum may also overflow.
         if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
             continue
@@ -171,11 +171,11 @@ def _collated(items: list[Any]) -> Any:
         ) from error
 
 
-def reshaped(X: Any, shape: Sequence[int]) -> Any:
+def reshape_samples(X: Any, shape: Sequence[int]) -> Any:
     """Arrays with their rows in a shape; what holds several arrays, or items, as it is."""
     if isinstance(X, Mapping | tuple | Dataset):
         return X
-    array = np.asarray(X) if is_read_in_parts(X) else _indexable(X)
+    array = np.asarray(X) if is_on_disk(X) else _indexable(X)
     if math.prod(array.shape[1:]) != math.prod(shape):
         raise ValueError(
             f"input_shape is {tuple(shape)}, of {math.prod(shape)} values, and X has rows of shape"
@@ -184,7 +184,7 @@ def reshaped(X: Any, shape: Sequence[int]) -> Any:
     return array.reshape(len(array), *shape)
 
 
-def label_tensor(y: Any) -> Tensor:
+def make_label_tensor(y: Any) -> Tensor:
     """Labels as a tensor; strings and objects are refused."""
     if isinstance(y, Tensor):
         return y
@@ -197,14 +197,14 @@ def label_tensor(y: Any) -> Tensor:
     return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
-def between(X: Any, start: int, stop: int) -> Any:
+def slice_samples(X: Any, start: int, stop: int) -> Any:
     """The samples of a slice, in the form that they have, and not read yet where that can be."""
     if isinstance(X, Dataset):
         return Subset(X, range(start, stop))
     return map_arrays(lambda array: array[start:stop], _indexable(X))
 
 
-class Items(Dataset):
+class ListDataset(Dataset):
     """Some items of a Dataset, kept in memory: they may differ in shape.
 
     Parameters
@@ -225,22 +225,22 @@ class Items(Dataset):
 
 def _taken(array: Any, rows: Any) -> Any:
     """Some rows; of an array on disk each once, in its order."""
-    if isinstance(rows, slice) or not is_read_in_parts(array):
+    if isinstance(rows, slice) or not is_on_disk(array):
         return array[rows]
     chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
     return array[chosen.tolist()][places] if len(chosen) else array[0:0]
 
 
-def part(X: Any, indices: Sequence[int]) -> Any:
+def select_samples(X: Any, indices: Sequence[int]) -> Any:
     """The samples at some indices, as rows of their own."""
     if isinstance(X, Dataset):
-        return Items([X[int(index)] for index in indices])
+        return ListDataset([X[int(index)] for index in indices])
     if isinstance(X, np.ndarray):
         return X[list(indices)]  # As a Pipeline's steps want them.
     return Rows(X).at(indices)
 
 
-def joined(first: Any, second: Any) -> Any:
+def concatenate_samples(first: Any, second: Any) -> Any:
     """The samples of the first, and those of the second after them."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
         raise TypeError(
@@ -251,18 +251,18 @@ def joined(first: Any, second: Any) -> Any:
         before = first.datasets if isinstance(first, ConcatDataset) else [first]
         return ConcatDataset([*before, second])
     if isinstance(first, Mapping):
-        return {key: joined(value, second[key]) for key, value in first.items()}
+        return {key: concatenate_samples(value, second[key]) for key, value in first.items()}
     if isinstance(first, tuple):
-        return tuple(joined(*pair) for pair in zip(first, second, strict=True))
+        return tuple(concatenate_samples(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor):
         return torch.cat([first, torch.as_tensor(second, device=first.device)])
     return np.concatenate([_indexable(first), _indexable(second)])
 
 
-def labelled_part(X: Any, y: Any, indices: Sequence[int]) -> tuple[Any, Tensor | None]:
+def select_labelled_samples(X: Any, y: Any, indices: Sequence[int]) -> tuple[Any, Tensor | None]:
     """The samples at some indices, and their labels where there are any."""
-    labels = None if y is None else label_tensor(y)[list(indices)]
-    return part(X, indices), labels
+    labels = None if y is None else make_label_tensor(y)[list(indices)]
+    return select_samples(X, indices), labels
 
 
 def _nested(inputs: Any) -> Inputs:
@@ -280,17 +280,17 @@ def _indexable(X: Any) -> Any:
         return X.toarray()
     if hasattr(X, "to_numpy"):
         return X.to_numpy()
-    return X if is_read_in_parts(X) else np.asarray(X)
+    return X if is_on_disk(X) else np.asarray(X)
 
 
-def is_read_in_parts(X: Any) -> bool:
+def is_on_disk(X: Any) -> bool:
     """Whether X is an array on disk: a FeatureStore, zarr's or h5py's."""
     return _package(X) in (*_NAMED, "h5py") and hasattr(X, "shape")
 
 
-def is_sent_by_name(X: Any) -> bool:
+def is_pickled_by_path(X: Any) -> bool:
     """Whether a pickle of it holds where it is, and not its content."""
-    return is_read_in_parts(X) and _package(X) in _NAMED
+    return is_on_disk(X) and _package(X) in _NAMED
 
 
 def _package(X: Any) -> str:

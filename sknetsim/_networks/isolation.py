@@ -28,7 +28,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
-def checked_device(device: Any) -> torch.device:
+def check_device(device: Any) -> torch.device:
     """A device of this machine; any other is refused."""
     try:
         return torch.empty(0, device=device).device
@@ -42,14 +42,14 @@ def checked_device(device: Any) -> torch.device:
 def has_device(device: Any) -> bool:
     """Whether this machine can compute there."""
     try:
-        checked_device(device)
+        check_device(device)
     except ValueError:
         return False
     return True
 
 
 @contextlib.contextmanager
-def evaluation(device: torch.device) -> Iterator[None]:
+def exact_evaluation(device: torch.device) -> Iterator[None]:
     """Gradients on, autocast and TF32 off, whatever the caller has set."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -61,7 +61,9 @@ def evaluation(device: torch.device) -> Iterator[None]:
         yield
 
 
-def shadow(module: nn.Module, selected: set[str], device: torch.device) -> nn.Module | None:
+def make_weight_sharing_copy(
+    module: nn.Module, selected: set[str], device: torch.device
+) -> nn.Module | None:
     """A copy in eval mode whose parameters share the guest's memory; None where none can be made.
 
     Only the ``selected`` parameters require a gradient.
@@ -99,7 +101,7 @@ def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
                 yield value
 
 
-class Visit:
+class IsolatedNetwork:
     """Where a network is evaluated: on its shadow, or on itself.
 
     Parameters
@@ -121,36 +123,39 @@ class Visit:
         self.module = module
         self.selected = selected
         self.device = device
-        with undisturbed():
-            self.shadow = shadow(module, selected, device)
+        with lock_networks():
+            self.shared_copy = make_weight_sharing_copy(module, selected, device)
         self._guests = {id(parameter) for parameter in module.parameters()}
         self._tried = False
         self._draws = False
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[nn.Module]:
+    def borrow(self) -> Iterator[nn.Module]:
         """The module to call; the first time the guest is lent too, in case it is reached."""
-        with evaluation(self.device), self._random_states():
-            if self.shadow is not None and self._tried:
-                yield self.shadow
+        with exact_evaluation(self.device), self._random_states():
+            if self.shared_copy is not None and self._tried:
+                yield self.shared_copy
                 return
             self._refuse_half()
-            selected = self.selected if self.shadow is None else None
-            with lent(self.module, selected), calls_of(self.module) as called:
-                yield self.module if self.shadow is None else self.shadow
+            selected = self.selected if self.shared_copy is None else None
+            with (
+                borrow_and_restore(self.module, selected),
+                record_called_modules(self.module) as called,
+            ):
+                yield self.module if self.shared_copy is None else self.shared_copy
             self._tried = True
             if called:
-                self.shadow = None
+                self.shared_copy = None
 
-    def leaves_its_shadow(self, outputs: Tensor) -> bool:
+    def depends_on_original(self, outputs: Tensor) -> bool:
         """Give the shadow up where its outputs depend on the guest's own parameters."""
-        if self.shadow is None or not _reaches(outputs, self._guests):
+        if self.shared_copy is None or not _reaches(outputs, self._guests):
             return False
-        self.shadow = None
+        self.shared_copy = None
         return True
 
     def _refuse_half(self) -> None:
-        if self.shadow is None and is_half(self.module):
+        if self.shared_copy is None and is_half(self.module):
             raise UnsupportedNetworkError(
                 "estimator is a half-precision network that cannot be copied, so that it cannot be"
                 " evaluated in float32; allowed are float32 and float64: call .float() on it first."
@@ -170,7 +175,7 @@ class Visit:
             )
 
 
-def undisturbed() -> contextlib.AbstractContextManager[bool]:
+def lock_networks() -> contextlib.AbstractContextManager[bool]:
     """No guest is lent meanwhile."""
     return _lending
 
@@ -181,7 +186,7 @@ def is_half(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def lent(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
+def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
     """The guest itself, in eval mode, put back as it was at the end.
 
     Only the ``selected`` parameters require a gradient; None leaves that as it is.
@@ -242,7 +247,7 @@ def _restore_attributes(
 
 
 @contextlib.contextmanager
-def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
+def record_called_modules(module: nn.Module) -> Iterator[list[nn.Module]]:
     """The parts of a network that are called meanwhile."""
     called: list[nn.Module] = []
     handles = [
@@ -259,10 +264,10 @@ def calls_of(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 def _reaches(outputs: Tensor, guests: set[int]) -> bool:
     """Whether the graph of some outputs leads to parameters with these ids."""
-    return any(id(getattr(node, "variable", None)) in guests for node in graph_of(outputs))
+    return any(id(getattr(node, "variable", None)) in guests for node in iterate_graph(outputs))
 
 
-def graph_of(outputs: Tensor) -> Iterator[Any]:
+def iterate_graph(outputs: Tensor) -> Iterator[Any]:
     """The nodes that some outputs come from."""
     seen, waiting = set(), [outputs.grad_fn]
     while waiting:

@@ -15,7 +15,7 @@ from sklearn import get_config
 from ..exceptions import is_out_of_memory
 
 
-def budget() -> int:
+def memory_budget() -> int:
     """Bytes of scikit-learn's ``working_memory``."""
     megabytes = get_config()["working_memory"]
     if not megabytes > 0:
@@ -34,7 +34,7 @@ def keep_freed_pages() -> None:
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
-def empty(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
+def allocate(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
     """An array to be filled; refused where this machine's memory cannot hold it."""
     needed = math.prod(shape) * dtype.itemsize
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -46,16 +46,17 @@ def empty(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) ->
     return np.empty(shape, dtype)
 
 
-def refuse_beyond_budget(described: str, needed: int, cure: str) -> None:
+def check_within_budget(described: str, needed: int, cure: str) -> None:
     """Refuse what must be held at once and exceeds the budget."""
-    if needed > budget():
+    if needed > memory_budget():
         raise MemoryError(
-            f"{described} takes {needed / 2**20:,.0f} MiB; allowed are {budget() / 2**20:,.0f} MiB"
-            f" (scikit-learn's working_memory): {cure}, or raise working_memory."
+            f"{described} takes {needed / 2**20:,.0f} MiB; allowed are"
+            f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): {cure}, or raise"
+            " working_memory."
         )
 
 
-def halved(samples: int, error: Exception) -> int:
+def halve(samples: int, error: Exception) -> int:
     """Half of a chunk for which memory did not suffice; any other error goes on."""
     if samples == 1 or not is_out_of_memory(error):
         raise error

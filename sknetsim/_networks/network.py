@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from ..exceptions import UnsupportedNetworkError
 from .default_network import train_default_network
-from .inputs import Inputs, is_read_in_parts, label_tensor, reshaped
+from .inputs import Inputs, is_on_disk, make_label_tensor, reshape_samples
 from .isolation import has_device, working_dtype
 
 
-def listed(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """The first of some names, as they stand in a message."""
     return ", ".join(repr(name) for name in list(names)[:20])
 
@@ -81,11 +81,11 @@ class Network:
         """Whether the output is the probability of a class that the criterion takes as such."""
         return self.classifier and isinstance(self.criterion, nn.BCELoss)
 
-    def taking(self, input_shape: Sequence[int] | None) -> Network:
+    def with_input_shape(self, input_shape: Sequence[int] | None) -> Network:
         """The network for flat rows of what has a shape of its own."""
         if input_shape is None:
             return self
-        return replace(self, prepare=lambda X: reshaped(self.prepare(X), input_shape))
+        return replace(self, prepare=lambda X: reshape_samples(self.prepare(X), input_shape))
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
         """The raw outputs of a working copy of the module, or of a function in its place."""
@@ -96,7 +96,7 @@ class Network:
         return module(inputs)
 
 
-def resolve(estimator: Any) -> Network:
+def resolve_network(estimator: Any) -> Network:
     """The network of a trained skorch net, FrozenEstimator, Pipeline or module."""
     net, steps = _unwrapped(estimator)
 
@@ -188,7 +188,7 @@ def is_trained(estimator: Any) -> bool:
     return isinstance(net, nn.Module) or bool(getattr(net, "initialized_", False))
 
 
-def attributes_of_net(value: Any) -> dict[str, Any] | None:
+def get_net_attributes(value: Any) -> dict[str, Any] | None:
     """All that a skorch net consists of, networks included; None for anything else.
 
     A net hands its networks over as bytes that plain pickle made, which know classes by name only.
@@ -198,14 +198,14 @@ def attributes_of_net(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def with_attributes(net: Any, attributes: dict[str, Any]) -> None:
+def restore_net(net: Any, attributes: dict[str, Any]) -> None:
     """Fill an empty skorch net; one of a device that is not here works on the CPU."""
     vars(net).update(attributes)
     if net.device is not None and not has_device(net.device):
         net.device = "cpu"
 
 
-def as_classifier(net: Any, criterion: Any) -> Any:
+def make_classifier(net: Any, criterion: Any) -> Any:
     """A trained skorch net's own module, as one that predicts classes by another criterion."""
     params = net.get_params(deep=False).items()
     named = {name: value for name, value in params if name.startswith("criterion__")}
@@ -225,7 +225,7 @@ def fit_network(
             " to be trained; allowed with input_shape are trained networks and skorch nets: train"
             " the pipeline first."
         )
-    X = np.asarray(X) if is_read_in_parts(X) else X
+    X = np.asarray(X) if is_on_disk(X) else X
     if estimator is None:
         return train_default_network(_matrix(X), y, random_state)
     net = _innermost(estimator)
@@ -239,8 +239,8 @@ def fit_network(
             f"estimator is an untrained {type(net).__name__} and y is None; pass a trained net, or"
             " y so that it can be trained."
         )
-    label_tensor(y)
-    return _train(estimator, X if input_shape is None else reshaped(X, input_shape), y)
+    make_label_tensor(y)
+    return _train(estimator, X if input_shape is None else reshape_samples(X, input_shape), y)
 
 
 def _matrix(X: Any) -> np.ndarray:
@@ -268,7 +268,7 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return values
 
 
-def matching(names: Iterable[str], patterns: Any) -> set[str]:
+def match_names(names: Iterable[str], patterns: Any) -> set[str]:
     """Those that a name or pattern, or one of several, matches; none where one matches nothing."""
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list | tuple | set) or not all(

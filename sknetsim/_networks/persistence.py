@@ -15,9 +15,9 @@ import cloudpickle
 import torch
 
 from ..exceptions import LoadedElsewhereWarning, warn
-from . import fingerprint as _fingerprint
+from .fingerprint import fingerprint_value
 from .isolation import has_device
-from .network import FEATURES, attributes_of_net, resolve, with_attributes
+from .network import FEATURES, get_net_attributes, resolve_network, restore_net
 
 _PACKAGES = ("sknetsim", "torch", "scikit-learn", "skorch", "numpy")
 
@@ -26,14 +26,14 @@ class _Pickler(cloudpickle.Pickler):
     """Classes that only this program knows go by value; a skorch net would send them by name."""
 
     def reducer_override(self, value: Any) -> Any:
-        attributes = attributes_of_net(value)
+        attributes = get_net_attributes(value)
         if attributes is None:
             return super().reducer_override(value)
         new = copyreg.__newobj__  # type: ignore[attr-defined]
-        return new, (type(value),), attributes, None, None, with_attributes
+        return new, (type(value),), attributes, None, None, restore_net
 
 
-def packed(state: dict[str, Any]) -> bytes:
+def dumps(state: dict[str, Any]) -> bytes:
     """The bytes of a state, each tensor once."""
     file = io.BytesIO()
     by_value = types.SimpleNamespace(__name__="by_value", Pickler=_Pickler)
@@ -41,35 +41,35 @@ def packed(state: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def unpacked(data: Any) -> dict[str, Any]:
+def loads(data: Any) -> dict[str, Any]:
     """The state; tensors of a device that is not here are put on the CPU."""
     state: dict[str, Any] = torch.load(
-        io.BytesIO(data), map_location=_where_it_is_or_here, weights_only=False
+        io.BytesIO(data), map_location=_choose_location, weights_only=False
     )
     return state
 
 
-def _where_it_is_or_here(storage: Any, location: str) -> Any:
+def _choose_location(storage: Any, location: str) -> Any:
     """None leaves a storage where it was; the storage itself is on the CPU."""
     return None if has_device(location) else storage
 
 
-def made_with(estimator: Any) -> dict[str, str]:
+def describe_origin(estimator: Any) -> dict[str, str]:
     """The network, by its class, size and bytes, and the versions of what it lives on."""
-    return {"network": _described(estimator), **versions()}
+    return {"network": _described(estimator), **get_versions()}
 
 
 def _described(estimator: Any) -> str:
     if isinstance(estimator, str):
         return FEATURES
-    module = resolve(estimator).module
+    module = resolve_network(estimator).module
     count = sum(parameter.numel() for parameter in module.parameters())
     name = type(module).__name__
-    return f"{name} of {count:,} parameters, {_fingerprint.of_value(module)}"
+    return f"{name} of {count:,} parameters, {fingerprint_value(module)}"
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def get_versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     python = ".".join(map(str, sys.version_info[:2]))
     return {"python": python, **{package: _version(package) for package in _PACKAGES}}
@@ -83,7 +83,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def warn_of_differences(name: str, before: dict[str, str], now: dict[str, str]) -> None:
+def warn_if_different(name: str, before: dict[str, str], now: dict[str, str]) -> None:
     """Say what a loaded estimator was made with, where that is not what is here."""
     differing = [key for key in before if before[key] != now.get(key)]
     if differing:

@@ -15,9 +15,9 @@ from sklearn.utils import gen_even_slices
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._kernels import whitening as _kernels
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .zero_gradients import ZeroGradients, count
+from .._kernels.whitening import METRICS, WHITENINGS
+from .zero_gradients import ZeroGradients, report_zero_gradients
 
 
 class Source(Protocol):
@@ -37,7 +37,7 @@ class Source(Protocol):
     def fingerprint_of_rows(self, X: Any) -> str:
         """Of the rows alone, as they are used."""
 
-    def refuse_uneven(self, X: Any) -> None:
+    def check_rows_independent(self, X: Any) -> None:
         """Refuse what is done to rows where it depends on the rows around them."""
 
     def identity(self) -> str:
@@ -73,12 +73,12 @@ class Chunk:
 
     def own_similarity(self) -> np.ndarray:
         """The trace of the whitened self-kernels, of shape (n,), float64."""
-        return _kernels.METRICS["trace"](self.own_kernel()).cpu().numpy()
+        return METRICS["trace"](self.own_kernel()).cpu().numpy()
 
     def own_weight(self, matrices: bool) -> Tensor:
         """The whitened self-kernels (n, d, d), or their traces (n, 1, 1), on the CPU."""
         kernel = self.own_kernel().cpu()
-        return kernel if matrices else _kernels.METRICS["trace"](kernel)[:, None, None]
+        return kernel if matrices else METRICS["trace"](kernel)[:, None, None]
 
     def inner(self, total: ParameterVectors) -> Tensor:
         """sum_o <(whitened J)_o(x), v_qo> with vectors (q d, w), of shape (n, q), float64."""
@@ -140,7 +140,7 @@ class Chunk:
         )
 
 
-def chunks(
+def iterate_chunks(
     source: Source,
     X: Any,
     whitening: str = "unit",
@@ -154,14 +154,14 @@ def chunks(
     for rows, jacobian in source.jacobians(X, y, start, factored):
         kernel, vector = jacobian.for_sums().self_kernel(), jacobian.described
         root, rank = jacobian.roots(kernel)
-        weights = _kernels.WHITENINGS[whitening](root, rank)
+        weights = WHITENINGS[whitening](root, rank)
         yield Chunk(rows, jacobian, kernel, root, rank, weights)
         zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
     if counted:
-        count(ZeroGradients(zeros, total, vector))
+        report_zero_gradients(ZeroGradients(zeros, total, vector))
 
 
-def shown(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:
+def with_progress(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:
     """The chunks, with a progress bar over the samples where asked for."""
     with tqdm(total=samples, disable=not verbose, unit="sample") as progress:
         for chunk in chunks:

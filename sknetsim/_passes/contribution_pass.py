@@ -18,11 +18,10 @@ from torch import nn
 from .._kernels.layouts import Layout
 from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
-from .._networks import memory as _memory
 from .._networks.inputs import Rows
-from .._networks.network import listed, matching
-from . import chunks as _passes
-from .chunks import Chunk, Source
+from .._networks.memory import allocate
+from .._networks.network import format_names, match_names
+from .chunks import Chunk, Source, iterate_chunks, with_progress
 
 # Pairs of positions that are held at a time, beside those of the result.
 _PAIR_ELEMENTS = 2**22
@@ -66,7 +65,7 @@ class Role:
 ROLES_OF_FEATURES = {"features": Role("features", by_rows=True)}
 
 
-def roles_of(module: nn.Module) -> dict[str, Role]:
+def find_roles(module: nn.Module) -> dict[str, Role]:
     """The role of each parameter, by its first name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     owners = Counter(id(own) for layer in module.modules() for own in layer._parameters.values())
@@ -86,7 +85,7 @@ def roles_of(module: nn.Module) -> dict[str, Role]:
     return found
 
 
-def contributions(
+def compute_contributions(
     source: Source,
     roles: Mapping[str, Role],
     sets: tuple[Any, Any],
@@ -113,9 +112,9 @@ def _paired(
     source: Source, sets: tuple[Any, Any], whitening: str, factored: bool, verbose: Any
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Whitened chunks of the same rows of both sets."""
-    firsts, seconds = (_passes.chunks(source, X, whitening, factored=factored) for X in sets)
+    firsts, seconds = (iterate_chunks(source, X, whitening, factored=factored) for X in sets)
     second = next(seconds).whitened()
-    for chunk in _passes.shown(firsts, len(Rows(sets[0])), verbose):
+    for chunk in with_progress(firsts, len(Rows(sets[0])), verbose):
         first = chunk.whitened()
         while len(first.rank):
             count = min(len(first.rank), len(second.rank))
@@ -165,12 +164,12 @@ class Collected:
             for key in blocks[0]
             if all(isinstance(found.get(key), PositionBlock) for found in blocks)
         }
-        chosen = matching(there, positions)
+        chosen = match_names(there, positions)
         if not chosen:
             raise ValueError(
                 f"positions is {positions!r}, of which something matches no layer whose weight"
                 " acts on activities at positions; allowed are None, and names or patterns among"
-                f" {listed(there) or 'no layer of this network'}."
+                f" {format_names(there) or 'no layer of this network'}."
             )
         return {layer: key for layer, key in there.items() if layer in chosen}
 
@@ -201,7 +200,7 @@ class Collected:
             described = f"Pairs of positions of layer {layer!r}"
             size = (self.count, *shape)
             dtype = np.dtype(np.float64)
-            self.positions[layer] = _memory.empty(described, size, dtype, _FEWER_POSITIONS)
+            self.positions[layer] = allocate(described, size, dtype, _FEWER_POSITIONS)
         array = self.positions[layer]
         if array.shape[1:] != shape:
             raise ValueError(
@@ -218,7 +217,7 @@ def _empty_activities(
     """Zeros for each parameter, columns of one array."""
     widths = [(shape[:1] if roles[name].by_rows else shape[1:]).numel() for name, shape in layout]
     size = (count, sum(widths))
-    table = _memory.empty("Contributions", size, np.dtype(np.float64), _FEWER_PAIRS)
+    table = allocate("Contributions", size, np.dtype(np.float64), _FEWER_PAIRS)
     table.fill(0)
     edges = list(itertools.accumulate(widths, initial=0))
     columns = itertools.starmap(slice, itertools.pairwise(edges))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import pairs as _pairs
-from . import reductions as _reductions
 from .chunks import Source
-from .parallel import over_rows, place
+from .pairs import cosines, iterate_pairs
+from .parallel import map_samples, relative_slice
+from .reductions import reduce_pairs
 
 Distance = Callable[[np.ndarray, float], np.ndarray]
 
@@ -34,7 +34,7 @@ class _Distances:
         if self._alone:
             own = np.arange(rows.start, rows.stop)[:, None]
             found[own == np.arange(columns.start, columns.stop)] = np.inf
-        return place(rows, self.rows), found
+        return relative_slice(rows, self.rows), found
 
 
 class Nearest(_Distances):
@@ -62,7 +62,7 @@ class Nearest(_Distances):
 
     def merge(self, other: Nearest) -> None:
         """Take what is nearest among other columns."""
-        self._take(place(other.rows, self.rows), other.distances, other.indices)
+        self._take(relative_slice(other.rows, self.rows), other.distances, other.indices)
 
     def _take(self, at: slice, distances: np.ndarray, indices: np.ndarray) -> None:
         count = self.distances.shape[1]
@@ -73,7 +73,7 @@ class Nearest(_Distances):
         self.indices[at] = np.take_along_axis(positions, order, axis=1)
 
 
-class Within(_Distances):
+class WithinRadius(_Distances):
     """All distances of each row up to a radius, and where they are."""
 
     def __init__(self, radius: float, *settings: Any):
@@ -89,9 +89,11 @@ class Within(_Distances):
             near = np.flatnonzero(values <= self._radius)
             self._parts[row].append((values[near], near + columns.start))
 
-    def merge(self, other: Within) -> None:
+    def merge(self, other: WithinRadius) -> None:
         """Take what is near among other columns."""
-        for row, parts in enumerate(other._parts, start=place(other.rows, self.rows).start):
+        for row, parts in enumerate(
+            other._parts, start=relative_slice(other.rows, self.rows).start
+        ):
             self._parts[row] += parts
 
     def found(self) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +103,7 @@ class Within(_Distances):
         return distances, indices
 
 
-def of_pairs(
+def find_nearest(
     source: Source,
     X: Any,
     Y: Any,
@@ -116,7 +118,7 @@ def of_pairs(
     """
     eps = float(torch.finfo(source.dtype).eps)
     make = partial(kind, limit, distance, eps, Y is None)
-    return _reductions.reduced(source, X, Y, make, _pairs.cosines, verbose=verbose)
+    return reduce_pairs(source, X, Y, make, cosines, verbose=verbose)
 
 
 def _smallest(found: np.ndarray, count: int) -> np.ndarray:
@@ -142,11 +144,11 @@ def _object_array(values: list[np.ndarray]) -> np.ndarray:
     return array
 
 
-def similarities(
+def compute_similarities(
     source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
 ) -> np.ndarray:
     """k^C of each row of X with some rows of Y, (n, c) of them, of shape (n, c), float64."""
-    parts = over_rows(_similarities, source, X, (candidates,), (Y,), verbose)
+    parts = map_samples(_similarities, source, X, (candidates,), (Y,), verbose)
     return np.concatenate([found for _, found in parts])
 
 
@@ -154,7 +156,7 @@ def _similarities(
     source: Source, X: Any, candidates: np.ndarray, Y: Any, verbose: Any
 ) -> np.ndarray:
     found = np.empty(candidates.shape)
-    for rows, columns in _pairs.pairs(source, X, Y, verbose=verbose):
+    for rows, columns in iterate_pairs(source, X, Y, verbose=verbose):
         wanted = candidates[rows.rows] - columns.rows.start
         row, place = np.nonzero((wanted >= 0) & (wanted < len(columns.rank)))
         pairs = (torch.as_tensor(index) for index in (row, wanted[row, place]))
@@ -163,7 +165,7 @@ def _similarities(
     return found
 
 
-def reranked(
+def rerank(
     source: Source,
     X: Any,
     Y: Any,
@@ -173,6 +175,6 @@ def reranked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Candidates by the distance of their exact similarity, ascending, of equal ones the first."""
     candidates = np.sort(candidates, axis=1)
-    found = distance(similarities(source, X, Y, candidates, verbose))
+    found = distance(compute_similarities(source, X, Y, candidates, verbose))
     order = np.argsort(found, axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(candidates, order, axis=1)

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._kernels import jacobian as _jacobian
-from .._networks import memory as _memory
+from .._kernels.jacobian import concatenate_jacobians
 from .._networks.inputs import Rows
-from .chunks import Chunk, Source, chunks
+from .._networks.memory import memory_budget
+from .chunks import Chunk, Source, iterate_chunks
 
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
 _TILE_ROWS = 640
 
-UNIT = ("unit", "unit")
+UNIT_WHITENINGS = ("unit", "unit")
 
-UNLABELLED = (None, None)
+NO_LABELS = (None, None)
 
 
-def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
+def make_tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
     """Whitened chunks, cut or joined to the size at which products are fast."""
     waiting: list[Chunk] = []
     for chunk in found:
@@ -36,7 +36,7 @@ def tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
             if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
                 yield _joined(waiting)
                 waiting = []
-            waiting.append(for_pairs(part))
+            waiting.append(prepare_for_pairs(part))
     yield _joined(waiting)
 
 
@@ -44,18 +44,18 @@ def _tile_rows(chunk: Chunk) -> int:
     """So that a tile's blocks, and its d x d kernels in float64, take a part of the budget."""
     outputs = chunk.jacobian.outputs.shape[1]
     row = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
-    kernels = math.isqrt(_memory.budget() // (64 * outputs**2))
-    return max(1, min(_TILE_ROWS, kernels, _memory.budget() // (12 * max(1, row))))
+    kernels = math.isqrt(memory_budget() // (64 * outputs**2))
+    return max(1, min(_TILE_ROWS, kernels, memory_budget() // (12 * max(1, row))))
 
 
-def for_pairs(chunk: Chunk) -> Chunk:
+def prepare_for_pairs(chunk: Chunk) -> Chunk:
     """Whitened, and in the form that is cheaper for grams."""
     whitened = chunk.whitened()
     return replace(whitened, jacobian=whitened.jacobian.for_pairs())
 
 
 def _joined(parts: list[Chunk]) -> Chunk:
-    jacobian = _jacobian.concatenate([part.jacobian for part in parts])
+    jacobian = concatenate_jacobians([part.jacobian for part in parts])
     kernel, root, rank = (
         torch.cat([getattr(part, name) for part in parts])
         for name in ("self_kernel", "root", "rank")
@@ -64,7 +64,7 @@ def _joined(parts: list[Chunk]) -> Chunk:
     return Chunk(rows, jacobian, kernel, root, rank, None)
 
 
-def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+def group_tiles(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
     """Lists of tiles whose blocks stay within three eighths of the memory budget."""
     held: list[Chunk] = []
     for tile in found:
@@ -77,16 +77,16 @@ def pieces(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
 
 def _holds(held: list[Chunk], tile: Chunk) -> bool:
     taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= 3 * _memory.budget() // 8
+    return taken + tile.jacobian.nbytes <= 3 * memory_budget() // 8
 
 
-def pairs(
+def iterate_pairs(
     source: Source,
     X: Any,
     Y: Any = None,
-    whitenings: tuple[str, str] = UNIT,
+    whitenings: tuple[str, str] = UNIT_WHITENINGS,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = UNLABELLED,
+    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Tiles of X with tiles of Y, each pair once; without Y, each pair of tiles of X once."""
     samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
@@ -113,7 +113,7 @@ def _within(source: Source, X: Any, whitening: str, y: Any) -> Iterator[tuple[Ch
     while start < samples:
         held: list[Chunk] = []
         full, stop = False, start
-        for tile in tiles(chunks(source, X, whitening, y, start, counted=start == 0)):
+        for tile in make_tiles(iterate_chunks(source, X, whitening, y, start, counted=start == 0)):
             full = full or bool(held and not _holds(held, tile))
             if not full:
                 held.append(tile)
@@ -142,36 +142,36 @@ def _held_and_streamed(
     counted: int,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Zero gradients are reported for one of the sets, once."""
-    first = chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
-    for number, piece in enumerate(pieces(tiles(first))):
+    first = iterate_chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
+    for number, piece in enumerate(group_tiles(make_tiles(first))):
         reported = counted == 1 and number == 0
-        streamed = chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
-        for tile in tiles(streamed):
+        streamed = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
+        for tile in make_tiles(streamed):
             yield from ((held, tile) for held in piece)
 
 
-def values(
+def iterate_pair_values(
     source: Source,
     X: Any,
     Y: Any,
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
-    labels: tuple[Any, Any] = UNLABELLED,
+    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """A function of all pairs, tile by tile: rows, columns, values of shape (n, m, ...).
 
     Without Y the function of (x', x) must be that of (x, x'), transposed.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
-    for rows, columns in pairs(source, X, Y, whitenings, verbose, labels):
+    for rows, columns in iterate_pairs(source, X, Y, whitenings, verbose, labels):
         found = function(rows, columns)
         yield rows.rows, columns.rows, found
         if symmetric and rows is not columns:
-            yield columns.rows, rows.rows, mirrored(found)
+            yield columns.rows, rows.rows, mirror(found)
 
 
-def mirrored(found: Tensor) -> Tensor:
+def mirror(found: Tensor) -> Tensor:
     """The function of (x', x) from that of (x, x')."""
     turned = found.transpose(0, 1)
     return turned.mT if turned.ndim == 4 else turned

@@ -22,11 +22,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .._networks.inputs import Rows, between, is_sent_by_name, map_arrays
-from .._networks.persistence import packed, unpacked
-from ..exceptions import warn, warnings_collected
-from . import zero_gradients as _zero_gradients
-from .zero_gradients import ZeroGradients, counted_together
+from .._networks.inputs import Rows, is_pickled_by_path, map_arrays, slice_samples
+from .._networks.persistence import dumps, loads
+from ..exceptions import collect_warnings, warn
+from .zero_gradients import ZeroGradients, collect_zero_gradients, report_zero_gradients
 
 # Tasks for each worker: more would make each of them pay again for what a pass starts with.
 _TASKS = 4
@@ -58,12 +57,12 @@ class Report:
     messages: dict[str, type[Warning]]
 
 
-def workers(source: Any) -> int:
+def count_workers(source: Any) -> int:
     """How many are to be used for passes over a source's rows."""
     return int(joblib.effective_n_jobs(source.n_jobs))
 
 
-def cut(samples: int, count: int) -> list[slice]:
+def split_evenly(samples: int, count: int) -> list[slice]:
     """So many slices of nearly equal length, or fewer.
 
     None has one row where there are more: it would not show whether the network mixes samples.
@@ -71,12 +70,12 @@ def cut(samples: int, count: int) -> list[slice]:
     return list(gen_even_slices(samples, max(1, min(count, samples // 2))))
 
 
-def place(part: slice, whole: slice) -> slice:
+def relative_slice(part: slice, whole: slice) -> slice:
     """Where a part is within a slice that it lies in."""
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
-def over_rows(
+def map_samples(
     function: Callable[..., Any],
     source: Any,
     X: Any,
@@ -89,29 +88,31 @@ def over_rows(
 
     Of all rows at once where there is one worker, else piece by piece in the workers.
     """
-    jobs = workers(source)
+    jobs = count_workers(source)
     parts = Parts(X, jobs > 1)
     if pieces is None:
-        pieces = cut(len(parts), 1 if jobs == 1 else _TASKS * jobs)
+        pieces = split_evenly(len(parts), 1 if jobs == 1 else _TASKS * jobs)
     shown = verbose if len(pieces) == 1 else 0
     if len(pieces) > 1:
-        source.refuse_uneven(X)
-    tasks = ((parts.part(piece), *(labels_of(rows, piece) for rows in aligned)) for piece in pieces)
+        source.check_rows_independent(X)
+    tasks = (
+        (parts.part(piece), *(slice_labels(rows, piece) for rows in aligned)) for piece in pieces
+    )
     shared = (function, source, parts.shared, (*fixed, shown))
     zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
     bar = tqdm(total=total, disable=not verbose or bool(shown), unit="sample")
-    with bar, contextlib.closing(run(_on_rows, shared, tasks, jobs)) as reports:
+    with bar, contextlib.closing(run_tasks(_on_rows, shared, tasks, jobs)) as reports:
         for piece, report in zip(pieces, reports, strict=True):
             zeros.add(report.zeros)
             yield piece, report.result
             bar.update(piece.stop - piece.start)
-    _zero_gradients.count(zeros)
+    report_zero_gradients(zeros)
 
 
 def _on_rows(
     function: Callable[..., Any], source: Any, X: Any, fixed: Any, part: Any, *aligned: Any
 ) -> Any:
-    return function(source, rows_of(part, X), *aligned, *fixed)
+    return function(source, slice_part(part, X), *aligned, *fixed)
 
 
 class Parts:
@@ -140,9 +141,9 @@ class Parts:
         """A part; all rows as they are where they stay here."""
         if self.shared is not None:
             return rows
-        if rows == slice(0, len(self)) and (not self._sent or is_sent_by_name(self._X)):
+        if rows == slice(0, len(self)) and (not self._sent or is_pickled_by_path(self._X)):
             return self._X
-        part = between(self._X, rows.start, rows.stop)
+        part = slice_samples(self._X, rows.start, rows.stop)
         return map_arrays(_sendable, part) if self._sent else part
 
 
@@ -151,20 +152,20 @@ def _sendable(array: Any) -> Any:
     return array.detach().cpu().clone() if isinstance(array, Tensor) else array
 
 
-def labels_of(y: Any, rows: slice) -> Any:
+def slice_labels(y: Any, rows: slice) -> Any:
     """The labels of a part, where there are any."""
     part = None if y is None else y[rows]
     return part.clone() if isinstance(part, Tensor) else part
 
 
-def rows_of(part: Any, X: Any) -> Any:
+def slice_part(part: Any, X: Any) -> Any:
     """The rows of a part, and of the Dataset if it is one of a Dataset."""
     if not isinstance(part, slice):
         return part
-    return X if part == slice(0, len(X)) else between(X, part.start, part.stop)
+    return X if part == slice(0, len(X)) else slice_samples(X, part.start, part.stop)
 
 
-def run(
+def run_tasks(
     function: Callable[..., Any],
     shared: tuple[Any, ...],
     tasks: Iterable[tuple[Any, ...]],
@@ -178,7 +179,7 @@ def run(
         yield from _run_by_workers(function, shared, tasks, jobs)
         return
     for task in tasks:
-        with counted_together() as zeros:
+        with collect_zero_gradients() as zeros:
             result = function(*shared, *task)
         yield Report(result, zeros, {})
 
@@ -231,7 +232,7 @@ def _joblib(jobs: int) -> joblib.Parallel:
 
 def _packed(shared: tuple[Any, ...]) -> bytes:
     try:
-        return packed({"shared": shared})
+        return dumps({"shared": shared})
     except (AttributeError, RuntimeError, TypeError, ValueError, pickle.PicklingError) as error:
         raise TypeError(
             "n_jobs asks for workers, and the network, or the Dataset that X is, cannot be sent to"
@@ -248,16 +249,16 @@ def _work(
 ) -> Report:
     """A task, with the settings of who sent it; what is shared is kept for the next one."""
     with (
-        _kept.shared(key, sent) as shared,
+        _shared_cache.shared(key, sent) as shared,
         config_context(**settings),
-        warnings_collected() as messages,
-        counted_together() as zeros,
+        collect_warnings() as messages,
+        collect_zero_gradients() as zeros,
     ):
         result = function(*shared, *task)
     return Report(result, zeros, messages)
 
 
-class _Kept:
+class _SharedCache:
     """What a worker's threads were sent last; forgotten where they have not used it for long."""
 
     def __init__(self) -> None:
@@ -275,7 +276,7 @@ class _Kept:
             self._timers.pop(thread).cancel()
         known = self._found.get(thread)
         if known is None or known[0] != key:
-            known = self._found[thread] = key, unpacked(sent)["shared"]
+            known = self._found[thread] = key, loads(sent)["shared"]
         try:
             yield known[1]
         finally:
@@ -285,7 +286,7 @@ class _Kept:
             timer.start()
 
 
-_kept = _Kept()
+_shared_cache = _SharedCache()
 
 
 @contextlib.contextmanager

@@ -15,13 +15,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._networks import memory as _memory
 from .._networks.inputs import Rows
-from . import pairs as _pairs
-from . import zero_gradients as _zero_gradients
+from .._networks.memory import allocate
 from .chunks import Chunk, Source
-from .parallel import Parts, cut, labels_of, place, rows_of, run, workers
-from .zero_gradients import ZeroGradients
+from .pairs import NO_LABELS, UNIT_WHITENINGS, cosines, iterate_pair_values, mirror
+from .parallel import (
+    Parts,
+    count_workers,
+    relative_slice,
+    run_tasks,
+    slice_labels,
+    slice_part,
+    split_evenly,
+)
+from .zero_gradients import ZeroGradients, report_zero_gradients
 
 _FEWER_ROWS = (
     "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"
@@ -39,15 +46,15 @@ class Reduction(Protocol):
         """Take what was made of some of the pairs."""
 
 
-def reduced(
+def reduce_pairs(
     source: Source,
     X: Any,
     Y: Any,
     make: Callable[[slice, slice], Any],
     function: Callable[[Chunk, Chunk], Tensor],
-    whitenings: tuple[str, str] = _pairs.UNIT,
+    whitenings: tuple[str, str] = UNIT_WHITENINGS,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Any:
     """A `Reduction` of the `values` of all pairs, by all workers.
 
@@ -55,27 +62,27 @@ def reduced(
     """
     samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
     result = make(slice(0, samples), slice(0, others))
-    jobs = workers(source)
+    jobs = count_workers(source)
     if jobs == 1:
-        for tile in _pairs.values(source, X, Y, whitenings, function, verbose, labels):
+        for tile in iterate_pair_values(source, X, Y, whitenings, function, verbose, labels):
             result.add(*tile)
         return result
-    blocks = _blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
+    blocks = _make_blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
     for rows in (X,) if Y is None else (X, Y):
-        source.refuse_uneven(rows)
+        source.check_rows_independent(rows)
     tasks = (_task(block, sets, labels) for block in blocks)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()
     bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
-    with bar, contextlib.closing(run(_reduced, shared, tasks, jobs)) as reports:
+    with bar, contextlib.closing(run_tasks(_reduce_block, shared, tasks, jobs)) as reports:
         for block, report in zip(blocks, reports, strict=True):
             for part in report.result:
                 result.merge(part)
             if block.counted:
                 zeros.add(report.zeros)
             bar.update(block.pairs)
-    _zero_gradients.count(zeros)
+    report_zero_gradients(zeros)
     return result
 
 
@@ -108,18 +115,18 @@ class PairBlock:
         return (1 + self.mirrored) * (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
-def _blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
+def _make_blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
     """Of about as much work each; Jacobians are made again in each block that they are in."""
     if symmetric:
-        parts = list(enumerate(cut(samples, jobs + 1)))
+        parts = list(enumerate(split_evenly(samples, jobs + 1)))
         return [
             PairBlock(rows, columns, i == j, i != j, i == j)
             for i, rows in parts
             for j, columns in parts[i:]
         ]
     if samples >= others:
-        return [PairBlock(rows, slice(0, others)) for rows in cut(samples, jobs)]
-    columns = enumerate(cut(others, jobs))
+        return [PairBlock(rows, slice(0, others)) for rows in split_evenly(samples, jobs)]
+    columns = enumerate(split_evenly(others, jobs))
     return [PairBlock(slice(0, samples), part, counted=index == 0) for index, part in columns]
 
 
@@ -127,11 +134,11 @@ def _task(block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) 
     slices = (block.rows, block.columns)
     parts = [rows.part(piece) for rows, piece in zip(sets, slices, strict=True)]
     # Where X is compared with itself, it has one set of labels.
-    found = [labels_of(y, piece) for y, piece in zip(labels, slices, strict=True)]
+    found = [slice_labels(y, piece) for y, piece in zip(labels, slices, strict=True)]
     return block, *parts, tuple(found)
 
 
-def _reduced(
+def _reduce_block(
     source: Source,
     X: Any,
     Y: Any,
@@ -144,15 +151,15 @@ def _reduced(
     labels: tuple[Any, Any],
 ) -> list[Any]:
     """The reduction of a block, and that of its mirror image."""
-    sets = (rows_of(rows, X), None if block.within else rows_of(columns, Y))
+    sets = (slice_part(rows, X), None if block.within else slice_part(columns, Y))
     results = [make(block.rows, block.columns)]
     if block.mirrored:
         results.append(make(block.columns, block.rows))
-    for at, to, found in _pairs.values(source, *sets, whitenings, function, 0, labels):
+    for at, to, found in iterate_pair_values(source, *sets, whitenings, function, 0, labels):
         places = _shifted(at, block.rows), _shifted(to, block.columns)
         results[0].add(*places, found)
         if block.mirrored:
-            results[1].add(*places[::-1], _pairs.mirrored(found))
+            results[1].add(*places[::-1], mirror(found))
     return results
 
 
@@ -169,7 +176,7 @@ class _Matrix:
 
     def add(self, rows: slice, columns: slice, found: Tensor) -> None:
         # By torch, for numpy is slow to copy what is transposed.
-        at = place(rows, self.rows), place(columns, self.columns)
+        at = relative_slice(rows, self.rows), relative_slice(columns, self.columns)
         torch.from_numpy(self._filled(found.shape[2:]))[at] = found.cpu()
 
     def merge(self, other: _Matrix) -> None:
@@ -179,33 +186,31 @@ class _Matrix:
     def _filled(self, more: Sequence[int]) -> np.ndarray:
         if self.values is None:
             shape = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
-            self.values = _memory.empty(
-                "Values", (*shape, *more), np.dtype(np.float64), _FEWER_ROWS
-            )
+            self.values = allocate("Values", (*shape, *more), np.dtype(np.float64), _FEWER_ROWS)
         return self.values
 
 
-def assembled(
+def compute_pair_matrix(
     source: Source,
     X: Any,
     Y: Any,
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
-    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+    labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
     """One array of shape (n, m, ...) of a function of pairs."""
-    result = reduced(source, X, Y, _Matrix, function, whitenings, verbose, labels)
+    result = reduce_pairs(source, X, Y, _Matrix, function, whitenings, verbose, labels)
     found: np.ndarray = result.values
     return found
 
 
-def gram(
+def gram_matrix(
     source: Source,
     X: Any,
     Y: Any = None,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = _pairs.UNLABELLED,
+    labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
     """k^C of all pairs, of shape (n, m), float64."""
-    return assembled(source, X, Y, _pairs.UNIT, _pairs.cosines, verbose, labels)
+    return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, cosines, verbose, labels)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks import memory as _memory
 from .._networks.inputs import Rows
-from . import reductions as _reductions
-from .chunks import Chunk, Source, chunks, shown
-from .parallel import over_rows, place
+from .._networks.memory import check_within_budget
+from .chunks import Chunk, Source, iterate_chunks, with_progress
+from .parallel import map_samples, relative_slice
+from .reductions import reduce_pairs
 
 
 def pair_sums(
@@ -35,7 +35,7 @@ def pair_sums(
     """The sums around the rows of X, by all pairs."""
     make, others = partial(PairSums, values, own, squared), None if X is rows else rows
     whitenings = (whitening, whitening)
-    found: PairSums = _reductions.reduced(source, X, others, make, weigh, whitenings, verbose)
+    found: PairSums = reduce_pairs(source, X, others, make, weigh, whitenings, verbose)
     return found
 
 
@@ -60,7 +60,7 @@ class PairSums:
 
     def add(self, rows: slice, columns: slice, found: Tensor) -> None:
         """Take the weights of a tile."""
-        at, axis = place(rows, self.rows), found.shape[2:]
+        at, axis = relative_slice(rows, self.rows), found.shape[2:]
         weights = found.cpu().reshape(*found.shape[:2], *(axis or (1, 1)))
         if self._own is not None:
             weights = _without(weights, self._own[rows], columns)
@@ -71,7 +71,7 @@ class PairSums:
 
     def merge(self, other: PairSums) -> None:
         """Take the sums over other columns."""
-        at = place(other.rows, self.rows)
+        at = relative_slice(other.rows, self.rows)
         self.total[at] += other.total
         self.weighted[at] += other.weighted
         if self.squares is not None and other.squares is not None:
@@ -91,17 +91,17 @@ def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
     return weights
 
 
-def weighted_sum(
+def sum_jacobians(
     source: Source, X: Any, values: Any = None, whitening: str = "unit", verbose: Any = 0
 ) -> ParameterVectors:
     """Sums of the whitened Jacobians, times values as `Chunk.add_to` takes them.
 
     Without values, each counts once.
     """
-    return measured_sum(source, X, values, whitening, _nothing, verbose)[0]
+    return sum_and_measure(source, X, values, whitening, _measure_nothing, verbose)[0]
 
 
-def measured_sum(
+def sum_and_measure(
     source: Source,
     X: Any,
     values: Any,
@@ -109,12 +109,12 @@ def measured_sum(
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any = 0,
 ) -> tuple[ParameterVectors, list[Any]]:
-    """A `weighted_sum`, and what is measured of each chunk and its values."""
+    """A `sum_jacobians`, and what is measured of each chunk and its values."""
     values = torch.as_tensor(np.ones((len(Rows(X)), 1)) if values is None else values)
     total: ParameterVectors = {}
     found: list[Any] = []
-    for _, (part, measured) in over_rows(
-        _measured_sum, source, X, (values,), (whitening, measure), verbose
+    for _, (part, measured) in map_samples(
+        _sum_and_measure, source, X, (values,), (whitening, measure), verbose
     ):
         for name, vector in part.items():
             total[name] = total[name].add_(vector) if name in total else vector
@@ -122,7 +122,7 @@ def measured_sum(
     return total, found
 
 
-def _measured_sum(
+def _sum_and_measure(
     source: Source,
     X: Any,
     values: Tensor,
@@ -132,23 +132,25 @@ def _measured_sum(
 ) -> tuple[ParameterVectors, list[Any]]:
     total: ParameterVectors = {}
     found: list[Any] = []
-    for chunk in shown(chunks(source, X, whitening), len(values), verbose):
+    for chunk in with_progress(iterate_chunks(source, X, whitening), len(values), verbose):
         if not total:
             outputs = chunk.jacobian.outputs.shape[1]
-            _refuse_sum(chunk.jacobian, values.shape[-1] * (outputs if values.ndim == 2 else 1))
+            _check_sum_affordable(
+                chunk.jacobian, values.shape[-1] * (outputs if values.ndim == 2 else 1)
+            )
         chunk.add_to(total, values[chunk.rows].to(chunk.self_kernel))
         found.append(measure(chunk, values[chunk.rows]))
     return total, found
 
 
-def _nothing(chunk: Chunk, values: Tensor) -> None:
+def _measure_nothing(chunk: Chunk, values: Tensor) -> None:
     """Where nothing is measured."""
 
 
 def kernel_sums(
     source: Source, X: Any, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Sums over fitted rows of their values times the kernel, from a `weighted_sum` of them.
+    r"""Sums over fitted rows of their values times the kernel, from a `sum_jacobians` of them.
 
     :math:`\sum_j v_{jq} \operatorname{tr} K(x, x_j)`, K as whitened: two passes in place of all
     pairs of samples.
@@ -176,7 +178,7 @@ def linear_sums(
 
     Of shape (n, a, q) and (n, a, a), float64, on the CPU: a is d for matrices, else 1.
     """
-    parts = over_rows(_linear_sums, source, X, (), (vectors, whitening, matrices), verbose)
+    parts = map_samples(_linear_sums, source, X, (), (vectors, whitening, matrices), verbose)
     sums, own = (torch.cat(found) for found in zip(*(part for _, part in parts), strict=True))
     return sums, own
 
@@ -190,19 +192,19 @@ def _linear_sums(
     verbose: Any,
 ) -> tuple[Tensor, Tensor]:
     found = []
-    for chunk in shown(chunks(source, X, whitening), len(Rows(X)), verbose):
+    for chunk in with_progress(iterate_chunks(source, X, whitening), len(Rows(X)), verbose):
         sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]
         found.append((sums.cpu(), chunk.own_weight(matrices)))
     sums, own = (torch.cat(parts) for parts in zip(*found, strict=True))
     return sums, own
 
 
-def _refuse_sum(jacobian: Jacobian, vectors: int) -> None:
+def _check_sum_affordable(jacobian: Jacobian, vectors: int) -> None:
     """The sums, and once more their largest part, before that is added."""
     outputs = jacobian.outputs
     parts = [sum(shape.numel() for _, shape in block.layout) for block in jacobian.blocks.values()]
     needed = vectors * (jacobian.width // outputs.shape[1] + max(parts, default=0))
-    _memory.refuse_beyond_budget(
+    check_within_budget(
         f"The sum of the gradients of {outputs.shape[1]} outputs",
         needed * outputs.element_size(),
         "compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",

@@ -16,20 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._kernels import similarities as _similarities
-from .._kernels import whitening as _kernels
 from .._kernels.jacobian import ParameterVectors
+from .._kernels.similarities import COUNTS
+from .._kernels.whitening import METRICS
 from .._networks.inputs import Rows
-from . import pairs as _pairs
-from . import sums as _sums
 from .chunks import Chunk, Source
-from .sums import pair_sums
+from .pairs import cosines
+from .sums import kernel_sums, linear_sums, pair_sums, sum_and_measure, sum_jacobians
 
 #: Weights that are linear in the gradients, and how these are whitened for them.
 LINEAR = {"unnormalized": "none", "soft": "unit"}
 
 #: All weights, by name.
-METHODS = (*LINEAR, *_similarities.COUNTS)
+METHODS = (*LINEAR, *COUNTS)
 
 # As for the ranks of self-kernels: what is left of a sum after so much cancelled is rounding.
 _ROUNDING = 10
@@ -39,7 +38,7 @@ _LEAST = 1e-150
 
 
 @dataclass(frozen=True)
-class LocalSums:
+class WeightedSums:
     """Sums over fitted rows, for n rows.
 
     Attributes
@@ -94,7 +93,7 @@ class Weights(Protocol):
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
-    ) -> LocalSums:
+    ) -> WeightedSums:
         """Around the rows of X; ``own`` are fitted rows to be left out, one each, or -1.
 
         With the sums of squares where asked for, from which no row is left out.
@@ -137,7 +136,7 @@ class LinearWeights:
         """From values of shape (m, a, s)."""
         values = _with_identity(values)
         weights = values if values.shape[1] > 1 else values[:, 0]
-        vectors, found = _sums.measured_sum(source, rows, weights, whitening, _measured, verbose)
+        vectors, found = sum_and_measure(source, rows, weights, whitening, _measured, verbose)
         lengths, energies = zip(*found, strict=True)
         return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
 
@@ -148,16 +147,16 @@ class LinearWeights:
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
-    ) -> LocalSums:
+    ) -> WeightedSums:
         """One pass over the rows, and one over the pairs for squares."""
         ways = (self.whitening, self._matrices, verbose)
-        sums, weights = _sums.linear_sums(source, X, self.vectors, *ways)
+        sums, weights = linear_sums(source, X, self.vectors, *ways)
         if own is not None:
             known = torch.as_tensor(own >= 0)
             sums[known] -= weights[known] @ self.values[torch.as_tensor(own)[known]]
         axis, size = self.values.shape[1], _lengths(weights) * self.length
         squares = self._squares(source, X, verbose) if squared else None
-        return LocalSums(sums[..., :axis], sums[..., axis:], size, squares)
+        return WeightedSums(sums[..., :axis], sums[..., axis:], size, squares)
 
     def _squares(self, source: Source, X: Any, verbose: Any) -> Tensor | None:
         weigh = _matrices if self._matrices else _traces
@@ -211,20 +210,20 @@ class CountWeights:
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
-    ) -> LocalSums:
+    ) -> WeightedSums:
         """One pass over the pairs."""
         weigh = partial(_counted, self.method, self.level, torch.finfo(source.dtype).eps)
         values = self.values
         found = pair_sums(source, X, self.rows, "unit", weigh, values, own, squared, verbose)
-        return LocalSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
+        return WeightedSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
 
 
 def _counted(method: str, level: float, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
-    gram = _pairs.cosines(rows, columns).cpu().numpy()
-    return torch.as_tensor(_similarities.COUNTS[method].count(gram, level, eps))
+    gram = cosines(rows, columns).cpu().numpy()
+    return torch.as_tensor(COUNTS[method].count(gram, level, eps))
 
 
-def no_values(samples: int) -> Tensor:
+def make_empty_values(samples: int) -> Tensor:
     """For rows that are counted, and nothing of theirs averaged."""
     return torch.empty(samples, 1, 0, dtype=torch.float64)
 
@@ -244,7 +243,7 @@ def _measured(chunk: Chunk, values: Tensor) -> tuple[float, Tensor]:
 
 def _lengths(weights: Tensor) -> Tensor:
     """Of the Jacobians, from their self-kernels."""
-    return _kernels.METRICS["trace"](weights).clamp(min=0).sqrt()
+    return METRICS["trace"](weights).clamp(min=0).sqrt()
 
 
 def _traces(rows: Chunk, columns: Chunk) -> Tensor:
@@ -255,16 +254,18 @@ def _matrices(rows: Chunk, columns: Chunk) -> Tensor:
     return rows.jacobian.gram(columns.jacobian)
 
 
-def influence(source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 0) -> np.ndarray:
+def total_influence(
+    source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 0
+) -> np.ndarray:
     """sum_j tr K(x, x_j) / tr K(x, x) over fitted rows, or of absolute values, of shape (n,)."""
-    total = {} if absolute else _sums.weighted_sum(source, rows, None, "none", verbose)
-    sums, own = _sums.kernel_sums(source, X, total, "none", verbose)
+    total = {} if absolute else sum_jacobians(source, rows, None, "none", verbose)
+    sums, own = kernel_sums(source, X, total, "none", verbose)
     found = _absolute_sums(source, X, rows, verbose) if absolute else sums[:, 0]
     return np.divide(found, own, out=np.zeros_like(own), where=own > 0)
 
 
 def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarray:
-    nothing = no_values(len(Rows(rows)))
+    nothing = make_empty_values(len(Rows(rows)))
     found = pair_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
     return found.total[:, 0, 0].numpy()
 
@@ -273,7 +274,7 @@ def _absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
     return _traces(rows, columns).abs()
 
 
-def same_rows(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
+def match_digests(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
     """The fitted row with the same digest, of equal ones each in its turn, or -1."""
     asked, turns = set(rows), Counter[Hashable]()
     places: dict[Hashable, list[int]] = defaultdict(list)

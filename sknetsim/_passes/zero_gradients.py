@@ -45,7 +45,7 @@ _collected: ContextVar[ZeroGradients | None] = ContextVar("zero_gradients", defa
 
 
 @contextlib.contextmanager
-def counted_together() -> Iterator[ZeroGradients]:
+def collect_zero_gradients() -> Iterator[ZeroGradients]:
     """Passes over parts of data count their zero gradients here, and do not warn of them."""
     token = _collected.set(ZeroGradients())
     try:
@@ -56,7 +56,7 @@ def counted_together() -> Iterator[ZeroGradients]:
         _collected.reset(token)
 
 
-def count(found: ZeroGradients) -> None:
+def report_zero_gradients(found: ZeroGradients) -> None:
     """Warn of a pass's zero gradients, or leave that to who counts several passes together."""
     collected = _collected.get()
     if collected is None:

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .._features import projection as _projection
 from .._features.exact import Exact
-from .._features.projection import Projection
+from .._features.projection import Projection, compute_features
 from .._features.sketch import TensorSketch
 from .._gradients.engine import GradientEngine
-from .._gradients.predictions import probabilities
-from .._networks.fingerprint import of_value
-from .._networks.inputs import Rows, part
-from .._networks.network import FEATURES, resolve
+from .._gradients.predictions import predict_probabilities
+from .._networks.fingerprint import fingerprint_value
+from .._networks.inputs import Rows, select_samples
+from .._networks.network import FEATURES, resolve_network
 from .._passes.chunks import Source
 from ..estimators._base import BaseSimilarity
 from .strategies import STRATEGIES, Selection, Setting
@@ -55,7 +54,7 @@ class BaseSampler(BaseSimilarity):
 
     def _refuse_without_classes(self, estimator: Any) -> None:
         named = isinstance(estimator, str) and estimator == FEATURES
-        if named or not resolve(estimator).classifier:
+        if named or not resolve_network(estimator).classifier:
             others = ", ".join(repr(name) for name, kind in STRATEGIES.items() if not kind.classes)
             raise ValueError(
                 f"strategy is {self.strategy!r} and estimator is"
@@ -74,7 +73,7 @@ class BaseSampler(BaseSimilarity):
 
     def _probabilities(self, source: Source, X: Any) -> np.ndarray:
         assert isinstance(source, GradientEngine)
-        return probabilities(source, X)
+        return predict_probabilities(source, X)
 
     def _selection(self, X: Any, count: int) -> Selection:
         """The strategy, with what it needs to know of pool and labelled samples."""
@@ -98,7 +97,7 @@ class BaseSampler(BaseSimilarity):
 
     def _projection(self, source: Source, X: Any) -> Projection:
         """From Jacobians to features, the same for all rows: nothing is fitted to any."""
-        _, jacobian = next(source.jacobians(part(X, [0])))
+        _, jacobian = next(source.jacobians(select_samples(X, [0])))
         whitening = self._strategy().gradients
         assert whitening is not None
         named = isinstance(self.estimator_, str)
@@ -108,7 +107,7 @@ class BaseSampler(BaseSimilarity):
 
     def _features(self, projection: Projection, source: Source, X: Any) -> np.ndarray:
         """Sketched gradients of length 1 are so again, for near ones are nearer then."""
-        features = _projection.features(projection, source, X, verbose=self.verbose)
+        features = compute_features(projection, source, X, verbose=self.verbose)
         if isinstance(projection, TensorSketch) and projection.whitening == "unit":
             lengths = np.linalg.norm(features, axis=1, keepdims=True)
             np.divide(features, lengths, out=features, where=lengths > 0)
@@ -120,7 +119,7 @@ class BaseSampler(BaseSimilarity):
         known = self._found.get(key, np.empty((0, projection.n_components)))
         new = range(len(known), self.n_labelled_)
         if new:
-            features = self._features(projection, source, part(self._X, new))
+            features = self._features(projection, source, select_samples(self._X, new))
             known = np.concatenate([known.astype(features.dtype), features])
             self._found.clear()
             self._found[key] = known
@@ -129,7 +128,7 @@ class BaseSampler(BaseSimilarity):
     def _key(self, projection: Projection) -> str:
         """Of all that features of a row depend on, the network as it is now among them."""
         chosen = (self._compared(), self.parameters, self.input_shape)
-        return of_value((projection, self._resolved(), chosen))
+        return fingerprint_value((projection, self._resolved(), chosen))
 
 
 def has_utility_alone(sampler: BaseSampler) -> bool:

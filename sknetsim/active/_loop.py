@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 
-def tested(samples: int, test_size: float) -> int:
+def count_test_samples(samples: int, test_size: float) -> int:
     """The number of samples that are tested on."""
     return max(1, round(test_size * samples))
 
@@ -46,7 +46,7 @@ class Loop:
     ) -> tuple[list[float], list[float], np.ndarray]:
         """Scores, times and the samples labelled."""
         order = check_random_state(self.seed).permutation(len(self.y))
-        test, others = np.split(order, [tested(len(order), test_size)])
+        test, others = np.split(order, [count_test_samples(len(order), test_size)])
         labelled, pool = np.split(others, [counts[0]])
         net = self._trained(labelled)
         scores, times = [self._score(net, test)], []

@@ -17,7 +17,7 @@ from sklearn.utils import check_consistent_length, check_scalar
 
 from .._networks.inputs import Rows
 from .._networks.network import is_trained
-from ._loop import Loop, tested
+from ._loop import Loop, count_test_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +253,7 @@ def _undisturbed(function: Any, *arguments: Any) -> Any:
 
 
 def _refuse_too_few(samples: int, test_size: float, labelled: int) -> None:
-    available = samples - tested(samples, test_size)
+    available = samples - count_test_samples(samples, test_size)
     if labelled > available:
         raise ValueError(
             f"n_initial and n_rounds times n_queries are {labelled} samples; allowed are up to"

@@ -9,11 +9,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 
-from .._kernels import similarities as _similarities
-from .._networks.inputs import Rows, joined
+from .._kernels.similarities import COUNTS
+from .._networks.inputs import Rows, concatenate_samples
 from ..estimators._base import Interval, StrOptions, check_is_fitted, fit_context
 from ._base import BaseSampler, has_utility_alone
-from .strategies import STRATEGIES, select
+from .strategies import STRATEGIES, select_greedily
 
 
 class ActiveLearningSampler(BaseSampler):
@@ -138,7 +138,7 @@ class ActiveLearningSampler(BaseSampler):
         **BaseSampler._parameter_constraints,
         "strategy": [StrOptions(set(STRATEGIES))],
         "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
-        "method": [StrOptions({"soft", *_similarities.COUNTS})],
+        "method": [StrOptions({"soft", *COUNTS})],
         "threshold": [StrOptions({"auto"}), Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
     }
@@ -217,7 +217,7 @@ class ActiveLearningSampler(BaseSampler):
         """
         if not hasattr(self, "n_labelled_"):
             return self.fit(X, y)
-        self._X = joined(self._X, self._check_X(X, reset=False))
+        self._X = concatenate_samples(self._X, self._check_X(X, reset=False))
         self.n_labelled_ = len(Rows(self._X))
         return self
 
@@ -250,7 +250,7 @@ class ActiveLearningSampler(BaseSampler):
         """
         X = self._pool(X_pool)
         count = _checked_count(n_queries, len(Rows(X)))
-        selected = select(self._selection(X, count), count)
+        selected = select_greedily(self._selection(X, count), count)
         if not return_utilities:
             return np.array([index for index, _ in selected], dtype=np.int64)
         indices, utilities = zip(*selected, strict=True)

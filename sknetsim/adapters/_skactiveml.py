@@ -9,7 +9,7 @@ from skactiveml.base import SingleAnnotatorPoolQueryStrategy
 from skactiveml.utils import MISSING_LABEL, is_labeled
 from sklearn.base import clone, is_classifier
 
-from .._networks.network import FEATURES, as_classifier, is_trained
+from .._networks.network import FEATURES, is_trained, make_classifier
 from ..active.sampler import ActiveLearningSampler
 
 
@@ -121,7 +121,7 @@ def _network_of(model: Any) -> Any:
             " the sampler its estimator."
         )
     net = model.neural_net_
-    return as_classifier(net, model.criterion) if is_classifier(model) else net
+    return make_classifier(net, model.criterion) if is_classifier(model) else net
 
 
 def _labels(y: np.ndarray, estimator: Any) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..estimators.contributions import Contributions
 from ..estimators.kernel import NetworkKernel
 from ._figures import BLUE, VERMILION, Display
-from ._rendering import is_pictured, pictures
+from ._rendering import is_image_like, render_images
 
 
 class ContributionsDisplay(Display):
@@ -131,8 +131,8 @@ class ContributionsDisplay(Display):
                 " network in one."
             )
         found, images = estimator.contributions(X, Y, positions=layer), None
-        if grid is not None and is_pictured(X, image_shape):
-            images = np.concatenate([pictures(rows, [pair], image_shape) for rows in (X, Y)])
+        if grid is not None and is_image_like(X, image_shape):
+            images = np.concatenate([render_images(rows, [pair], image_shape) for rows in (X, Y)])
         return cls.from_predictions(found, pair=pair, layer=layer, grid=grid, images=images, ax=ax)
 
     @classmethod

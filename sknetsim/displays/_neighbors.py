@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .._kernels import similarities as _similarities
+from .._kernels.similarities import SIMILARITIES
 from .._networks.inputs import Rows
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image
-from ._rendering import is_pictured, pictures, table
+from ._rendering import is_image_like, render_images, render_table
 
 # Inches of a picture, and of the words above it; of a letter of a table, and of its lines.
 _SIZE, _WORDS = 1.1, 0.45
@@ -151,7 +151,7 @@ class NeighborsDisplay(Display):
         distances, indices = estimator.kneighbors(X, n_neighbors)
         return cls.from_predictions(
             *_appearances(estimator, X, indices, image_shape),
-            _similarities.SIMILARITIES[estimator.distance](distances),
+            SIMILARITIES[estimator.distance](distances),
             labels=None if labels is None else labels[indices],
             predictions=None if predictions is None else predictions[indices],
             query_labels=query_labels,
@@ -275,10 +275,12 @@ def _appearances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Queries and neighbours as images, or as the cells of tables."""
     fitted, chosen, asked = estimator._X, indices.ravel().tolist(), range(len(Rows(X)))
-    if is_pictured(X, image_shape):
-        found = [pictures(rows, at, image_shape) for rows, at in ((X, asked), (fitted, chosen))]
+    if is_image_like(X, image_shape):
+        found = [
+            render_images(rows, at, image_shape) for rows, at in ((X, asked), (fitted, chosen))
+        ]
     else:
-        found = [table(rows, at).cells for rows, at in ((X, asked), (fitted, chosen))]
+        found = [render_table(rows, at).cells for rows, at in ((X, asked), (fitted, chosen))]
     return found[0], found[1].reshape(*indices.shape, *found[1].shape[1:])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._networks.inputs import Rows, is_read_in_parts, tensors
+from .._networks.inputs import Rows, is_on_disk, list_tensors
 
 
 class Table(NamedTuple):
@@ -28,18 +28,18 @@ class Table(NamedTuple):
     cells: np.ndarray
 
 
-def is_pictured(X: Any, image_shape: Sequence[int] | None) -> bool:
+def is_image_like(X: Any, image_shape: Sequence[int] | None) -> bool:
     """Whether rows are images: they have several axes, or are given such a shape."""
     return image_shape is not None or (not _is_table(X) and _values(X, [0]).ndim > 2)
 
 
-def pictures(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
+def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
     """Rows as images (n, height, width) or (n, height, width, channels), in [0, 1]."""
-    found = images(X, indices, image_shape)
-    return unit_range(found, found.min(), found.max())
+    found = to_images(X, indices, image_shape)
+    return scale_to_unit(found, found.min(), found.max())
 
 
-def images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
+def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
     """Rows as images, grey or in three colours, in the range that they have."""
     rows = _values(X, indices).astype(float)
     if not np.isfinite(rows).all():
@@ -75,12 +75,12 @@ def _in_colours(found: np.ndarray) -> np.ndarray:
     return found[..., 0] if found.shape[-1] < 3 else found[..., :3]
 
 
-def unit_range(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def scale_to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """What lies between two numbers, in [0, 1]."""
     return np.asarray((values - low) / (high - low if high > low else 1))
 
 
-def table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
+def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
     """Rows as words, under the names that X has, those given, or numbers."""
     values = X.to_numpy()[list(indices)] if _is_table(X) else _values(X, indices)
     if values.ndim != 2:
@@ -90,7 +90,7 @@ def table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) 
         )
     columns = [*X.columns] if _is_table(X) else columns
     names = range(values.shape[1]) if columns is None else columns
-    cells = [[word(value) for value in row] for row in values]
+    cells = [[format_value(value) for value in row] for row in values]
     return Table([str(name) for name in names], np.array(cells, dtype=object))
 
 
@@ -103,12 +103,12 @@ def _values(X: Any, indices: Sequence[int]) -> np.ndarray:
     if isinstance(X, Tensor):
         rows = X.detach()[list(indices)].cpu()
         return (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
-    if isinstance(X, Dataset) or is_read_in_parts(X) or not hasattr(X, "dtype"):
-        return tensors(Rows(X).at([int(index) for index in indices]))[0].numpy()
+    if isinstance(X, Dataset) or is_on_disk(X) or not hasattr(X, "dtype"):
+        return list_tensors(Rows(X).at([int(index) for index in indices]))[0].numpy()
     return np.asarray(X[list(indices)])
 
 
-def word(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value in four digits, whole numbers to the last one."""
     if isinstance(value, float | np.floating):
         return f"{value:.15g}" if float(value).is_integer() else f"{value:.4g}"

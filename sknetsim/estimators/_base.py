@@ -16,15 +16,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
-from .._features import nystroem as _nystroem
-from .._features.projection import features
+from .._features.nystroem import fit_nystroem
+from .._features.projection import compute_features
 from .._features.rows import FeatureRows
 from .._gradients.engine import GradientEngine
-from .._networks import persistence as _persistence
-from .._networks.fingerprint import of_value
-from .._networks.inputs import Rows, is_read_in_parts, labelled_part
+from .._networks.fingerprint import fingerprint_value
+from .._networks.inputs import Rows, is_on_disk, select_labelled_samples
 from .._networks.isolation import has_device
-from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve
+from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve_network
+from .._networks.persistence import describe_origin, dumps, loads, warn_if_different
 from .._passes.chunks import Source
 
 __all__ = [
@@ -139,27 +139,27 @@ class BaseSimilarity(BaseEstimator):
         }
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         rest = {name: value for name, value in state.items() if name not in arrays}
-        return {_PACKED: _persistence.packed(rest), **arrays}
+        return {_PACKED: dumps(rest), **arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = {name: value for name, value in state.items() if name != _PACKED}
-        attributes = {**_persistence.unpacked(state[_PACKED]), **arrays}
+        attributes = {**loads(state[_PACKED]), **arrays}
         if attributes["device"] is not None and not has_device(attributes["device"]):
             attributes["device"] = None
         super().__setstate__(attributes)
         if hasattr(self, "made_with_"):
-            now = _persistence.made_with(self.estimator_)
-            _persistence.warn_of_differences(type(self).__name__, self.made_with_, now)
+            now = describe_origin(self.estimator_)
+            warn_if_different(type(self).__name__, self.made_with_, now)
 
     def _check_X(self, X: Any, *, reset: bool) -> Any:
         """Validate X and, on reset, remember the shape of its rows."""
         if isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X):
-            Rows(X).refuse_nonfinite()
+            Rows(X).check_finite()
             if reset:
                 self._row_shape = None
             return X
-        if isinstance(X, torch.Tensor) or is_read_in_parts(X):
-            Rows(X).refuse_nonfinite()
+        if isinstance(X, torch.Tensor) or is_on_disk(X):
+            Rows(X).check_finite()
         else:
             X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
         if reset:
@@ -183,9 +183,9 @@ class BaseSimilarity(BaseEstimator):
         if y is not None:
             check_consistent_length(np.empty(len(Rows(X))), y)
         self.estimator_ = fit_network(self.estimator, X, y, self.random_state, self.input_shape)
-        self.made_with_ = _persistence.made_with(self.estimator_)
+        self.made_with_ = describe_origin(self.estimator_)
         source = self._source()
-        self._try(source, *labelled_part(X, self._labels(y), [0]))
+        self._try(source, *select_labelled_samples(X, self._labels(y), [0]))
         return X, source
 
     def _try(self, source: Source, X: Any, y: Any) -> None:
@@ -204,7 +204,7 @@ class BaseSimilarity(BaseEstimator):
 
     def _state(self) -> str:
         """A fingerprint of the parameters, and of the network as it is now."""
-        return of_value((self._settings(), self._resolved()))
+        return fingerprint_value((self._settings(), self._resolved()))
 
     def _settings(self) -> dict[str, Any]:
         """All parameters but the network."""
@@ -214,7 +214,7 @@ class BaseSimilarity(BaseEstimator):
     def _resolved(self) -> Network | str:
         """The trained network without what is around it, or the word for none."""
         network = self._network()
-        return network if isinstance(network, str) else resolve(network)
+        return network if isinstance(network, str) else resolve_network(network)
 
     def _source_of(self, estimator: Any) -> Source:
         source = self._engine(estimator)
@@ -224,7 +224,7 @@ class BaseSimilarity(BaseEstimator):
     def _engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
-        network = resolve(estimator).taking(self.input_shape)
+        network = resolve_network(estimator).with_input_shape(self.input_shape)
         output = self._compared()
         return GradientEngine(network, output, self.parameters, self.batch_size, self.device)
 
@@ -251,14 +251,14 @@ class BaseReference(BaseSimilarity):
         self.kernel_error_ = 0.0
         if self.n_components is not None:
             generator = check_random_state(self.random_state)
-            self._projection = _nystroem.fit(source, X, None, self.n_components, 0.0, generator)
+            self._projection = fit_nystroem(source, X, None, self.n_components, 0.0, generator)
             self.kernel_error_ = self._projection.kernel_error
 
     def _projected(self, source: Source, X: Any) -> tuple[Source, Any]:
         """The rows, or their features, and where their Jacobians come from."""
         if self._projection is None:
             return source, X
-        found = features(self._projection, source, X, verbose=self.verbose)
+        found = compute_features(self._projection, source, X, verbose=self.verbose)
         return FeatureRows(source.dtype, source.n_jobs), found
 
     def _source_of_fitted(self, source: Source) -> Source:

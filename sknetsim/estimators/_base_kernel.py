@@ -13,14 +13,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
-from .._networks import memory as _memory
-from .._networks.fingerprint import of_value
+from .._networks.fingerprint import fingerprint_value
 from .._networks.inputs import Rows
+from .._networks.memory import memory_budget
 from .._networks.network import FEATURES, is_trained
-from .._passes import chunks as _passes
-from .._passes import pairs as _pairs
-from .._passes import reductions as _reductions
-from .._passes.chunks import Chunk, Source
+from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
+from .._passes.pairs import cosines, prepare_for_pairs
+from .._passes.reductions import compute_pair_matrix
 from ._base import BaseSimilarity, check_is_fitted, fit_context
 
 
@@ -46,14 +45,14 @@ class RowCache:
         # In double, for what a Pipeline does to a row comes before it is cast.
         key = Rows(row).digests(torch.float64)[0]
         if key not in self._chunks:
-            found = next(iter(_passes.chunks(self.source, row, self.whitening)))
-            self._keep(key, _pairs.for_pairs(found))
+            found = next(iter(iterate_chunks(self.source, row, self.whitening)))
+            self._keep(key, prepare_for_pairs(found))
         return self._chunks[key]
 
     def _keep(self, key: bytes, chunk: Chunk) -> None:
         self._chunks[key] = chunk
         self._bytes += chunk.jacobian.nbytes
-        while self._bytes > _memory.budget() // 2 and len(self._chunks) > 2:
+        while self._bytes > memory_budget() // 2 and len(self._chunks) > 2:
             self._bytes -= self._chunks.popitem(last=False)[1].jacobian.nbytes
 
 
@@ -118,7 +117,7 @@ class KernelProtocol(Kernel):
         symmetric = Y is None or Y is X
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._gram(source, X, Y)
-        key = of_value((self._settings(), source.fingerprint(X)))
+        key = fingerprint_value((self._settings(), source.fingerprint(X)))
         if getattr(self, "_last", ("", None))[0] != key:
             gram = self._gram(source, X, Y)
             if not keep:
@@ -210,8 +209,8 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         diagonal : ndarray of shape (n_samples,), float64
             Where normalised: 1, or 0 for a row whose similarity with every row is 0.
         """
-        chunks = _passes.chunks(self._source(), X, self._similarity_whitening())
-        shown = _passes.shown(chunks, len(Rows(X)), self.verbose)
+        chunks = iterate_chunks(self._source(), X, self._similarity_whitening())
+        shown = with_progress(chunks, len(Rows(X)), self.verbose)
         return np.concatenate([self._own_similarity(chunk) for chunk in shown])
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
@@ -228,7 +227,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
         """Of whitened chunks: their products."""
         if self.normalize:
-            return _pairs.cosines(rows, columns)
+            return cosines(rows, columns)
         return rows.jacobian.trace_gram(columns.jacobian) / rows.jacobian.outputs.shape[1]
 
     def _whitening(self, normalized: str) -> str:
@@ -253,4 +252,4 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any
     ) -> np.ndarray:
         others = None if Y is X else Y
-        return _reductions.assembled(source, X, others, whitenings, function, self.verbose)
+        return compute_pair_matrix(source, X, others, whitenings, function, self.verbose)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.network import listed
+from .._networks.network import format_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +118,8 @@ class Contributions:
         """
         if parameter not in self.activities:
             raise ValueError(
-                f"parameter is {parameter!r}; allowed are {listed(self.activities)}: name one of"
-                " those that the kernel compares."
+                f"parameter is {parameter!r}; allowed are {format_names(self.activities)}: name"
+                " one of those that the kernel compares."
             )
         return self.activities[parameter]
 
@@ -150,7 +150,7 @@ class Contributions:
         if layer not in self.positions:
             raise ValueError(
                 f"layer is {layer!r}; allowed are layers whose positions were asked for"
-                f" ({listed(self.positions) or 'none were'}): name it in the `positions` of"
+                f" ({format_names(self.positions) or 'none were'}): name it in the `positions` of"
                 " NetworkKernel.contributions."
             )
         return self.positions[layer]

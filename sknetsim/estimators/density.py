@@ -8,12 +8,18 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from .._kernels import similarities as _similarities
-from .._networks.inputs import Rows, part
-from .._passes import nearest as _nearest
-from .._passes import weighted_means as _local_means
+from .._kernels.similarities import COUNTS, distinct_squared_distances, two_nearest_dimension
+from .._networks.inputs import Rows, select_samples
 from .._passes.chunks import Source
-from .._passes.weighted_means import CountWeights, LinearWeights, Weights
+from .._passes.nearest import Nearest, find_nearest
+from .._passes.weighted_means import (
+    CountWeights,
+    LinearWeights,
+    Weights,
+    make_empty_values,
+    match_digests,
+    total_influence,
+)
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._outliers import DensityOutlierMixin
 
@@ -119,7 +125,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseReference._parameter_constraints,
         **DensityOutlierMixin._parameter_constraints,
-        "method": [StrOptions({"soft", *_similarities.COUNTS})],
+        "method": [StrOptions({"soft", *COUNTS})],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
         "dimension": [Interval(numbers.Real, 1, None, closed="left"), None],
@@ -186,7 +192,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self._fit_projection(source, X)
         source, rows = self._projected(source, X)
         if self.method == "soft":
-            nothing = _local_means.no_values(self.n_samples_fit_)
+            nothing = make_empty_values(self.n_samples_fit_)
             self._sum = LinearWeights.fit(source, rows, nothing, "unit", self.verbose)
             return self
         self._references = rows
@@ -197,11 +203,11 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
     def _estimated_dimension(self, source: Source, X: Any) -> float:
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
-        rows = part(X, np.sort(chosen).tolist())
-        distance = _similarities.distinct_squared_distances
-        kind = _nearest.Nearest
-        found = _nearest.of_pairs(source, rows, None, kind, 2, distance, self.verbose)
-        return _similarities.two_nearest_dimension(found.distances)
+        rows = select_samples(X, np.sort(chosen).tolist())
+        distance = distinct_squared_distances
+        kind = Nearest
+        found = find_nearest(source, rows, None, kind, 2, distance, self.verbose)
+        return two_nearest_dimension(found.distances)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
         """Number of similar fitted rows; a fitted row counts itself.
@@ -241,7 +247,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
 
     def _log_density(self, X: Any) -> np.ndarray:
         source = self._source()
-        own = _local_means.same_rows(self._digests, Rows(X).digests(source.dtype))
+        own = match_digests(self._digests, Rows(X).digests(source.dtype))
         counts, total = self._counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
@@ -289,16 +295,16 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             Not bounded by N: a fitted row with a longer gradient counts for more than one.
         """
         X, source = self._queries(X), self._source()
-        return _local_means.influence(source, X, self._X, absolute, self.verbose)
+        return total_influence(source, X, self._X, absolute, self.verbose)
 
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
         assert self.dimension_ is not None
-        return _similarities.COUNTS[self.method].log_mean(self._level(), self.dimension_ + 1)
+        return COUNTS[self.method].log_mean(self._level(), self.dimension_ + 1)
 
     def _level(self) -> float:
         """The method's own parameter."""
-        level: float = getattr(self, _similarities.COUNTS[self.method].parameter)
+        level: float = getattr(self, COUNTS[self.method].parameter)
         return level
 
     def _queries(self, X: Any) -> Any:
@@ -315,5 +321,5 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         """Of the method and its level as they are now."""
         if self.method == "soft":
             return self._sum
-        nothing = _local_means.no_values(self.n_samples_fit_)
+        nothing = make_empty_values(self.n_samples_fit_)
         return CountWeights(self.method, self._level(), self._references, nothing)

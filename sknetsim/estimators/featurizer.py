@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
 from .._features import METHODS
-from .._features.projection import features
-from .._networks.fingerprint import of_value
-from .._networks.persistence import versions
+from .._features.projection import compute_features
+from .._networks.fingerprint import fingerprint_value
+from .._networks.persistence import get_versions
 from .._passes.chunks import Source
 from ._base import BaseSimilarity, HasMethods, Interval, StrOptions, check_is_fitted, fit_context
 
@@ -217,7 +217,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if self.memory is None or (draws and not seeded):
             return None
         seed = int(self.random_state) if draws else None
-        return of_value((settings, seed, source.fingerprint(X, y), versions()))
+        return fingerprint_value((settings, seed, source.fingerprint(X, y), get_versions()))
 
     def _method(self) -> str:
         if self.method == "auto":
@@ -271,5 +271,5 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return cached(
             self.memory,
             self._key and f"{self._key} {source.fingerprint(X, y)}",
-            lambda: features(self._projection, source, X, y, self.verbose),
+            lambda: compute_features(self._projection, source, X, y, self.verbose),
         )

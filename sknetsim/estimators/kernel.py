@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._kernels import whitening as _kernels
+from .._kernels.whitening import METRICS, influence_kernel, reduce_kernel
 from .._networks.inputs import Rows
 from .._passes.chunks import Chunk
-from .._passes.contribution_pass import ROLES_OF_FEATURES, contributions, roles_of
+from .._passes.contribution_pass import ROLES_OF_FEATURES, compute_contributions, find_roles
 from ._base import StrOptions
 from ._base_kernel import BaseKernel
 from .contributions import Contributions
@@ -103,7 +103,7 @@ class NetworkKernel(BaseKernel):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseKernel._parameter_constraints,
-        "metric": [StrOptions(set(_kernels.METRICS))],
+        "metric": [StrOptions(set(METRICS))],
     }
 
     def __init__(
@@ -142,7 +142,7 @@ class NetworkKernel(BaseKernel):
             return super()._similarity(rows, columns)
         ranks = [self._rank(chunk) for chunk in (rows, columns)]
         kernel = rows.jacobian.gram(columns.jacobian)
-        found = _kernels.reduce_kernel(kernel, self.metric, *ranks)
+        found = reduce_kernel(kernel, self.metric, *ranks)
         return found.clamp_(-1, 1) if self.normalize else found
 
     def _rank(self, chunk: Chunk) -> Tensor:
@@ -197,9 +197,7 @@ class NetworkKernel(BaseKernel):
             X,
             Y,
             ("half", "none"),
-            lambda rows, columns: _kernels.influence(
-                rows.jacobian.gram(columns.jacobian), rows.root
-            ),
+            lambda rows, columns: influence_kernel(rows.jacobian.gram(columns.jacobian), rows.root),
         )
         return found[:, :, 0, 0] if found.shape[2] == 1 else found
 
@@ -241,16 +239,16 @@ class NetworkKernel(BaseKernel):
                 " of X is paired with row i of Y: repeat or leave out rows."
             )
         source, network = self._source(), self._resolved()
-        roles = ROLES_OF_FEATURES if isinstance(network, str) else roles_of(network.module)
+        roles = ROLES_OF_FEATURES if isinstance(network, str) else find_roles(network.module)
         whitening = self._similarity_whitening()
         return Contributions(
-            *contributions(source, roles, (X, Y), whitening, positions, self.verbose)
+            *compute_contributions(source, roles, (X, Y), whitening, positions, self.verbose)
         )
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
         if self.metric == "trace":
             return super()._own_similarity(chunk)
         kernel = chunk.own_kernel()
-        values = _kernels.METRICS[self.metric](kernel[:, None])[:, 0]
+        values = METRICS[self.metric](kernel[:, None])[:, 0]
         ranks = chunk.rank if self.normalize else kernel.shape[1]
         return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()

@@ -10,12 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from .._features import indexes as _indexes
-from .._kernels import similarities as _similarities
+from .._features.indexes import (
+    ALGORITHMS,
+    MEASURED_NEAREST,
+    find_nearest_candidates,
+    fit_index,
+    import_package,
+)
+from .._kernels.similarities import DISTANCES
 from .._networks.inputs import Rows
 from .._networks.network import FEATURES
-from .._passes import nearest as _nearest
 from .._passes.chunks import Source
+from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 from ._graphs import MODES, NeighborsGraphMixin
 
@@ -110,9 +116,9 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         **BaseReference._parameter_constraints,
         "n_neighbors": [Interval(numbers.Integral, 1, None, closed="left")],
         "radius": [Interval(numbers.Real, 0, 2, closed="both")],
-        "distance": [StrOptions(set(_similarities.DISTANCES))],
+        "distance": [StrOptions(set(DISTANCES))],
         "mode": [StrOptions(set(MODES))],
-        "algorithm": [StrOptions({"brute", *_indexes.ALGORITHMS})],
+        "algorithm": [StrOptions({"brute", *ALGORITHMS})],
         "n_candidates": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
@@ -170,7 +176,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             The fitted estimator.
         """
         if self.algorithm != "brute":
-            _indexes.package(self.algorithm)
+            import_package(self.algorithm)
         self._X, source = self._fit_network(X, y)
         self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
         self._fit_projection(source, self._X)
@@ -192,11 +198,11 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         source = self._source_of_fitted(source)
 
         def all_pairs(queries: np.ndarray) -> np.ndarray:
-            count = min(_indexes.MEASURED_NEAREST, self.n_samples_fit_)
-            way = (_nearest.Nearest, count, _similarities.DISTANCES["cosine"], self.verbose)
-            return np.asarray(_nearest.of_pairs(source, queries, self._references, *way).distances)
+            count = min(MEASURED_NEAREST, self.n_samples_fit_)
+            way = (Nearest, count, DISTANCES["cosine"], self.verbose)
+            return np.asarray(find_nearest(source, queries, self._references, *way).distances)
 
-        self._index, self.recall_ = _indexes.fit(
+        self._index, self.recall_ = fit_index(
             self.algorithm, self._references, all_pairs, self.random_state, self.verbose
         )
 
@@ -257,7 +263,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         check_is_fitted(self, "n_samples_fit_")
         radius = self._checked_radius(radius)
         X = None if X is None else self._queries(X)
-        distances, indices = self._nearest(X, _nearest.Within, radius).found()
+        distances, indices = self._nearest(X, WithinRadius, radius).found()
         return (distances, indices) if return_distance else indices
 
     def _queries(self, X: Any) -> Any:
@@ -266,23 +272,23 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
     def _found(self, X: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The nearest by looking at all fitted rows, or by the index."""
         if self._index is None:
-            found = self._nearest(X, _nearest.Nearest, count)
+            found = self._nearest(X, Nearest, count)
             return found.distances, found.indices
         source = self._source()
         rows = self._references if X is None else self._projected(source, X)[1]
         own = np.arange(self.n_samples_fit_) if X is None else None
         way = (self._distance(source), own, self.verbose)
-        return _indexes.nearest(self._index, self._references, rows, count, *way)
+        return find_nearest_candidates(self._index, self._references, rows, count, *way)
 
     def _distance(self, source: Source) -> Callable[[np.ndarray], np.ndarray]:
         eps = float(torch.finfo(source.dtype).eps)
-        return partial(_similarities.DISTANCES[self.distance], eps=eps)
+        return partial(DISTANCES[self.distance], eps=eps)
 
     def _reranked(
         self, queries: Any, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         source = self._source()
-        found, indices = _nearest.reranked(
+        found, indices = rerank(
             source, queries, self._X, candidates, self._distance(source), self.verbose
         )
         return found[:, :count], indices[:, :count]
@@ -294,8 +300,8 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             source, rows, others = *self._projected(source, X), self._references
         else:
             source, rows, others = self._source_of_fitted(source), self._references, None
-        distance = _similarities.DISTANCES[self.distance]
-        return _nearest.of_pairs(source, rows, others, kind, limit, distance, self.verbose)
+        distance = DISTANCES[self.distance]
+        return find_nearest(source, rows, others, kind, limit, distance, self.verbose)
 
     def _checked_count(self, n_neighbors: int | None, available: int) -> int:
         count = self.n_neighbors if n_neighbors is None else n_neighbors

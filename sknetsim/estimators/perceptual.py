@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .._gradients.activations import ActivityEngine
-from .._networks.network import FEATURES, resolve
+from .._gradients.activations import ActivationEngine
+from .._networks.network import FEATURES, resolve_network
 from .._passes.chunks import Source
 from ._base_kernel import BaseKernel
 
@@ -131,5 +131,5 @@ class PerceptualKernel(BaseKernel):
                 f"estimator is {FEATURES!r}, whose rows have no layers; allowed are networks and"
                 f" None: compare features by NetworkKernel({FEATURES!r})."
             )
-        network = resolve(estimator).taking(self.input_shape)
-        return ActivityEngine(network, self.layers, self.batch_size, self.device)
+        network = resolve_network(estimator).with_input_shape(self.input_shape)
+        return ActivationEngine(network, self.layers, self.batch_size, self.device)

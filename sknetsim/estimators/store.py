@@ -12,12 +12,19 @@ import numpy as np
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset
 
-from .._features.shards import DTYPES, Manifest, Shards, begun, read_manifest, refuse_differences
-from .._networks.fingerprint import of_value
-from .._networks.inputs import Rows, between, part
-from .._networks.persistence import versions, warn_of_differences
+from .._features.shards import (
+    DTYPES,
+    Manifest,
+    Shards,
+    check_same_manifest,
+    open_for_writing,
+    read_manifest,
+)
+from .._networks.fingerprint import fingerprint_value
+from .._networks.inputs import Rows, select_samples, slice_samples
+from .._networks.persistence import get_versions, warn_if_different
 from .._passes.chunks import Source
-from .._passes.parallel import over_rows
+from .._passes.parallel import map_samples
 from ..exceptions import FeatureStoreError
 from ._base import check_is_fitted
 from .featurizer import GradientFeaturizer
@@ -142,7 +149,7 @@ class FeatureStore:
 def _opened(folder: str, manifest: Manifest) -> FeatureStore:
     """The store that was pickled."""
     store = FeatureStore(folder)
-    refuse_differences(store.folder, manifest, store.manifest)
+    check_same_manifest(store.folder, manifest, store.manifest)
     return store
 
 
@@ -232,20 +239,20 @@ def featurize(
     X = featurizer._check_X(X, reset=False)
     source = featurizer._source()
     # Shards of one row would not show whether the network mixes samples.
-    featurizer._try(source, part(X, range(min(2, len(Rows(X))))), None)
+    featurizer._try(source, select_samples(X, range(min(2, len(Rows(X))))), None)
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),
-        featurizer=of_value((featurizer._projection, featurizer.input_shape)),
+        featurizer=fingerprint_value((featurizer._projection, featurizer.input_shape)),
         data=_fingerprint_of_data(source, X),
         n_samples=len(Rows(X)),
         n_features=width,
         dtype=_checked_dtype(dtype),
         rows_per_shard=_checked_rows(rows_per_shard, width * np.dtype(dtype).itemsize),
-        versions=versions(),
+        versions=get_versions(),
     )
-    with begun(_checked_folder(folder), manifest) as shards:
-        warn_of_differences("store", shards.manifest.versions, versions())
+    with open_for_writing(_checked_folder(folder), manifest) as shards:
+        warn_if_different("store", shards.manifest.versions, get_versions())
         shards.refuse_without_space()
         _fill(shards, featurizer, source, X, verbose)
     return FeatureStore(folder)
@@ -258,7 +265,7 @@ def _fill(
     missing = shards.missing
     pieces = [shards.manifest.rows(shard) for shard in missing]
     transform = featurizer._projection.transform
-    made = over_rows(transform, source, X, (None,), (), verbose, pieces)
+    made = map_samples(transform, source, X, (None,), (), verbose, pieces)
     with contextlib.closing(made):
         for shard, (_, found) in zip(missing, made, strict=True):
             shards.write(shard, found)
@@ -277,9 +284,11 @@ def _fingerprint_of_data(source: Source, X: Any) -> str:
     count = len(Rows(X))
     if isinstance(X, Dataset):
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
-        return of_value([Rows(part(X, [index])).digests(source.dtype) for index in chosen])
-    pieces = (between(X, rows.start, rows.stop) for rows in gen_batches(count, _DIGESTED))
-    return of_value([source.fingerprint_of_rows(piece) for piece in pieces])
+        return fingerprint_value(
+            [Rows(select_samples(X, [index])).digests(source.dtype) for index in chosen]
+        )
+    pieces = (slice_samples(X, rows.start, rows.stop) for rows in gen_batches(count, _DIGESTED))
+    return fingerprint_value([source.fingerprint_of_rows(piece) for piece in pieces])
 
 
 def _checked_dtype(dtype: Any) -> str:

@@ -16,16 +16,22 @@ from sklearn.utils import check_consistent_length
 from torch import Tensor
 
 from .._gradients.engine import GradientEngine
-from .._kernels import similarities as _similarities
+from .._kernels.similarities import COUNTS
 from .._networks.inputs import Rows
-from .._networks.network import resolve
-from .._passes import weighted_means as _local_means
+from .._networks.network import resolve_network
 from .._passes.chunks import Source
-from .._passes.weighted_means import CountWeights, LinearWeights, LocalSums, Weights
+from .._passes.weighted_means import (
+    LINEAR,
+    METHODS,
+    CountWeights,
+    LinearWeights,
+    WeightedSums,
+    Weights,
+    match_digests,
+)
 from ..estimators._base import BaseLabelledReference, Interval, StrOptions, check_is_fitted
 from ..exceptions import NoNeighborsWarning, warn
-from . import _targets as _tasks
-from ._targets import Task
+from ._targets import Target, infer_target, require_network
 
 
 class BaseLabelMeans(BaseLabelledReference):
@@ -36,13 +42,13 @@ class BaseLabelMeans(BaseLabelledReference):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseLabelledReference._parameter_constraints,
-        "method": [StrOptions(set(_local_means.METHODS))],
+        "method": [StrOptions(set(METHODS))],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
     }
 
-    _task: Task
-    _marks: list[Hashable]
+    _task: Target
+    _label_keys: list[Hashable]
     _linear: dict[tuple[str, bool], LinearWeights]
 
     method: str
@@ -54,14 +60,14 @@ class BaseLabelMeans(BaseLabelledReference):
         for name in ("_task", "_linear"):
             self.__dict__.pop(name, None)
         X, source = self._fit_network(X, y)
-        self._task = _tasks.task_of(source, X, y)
-        self._digests, self._marks = Rows(X).digests(source.dtype), self._task.marks(y)
+        self._task = infer_target(source, X, y)
+        self._digests, self._label_keys = Rows(X).digests(source.dtype), self._task.label_keys(y)
         self.n_samples_fit_ = len(self._digests)
         self._fit_projection(source, X)
         self._values = self._fitted_values(source, X, y)
         source = self._source() if self._by_matrices() else source
         source, self._rows = self._projected(source, X)
-        whitening = _local_means.LINEAR.get(self.method)
+        whitening = LINEAR.get(self.method)
         if whitening is not None:
             fitted = LinearWeights.fit(
                 source, self._rows, self._laid_out(), whitening, self.verbose
@@ -77,7 +83,9 @@ class BaseLabelMeans(BaseLabelledReference):
     def _compared(self) -> Any:
         """Of weights that are matrices, the output whose gradients the loss sums."""
         fitted = hasattr(self, "_task") and self._by_matrices()
-        return self._task.compared(resolve(self.estimator_)) if fitted else self.output
+        return (
+            self._task.compared_output(resolve_network(self.estimator_)) if fitted else self.output
+        )
 
     def _by_matrices(self) -> bool:
         """Whether weights are K(x, x_j) itself, as the loss has it, rather than its trace."""
@@ -90,7 +98,7 @@ class BaseLabelMeans(BaseLabelledReference):
 
     def _predictions(self, X: Any) -> np.ndarray:
         """The network's own, of the fitted rows where X is None, of shape (n, q)."""
-        network = _tasks.network_of(self._source())
+        network = require_network(self._source())
         if X is None:
             return self._labels_and_predictions(self._laid_out())[1]
         return self._task.predictions(network, X)
@@ -109,9 +117,9 @@ class BaseLabelMeans(BaseLabelledReference):
 
     def _weights(self) -> Weights:
         """Of the method and its level as they are now."""
-        if self.method in _local_means.LINEAR:
+        if self.method in LINEAR:
             return self._linear_weights()
-        level = getattr(self, _similarities.COUNTS[self.method].parameter)
+        level = getattr(self, COUNTS[self.method].parameter)
         return CountWeights(self.method, level, self._rows, self._laid_out())
 
     def _linear_weights(self) -> LinearWeights:
@@ -152,15 +160,15 @@ class BaseLabelMeans(BaseLabelledReference):
 
     def _own_rows(self, digests: Sequence[bytes], y: Any) -> np.ndarray:
         """Which fitted row each row is, or -1: one with the same label, else any."""
-        own = _local_means.same_rows(self._digests, digests)
+        own = match_digests(self._digests, digests)
         if y is None:
             return own
         check_consistent_length(digests, y)
         fitted, asked = (
             list(zip(*pairs, strict=True))
-            for pairs in ((self._digests, self._marks), (digests, self._task.marks(y)))
+            for pairs in ((self._digests, self._label_keys), (digests, self._task.label_keys(y)))
         )
-        known = _local_means.same_rows(fitted, asked)
+        known = match_digests(fitted, asked)
         return np.where(known >= 0, known, own)
 
     def _mean_of_others(self, own: np.ndarray) -> Tensor:
@@ -195,12 +203,12 @@ class BaseLabelMeans(BaseLabelledReference):
 
     def _sums(
         self, source: Source, rows: Any, own: np.ndarray | None = None, squared: bool = False
-    ) -> tuple[LocalSums, Tensor]:
+    ) -> tuple[WeightedSums, Tensor]:
         """Sums around the rows, and where they say nothing, which is reported."""
         sums = self._weights().sums(source, rows, own, squared, self.verbose)
         lost = sums.lost(torch.finfo(source.dtype).eps)
         if lost.any():
-            count = _similarities.COUNTS.get(self.method)
+            count = COUNTS.get(self.method)
             cure = (
                 "method='power' does not cancel"
                 if count is None
@@ -213,7 +221,7 @@ class BaseLabelMeans(BaseLabelledReference):
             )
         return sums, lost
 
-    def _means(self, sums: LocalSums, lost: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _means(self, sums: WeightedSums, lost: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Means of labels and of predictions, of shape (n, q) each."""
         return self._labels_and_predictions(sums.means(lost, self._laid_out().mean(dim=0)))
 

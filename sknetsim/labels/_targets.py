@@ -17,14 +17,14 @@ from scipy.linalg import helmert
 from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor, nn
 
-from .._gradients import predictions as _predictions
 from .._gradients.engine import GradientEngine
 from .._gradients.outputs import Outputs, looks_like_probabilities
+from .._gradients.predictions import expand_to_classes, predict_outputs, predict_probabilities
 from .._networks.default_network import DefaultNetwork
-from .._networks.inputs import Rows, part
+from .._networks.inputs import Rows, select_samples
 from .._networks.network import Network
 from .._passes.chunks import Source
-from . import _validation as _labels
+from ._validation import check_labels, is_classification, squeeze_column, to_columns
 
 #: Criteria whose labels are classes; a network without one may have any.
 _OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, type(None))
@@ -33,7 +33,7 @@ _OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, type(None))
 _FEW = 8
 
 
-class Task(abc.ABC):
+class Target(abc.ABC):
     """What labels mean.
 
     ``basis`` (a, q) and ``centre`` say how values are written as centre + coordinates @ basis: the
@@ -56,7 +56,7 @@ class Task(abc.ABC):
         """Labels as values of shape (n, q)."""
 
     @abc.abstractmethod
-    def marks(self, y: Any) -> list[Hashable]:
+    def label_keys(self, y: Any) -> list[Hashable]:
         """What tells n labels apart."""
 
     @abc.abstractmethod
@@ -64,7 +64,7 @@ class Task(abc.ABC):
         """The network's own, of shape (n, q)."""
 
     @abc.abstractmethod
-    def compared(self, network: Network) -> Any:
+    def compared_output(self, network: Network) -> Any:
         """The output whose gradients the loss sums, as `Outputs` takes it."""
 
     @abc.abstractmethod
@@ -91,7 +91,7 @@ class Task(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(Target):
     """Labels are numbers.
 
     Attributes
@@ -120,20 +120,20 @@ class Regression(Task):
 
     def values(self, y: Any) -> np.ndarray:
         """Labels as values of shape (n, q)."""
-        found = _labels.as_numbers(y)
+        found = to_columns(y)
         if found.shape[1] != len(self.scale):
             raise ValueError(
                 f"y has {found.shape[1]} columns; allowed are {len(self.scale)}, as in fit."
             )
         return found
 
-    def marks(self, y: Any) -> list[Hashable]:
+    def label_keys(self, y: Any) -> list[Hashable]:
         """The numbers."""
         return list(map(tuple, self.values(y)))
 
     def predictions(self, source: Source, X: Any) -> np.ndarray:
         """The outputs."""
-        found = _predictions.values(network_of(source), X)
+        found = predict_outputs(require_network(source), X)
         if found.shape[1] != len(self.scale):
             raise ValueError(
                 f"y has {len(self.scale)} columns and estimator {found.shape[1]} outputs; allowed"
@@ -141,7 +141,7 @@ class Regression(Task):
             )
         return found
 
-    def compared(self, network: Network) -> Any:
+    def compared_output(self, network: Network) -> Any:
         """All outputs."""
         return "all"
 
@@ -161,7 +161,7 @@ class Regression(Task):
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(Target):
     """Labels are classes, their values one-hot; predictions are probabilities.
 
     Attributes
@@ -190,18 +190,18 @@ class Classification(Task):
         """One-hot, of shape (n, c)."""
         return np.eye(len(self.classes))[self._known_codes(y)]
 
-    def marks(self, y: Any) -> list[Hashable]:
+    def label_keys(self, y: Any) -> list[Hashable]:
         """The numbers of the classes."""
         return list(self._codes(y))
 
     def predictions(self, source: Source, X: Any) -> np.ndarray:
         """Probabilities of the classes."""
-        predict = _predictions.values if self.probabilities else _predictions.probabilities
-        return predict(network_of(source), X)
+        predict = predict_outputs if self.probabilities else predict_probabilities
+        return predict(require_network(source), X)
 
-    def compared(self, network: Network) -> Any:
+    def compared_output(self, network: Network) -> Any:
         """The logits, without what they share."""
-        return Contrasts(Outputs("all", network), self.basis, self.probabilities)
+        return CenteredLogits(Outputs("all", network), self.basis, self.probabilities)
 
     def labels(self, values: np.ndarray) -> np.ndarray:
         """The class of the largest value."""
@@ -218,7 +218,7 @@ class Classification(Task):
     def _known_codes(self, y: Any) -> np.ndarray:
         codes = self._codes(y)
         if (codes < 0).any():
-            unknown = _labels.single_column(_labels.as_array(y))[codes < 0][0]
+            unknown = squeeze_column(check_labels(y))[codes < 0][0]
             raise ValueError(
                 f"y has {unknown}; allowed are {self._listed}: number the classes as in the"
                 " network's training."
@@ -227,7 +227,7 @@ class Classification(Task):
 
     def _codes(self, y: Any) -> np.ndarray:
         """Places of the labels among the classes, -1 for others."""
-        labels = _labels.single_column(_labels.as_array(y))
+        labels = squeeze_column(check_labels(y))
         if labels.ndim != 1:
             raise ValueError(
                 f"y has shape {labels.shape}; allowed is one class per sample, of {self._listed}:"
@@ -242,7 +242,7 @@ class Classification(Task):
 
 
 @dataclass(frozen=True)
-class Contrasts:
+class CenteredLogits:
     """An output to be compared: logits of the classes in coordinates of what sums to 0."""
 
     outputs: Outputs
@@ -250,13 +250,13 @@ class Contrasts:
     probabilities: bool
 
     def __call__(self, raw: Any) -> Tensor:
-        logits = _predictions.by_class(self.outputs.logits(raw))
+        logits = expand_to_classes(self.outputs.logits(raw))
         if self.probabilities:
             logits = logits.clamp_min(torch.finfo(logits.dtype).tiny).log()
         return logits @ torch.as_tensor(self.basis).mT.to(logits)
 
 
-def network_of(source: Source) -> GradientEngine:
+def require_network(source: Source) -> GradientEngine:
     """What predicts."""
     if not isinstance(source, GradientEngine):
         raise ValueError(
@@ -266,20 +266,20 @@ def network_of(source: Source) -> GradientEngine:
     return source
 
 
-def task_of(source: Source, X: Any, y: Any) -> Task:
+def infer_target(source: Source, X: Any, y: Any) -> Target:
     """What labels mean to a network, of rows or of features."""
-    labels = _labels.as_array(y)
+    labels = check_labels(y)
     if not isinstance(source, GradientEngine):
-        discrete = labels.ndim == 1 and _labels.are_classes(labels)
+        discrete = labels.ndim == 1 and is_classification(labels)
         return _classification(np.unique(labels), labels) if discrete else _regression(labels)
-    few = part(X, list(range(min(len(Rows(X)), _FEW))))
-    outputs, network = _predictions.values(source, few), source.network
+    few = select_samples(X, list(range(min(len(Rows(X)), _FEW))))
+    outputs, network = predict_outputs(source, few), source.network
     count = outputs.shape[1]
     if network.classifier:
         return _classification(np.arange(max(count, 2)), labels)
     if (
         count > 1
-        and _labels.are_classes(_labels.single_column(labels))
+        and is_classification(squeeze_column(labels))
         and isinstance(network.criterion, _OF_CLASSES)
     ):
         bare = network.criterion is None
@@ -296,7 +296,7 @@ def _classes(module: nn.Module, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _regression(labels: np.ndarray) -> Regression:
-    numbers = _labels.as_numbers(labels)
+    numbers = to_columns(labels)
     scale = numbers.std(axis=0)
     return Regression(numbers.mean(axis=0), np.where(scale > 0, scale, 1.0), labels.ndim == 1)
 

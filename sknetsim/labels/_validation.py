@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor
 
 
-def as_array(y: Any) -> np.ndarray:
+def check_labels(y: Any) -> np.ndarray:
     """Whatever labels come in, finite."""
     if y is None:
         raise ValueError("y is None; labels are needed here: hand over one for each row of X.")
@@ -25,14 +25,14 @@ def as_array(y: Any) -> np.ndarray:
     return labels
 
 
-def single_column(labels: np.ndarray) -> np.ndarray:
+def squeeze_column(labels: np.ndarray) -> np.ndarray:
     """A single column as a row."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def as_numbers(y: Any) -> np.ndarray:
+def to_columns(y: Any) -> np.ndarray:
     """(n, q), float64."""
-    labels = as_array(y)
+    labels = check_labels(y)
     if labels.dtype.kind not in "fiub" or labels.ndim not in (1, 2):
         raise ValueError(
             f"Unknown label type: y has dtype {labels.dtype} and {labels.ndim} axes; allowed are"
@@ -41,6 +41,6 @@ def as_numbers(y: Any) -> np.ndarray:
     return labels.astype(np.float64).reshape(len(labels), -1)
 
 
-def are_classes(labels: np.ndarray) -> bool:
+def is_classification(labels: np.ndarray) -> bool:
     """Whether labels are names or whole numbers."""
     return type_of_target(labels) in ("binary", "multiclass")

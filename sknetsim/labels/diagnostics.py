@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._kernels import similarities as _similarities
-from .._passes import nearest as _nearest
+from .._kernels.similarities import DISTANCES
 from .._passes.chunks import Source
+from .._passes.nearest import Nearest, find_nearest
 from ..estimators._base import BaseLabelledReference, Interval, check_is_fitted, fit_context
-from . import _targets as _tasks
+from ._targets import infer_target
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class FitDiagnostics(BaseLabelledReference):
             The fitted estimator.
         """
         X, source = self._fit_network(X, y)
-        task = _tasks.task_of(source, X, y)
+        task = infer_target(source, X, y)
         labels = task.values(y)
         predictions = task.predictions(source, X)
         self._fit_projection(source, X)
@@ -247,10 +247,10 @@ class FitDiagnostics(BaseLabelledReference):
                 f"X has n_samples={samples}; allowed are 3 or more, for neighbours to differ."
             )
         source, rows = self._projected(source, X)
-        distance = _similarities.DISTANCES["cosine"]
+        distance = DISTANCES["cosine"]
         count = min(self.n_neighbors, samples - 1)
-        kind = _nearest.Nearest
-        found = _nearest.of_pairs(source, rows, None, kind, count, distance, self.verbose)
+        kind = Nearest
+        found = find_nearest(source, rows, None, kind, count, distance, self.verbose)
         return Neighborhoods(found.indices, 2 * found.distances)
 
     def _measure(self, around: Neighborhoods, labels: np.ndarray, predictions: np.ndarray) -> None:

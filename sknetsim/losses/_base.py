@@ -17,8 +17,8 @@ from .._gradients.outputs import check_output
 from .._kernels.blocks import squared_norms
 from .._kernels.jacobian import Jacobian
 from .._networks.inputs import Inputs
-from . import _differentiable_roots as _matrix_roots
-from ._differentiable import LiveEngine
+from ._differentiable import DifferentiableEngine
+from ._differentiable_roots import differentiable_inverse_root
 
 
 class BaseSimilarityLoss(nn.Module):
@@ -42,7 +42,7 @@ class BaseSimilarityLoss(nn.Module):
         self.weight = weight
         self.normalize = normalize
         # Not as attributes: a part of the user's network would become a part of this module.
-        self._compared = LiveEngine(output, parameters)
+        self._compared = DifferentiableEngine(output, parameters)
 
     @property
     def output(self) -> Any:
@@ -51,7 +51,7 @@ class BaseSimilarityLoss(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was found out about a network."""
-        compared = LiveEngine(self._compared.output, self._compared.parameters)
+        compared = DifferentiableEngine(self._compared.output, self._compared.parameters)
         return {**vars(self), "_compared": compared}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -75,7 +75,7 @@ class BaseSimilarityLoss(nn.Module):
         jacobian = self._compared.jacobian(network, inputs).for_sums()
         kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
         if self.normalize:
-            root, rank = _matrix_roots.inverse_root(kernel, jacobian.outputs.dtype)
+            root, rank = differentiable_inverse_root(kernel, jacobian.outputs.dtype)
             root = root / rank.clamp(min=1).double().sqrt()[:, None, None]
             return Whitened(jacobian, root, (rank > 0).double())
         root = (torch.eye(outputs).to(kernel) / outputs**0.5).expand_as(kernel)
@@ -95,7 +95,7 @@ class Whitened:
     own: Tensor
 
 
-def in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
+def order_by_group(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
     """An order in which the rows of a group follow each other, and the size of each."""
     found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
     if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
@@ -114,6 +114,6 @@ def in_groups(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
     return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
 
 
-def square(vectors: dict[str, Any]) -> Tensor:
+def squared_length(vectors: dict[str, Any]) -> Tensor:
     """Squared length of parameter vectors."""
     return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._gradients.capture import cotangents, recording
-from .._gradients.engine import GradientEngine, ruled_blocks
+from .._gradients.capture import compute_cotangents, record_calls
+from .._gradients.engine import GradientEngine, blocks_by_rules
 from .._gradients.fallback import Fallback
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import full_precision
-from .._networks import isolation as _guest
-from .._networks.inputs import Inputs, map_tensors, part_of, tensors
-from .._networks.network import Network, resolve
+from .._networks.inputs import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.isolation import borrow_and_restore, is_half, iterate_graph
+from .._networks.network import Network, resolve_network
 from ..exceptions import UnsupportedNetworkError
 
 # Samples on which a network is verified.
@@ -50,10 +50,10 @@ class _Verified:
         """
         same = self.module() is module and self.structure == _structure(module)
         same = same and self.shapes == _shapes(inputs)
-        return same and (self.together or len(tensors(inputs)[0]) == 1)
+        return same and (self.together or len(list_tensors(inputs)[0]) == 1)
 
 
-class LiveEngine:
+class DifferentiableEngine:
     """From a network and a batch to Jacobians that can be differentiated in its parameters.
 
     The network is the user's own, in eval mode meanwhile; nothing of it is kept but its name.
@@ -74,10 +74,10 @@ class LiveEngine:
 
     def jacobian(self, estimator: Any, inputs: Inputs) -> Jacobian:
         """Of a batch, by a skorch net or a module."""
-        network = resolve(estimator)
-        inputs = _as_taken(network, inputs)
+        network = resolve_network(estimator)
+        inputs = _convert_inputs(network, inputs)
         verified = self._verified(network, inputs)
-        with working(network.module) as module:
+        with borrow_in_eval_mode(network.module) as module:
             found = _jacobian(network, Outputs(self.output, network), verified, module, inputs)
         return found if torch.is_grad_enabled() else replace(found, outputs=found.outputs.detach())
 
@@ -90,21 +90,21 @@ class LiveEngine:
         found, due = self._found, self._calls & (self._calls - 1) == 0
         if due or found is None or not found.holds_for(network.module, inputs):
             _refuse_half(network.module)
-            first = part_of(inputs, slice(0, _VERIFIED))
+            first = slice_batch(inputs, slice(0, _VERIFIED))
             found = _looked_at(network, self.output, self.parameters, first)
             refuse_single_derivatives(network, found, self.output, first)
             self._found = found
         return found
 
 
-def _as_taken(network: Network, inputs: Any) -> Inputs:
+def _convert_inputs(network: Network, inputs: Any) -> Inputs:
     """Tensors where the network is, floating ones in its dtype."""
     if not isinstance(inputs, Tensor | Mapping | tuple | list):
         raise TypeError(
             f"inputs is a {type(inputs).__name__}; allowed are a tensor, and a dict or tuple of"
             " tensors, such as the network takes: call torch.as_tensor on it."
         )
-    if len(tensors(inputs)[0]) == 0:
+    if len(list_tensors(inputs)[0]) == 0:
         raise ValueError("inputs has 0 rows; allowed are one or more: leave out empty batches.")
 
     def taken(tensor: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -
         pass
     reference = weakref.ref(network.module)
     known = _structure(network.module), _shapes(inputs)
-    together = len(tensors(inputs)[0]) > 1
+    together = len(list_tensors(inputs)[0]) > 1
     return _Verified(reference, *known, together, engine.selected, engine.refused, engine.loops)
 
 
@@ -140,11 +140,11 @@ def _structure(module: nn.Module) -> list[Any]:
 
 def _shapes(inputs: Inputs) -> list[torch.Size]:
     """Of a row."""
-    return [tensor.shape[1:] for tensor in tensors(inputs)]
+    return [tensor.shape[1:] for tensor in list_tensors(inputs)]
 
 
 def _refuse_half(module: nn.Module) -> None:
-    if _guest.is_half(module):
+    if is_half(module):
         raise UnsupportedNetworkError(
             "network is in half precision, in which second derivatives vanish or overflow; allowed"
             " are float32 and float64, also under autocast: call .float() on it first."
@@ -153,7 +153,7 @@ def _refuse_half(module: nn.Module) -> None:
 
 def _refuse_weight_norm(outputs: Tensor) -> None:
     """Of torch._weight_norm the gradient is right, and the gradient's derivative is not."""
-    if any("WeightNorm" in node.name() for node in _guest.graph_of(outputs)):
+    if any("WeightNorm" in node.name() for node in iterate_graph(outputs)):
         raise UnsupportedNetworkError(
             "network uses weight_norm, whose second derivatives torch computes wrongly; allowed are"
             " layers that can be differentiated twice: remove it."
@@ -161,7 +161,7 @@ def _refuse_weight_norm(outputs: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def working(module: nn.Module) -> Iterator[nn.Module]:
+def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode, where attention and recurrent layers have second derivatives."""
     device = next(module.parameters()).device
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
@@ -172,7 +172,7 @@ def working(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if recurrent and device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(_guest.lent(module, None))
+        stack.enter_context(borrow_and_restore(module, None))
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
             parameter._backward_hooks = None
@@ -183,7 +183,7 @@ def _jacobian(
     network: Network, outputs: Outputs, verified: _Verified, module: nn.Module, inputs: Inputs
 ) -> Jacobian:
     plan = make_plan(module, verified.selected, verified.refused)
-    with recording(list(plan.groups)) as uses:
+    with record_calls(list(plan.groups)) as uses:
         raw = network.call(module, inputs)
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
@@ -192,7 +192,7 @@ def _jacobian(
             "network treats this batch differently from the first one; allowed are networks that"
             " use a layer on the same axes in each batch: make one loss for each kind of batch."
         )
-    blocks = ruled_blocks(plan, uses, cotangents(selected, uses, graph=True), graph=True)
+    blocks = blocks_by_rules(plan, uses, compute_cotangents(selected, uses, graph=True), graph=True)
     if plan.unserved:
         fallback = Fallback(network, outputs.select, graph=True)
         fallback.loop = verified.loop
@@ -204,8 +204,8 @@ def refuse_single_derivatives(
     network: Network, verified: _Verified, output: Any, inputs: Inputs
 ) -> None:
     """Differentiate a sample's Jacobian once more, and name the layer where that fails."""
-    first = part_of(inputs, slice(0, 1))
-    with working(network.module) as module, _calls(module) as calls:
+    first = slice_batch(inputs, slice(0, 1))
+    with borrow_in_eval_mode(network.module) as module, _calls(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
             jacobian = _jacobian(network, Outputs(output, network), verified, module, first)
@@ -257,7 +257,7 @@ def _twice(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     """Differentiate what a layer puts out twice, in what it takes in and in its parameters."""
     leaves = [_leaf(value) for value in args]
     outputs = part(*leaves, **kwargs)
-    first = outputs if isinstance(outputs, Tensor) else tensors(outputs)[0]
+    first = outputs if isinstance(outputs, Tensor) else list_tensors(outputs)[0]
     floating = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
     wanted = [*floating, *(p for p in part.parameters() if p.requires_grad)]
     if not wanted or not first.requires_grad:

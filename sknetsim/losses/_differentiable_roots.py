@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._kernels import whitening as _kernels
+from .._kernels.whitening import inverse_root, rank_cutoff
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -93,8 +93,8 @@ def _nonzero(sums: Tensor) -> Tensor:
     return torch.where(sums == 0, 1.0, sums)
 
 
-def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The roots and ranks of `_kernels.inverse_root`, as a function of the self-kernels.
+def differentiable_inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The roots and ranks of `differentiable_inverse_root`, as a function of the self-kernels.
 
     Parameters
     ----------
@@ -110,12 +110,12 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
     rank : Tensor of shape (n,), int64
         Their ranks.
     """
-    _, rank = _kernels.inverse_root(self_kernel.detach(), dtype)
+    _, rank = inverse_root(self_kernel.detach(), dtype)
     seen, outputs = (rank > 0)[:, None, None], self_kernel.shape[1]
     identity = torch.eye(outputs, dtype=self_kernel.dtype, device=self_kernel.device)
     kernel = torch.where(seen, self_kernel, identity)
     size = kernel.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
     root = torch.ones_like(kernel)
     if outputs > 1:
-        root = _InverseRoot.apply(kernel / size, _kernels.rank_cutoff(outputs, dtype))
+        root = _InverseRoot.apply(kernel / size, rank_cutoff(outputs, dtype))
     return root * size.rsqrt() * seen, rank

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._networks.inputs import Inputs, map_tensors, tensors
-from ._base import BaseSimilarityLoss, in_groups, square
+from .._networks.inputs import Inputs, list_tensors, map_tensors
+from ._base import BaseSimilarityLoss, order_by_group, squared_length
 
 __all__ = [
     "ContrastiveSimilarityLoss",
@@ -209,13 +209,15 @@ class _GroupLoss(BaseSimilarityLoss):
         ValueError
             If no two rows are of one group.
         """
-        order, sizes = in_groups(groups, len(tensors(inputs)[0]))
+        order, sizes = order_by_group(groups, len(list_tensors(inputs)[0]))
         whitened = self._whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
         jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
         parts = zip(jacobian.split(sizes), roots, strict=True)
         sums = [part.weighted_sum(root.mT) for part, root in parts]
-        within = torch.stack([square(part) for part in sums]).sum()
-        total = square({name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]})
+        within = torch.stack([squared_length(part) for part in sums]).sum()
+        total = squared_length(
+            {name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]}
+        )
         squares = sum(size**2 for size in sizes)
         pairs, all_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares
         dtype = jacobian.outputs.dtype

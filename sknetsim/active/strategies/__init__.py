@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ._selection import Selection, Setting, select
+from ._selection import Selection, Setting, select_greedily
 from .baselines import Entropy, Margin, Random
 from .coverage import Coverage, Typicality
 from .distances import KCenter, KMeansPlusPlus, LargestCluster
 from .posterior import Bait, FrankWolfe, MaximalDeterminant
 from .similar import FewestSimilar, LeastReliable
 
-__all__ = ["STRATEGIES", "Selection", "Setting", "select"]
+__all__ = ["STRATEGIES", "Selection", "Setting", "select_greedily"]
 
 #: By the names that users write.
 STRATEGIES: dict[str, type[Selection]] = {

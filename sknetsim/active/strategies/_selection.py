@@ -101,7 +101,7 @@ class Selection(abc.ABC):
         return int(np.nanargmax(utilities))
 
 
-def select(selection: Selection, count: int) -> Iterator[tuple[int, np.ndarray]]:
+def select_greedily(selection: Selection, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """Rows in the order of choice, and the utilities that each was chosen by.
 
     Utilities are of shape (n,), float64, and NaN for rows that were chosen before.
@@ -115,7 +115,7 @@ def select(selection: Selection, count: int) -> Iterator[tuple[int, np.ndarray]]
         selection.add(chosen[-1])
 
 
-def pieces(rows: int, others: int) -> Iterator[slice]:
+def split_rows(rows: int, others: int) -> Iterator[slice]:
     """Parts of some rows whose products with the others are held at a time."""
     step = max(1, _ENTRIES // max(1, others))
     yield from (slice(start, start + step) for start in range(0, rows, step))

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
 from ..._kernels.similarities import COUNTS
-from ._selection import Selection, Setting, pieces
+from ._selection import Selection, Setting, split_rows
 
 # As in the paper: the most clusters, and the neighbours that typicality looks at.
 _MOST_CLUSTERS = 500
@@ -48,7 +48,7 @@ class Coverage(Selection):
     def _near(self, rows: np.ndarray) -> np.ndarray:
         """How many of some rows lie in the ball of each pool row."""
         counts = np.zeros(len(self.pool))
-        for part in pieces(len(rows), len(self.pool)):
+        for part in split_rows(len(rows), len(self.pool)):
             counts += self._is_near(rows[part].T).sum(axis=1)
         return counts
 

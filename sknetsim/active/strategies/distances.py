@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ._selection import Selection, Setting, pieces
+from ._selection import Selection, Setting, split_rows
 
 
 def _squares(features: np.ndarray) -> np.ndarray:
@@ -22,7 +22,7 @@ def nearest(pool: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Squared distances to the nearest centers, and which they are."""
     found, which = _squares(pool), np.empty(len(pool), dtype=np.int64)
     lengths = _squares(centers)
-    for rows in pieces(len(pool), len(centers)):
+    for rows in split_rows(len(pool), len(centers)):
         pairs = lengths - 2 * (pool[rows] @ centers.T)
         which[rows] = pairs.argmin(axis=1)
         found[rows] += pairs.min(axis=1)

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from ..._networks import memory as _memory
-from ._selection import Selection, Setting, pieces
+from ..._networks.memory import check_within_budget
+from ._selection import Selection, Setting, split_rows
 
 # Variance of a label's noise, where labelled features have a mean squared length of 1.
 _NOISE = 1e-6
@@ -37,7 +37,7 @@ class MaximalDeterminant(Selection):
 
     def __init__(self, setting: Setting):
         width = setting.pool.shape[1]
-        _memory.refuse_beyond_budget(
+        check_within_budget(
             f"The posterior covariance of {width:,} features",
             _MATRICES * 8 * width**2,
             "set a smaller n_components, or choose strategy='kcenter' or 'lcmd'",
@@ -55,7 +55,7 @@ class MaximalDeterminant(Selection):
     def _forms(self, matrix: np.ndarray) -> np.ndarray:
         """Quadratic forms of the pool's rows, of shape (n,), float64."""
         found = np.empty(len(self.pool))
-        for rows in pieces(*self.pool.shape):
+        for rows in split_rows(*self.pool.shape):
             features = self.pool[rows].astype(np.float64)
             found[rows] = np.einsum("nm,nm->n", features @ matrix, features)
         return found
@@ -108,7 +108,7 @@ class Bait(MaximalDeterminant):
     def __init__(self, setting: Setting):
         super().__init__(setting)
         self.moment = np.zeros_like(self.covariance)
-        for rows in pieces(*self.pool.shape):
+        for rows in split_rows(*self.pool.shape):
             features = self.pool[rows].astype(np.float64)
             self.moment += features.T @ features / len(self.pool)
         self.gains = self._forms(self.covariance @ self.moment @ self.covariance)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..._kernels.similarities import COUNTS
-from ._selection import Selection, Setting, pieces
+from ._selection import Selection, Setting, split_rows
 
 
 class FewestSimilar(Selection):
@@ -32,7 +32,7 @@ class FewestSimilar(Selection):
         # What is linear in the others is so in their sum.
         linear = self.method == "soft"
         others = setting.labelled.sum(axis=0, keepdims=True) if linear else setting.labelled
-        for rows in pieces(len(self.pool), len(others)):
+        for rows in split_rows(len(self.pool), len(others)):
             self.total[rows] = self._counts(rows, others.T).sum(axis=1)
 
     @staticmethod

@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ._measures import measured
-from ._page import rendered
-from ._samples import shown
+from ._measures import compute_measures
+from ._page import render_page
+from ._samples import describe_samples
 
 __all__ = ["explore"]
 
@@ -107,11 +107,11 @@ def explore(
     target = _checked_path(path)
     if not isinstance(title, str):
         raise TypeError(f"title is {title!r}; allowed is a str: say what the page shows.")
-    appearance = shown(samples, image_shape, X)
-    found = measured(
+    appearance = describe_samples(samples, image_shape, X)
+    found = compute_measures(
         estimator, X, y, predictions=predictions, n_neighbors=n_neighbors, alpha=alpha, **settings
     )
-    _write(target, rendered(title, appearance, found))
+    _write(target, render_page(title, appearance, found))
     return target
 
 

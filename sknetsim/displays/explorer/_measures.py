@@ -12,12 +12,12 @@ import numpy as np
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..._networks.inputs import Rows, part
+from ..._networks.inputs import Rows, select_samples
 from ...estimators.density import NetworkDensity
 from ...estimators.kernel import NetworkKernel
 from ...estimators.neighbors import NetworkNeighbors
 from ...labels.denoising import LabelDenoiser
-from ._words import Words, words_of
+from ._words import Words, describe_with_words
 
 # Pairs that are taken apart at a time: each layer's activities are kept for them.
 _PAIRS = 512
@@ -54,7 +54,7 @@ class Measures:
     words: Words
 
 
-def measured(
+def compute_measures(
     estimator: Any,
     X: Any,
     y: Any,
@@ -78,7 +78,7 @@ def measured(
     if denoiser is not None:
         numbers["quality"] = denoiser.label_quality(X, y)
     layers, parts = _parts(_kernel(network, settings), X, indices, settings.get("verbose", 0))
-    words = words_of(denoiser, y, predictions, count)
+    words = describe_with_words(denoiser, y, predictions, count)
     return Measures(*_in_order(indices, parts), layers, numbers, words)
 
 
@@ -96,7 +96,7 @@ def _parts(
     pairs, found = indices.ravel(), []
     pieces = list(gen_batches(len(pairs), _PAIRS))
     for piece in tqdm(pieces, disable=not verbose, unit=f"{_PAIRS} pairs"):
-        both = (part(X, chosen[piece].tolist()) for chosen in (rows, pairs))
+        both = (select_samples(X, chosen[piece].tolist()) for chosen in (rows, pairs))
         by_layer = kernel.contributions(*both).by_layer()
         found.append(np.stack(list(by_layer.values()), axis=1))
     return [*by_layer], np.concatenate(found).reshape(*indices.shape, -1)

@@ -19,7 +19,7 @@ _DIGITS = 4
 _UNSAFE = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&"})
 
 
-def rendered(title: str, appearance: dict[str, Any], found: Measures) -> str:
+def render_page(title: str, appearance: dict[str, Any], found: Measures) -> str:
     """The page as one text."""
     data = {
         "samples": appearance,

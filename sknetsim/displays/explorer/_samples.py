@@ -12,18 +12,18 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from ..._networks.inputs import Rows
-from .._rendering import images, is_pictured, table, unit_range
+from .._rendering import is_image_like, render_table, scale_to_unit, to_images
 
 # Pixels of an image's longer side, and images in a sheet, which is a square of them.
 _LARGEST, _SHEET = 96, 256
 
 
-def shown(samples: Any, image_shape: Sequence[int] | None, X: Any) -> dict[str, Any]:
+def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) -> dict[str, Any]:
     """Sheets of images, or columns and cells, as the page takes them."""
     if samples is None:
-        return _shown(X, image_shape, len(Rows(X)))
+        return _describe(X, image_shape, len(Rows(X)))
     try:
-        return _shown(samples, image_shape, len(Rows(X)))
+        return _describe(samples, image_shape, len(Rows(X)))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"samples is a {type(samples).__name__} that cannot be shown: {error} Allowed are"
@@ -31,16 +31,16 @@ def shown(samples: Any, image_shape: Sequence[int] | None, X: Any) -> dict[str, 
         ) from error
 
 
-def _shown(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
+def _describe(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
     texts = _texts(samples)
     given = len(Rows(samples)) if texts is None else len(texts)
     if given != count:
         raise ValueError(f"it has {given} rows and X {count}.")
     if texts is not None:
         return {"columns": ["text"], "cells": [[word] for word in texts]}
-    if is_pictured(samples, image_shape):
+    if is_image_like(samples, image_shape):
         return _sheets(samples, image_shape, count)
-    found = table(samples, range(count))
+    found = render_table(samples, range(count))
     return {"columns": found.columns, "cells": found.cells.tolist()}
 
 
@@ -60,7 +60,7 @@ def _sheets(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict
     low, high = min(pair[0] for pair in read), max(pair[1] for pair in read)
     sheets, side = [], math.isqrt(_SHEET)
     for found in _read(samples, image_shape, pieces):
-        small = _small(unit_range(found, low, high))
+        small = _small(scale_to_unit(found, low, high))
         height, width = small.shape[1:3]
         sheet = np.zeros((side * height, side * width, *small.shape[3:]), np.uint8)
         for place, image in enumerate(small):
@@ -73,7 +73,7 @@ def _sheets(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict
 def _read(
     samples: Any, image_shape: Sequence[int] | None, pieces: list[range]
 ) -> Iterator[np.ndarray]:
-    return (images(samples, piece, image_shape) for piece in pieces)
+    return (to_images(samples, piece, image_shape) for piece in pieces)
 
 
 def _small(found: np.ndarray) -> np.ndarray:

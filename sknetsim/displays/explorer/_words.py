@@ -8,9 +8,9 @@ import numpy as np
 
 from ..._networks.network import FEATURES
 from ...labels._targets import Classification
-from ...labels._validation import as_array, single_column
+from ...labels._validation import check_labels, squeeze_column
 from ...labels.denoising import LabelDenoiser
-from .._rendering import word
+from .._rendering import format_value
 
 
 class Words(NamedTuple):
@@ -29,7 +29,9 @@ class Words(NamedTuple):
     contradicted: np.ndarray
 
 
-def words_of(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count: int) -> Words:
+def describe_with_words(
+    denoiser: LabelDenoiser | None, y: Any, predictions: Any, count: int
+) -> Words:
     """By a denoiser that was fitted on the labels, where there are any."""
     given = {"prediction": predictions} if denoiser is None else {"label": y}
     spoken = {name: _words(values) for name, values in given.items() if values is not None}
@@ -56,7 +58,7 @@ def words_of(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count: in
 
 def _words(values: Any) -> list[str]:
     """Of several columns, one after the other."""
-    found = single_column(as_array(values))
+    found = squeeze_column(check_labels(values))
     if found.ndim == 1:
-        return [word(value) for value in found]
-    return [", ".join(map(word, row)) for row in found]
+        return [format_value(value) for value in found]
+    return [", ".join(map(format_value, row)) for row in found]
