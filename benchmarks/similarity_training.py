@@ -13,8 +13,14 @@ from lib import report
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from _data import mnist
-from plot_similarity_training import BATCH, curves, draw, gains, running_mean, scaled
+from plot_similarity_training import (
+    BATCH,
+    compute_gains,
+    compute_running_mean,
+    draw_curves,
+    load_tensors,
+    measure_curves,
+)
 
 plt.switch_backend("agg")
 PICTURE = report.RESULTS / "similarity_training.png"
@@ -29,7 +35,7 @@ def table(name, found, steps):
     """Means over the seeds, and gains on the baseline, in percent."""
     yield ""
     yield from report.head([f"{name} step", *map(str, steps)])
-    gained = [gains(found, step) for step in steps]
+    gained = [compute_gains(found, step) for step in steps]
     for mode, values in found.items():
         cells = [f"{100 * values[:, step - 1].mean():.1f}" for step in steps]
         if mode != "baseline":
@@ -42,7 +48,7 @@ def table(name, found, steps):
 def lines(quick):
     """The whole text, line by line."""
     steps, tested = ((2, 4), 100) if quick else (STEPS, TESTED)
-    data = scaled(mnist("train", 60_000)), scaled(mnist("test", 10_000))
+    data = load_tensors("train", 60_000), load_tensors("test", 10_000)
     yield "# Does similarity speed up training?"
     yield ""
     yield f"{report.setting(['scikit-learn', 'numpy'])}."
@@ -59,13 +65,13 @@ def lines(quick):
     )
     for place, (rate, seeds) in enumerate(SEEDS.items()):
         count = 2 if quick else seeds
-        found = curves(rate, count, steps[-1], tested, *data)
+        found = measure_curves(rate, count, steps[-1], tested, *data)
         yield from ["", f"## Rate {rate:g}, {count} seeds"]
         yield from table("accuracy after", found, steps)
-        means = {mode: running_mean(values) for mode, values in found.items()}
+        means = {mode: compute_running_mean(values) for mode, values in found.items()}
         yield from table("mean accuracy up to", means, steps)
         if not (quick or place):
-            draw(found).savefig(PICTURE, dpi=110)
+            draw_curves(found).savefig(PICTURE, dpi=110)
     if not quick:
         yield from ["", "![Accuracy by step](similarity_training.png)"]
 

@@ -1,12 +1,14 @@
-"""The site: guide, gallery and reference; the repository is its source, so that links hold.
+"""Sphinx configuration of the site: user guide, gallery and reference.
 
-Run by ``make docs``.
+``make docs`` builds the site. Its source folder is the repository, so that links from the guide to
+other files of the repository also work on the site.
 """
 
 import inspect
 from importlib import metadata
 
 from docutils import nodes
+from sphinx_gallery.sorting import FunctionSortKey
 
 project = "sknetsim"
 author = copyright = "The sknetsim developers"
@@ -19,19 +21,19 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
-    "sphinx-mathjax-offline",  # The site is whole without a network.
+    "sphinx-mathjax-offline",  # Formulas are displayed without internet access, too.
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "benchmarks/**.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = ["docs/_*", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 
-# Texts: as they are read elsewhere too.
+# Markdown files use only syntax that GitHub displays, too.
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 highlight_language = "python"
 
-# The reference: every public name, with the methods that are documented in this package.
+# The reference contains every public name, with the methods that this package documents.
 autosummary_generate = True
 autodoc_default_options = {
     "members": True,
@@ -56,6 +58,24 @@ html_theme_options = {
 html_sidebars = {"docs/index": []}
 html_copy_source = False
 
+#: Examples in the order of the gallery: quickstart, neighbours and density, kernels, labels, active
+#: learning, training.
+EXAMPLES = [
+    "plot_quickstart.py",
+    "plot_reasons.py",
+    "plot_retrieval.py",
+    "plot_sequences.py",
+    "plot_threshold.py",
+    "plot_sine_density.py",
+    "plot_kernel_machine.py",
+    "plot_label_issues.py",
+    "plot_denoising.py",
+    "plot_fit.py",
+    "plot_active_learning.py",
+    "plot_invariance.py",
+    "plot_similarity_training.py",
+]
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "docs/auto_examples",
@@ -67,25 +87,26 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "remove_config_comments": True,
     "download_all_examples": False,
-    "within_subsection_order": "FileNameSortKey",
+    # A bound method can be pickled with the configuration; its text tells Sphinx when it changes.
+    "within_subsection_order": FunctionSortKey(EXAMPLES.index, str(EXAMPLES)),
 }
 
 
-def _is_elsewhere(app, what, name, member, skip, options):
-    """scikit-learn's methods are described in scikit-learn's own reference."""
+def _skip_other_packages(app, what, name, member, skip, options):
+    """Skip methods of other packages, such as scikit-learn's, which document them themselves."""
     function = inspect.unwrap(member) if callable(member) else member
     module = getattr(function, "__module__", None)
     return True if module and not module.startswith("sknetsim") else None
 
 
-def _without_blank_ends(app, doctree):
-    """Doctests in texts end with a blank line, which need not be shown."""
+def _remove_blank_ends(app, doctree):
+    """Remove the blank line that ends a doctest in a Markdown file."""
     for block in doctree.findall(nodes.literal_block):
         text = block.astext().rstrip("\n")
         block.rawsource, block[:] = text, [nodes.Text(text)]
 
 
 def setup(app):
-    """Leave out what is not of this package, or says nothing."""
-    app.connect("autodoc-skip-member", _is_elsewhere)
-    app.connect("doctree-read", _without_blank_ends)
+    """Connect the functions above to Sphinx."""
+    app.connect("autodoc-skip-member", _skip_other_packages)
+    app.connect("doctree-read", _remove_blank_ends)

@@ -1,10 +1,12 @@
 """
-Which digits should be labelled next?
-=====================================
+Active learning: strategies compared
+====================================
 
-A perceptron learns scikit-learn's digits, of which 20 are labelled at first. In each of eight
-rounds it is trained anew, and asks for the labels of 20 digits more. Each of six strategies does so
-from the same six seeds, which decide on the split, the first digits and the weights.
+This example compares six strategies that choose the samples to label next. A perceptron learns
+scikit-learn's digits, of which 20 are labelled at first. In each of eight rounds it is trained
+anew, and a strategy chooses 20 more digits. All strategies use the same six seeds, which determine
+the split, the first digits and the weights. The strategies "lcmd", "coverage", "margin" and "badge"
+are better than random choice, and "density" is worse.
 
 ``benchmarks/results/active_learning_images.md`` and
 ``benchmarks/results/active_learning_tables.md`` compare more strategies on more data.
@@ -31,7 +33,7 @@ X = (X / 16).astype("float32")
 
 
 class Perceptron(nn.Sequential):
-    """A class, not a module, so that skorch makes new weights for each training."""
+    """Perceptron, as a class and not an object, so that skorch draws new weights each time."""
 
     def __init__(self):
         super().__init__(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
@@ -49,16 +51,17 @@ net = NeuralNetClassifier(
 )
 
 # %%
-# What is gained on random choice
-# -------------------------------
+# Gain over random choice
+# -----------------------
 # `active_learning_curve` runs the loop of training, querying and labelling, and scores the network
-# on a quarter of the digits that is held out. The gain is the difference of the mean accuracy over
-# the rounds, seed by seed, with a 95 % interval.
+# on a held-out quarter of the digits. The gain is the difference of the mean accuracy over the
+# rounds, seed by seed, with a 95 % interval.
 #
-# "margin" asks for what the network is unsure of, "badge" [1]_ for what it is unsure of and of all
-# kinds, "coverage" [2]_ for digits that have the most others near them in the network's eyes,
-# "lcmd" [3]_ for what is farthest from all labels among the many. "density" asks for the digits
-# with the fewest similar labelled ones, by the soft count.
+# "margin" chooses digits with uncertain predictions; "badge" [1]_ digits that are uncertain and
+# differ from each other; "coverage" [2]_ digits with the most other digits near them, by the
+# network's similarity. "lcmd" [3]_ forms clusters of the digits with the same nearest labelled
+# digit, and chooses the farthest digit of the cluster with the largest sum of squared distances.
+# "density" chooses the digits with the fewest similar labelled ones, by the soft count.
 
 curves = {}
 for name in STRATEGIES:
@@ -72,12 +75,12 @@ for name in STRATEGIES:
 # %%
 # Learning curves
 # ---------------
-# With few labels, what stands for many teaches most: "coverage" and "lcmd" lead. With more it is
-# what the network is unsure of: "margin" and "badge" end ahead of them, if by little, and are with
-# two thirds of the labels where random choice is with all.
+# With few labels, digits that represent many others teach the network most: "coverage" and "lcmd"
+# lead. With more labels, uncertain digits teach it most: "margin" and "badge" end slightly ahead of
+# them, and reach with two thirds of the labels what random choice reaches with all.
 #
-# Being unlike all labelled digits is not enough: "density" takes odd ones, which teach little about
-# the others, and stays far below random choice.
+# It is not enough to differ from all labelled digits: "density" chooses odd digits, which teach the
+# network little about the others, and stays far below random choice.
 #
 # .. [1] J. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep batch active learning by
 #    diverse, uncertain gradient lower bounds", ICLR 2020.

@@ -1,13 +1,17 @@
 """
-Where does a network follow the noise, and where does it miss what labels say?
-==============================================================================
+Diagnosing over- and underfitting per sample
+============================================
 
-Three perceptrons learn two periods of a sine from labels with noise. `FitDiagnostics` looks at the
-labels and predictions of the nearest neighbours of each sample in the network's own eyes, and knows
-neither the sine nor other data. Predictions that vary among neighbours as labels do follow the
-noise: overfit. Residuals that neighbours have in common are no noise: underfit.
+This example finds the samples at which a network follows the noise of its labels (overfit) or
+misses their structure (underfit). Three perceptrons learn two periods of a sine from noisy labels:
+one is trained too short, one well, and one too long on too few samples. `FitDiagnostics` compares
+the labels and predictions of each sample with those of its nearest neighbours, according to the
+network's similarity. It uses neither the true sine nor other data. It reports underfit for the
+first network, overfit for the third, and neither for the second.
 
-``benchmarks/results/fit_diagnostics.md`` has more networks and seeds, and houses in
+If predictions vary among neighbours as much as labels do, the network follows the noise: overfit.
+If neighbours have residuals in common, these are not noise: underfit.
+``benchmarks/results/fit_diagnostics.md`` contains more networks and seeds, and house prices in
 place of the sine.
 """
 
@@ -20,7 +24,7 @@ from torch import nn
 from sknetsim import FitDiagnostics
 
 NOISE = 0.3
-#: Samples, width of the hidden layers, epochs.
+#: Number of samples, width of the hidden layers, number of epochs.
 NETWORKS = {
     "trained too short": (500, 64, 3),
     "trained well": (500, 64, 30),
@@ -29,21 +33,21 @@ NETWORKS = {
 COLORS = {"fit": "#56B4E9", "overfit": "#D55E00", "underfit": "#CC79A7"}
 
 
-def circle(angles):
-    """Points of a circle; a network sees the end of it next to its beginning."""
+def map_to_circle(angles):
+    """Return points of the unit circle, so that the angles 0 and 2 pi are the same input."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
 
 
-def noisy_sine(samples):
-    """Angles in order, and labels with noise."""
+def make_noisy_sine(samples):
+    """Return sorted angles and labels with noise."""
     generator = np.random.default_rng(0)
     angles = np.sort(generator.uniform(0, 2 * np.pi, samples))
     noise = generator.normal(scale=NOISE, size=samples)
     return angles, (np.sin(2 * angles) + noise).astype("float32")[:, None]
 
 
-def trained(X, y, width, epochs):
-    """A perceptron of two hidden layers after so many epochs."""
+def train(X, y, width, epochs):
+    """Train a perceptron with two hidden layers."""
     torch.manual_seed(0)
     layers = [nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
     return NeuralNetRegressor(
@@ -60,29 +64,31 @@ def trained(X, y, width, epochs):
 
 
 # %%
-# What the diagnostics say
-# ------------------------
-# Overfit and underfit are shares: 0 where all is well, 1 where predictions follow the noise, or
-# where neighbours have all of their residuals in common. The regions are the shares of samples that
-# lie where either is large. The noise is the share of the labels' variance that neighbours do not
-# explain. All three networks estimate it somewhat below the true share, which is printed first.
+# Noise, overfit and underfit of each network
+# -------------------------------------------
+# Overfit and underfit are shares. Overfit is 0 if predictions do not follow the noise and 1 if they
+# follow it fully. Underfit is 0 if the residuals of neighbours have nothing in common and 1 if they
+# are all in common. A region is the share of samples at which overfit or underfit is large. The
+# noise is the share of the labels' variance that neighbours do not explain. All three networks
+# estimate it somewhat below the true share, which is printed first.
 
-print(f"true share of noise {NOISE**2 / (0.5 + NOISE**2):.2f}")
+print(f"True share of noise: {NOISE**2 / (0.5 + NOISE**2):.2f}")
 fits = {}
 for name, (samples, width, epochs) in NETWORKS.items():
-    angles, y = noisy_sine(samples)
-    net = trained(circle(angles), y, width, epochs)
-    diagnostics = FitDiagnostics(net).fit(circle(angles), y)
+    angles, y = make_noisy_sine(samples)
+    net = train(map_to_circle(angles), y, width, epochs)
+    diagnostics = FitDiagnostics(net).fit(map_to_circle(angles), y)
     fits[name] = angles, y, net, diagnostics.region_
-    found = ", ".join(f"{key} {value:.2f}" for key, value in diagnostics.summary().items())
-    print(f"{name:<20}{found}")
+    summary = ", ".join(f"{key} {value:.2f}" for key, value in diagnostics.summary().items())
+    print(f"{name:<20}{summary}")
 
 # %%
-# Where it happens
-# ----------------
-# Trained too short, the network misses the extremes, and the underfit regions are there. Trained
-# well, it has neither kind. Trained for too long on too little, it runs through the labels, and
-# most samples lie in overfit regions.
+# Overfit and underfit regions along the sine
+# -------------------------------------------
+# The network that was trained too short misses the extremes of the sine, and the underfit regions
+# are there. The network that was trained well has no region of either kind. The network that was
+# trained too long on too few samples passes through the labels, and most samples lie in overfit
+# regions.
 
 figure, row = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
 grid = np.linspace(0, 2 * np.pi, 500)
@@ -90,8 +96,8 @@ for axes, (name, (angles, y, net, region)) in zip(row, fits.items(), strict=True
     for kind, color in COLORS.items():
         inside = region == kind
         axes.plot(angles[inside], y[inside], ".", color=color, markersize=5, label=kind)
-    axes.plot(grid, np.sin(2 * grid), color="0.6", linewidth=3, alpha=0.6, label="sine")
-    axes.plot(grid, net.predict(circle(grid)), color="black", linewidth=1, label="network")
+    axes.plot(grid, np.sin(2 * grid), color="0.6", linewidth=3, alpha=0.6, label="true sine")
+    axes.plot(grid, net.predict(map_to_circle(grid)), color="black", linewidth=1, label="network")
     samples, width, epochs = NETWORKS[name]
     axes.set_title(f"{name}\n{samples} samples, width {width}, {epochs:,} epochs")
     axes.set(xlabel="angle", ylim=(-2.2, 2.2))

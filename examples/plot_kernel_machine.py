@@ -1,20 +1,21 @@
 """
-A kernel machine from few labels
-================================
+Few-label classification with a network kernel
+==============================================
 
-`NetworkKernel` is a kernel of scikit-learn, so that a support vector machine can learn from few
-labels by what a network has learnt from many. Whether that helps depends on the question.
+`NetworkKernel` is a scikit-learn kernel, so a support vector machine can learn from few labels with
+the help of a network that was trained on many. This example shows how, and when it helps. The
+network is a CNN that a third party trained on MNIST with 60,000 labels. The data are scikit-learn's
+digits, which were written by other people and scanned in another way.
 
-The network is one that somebody else trained on MNIST, with 60,000 labels. Here it meets the digits
-of scikit-learn, written by other people and scanned in another way. Two questions are asked of
-them. Which digit is it? That is what the network has been trained for, on other images. Is the
-image upside down? Nobody has ever asked it that; and of a 0, a 1 or an 8 it can hardly be told.
+Two tasks are compared. The first is to classify the digits, which the network was trained for, on
+other images. There the network kernel needs far fewer labels than pixels do. The second is to
+detect images that are upside down, which the network was not trained for and which is hardly
+possible for a 0, a 1 or an 8. There pixels do better.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _data import mnist_network, samples
 from sklearn.cluster import SpectralClustering
 from sklearn.datasets import load_digits
 from sklearn.decomposition import KernelPCA
@@ -26,92 +27,94 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from sknetsim import GradientFeaturizer, NetworkKernel
+from sknetsim.datasets import load_mnist_network, normalize_mnist
 
 TEST = 1_000
-POOL = 700  # Images of which some are labelled.
+POOL = 700  # Images that labelled ones are drawn from.
 LABELS = [20, 50, 100, 200, 500]
 REPETITIONS = 5
 COMPONENTS = 256
 EMBEDDED = 400
 GAMMAS = [0.003, 0.01, 0.03, 0.1, 0.3]
-OF_DIGITS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2")
-OF_DIGITS += ("#D55E00", "#CC79A7", "#888888", "#882255", "#999933")
+DIGIT_COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2")
+DIGIT_COLORS += ("#D55E00", "#CC79A7", "#888888", "#882255", "#999933")
 
-network = mnist_network()
+network = load_mnist_network()
 bunch = load_digits()
 order = np.random.default_rng(0).permutation(len(bunch.target))[: TEST + POOL]
 is_turned = np.random.default_rng(1).random(len(order)) < 0.5
-pixels = {"Which digit?": bunch.images[order] / 16}
-pixels["Upside down?"] = np.where(
-    is_turned[:, None, None], pixels["Which digit?"][:, ::-1, ::-1], pixels["Which digit?"]
+pixels = {"digit": bunch.images[order] / 16}
+pixels["upside down"] = np.where(
+    is_turned[:, None, None], pixels["digit"][:, ::-1, ::-1], pixels["digit"]
 )
-answers = {"Which digit?": bunch.target[order], "Upside down?": is_turned.astype(int)}
+targets = {"digit": bunch.target[order], "upside down": is_turned.astype(int)}
 
 
-def enlarged(images):
-    """Images of 8 x 8 as the network takes them: 20 x 20 in a frame of 4."""
+def make_inputs(images):
+    """Return images of 8 x 8 as inputs of the network: 20 x 20 inside a border of 4."""
     large = torch.nn.functional.interpolate(
         torch.from_numpy(images[:, None]), size=(20, 20), mode="bilinear"
     )
-    return samples(255 * np.pad(large[:, 0], ((0, 0), (4, 4), (4, 4))), np.zeros(len(images)))
+    return normalize_mnist(255 * np.pad(large[:, 0], ((0, 0), (4, 4), (4, 4))))
 
 
-X = {question: enlarged(images).inputs for question, images in pixels.items()}
+X = {task: make_inputs(images) for task, images in pixels.items()}
 with torch.no_grad():
-    seen = network(torch.from_numpy(X["Which digit?"])).argmax(dim=1).numpy()
-own = (seen == answers["Which digit?"])[POOL:].mean()
-print(f"The network's own answer to which digit it is: {own:.3f} right")
+    predictions = network(torch.from_numpy(X["digit"])).argmax(dim=1).numpy()
+network_accuracy = (predictions == targets["digit"])[POOL:].mean()
+print(f"Accuracy of the network itself on the digits: {network_accuracy:.3f}")
 
 # %%
-# As a user would write it
-# ------------------------
-# The kernel goes into ``SVC`` as it is, and is called once in ``fit`` and once in ``predict``. Or a
-# linear classifier takes gradients as features: from landmarks, which need no labels. All with 100
-# labels, and with settings that nobody has chosen.
+# Network kernels in an SVC and in a pipeline
+# -------------------------------------------
+# ``SVC`` accepts the kernel as its ``kernel`` and calls it once in ``fit`` and once in ``predict``.
+# Alternatively, a linear classifier uses gradients as features; these come from landmarks, which
+# need no labels. Each classifier learns from 100 labels with settings that were not tuned.
 #
-# What is compared is the sum of all logits, or the largest one alone. The latter makes two images
-# dissimilar in which the network sees different digits, and so keeps some of its mistakes.
+# The kernel compares either the sum of all logits or only the largest one. With the largest logit,
+# two images are dissimilar if the network predicts different digits for them, so the classifier
+# keeps some of the network's mistakes.
 
 labelled, test = slice(100), slice(POOL, None)
-learnt, y = X["Which digit?"], answers["Which digit?"]
+inputs, y = X["digit"], targets["digit"]
 featurizer = GradientFeaturizer(network, output="sum", n_components=COMPONENTS, random_state=0)
-featurizer.fit(learnt[:POOL])
-machines = {
+featurizer.fit(inputs[:POOL])
+classifiers = {
     "SVC, sum of logits": SVC(kernel=NetworkKernel(network, output="sum")),
     "SVC, largest logit": SVC(kernel=NetworkKernel(network, output="predicted")),
     "features, sum of logits": make_pipeline(
         FrozenEstimator(featurizer), LogisticRegression(C=100, max_iter=1_000)
     ),
 }
-for name, machine in machines.items():
-    right = machine.fit(learnt[labelled], y[labelled]).score(learnt[test], y[test])
-    print(f"{name:<24}{right:.3f}")
+for name, classifier in classifiers.items():
+    accuracy = classifier.fit(inputs[labelled], y[labelled]).score(inputs[test], y[test])
+    print(f"{name:<24}{accuracy:.3f}")
 
 # %%
-# Learning curves
-# ---------------
-# Against an ``SVC`` with a radial basis function of the pixels. C and, for the pixels, gamma are
-# chosen by cross-validation among the labelled images alone. All similarities and features are
-# computed once, before: the search goes through them again and again. Beside the kernel of the
-# whole network is that of its last layer: similarities of the activities it takes in.
+# Accuracy by the number of labels
+# --------------------------------
+# The baseline is an ``SVC`` with a radial basis function of the pixels. C and, for the pixels,
+# gamma are chosen by cross-validation within the labelled images. The search uses all similarities
+# and features many times, so they are computed once, before the search. A further method is the
+# kernel of the last layer, which compares the activations of that layer.
 
 
-def described(question):
-    """What each way knows of the images: features, or their similarities with all."""
-    inputs = X[question]
+def represent_images(task):
+    """Return for each method the features of all images, or their similarities to all images."""
+    inputs = X[task]
     kernels = {
         "kernel, whole network": NetworkKernel(network, output="sum"),
         "kernel, last layer": NetworkKernel(network, output="sum", parameters="last_layer"),
     }
     return {
-        "pixels": pixels[question].reshape(len(inputs), -1),
+        "pixels": pixels[task].reshape(len(inputs), -1),
         "gradient features": featurizer.fit(inputs[:POOL]).transform(inputs),
         **{name: kernel(inputs) for name, kernel in kernels.items()},
     }
 
 
 C = {"C": [1, 10, 100, 1_000]}
-WAYS = {  # How each learns.
+METHODS = {  # Classifier and parameter grid of each method.
     "pixels": (SVC(), {**C, "gamma": GAMMAS}),
     "gradient features": (LogisticRegression(max_iter=1_000), C),
     "kernel, whole network": (SVC(kernel="precomputed"), C),
@@ -119,90 +122,99 @@ WAYS = {  # How each learns.
 }
 
 
-def share_right(way, values, y, train):
-    """What a way answers rightly of the test images, from labels of some others."""
-    machine, candidates = WAYS[way]
-    columns = train if way.startswith("kernel") else slice(None)
-    folds = np.clip(np.bincount(y[train]).min(), 2, 3)  # No more than images of a digit.
-    search = GridSearchCV(machine, candidates, cv=folds)
+def measure_accuracy(method, values, y, train):
+    """Return the accuracy on the test images after training on the images ``train``."""
+    classifier, candidates = METHODS[method]
+    columns = train if method.startswith("kernel") else slice(None)
+    folds = np.clip(np.bincount(y[train]).min(), 2, 3)  # At most the images of the rarest class.
+    search = GridSearchCV(classifier, candidates, cv=folds)
     search.fit(values[train][:, columns], y[train])
     return search.score(values[POOL:][:, columns], y[POOL:])
 
 
-found = {question: described(question) for question in X}
 curves = {}
-for question, ways in found.items():
-    y, pool = answers[question], np.arange(POOL)
-    for way, values in ways.items():
+for task in X:
+    y, pool = targets[task], np.arange(POOL)
+    for method, values in represent_images(task).items():
         for count in LABELS:
             for repetition in range(REPETITIONS):
                 train, _ = train_test_split(
                     pool, train_size=count, stratify=y[pool], random_state=repetition
                 )
-                right = share_right(way, values, y, train)
-                curves.setdefault((question, way), []).append(right)
+                accuracy = measure_accuracy(method, values, y, train)
+                curves.setdefault((task, method), []).append(accuracy)
 
 # %%
-# The line is the mean over several choices of the labelled images, the band one standard deviation.
+# The line is the mean over several choices of the labelled images, and the band is one standard
+# deviation.
 #
-# Which digit it is, the network's kernel knows from far fewer labels than the pixels do. They come
-# close when there are some hundred. It also answers better than the network itself, which is often
-# wrong about digits that are scanned like this: what it has learnt is of more use than its answers.
-# Its last layer alone is about as good.
+# To classify digits, the network kernel needs far fewer labels than the pixels. With some hundred
+# labels, the pixels come close. The kernel machine is also more accurate than the network itself,
+# which often misclassifies digits that are scanned in this way: what the network has learnt is more
+# useful than its predictions. The kernel of the last layer is about as good.
 #
-# Whether an image is upside down is better seen in the pixels. A network learns what matters for
-# its labels and drops other things, and the last layer has dropped more than the whole network has.
+# Upside-down images are better detected from pixels. A network learns what matters for its labels
+# and discards other properties, and the last layer has discarded more than the whole network has.
 
-colors = dict(zip(WAYS, ["#D55E00", "#009E73", "#0072B2", "#56B4E9"], strict=True))
+colors = dict(zip(METHODS, ["#D55E00", "#009E73", "#0072B2", "#56B4E9"], strict=True))
 figure, grid = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-for axes, question in zip(grid, found, strict=True):
-    for way, color in colors.items():
-        values = np.reshape(curves[question, way], (len(LABELS), REPETITIONS))
+for axes, task in zip(grid, X, strict=True):
+    for method, color in colors.items():
+        values = np.reshape(curves[task, method], (len(LABELS), REPETITIONS))
         mean, spread = values.mean(axis=1), values.std(axis=1)
-        axes.plot(LABELS, mean, "o-", color=color, label=way, markersize=4)
+        axes.plot(LABELS, mean, "o-", color=color, label=method, markersize=4)
         axes.fill_between(LABELS, mean - spread, mean + spread, color=color, alpha=0.15)
-        print(f"{question} {way:<24}" + " ".join(f"{value:.3f}" for value in mean))
-    axes.set(title=question, xlabel="labels", xscale="log")
+        print(f"{task:<12}{method:<24}" + " ".join(f"{value:.3f}" for value in mean))
+    axes.set(title=f"Task: {task}", xlabel="number of labels", xscale="log")
     axes.set_xticks(LABELS, LABELS)
     axes.minorticks_off()
-grid[0].axhline(own, color="black", linewidth=0.8, linestyle="--", label="the network itself")
-grid[0].set_ylabel("share of test images right")
+grid[0].axhline(
+    network_accuracy, color="black", linewidth=0.8, linestyle="--", label="the network itself"
+)
+grid[0].set_ylabel("accuracy on the test images")
 grid[0].legend()
 plt.show()
 
 # %%
-# Without any label
-# -----------------
-# The same two kernels for ``KernelPCA`` and for ``SpectralClustering``, which get to see no labels.
-# Both take rows only, so images are handed over flat, and ``input_shape`` gives them their shape
-# back. The adjusted Rand index says how well ten clusters agree with the digits: 1 is perfect, and
-# 0 is chance. For the pixels the best gamma is taken, chosen by looking at the digits. The network
-# has learnt to tell digits apart, and so do clusters by its kernel.
+# Clustering and kernel PCA without labels
+# ----------------------------------------
+# ``KernelPCA`` and ``SpectralClustering`` use the same two kernels without any label. Both accept
+# only two-dimensional arrays, so images are passed flat, and ``input_shape`` restores their shape.
+# The adjusted Rand index measures how well ten clusters agree with the digits: 1 is perfect
+# agreement, 0 is chance. For the pixels, the gamma with the highest index is used, which requires
+# the true digits. The network was trained to separate digits, and the clusters of its kernel
+# separate them as well.
 
-rows = slice(POOL, POOL + EMBEDDED)
-digits = answers["Which digit?"][rows]
-gray, inputs = (of["Which digit?"][rows].reshape(len(digits), -1) for of in (pixels, X))
+embedded = slice(POOL, POOL + EMBEDDED)
+digits = targets["digit"][embedded]
+flat_pixels, flat_inputs = (
+    values["digit"][embedded].reshape(len(digits), -1) for values in (pixels, X)
+)
 kernel = NetworkKernel(network, output="sum", input_shape=(1, 28, 28))
 
 
-def agreement(values, **settings):
-    """How well clusters agree with the digits."""
+def compute_rand_index(values, **settings):
+    """Return the adjusted Rand index of ten clusters and the digits."""
     clusters = SpectralClustering(10, random_state=0, **settings).fit_predict(values)
     return adjusted_rand_score(digits, clusters)
 
 
-gamma = max(GAMMAS, key=lambda gamma: agreement(gray, gamma=gamma))
-print(f"Clusters by pixels: adjusted Rand index {agreement(gray, gamma=gamma):.2f}")
-print(f"Clusters by the network's kernel: {agreement(inputs, affinity=kernel):.2f}")
+gamma = max(GAMMAS, key=lambda gamma: compute_rand_index(flat_pixels, gamma=gamma))
+indices = {
+    "pixels": compute_rand_index(flat_pixels, gamma=gamma),
+    "network kernel": compute_rand_index(flat_inputs, affinity=kernel),
+}
+for name, index in indices.items():
+    print(f"Adjusted Rand index, {name}: {index:.2f}")
 
 embeddings = {
-    "pixels": KernelPCA(2, kernel="rbf", gamma=gamma).fit_transform(gray),
-    "the network's kernel": KernelPCA(2, kernel=kernel).fit_transform(inputs),
+    "Pixels": KernelPCA(2, kernel="rbf", gamma=gamma).fit_transform(flat_pixels),
+    "Network kernel": KernelPCA(2, kernel=kernel).fit_transform(flat_inputs),
 }
 figure, grid = plt.subplots(1, 2, figsize=(9, 4.5), layout="constrained")
 for axes, (name, points) in zip(grid, embeddings.items(), strict=True):
-    axes.scatter(*points.T, s=0)  # For the limits: a text does not move them.
+    axes.scatter(*points.T, s=0)  # Sets the limits of the axes, which text does not change.
     for point, digit in zip(points, digits, strict=True):
-        axes.text(*point, str(digit), color=OF_DIGITS[digit], size=8, ha="center", va="center")
+        axes.text(*point, str(digit), color=DIGIT_COLORS[digit], size=8, ha="center", va="center")
     axes.set(title=name, xticks=[], yticks=[])
 plt.show()

@@ -1,14 +1,16 @@
 """
-Which labels are wrong?
-=======================
+Finding wrong labels
+====================
 
-A tenth of the labels of scikit-learn's digits are changed, and a perceptron is trained on them.
-`LabelDenoiser` weighs the other digits around each one by max(k, 0)^16, with k the similarity of
-two digits in the network's eyes, and scores a label by the share of the weights that agree with it:
-1 where all do, 0 where none does, as cleanlab has it.
+This example finds wrong labels with `LabelDenoiser`. A tenth of the labels of scikit-learn's digits
+are changed, and a perceptron is trained on them. The other digits around each one are weighted by
+max(k, 0)^16, where k is the similarity of two digits for this network. The quality of a label is
+the share of the weights that agrees with it: 1 if all do, 0 if none does, as in cleanlab. After 100
+epochs the network has learnt 93 % of the wrong labels. The quality still finds them, with an
+average precision of 0.996; the network's own confidence in a label reaches 0.697.
 
-This is one seed of an easy data set; ``benchmarks/results/label_issues.md`` has harder ones,
-among them classes that look alike.
+This is one seed of an easy data set. ``benchmarks/results/label_issues.md`` contains harder ones,
+some with classes that look alike.
 """
 
 import matplotlib.pyplot as plt
@@ -32,16 +34,16 @@ wrong = generator.permutation(SAMPLES) < WRONG * SAMPLES
 y = np.where(wrong, (clean + generator.integers(1, 10, SAMPLES)) % 10, clean)
 
 # %%
-# Before and after the network learns them
-# ----------------------------------------
-# After a few epochs the network has learnt few of the wrong labels, and its own confidence in a
-# label finds them well. Later it knows most of them by heart, and its confidence is no longer worth
-# much. The other digits find them still: who has learnt a wrong label has not learnt to see the
-# digit differently.
+# Before and after the network has learnt the wrong labels
+# --------------------------------------------------------
+# After a few epochs, the network has learnt few of the wrong labels, and its own confidence in a
+# label identifies them well. Later it has memorised most of them, and its confidence is much less
+# useful. The labels of similar digits still identify them: a network that has learnt a wrong label
+# has not learnt to treat the digit like those of the wrong class.
 
 
-def trained(epochs):
-    """A perceptron after so many epochs."""
+def train(epochs):
+    """Train a perceptron for the given number of epochs."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
     return NeuralNetClassifier(
@@ -59,12 +61,12 @@ def trained(epochs):
 
 
 for epochs in EPOCHS:
-    net = trained(epochs)
+    net = train(epochs)
     denoiser = LabelDenoiser(net).fit(X, y)
     learnt = (net.predict(X) == y)[wrong].mean()
-    print(f"{epochs} epochs, {learnt:.0%} of the wrong labels learnt:")
+    print(f"After {epochs} epochs, the network has learnt {learnt:.0%} of the wrong labels:")
     qualities = {
-        "other digits": denoiser.label_quality(X, y),
+        "similar digits": denoiser.label_quality(X, y),
         "own confidence": net.predict_proba(X)[np.arange(SAMPLES), y],
     }
     for name, quality in qualities.items():
@@ -73,15 +75,16 @@ for epochs in EPOCHS:
         print(f"    {name:<16}area under the curve {area:.3f}, average precision {precision:.3f}")
 
 # %%
-# The most suspicious ones
-# ------------------------
-# Above each digit its label, and what the other digits say. In orange: the label was right.
+# Most suspicious labels
+# ----------------------
+# The captions give the label of each digit and the label suggested by the similar digits. An orange
+# caption marks a label that was not changed.
 
-others = denoiser.leave_one_out(X, y).argmax(axis=1)
+suggested = denoiser.leave_one_out(X, y).argmax(axis=1)
 figure, grid = plt.subplots(4, 12, figsize=(10, 4.6), layout="constrained")
 for axes, row in zip(grid.flat, denoiser.label_issues(X, y), strict=False):
     axes.imshow(X[row].reshape(8, 8), cmap="gray_r")
-    axes.set_title(f"{y[row]} → {others[row]}", color="black" if wrong[row] else "#D55E00")
+    axes.set_title(f"{y[row]} → {suggested[row]}", color="black" if wrong[row] else "#D55E00")
     axes.axis("off")
-figure.suptitle("The most suspicious labels → what the other digits say")
+figure.suptitle("Most suspicious labels → labels suggested by similar digits")
 plt.show()

@@ -1,62 +1,64 @@
 """
-Which patches look alike to a network?
-======================================
+Image retrieval: gradients, activations and pixels compared
+===========================================================
 
-Given a patch of an aerial photograph, find others like it. Three answers are compared: by the
+Given a patch of an aerial photograph, this example retrieves similar patches in three ways: by the
 similarity of this package, which compares gradients; by `PerceptualKernel`, which compares the
-activities of the layers, as perceptual losses do; and by the pixels alone.
-
-The network learns to tell trees from background on three other photographs, in which people have
-drawn boxes around the trees.
+activations of the layers, as perceptual losses do; and by the pixels. A small CNN is trained to
+distinguish trees from background on three other photographs, in which people drew boxes around the
+trees. After this training, gradients retrieve patches of the same class slightly better than
+activations, and both do better than pixels.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _aerial import PHOTOGRAPHS, patches, photograph
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
 from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim import NetworkKernel, PerceptualKernel
+from sknetsim.datasets import cut_patches, load_aerial_photographs
 
 SIDE = 24
 EPOCHS = 10
 SEEDS = 3
 NEIGHBORS = 5
 QUERIES = 7
-PHOTOGRAPH = PHOTOGRAPHS[2]  # Where patches are looked for; the others train the network.
+#: Photograph whose patches are retrieved; the network is trained on the others.
+SEARCHED = "2019_YELL_2_541000_4977000_image_crop"
 
 
-def prepared(images):
-    """Patches as the network takes them, each of mean 0 and standard deviation 1."""
+def make_inputs(images):
+    """Return patches as inputs of the network, each with mean 0 and standard deviation 1."""
     values = np.moveaxis(images, -1, 1) / 255
     values -= values.mean(axis=(1, 2, 3), keepdims=True)
     return (values / (values.std(axis=(1, 2, 3), keepdims=True) + 1e-6)).astype(np.float32)
 
 
-others = [name for name in PHOTOGRAPHS if name != PHOTOGRAPH]
-parts = [patches(photograph(name), SIDE) for name in others]
-X_train = prepared(np.concatenate([part.images for part in parts]))
-y_train = np.concatenate([part.labels for part in parts])
-images, labels, _ = patches(photograph(PHOTOGRAPH), SIDE)
-is_tree = labels == 1
-X = prepared(images)
-print(f"{len(X_train):,} patches to learn from, {y_train.mean():.0%} of them trees")
-print(f"{len(X):,} patches to look in, {is_tree.mean():.0%} of them trees")
+photographs = load_aerial_photographs()
+searched = cut_patches(photographs.pop(SEARCHED), SIDE)
+others = [cut_patches(photograph, SIDE) for photograph in photographs.values()]
+X_train = make_inputs(np.concatenate([patches.images for patches in others]))
+y_train = np.concatenate([patches.labels for patches in others])
+is_tree = searched.labels == 1
+X = make_inputs(searched.images)
+print(f"{len(X_train):,} training patches, {y_train.mean():.0%} of them trees")
+print(f"{len(X):,} searched patches, {is_tree.mean():.0%} of them trees")
 
 # %%
-# Neighbours of the same kind
-# ---------------------------
-# Of each patch the most similar others, and the share of these that are of its kind, tree or
-# background. It is the mean of both kinds, so that chance gives a half, with the standard deviation
-# over several trainings. The same is done with the network before it has learnt anything, and
-# beside it stands how often the trained network itself is right about the kind of a patch.
+# Share of neighbours of the same class
+# -------------------------------------
+# For each patch, the most similar other patches are retrieved. The score is the share of these that
+# belong to the class of the patch, tree or background. It is the mean over both classes, so that
+# chance gives 0.5, and is printed with the standard deviation over several trainings. The same
+# scores are computed for the network before training. The last line is the balanced accuracy of the
+# trained network itself.
 
 
-def network(epochs):
-    """Two convolutions and two layers, trained for so many epochs."""
+def train(epochs):
+    """Train two convolutions and two linear layers for the given number of epochs."""
     convolutions = [nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
     head = [nn.Flatten(), nn.Linear(32 * (SIDE // 4) ** 2, 64), nn.ReLU(), nn.Linear(64, 2)]
     return NeuralNetClassifier(
@@ -73,62 +75,66 @@ def network(epochs):
     ).fit(X_train, y_train)
 
 
-def nearest(similarity):
-    """The most similar others of each row."""
+def find_neighbors(similarity):
+    """Return the indices of the most similar other patches, (n, NEIGHBORS)."""
+    # The patch itself gets a distance above all others.
     return np.argsort(2 * np.eye(len(similarity)) - similarity, axis=1)[:, :NEIGHBORS]
 
 
-def same_kind(indices):
-    """The share of neighbours that are of the kind of their row."""
+def measure_agreement(indices):
+    """Return the share of neighbours of the same class, averaged over both classes."""
     same = is_tree[indices] == is_tree[:, None]
     return (same[is_tree].mean() + same[~is_tree].mean()) / 2
 
 
-by_pixels = nearest(cosine_similarity(X.reshape(len(X), -1)))
-shares = {"pixels": [same_kind(by_pixels)]}
+by_pixels = find_neighbors(cosine_similarity(X.reshape(len(X), -1)))
+scores = {"pixels": [measure_agreement(by_pixels)]}
 for seed in range(SEEDS):
-    for epochs, words in ((0, "before training"), (EPOCHS, "trained")):
+    for epochs, state in ((0, "before training"), (EPOCHS, "trained")):
         torch.manual_seed(seed)
-        net = network(epochs)
-        by_gradients = nearest(NetworkKernel(net)(X))
-        by_activities = nearest(PerceptualKernel(net)(X))
-        shares.setdefault(f"NetworkKernel, {words}", []).append(same_kind(by_gradients))
-        shares.setdefault(f"PerceptualKernel, {words}", []).append(same_kind(by_activities))
-    own = balanced_accuracy_score(is_tree, net.predict(X))
-    shares.setdefault("the network's own answer", []).append(own)
-for name, values in shares.items():
+        net = train(epochs)
+        by_gradients = find_neighbors(NetworkKernel(net)(X))
+        by_activations = find_neighbors(PerceptualKernel(net)(X))
+        scores.setdefault(f"NetworkKernel, {state}", []).append(measure_agreement(by_gradients))
+        scores.setdefault(f"PerceptualKernel, {state}", []).append(
+            measure_agreement(by_activations)
+        )
+    accuracy = balanced_accuracy_score(is_tree, net.predict(X))
+    scores.setdefault("balanced accuracy of the network", []).append(accuracy)
+for name, values in scores.items():
     print(f"{name:<36}{np.mean(values):.3f} ± {np.std(values):.3f}")
 
 # %%
-# Before it is trained, the network is a worse judge than pixels, and afterwards a better one: it
-# has learnt what matters for trees. Gradients are a little ahead of activities; with another
-# training, in ``benchmarks/results/retrieval.md``, they are nearly equal. That file also has
-# a network that has never heard of trees, and is hardly better than pixels.
+# Before training, the network retrieves worse than pixels, and after training better, because it
+# has learnt what distinguishes trees. Gradients are slightly ahead of activations; with another
+# training, in ``benchmarks/results/retrieval.md``, they are nearly equal. That file also contains a
+# network that was trained without any label of a tree and is hardly better than pixels.
 #
-# The network's own answers are poor on this photograph, which it has not seen. Its similarities
-# judge better, and are not good either: of four neighbours about one is of the other kind.
+# The predictions of the network are poor on this photograph, which was not used for training. Its
+# similarities do better, but are not good either: about one of four neighbours belongs to the other
+# class.
 
 # %%
-# Some patches and their neighbours
-# ---------------------------------
-# By the last of the trained networks. Neighbours in a blue frame are of the kind of the patch on
-# the left, those in an orange frame of the other kind.
+# Retrieved patches by method
+# ---------------------------
+# The neighbours are those of the last trained network. A blue frame marks neighbours of the same
+# class as the patch on the left, and an orange frame those of the other class.
 
 rows = np.random.default_rng(0).choice(len(X), QUERIES, replace=False)
-columns = {"gradients": by_gradients, "activities": by_activities, "pixels": by_pixels}
+columns = {"gradients": by_gradients, "activations": by_activations, "pixels": by_pixels}
 figure = plt.figure(figsize=(10, 4.6))
 left, *blocks = figure.subfigures(1, 4, width_ratios=[1, *[NEIGHBORS] * 3])
 edges = {"left": 0.04, "right": 0.96, "bottom": 0.02, "top": 0.92, "hspace": 0.1, "wspace": 0.1}
-left.suptitle("patch")
+left.suptitle("query")
 for axes, row in zip(left.subplots(QUERIES, 1, gridspec_kw=edges), rows, strict=True):
-    axes.imshow(images[row])
+    axes.imshow(searched.images[row])
     axes.axis("off")
 for block, (name, indices) in zip(blocks, columns.items(), strict=True):
     block.suptitle(name)
     grid = block.subplots(QUERIES, NEIGHBORS, gridspec_kw=edges)
-    for place, found in np.ndenumerate(indices[rows]):
-        is_same = is_tree[found] == is_tree[rows[place[0]]]
-        grid[place].imshow(images[found])
-        grid[place].set(xticks=[], yticks=[])
-        grid[place].spines[:].set(color="#0072B2" if is_same else "#D55E00", linewidth=2.5)
+    for cell, neighbor in np.ndenumerate(indices[rows]):
+        is_same = is_tree[neighbor] == is_tree[rows[cell[0]]]
+        grid[cell].imshow(searched.images[neighbor])
+        grid[cell].set(xticks=[], yticks=[])
+        grid[cell].spines[:].set(color="#0072B2" if is_same else "#D55E00", linewidth=2.5)
 plt.show()

@@ -1,13 +1,15 @@
 """
-Images that are read row by row
-===============================
+Similarity in a transformer
+===========================
 
-A transformer reads images of MNIST as sequences, one row of pixels after the other, and learns
-which digit they show. Here are the images that it finds most similar, and which of its layers make
-them so: the embedding of the rows, attention between rows, or the layers that look at each row by
-itself.
+This example measures similarities in a network that reads sequences. A small transformer reads
+images of MNIST as sequences, one row of pixels after the other, and learns to classify the digits.
+The example finds the most similar training images of a test image, and computes how much each kind
+of layer contributes to a similarity: the embedding of the rows, the attention between rows, or the
+layers that process each row separately. The embedding contributes most, and attention contributes
+more than the feed-forward layers.
 
-The same calls work for any network of sequences, recurrent ones too.
+The same calls work for any network that reads sequences, including recurrent ones.
 """
 
 import time
@@ -15,11 +17,11 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from _data import mnist
 from skorch import NeuralNetClassifier
 from torch import nn
 
 from sknetsim import NetworkKernel, NetworkNeighbors
+from sknetsim.datasets import load_mnist
 from sknetsim.displays import ContributionsDisplay, NeighborsDisplay, SimilarityMatrixDisplay
 
 TRAINING = 8_000
@@ -29,8 +31,8 @@ PAIRS = 200
 ROWS = 28
 
 
-class RowReader(nn.Module):
-    """Two layers of a transformer over the rows of an image."""
+class RowTransformer(nn.Module):
+    """Transformer of two layers over the rows of an image."""
 
     def __init__(self, width=32):
         super().__init__()
@@ -44,11 +46,11 @@ class RowReader(nn.Module):
         return self.head(self.encoder(self.embedding(rows) + self.place).mean(dim=1))
 
 
-training, test = mnist("train", TRAINING), mnist("test", TEST)
+training, test = load_mnist("train", TRAINING), load_mnist("test", TEST)
 X, X_test = training.inputs[:, 0], test.inputs[:, 0]  # (images, rows, pixels)
 torch.manual_seed(0)
 net = NeuralNetClassifier(
-    RowReader,
+    RowTransformer,
     criterion=nn.CrossEntropyLoss,
     optimizer=torch.optim.Adam,
     lr=2e-3,
@@ -59,76 +61,78 @@ net = NeuralNetClassifier(
     callbacks="disable",
     verbose=0,
 ).fit(X, training.labels)
-seen, seen_training = net.predict(X_test), net.predict(X)
-print(f"Right, of the test images: {(seen == test.labels).mean():.3f}")
+predictions, training_predictions = net.predict(X_test), net.predict(X)
+print(f"Accuracy on the test images: {(predictions == test.labels).mean():.3f}")
 
 # %%
-# The most similar training images
-# --------------------------------
-# Of two test images that the network is right about, and of two that it is wrong about; in orange
-# where label and network differ. Where it is wrong, the most similar images are those in which it
-# sees the same wrong digit, and they are less similar. Some of them it is wrong about as well,
-# though it has been trained on them.
+# Most similar training images
+# ----------------------------
+# The queries are two test images that the network classifies correctly and two that it
+# misclassifies. An orange caption marks a prediction that differs from the label. The images most
+# similar to a misclassified query are those with the same wrong prediction, and their similarity is
+# lower. Some of them are misclassified as well, although the network was trained on them.
 
-is_right = seen == test.labels
+is_right = predictions == test.labels
 queries = np.concatenate([np.flatnonzero(is_right)[:2], np.flatnonzero(~is_right)[:2]])
 neighbors = NetworkNeighbors(net, output="predicted", n_neighbors=6).fit(X)
-nearest = 1 - neighbors.kneighbors(X_test, n_neighbors=1)[0][:, 0] ** 2 / 2
-for answer, rows in {"right": is_right, "wrong": ~is_right}.items():
-    print(f"{answer}: the most similar image has a similarity of {nearest[rows].mean():.2f}")
+# distance = sqrt(2 - 2 k), so k = 1 - distance^2 / 2
+largest = 1 - neighbors.kneighbors(X_test, n_neighbors=1)[0][:, 0] ** 2 / 2
+for name, rows in {"Correct": is_right, "Wrong": ~is_right}.items():
+    print(f"{name} predictions: mean similarity to the nearest image {largest[rows].mean():.2f}")
 NeighborsDisplay.from_estimator(
     neighbors,
     X_test[queries],
     labels=training.labels,
-    predictions=seen_training,
+    predictions=training_predictions,
     query_labels=test.labels[queries],
-    query_predictions=seen[queries],
+    query_predictions=predictions[queries],
 )
 plt.show()
 
 # %%
-# The same, by hand
-# -----------------
-# Linear layers and normalisations have short forms of their gradients. Attention has none, nor has
-# the parameter of the places, nor would recurrent cells have any: their gradients are made by
-# ``torch.func``, sample by sample, which takes longer. The result is the same. To see it, take the
-# gradients that autograd has for a few images, each by itself.
+# Comparison with gradients from autograd
+# ---------------------------------------
+# Linear layers and normalisations have rules that compute their gradients efficiently. Attention
+# and the position parameter have none, and recurrent cells would have none either: ``torch.func``
+# computes their gradients sample by sample, which takes longer. The result is the same, as a
+# comparison with autograd's gradients of single images shows.
 
 
-def gradient(rows):
-    """Of the largest logit, in all parameters."""
+def compute_gradient(rows):
+    """Return the gradient of the largest logit with respect to all parameters."""
     logits = net.module_.eval()(torch.from_numpy(rows[None]))
     parts = torch.autograd.grad(logits.max(), list(net.module_.parameters()))
     return torch.cat([part.flatten() for part in parts])
 
 
 kernel = NetworkKernel(net, output="predicted")
-gradients = nn.functional.normalize(torch.stack([gradient(rows) for rows in X_test[:20]]))
+# k(x, x') = <g(x), g(x')> / (|g(x)| |g(x')|)
+gradients = nn.functional.normalize(torch.stack([compute_gradient(rows) for rows in X_test[:20]]))
 difference = abs(kernel(X_test[:20]) - (gradients @ gradients.T).numpy()).max()
-print(f"The largest difference from similarities by hand: {difference:.0e}")
+print(f"Largest difference from the similarities of autograd's gradients: {difference:.0e}")
 
 for name in ("linear", "self_attn"):
-    part = NetworkKernel(net, output="predicted", parameters=[f"*.{name}*"])
+    partial_kernel = NetworkKernel(net, output="predicted", parameters=[f"*.{name}*"])
     count = sum(p.numel() for path, p in net.module_.named_parameters() if f".{name}" in path)
     start = time.perf_counter()
-    part(X_test)
+    partial_kernel(X_test)
     print(f"{count:,} parameters of {name}: {time.perf_counter() - start:.2f} seconds")
 
 # %%
-# Which layers add
-# ----------------
-# A similarity is a sum over parameters, and so over layers. Each test image is paired with the
-# training image that is most similar to it, with some other image in which the network sees the
-# same digit, and with some image in which it sees another one.
+# Contributions by kind of layer
+# ------------------------------
+# A similarity is a sum over parameters, and therefore over layers. Each test image is paired with
+# the most similar training image, with a random image for which the network predicts the same
+# digit, and with a random image for which it predicts another digit.
 
 similarity, drawn = kernel(X_test[:PAIRS], X), np.random.default_rng(0).random((PAIRS, TRAINING))
-same = seen[:PAIRS, None] == seen_training
+same = predictions[:PAIRS, None] == training_predictions
 partners = {
     "most similar": similarity.argmax(axis=1),
     "same digit": (same * drawn).argmax(axis=1),
     "another digit": (~same * drawn).argmax(axis=1),
 }
-parts = {
+contributions = {
     name: kernel.contributions(X_test[:PAIRS], X[indices], positions="embedding")
     for name, indices in partners.items()
 }
@@ -138,50 +142,54 @@ kinds = {
     "linear": "feed-forward",
     "norm": "normalisations",
     "head": "head",
-    "": "places",  # A parameter of the network itself.
+    "": "position",  # A parameter of the network itself, outside of all layers.
 }
 table = {}
-for column, found in enumerate(parts.values()):
-    for layer, part in found.by_layer().items():
-        kind = next(word for name, word in kinds.items() if name in layer)
-        table.setdefault(kind, np.zeros(len(parts)))[column] += part.mean()
-print(f"{'':<16}" + "".join(f"{name:>16}" for name in parts))
-for kind, row in table.items():
-    print(f"{kind:<16}" + "".join(f"{value:16.3f}" for value in row))
-print(f"{'similarity':<16}" + "".join(f"{part.similarity.mean():16.3f}" for part in parts.values()))
+for column, parts in enumerate(contributions.values()):
+    for layer, part in parts.by_layer().items():
+        kind = next(kind for name, kind in kinds.items() if name in layer)
+        table.setdefault(kind, np.zeros(len(contributions)))[column] += part.mean()
+print(f"{'':<16}" + "".join(f"{name:>16}" for name in contributions))
+for kind, means in table.items():
+    print(f"{kind:<16}" + "".join(f"{value:16.3f}" for value in means))
+totals = [parts.similarity.mean() for parts in contributions.values()]
+print(f"{'similarity':<16}" + "".join(f"{value:16.3f}" for value in totals))
 
 # %%
-# The embedding adds most, and attention more than the feed-forward layers, which have about as many
-# parameters. Images of different digits have next to nothing in common in any layer. All this says
-# where a training step would act, and not which layer the network could do without.
+# The embedding contributes most, and attention contributes more than the feed-forward layers, which
+# have about as many parameters. For images of different digits, the contributions of all layers are
+# close to 0. A contribution states where a training step would change the network, and not which
+# layer the network could do without.
 
 # %%
-# Which rows add
-# --------------
-# The embedding is used once for each row, so what it adds is a sum over pairs of rows, one of each
-# image. Here are the first test image and the most similar one: on the left what the layers add, on
-# the right what pairs of rows add in the embedding.
+# Contributions of pairs of rows
+# ------------------------------
+# The embedding is applied to each row, so its contribution is a sum over pairs of rows, one of each
+# image. The figure shows the first test image and the most similar training image: on the left the
+# contributions of the layers, on the right those of pairs of rows in the embedding.
 
 figure, grid = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for axes, layer in zip(grid, (None, "embedding"), strict=True):
-    ContributionsDisplay.from_predictions(parts["most similar"], layer=layer, ax=axes)
+    ContributionsDisplay.from_predictions(contributions["most similar"], layer=layer, ax=axes)
 plt.show()
 
 # %%
-# It is the bar of the seven that makes the two alike. Over all pairs, similar images are so mostly
-# by rows at about the same place; this is the share of rows that are at most so far apart:
+# The bar of the seven makes the two images similar. Over all pairs, most of the similarity of
+# similar images comes from rows at about the same position. The lines below show the shares of the
+# embedding's contribution that come from rows at most 0, 1 and 3 apart:
 
 apart = abs(np.subtract.outer(np.arange(ROWS), np.arange(ROWS)))
 for name in ("most similar", "same digit"):
-    by_rows = parts[name].by_position("embedding").sum(axis=0)
+    by_rows = contributions[name].by_position("embedding").sum(axis=0)
     shares = [by_rows[apart <= most].sum() / by_rows.sum() for most in (0, 1, 3)]
-    print(f"{name}: " + ", ".join(f"{share:.0%}" for share in shares) + " from rows 0, 1, 3 apart")
+    print(f"{name}: " + ", ".join(f"{share:.0%}" for share in shares))
 
 # %%
-# All pairs at once
+# Similarity matrix
 # -----------------
-# Similar images side by side: blocks are digits, or several that look alike. Red are pairs of which
-# a training step that raises the predicted logit of one lowers that of the other.
+# The display places similar images next to each other: blocks are digits, or several digits that
+# look alike. In a red pair, a training step that raises the predicted logit of one image lowers
+# that of the other.
 
 SimilarityMatrixDisplay.from_estimator(kernel, X_test[:PAIRS], labels=test.labels[:PAIRS])
 plt.show()

@@ -1,13 +1,15 @@
 """
-The faster a function turns, the fewer neighbours
-=================================================
+Neighbour counts and the frequency of the target function
+=========================================================
 
-A network learns sin(2 pi f a) from the point (cos 2 pi a, sin 2 pi a) of the unit circle. How many
-of its samples does it then find similar to each other? This is the toy problem of [1]_, with its
-network, data and loss, and 960 steps at a decaying rate of 1e-3 in place of 160,000 at 1e-4.
+This example measures how the number of similar samples depends on the function that a network has
+learnt. A perceptron learns sin(2 pi f a) from the point (cos 2 pi a, sin 2 pi a) of the unit
+circle. This is the toy problem of [1]_ with its network, data and loss, and with 960 steps at a
+decaying learning rate of 1e-3 in place of 160,000 at 1e-4.
 
-The higher the frequency f, the fewer neighbours, by every way to count. Within one frequency they
-are fewer where the curve bends, too, but which way to count shows it depends on f.
+The higher the frequency f, the fewer neighbours a sample has, by every way to count. For a given
+frequency, neighbours are also fewer in the bends of the curve, but which way to count shows this
+depends on f.
 
 .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural Network
    Perspective", NeurIPS 2019.
@@ -30,7 +32,7 @@ N_SAMPLES = 2_048
 EPOCHS = 30
 #: Processes that share the runs; -1: one per core.
 JOBS = -1
-#: Ways to count. Inputs lie on a curve: its dimension need not be estimated.
+#: Ways to count. The dimension is 1 and not estimated, because the inputs lie on a curve.
 COUNTS = {
     "soft": {"method": "soft"},
     "power 2": {"method": "power", "alpha": 2.0, "dimension": 1.0},
@@ -38,42 +40,43 @@ COUNTS = {
     "threshold .95": {"method": "threshold", "threshold": 0.95, "dimension": 1.0},
 }
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-#: Ways that are drawn along the curve.
+#: Ways to count that are drawn along the curve.
 DRAWN = ("soft", "threshold .95")
 
 # %%
-# A curve and a network
-# ---------------------
-# The samples lie on the circle or, for comparison, on a line. Where the curve bends is known: its
-# curvature is abs(y'') / (1 + y'^2)^(3/2).
+# Curves and network
+# ------------------
+# The samples lie on the circle or, for comparison, on a line. The curvature of the target function
+# is known: abs(y'') / (1 + y'^2)^(3/2).
 
 
-def circle(locations):
-    """Points of the unit circle, of locations in [0, 1)."""
+def map_to_circle(locations):
+    """Return points of the unit circle for locations in [0, 1)."""
     return np.stack([np.cos(2 * np.pi * locations), np.sin(2 * np.pi * locations)], axis=1)
 
 
-def line(locations):
-    """The locations themselves, from -1 to 1."""
+def map_to_line(locations):
+    """Return the locations, rescaled to [-1, 1)."""
     return 2 * locations[:, None] - 1
 
 
-def make_sine(frequency, n_samples=N_SAMPLES, inputs=circle):
-    """Locations in [0, 1) of a Sobol sequence, sorted, with their inputs and labels."""
+def make_sine(frequency, n_samples=N_SAMPLES, map_inputs=map_to_circle):
+    """Return sorted locations in [0, 1) of a Sobol sequence, with their inputs and labels."""
     locations = np.sort(qmc.Sobol(1, scramble=False).random(n_samples)[:, 0])
     y = np.sin(2 * np.pi * frequency * locations)[:, None]
-    return locations, inputs(locations).astype(np.float32), y.astype(np.float32)
+    return locations, map_inputs(locations).astype(np.float32), y.astype(np.float32)
 
 
-def curvature(frequency, locations):
-    """That of y = sin(2 pi f a)."""
+def compute_curvature(frequency, locations):
+    """Return the curvature of y = sin(2 pi f a)."""
     rate = 2 * np.pi * frequency
     slope = rate * np.cos(rate * locations)
+    # abs(y'') / (1 + y'^2)^(3/2)
     return rate**2 * np.abs(np.sin(rate * locations)) / (1 + slope**2) ** 1.5
 
 
 def make_perceptron(n_inputs, n_hidden=6, width=64):
-    """On the circle 21,057 parameters, as in the paper."""
+    """Return an untrained perceptron; on the circle it has 21,057 parameters, as in the paper."""
     layers = [nn.Linear(n_inputs, width), nn.ReLU()]
     for _ in range(n_hidden - 1):
         layers += [nn.Linear(width, width), nn.ReLU()]
@@ -81,7 +84,7 @@ def make_perceptron(n_inputs, n_hidden=6, width=64):
 
 
 def train(X, y, epochs, seed):
-    """The network after so many epochs; the caller's random state stays as it is."""
+    """Train a perceptron without changing the caller's random state."""
     net = NeuralNetRegressor(
         make_perceptron,
         module__n_inputs=X.shape[1],
@@ -98,12 +101,15 @@ def train(X, y, epochs, seed):
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return net.fit(torch.as_tensor(X), torch.as_tensor(y))  # Quicker to batch than arrays.
+        # Batches of tensors are made faster than batches of arrays.
+        return net.fit(torch.as_tensor(X), torch.as_tensor(y))
 
 
-def run(frequency, seed, n_samples=N_SAMPLES, epochs=EPOCHS, counts=COUNTS, inputs=circle):
-    """The error of one network on its samples, and their neighbours by each way to count."""
-    _, X, y = make_sine(frequency, n_samples, inputs)
+def run(
+    frequency, seed, n_samples=N_SAMPLES, epochs=EPOCHS, counts=COUNTS, map_inputs=map_to_circle
+):
+    """Return the training error of one network, and its neighbours by each way to count."""
+    _, X, y = make_sine(frequency, n_samples, map_inputs)
     net = train(X, y, epochs, seed)
     neighbors = {
         name: NetworkDensity(net, **options).fit(X).neighbor_count(X)
@@ -113,101 +119,104 @@ def run(frequency, seed, n_samples=N_SAMPLES, epochs=EPOCHS, counts=COUNTS, inpu
 
 
 # %%
-# How many neighbours, and where
+# Neighbour counts and curvature
 # ------------------------------
-# The table has the mean number of neighbours by each way to count, and Spearman's correlation of
-# the number with the curvature, which is negative where neighbours are fewer in the bends: median
-# and range of the runs. The last task has the same curve, learnt from the location a itself.
+# The table shows the mean number of neighbours by each way to count, and Spearman's correlation of
+# the number with the curvature, which is negative if neighbours are fewer in the bends. The values
+# are the median and the range of the runs. The last task has the same curve, learnt from the
+# location a itself.
 
 
-def mean_counts(runs, name):
-    """Mean number of neighbours, a value per run."""
+def compute_mean_counts(runs, name):
+    """Return the mean number of neighbours of each run."""
     return np.array([neighbors[name].mean() for _, neighbors in runs])
 
 
-def correlations(frequency, runs, name):
-    """Spearman's correlation of neighbours and curvature, a value per run."""
+def compute_correlations(frequency, runs, name):
+    """Return Spearman's correlation of neighbours and curvature of each run."""
     counts = [neighbors[name] for _, neighbors in runs]
-    expected = curvature(frequency, make_sine(frequency, len(counts[0]))[0])
-    return np.array([spearmanr(count, expected).statistic for count in counts])
+    curvature = compute_curvature(frequency, make_sine(frequency, len(counts[0]))[0])
+    return np.array([spearmanr(count, curvature).statistic for count in counts])
 
 
-def spread(values, form):
-    """Median and range, as words."""
+def format_range(values, form):
+    """Format the median and the range of some values."""
     return f"{np.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def print_table(task, frequency, runs):
-    """A row per way to count."""
-    print(f"\n{task}: training error {spread([error for error, _ in runs], '.4f')}")
+    """Print a row for each way to count."""
+    print(f"\n{task}: training error {format_range([error for error, _ in runs], '.4f')}")
     for name in COUNTS:
-        means = spread(mean_counts(runs, name), ",.0f")
-        print(f"    {name:<16}{means:<24}{spread(correlations(frequency, runs, name), '+.2f')}")
+        means = format_range(compute_mean_counts(runs, name), ",.0f")
+        correlations = format_range(compute_correlations(frequency, runs, name), "+.2f")
+        print(f"    {name:<16}{means:<24}{correlations}")
 
 
 if __name__ == "__main__":
-    tasks = {f"f = {frequency}": (frequency, circle) for frequency in FREQUENCIES}
-    tasks["f = 1, learnt from a itself"] = (1, line)
+    tasks = {f"f = {frequency}": (frequency, map_to_circle) for frequency in FREQUENCIES}
+    tasks["f = 1, learnt from a itself"] = (1, map_to_line)
     results = {}
-    for task, (frequency, inputs) in tasks.items():
-        jobs = (delayed(run)(frequency, seed, inputs=inputs) for seed in range(RUNS))
+    for task, (frequency, map_inputs) in tasks.items():
+        jobs = (delayed(run)(frequency, seed, map_inputs=map_inputs) for seed in range(RUNS))
         results[task] = Parallel(n_jobs=JOBS)(jobs)
         print_table(task, frequency, results[task])
     on_circle = {frequency: results[f"f = {frequency}"] for frequency in FREQUENCIES}
 
 # %%
-# Over the frequencies
-# --------------------
-# Neighbours become fewer with the frequency by every way to count.
+# Neighbour counts by frequency
+# -----------------------------
+# Neighbours become fewer as the frequency rises, by every way to count.
 
 if __name__ == "__main__":
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for name, color, marker in zip(COUNTS, COLORS, "osD^", strict=True):
-        means = np.array([mean_counts(runs, name) for runs in on_circle.values()])
-        middle = np.median(means, axis=1)
-        extent = [middle - means.min(axis=1), means.max(axis=1) - middle]
-        axes.errorbar(FREQUENCIES, middle, extent, color=color, marker=marker, capsize=4)
-        end = (FREQUENCIES[-1], middle[-1])
+        means = np.array([compute_mean_counts(runs, name) for runs in on_circle.values()])
+        median = np.median(means, axis=1)
+        extent = [median - means.min(axis=1), means.max(axis=1) - median]
+        axes.errorbar(FREQUENCIES, median, extent, color=color, marker=marker, capsize=4)
+        end = (FREQUENCIES[-1], median[-1])
         axes.annotate(name, end, (10, 0), textcoords="offset points", va="center")
     axes.set(xscale="log", yscale="log", xlim=(0.9, 14), xlabel="frequency f")
     axes.set_xticks(FREQUENCIES, FREQUENCIES)
     axes.set_yticks((50, 100, 200, 500, 1000), ("50", "100", "200", "500", "1,000"))
     axes.minorticks_off()
-    axes.set_ylabel(f"mean number of neighbours among {N_SAMPLES:,}")
+    axes.set_ylabel(f"mean number of neighbours among {N_SAMPLES:,} samples")
     axes.set_title(f"Median and range of {RUNS} runs")
     plt.show()
 
 # %%
-# Along the curve
-# ---------------
-# The soft count is lower in the bends for the lower frequencies and not for the higher ones. It
-# adds up similarities with the whole circle, more and more of them with samples that are not close;
-# their sum varies slowly along the circle, with the initial weights. For f = 4 there still are
-# narrow dips on the waves.
+# Neighbour counts along the curve
+# --------------------------------
+# The soft count is lower in the bends for the lower frequencies, but not for the higher ones. It
+# sums the similarities to all samples of the circle. As f rises, more and more of this sum comes
+# from samples that are not close, and it varies slowly along the circle, with the initial weights.
+# For f = 4 there are still narrow dips on these waves.
 #
-# Close neighbours, of a similarity of at least .95, are fewer in the bends for the higher
-# frequencies and not for f = 1. There the label is a coordinate of the input, and a network need
-# not bend to give it. If it has to learn the same curve from a itself, as in the table's last task,
-# close neighbours are fewer where it bends, while the soft count no longer shows it.
+# Close neighbours, with a similarity of at least .95, are fewer in the bends for the higher
+# frequencies, but not for f = 1. There the label is a coordinate of the input, so the network can
+# output it without bending. If it has to learn the same curve from a itself, as in the last task of
+# the table, close neighbours are fewer in the bends, while the soft count no longer shows this.
 #
-# A caution: on a sine the curvature grows with abs(y), so that no rank correlation can tell the two
-# apart. The soft count for f = 1 seems to follow abs(y): samples with labels near 0 are similar
-# both to those near 1 and to those near -1, which have little in common.
+# A caution: on a sine, the curvature grows with abs(y), so that no rank correlation can distinguish
+# the two. The soft count for f = 1 seems to follow abs(y): samples with labels near 0 are similar
+# both to samples with labels near 1 and to samples with labels near -1, which have little in
+# common.
 
 
 def plot_location(axes, frequency, runs, name):
-    """Neighbours of each sample, in front of the curvature."""
+    """Draw the neighbours of each sample in front of the curvature."""
     locations = make_sine(frequency)[0]
     counts = np.array([neighbors[name] for _, neighbors in runs])
-    behind = axes.twinx()
-    behind.fill_between(locations, curvature(frequency, locations), color="0.85")
-    behind.set(yscale="log", ylabel="curvature", ylim=(1e-2, 1e4))
-    axes.set_zorder(behind.get_zorder() + 1)
+    background = axes.twinx()
+    background.fill_between(locations, compute_curvature(frequency, locations), color="0.85")
+    background.set(yscale="log", ylabel="curvature", ylim=(1e-2, 1e4))
+    axes.set_zorder(background.get_zorder() + 1)
     axes.patch.set_visible(False)
     axes.plot(locations, counts.T, color=COLORS[0], linewidth=0.6, alpha=0.5)
     axes.plot(locations, np.median(counts, axis=0), color="black", linewidth=1.5)
-    rank = spread(correlations(frequency, runs, name), "+.2f")
-    axes.set_title(f"f = {frequency}, {name}: Spearman {rank}", fontsize=10)
+    correlation = format_range(compute_correlations(frequency, runs, name), "+.2f")
+    axes.set_title(f"f = {frequency}, {name}: Spearman {correlation}", fontsize=10)
     axes.set_ylabel("neighbours")
 
 
@@ -219,5 +228,5 @@ if __name__ == "__main__":
             plot_location(axes, frequency, runs, name)
     for axes in grid[-1]:
         axes.set_xlabel("location a")
-    figure.suptitle("Neighbours of a sample: each run (blue) and their median; curvature (grey)")
+    figure.suptitle("Neighbours of a sample: each run (blue), median (black); curvature (grey)")
     plt.show()

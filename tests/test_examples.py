@@ -1,16 +1,19 @@
-"""The examples run, in a short form: their constants are set to smaller values."""
+"""Runs of all examples in a short form: their constants are set to smaller values."""
 
 import ast
-import importlib
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 from matplotlib import pyplot
 
-FOLDER = Path(__file__).parents[1] / "examples"
-#: Of each example what makes it short.
+from sknetsim import datasets
+
+from .real import load_or_skip
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples"
+#: Constants that make each example short.
 SHORT = {
     "plot_active_learning.py": {"SEEDS": 2, "ROUNDS": 1, "EPOCHS": 2, "JOBS": 1},
     "plot_fit.py": {"NETWORKS": {"short": (100, 16, 1), "long": (30, 16, 5), "other": (50, 16, 2)}},
@@ -51,35 +54,45 @@ SHORT = {
 mpl.use("Agg")
 
 
-def shortened(name):
-    """The example's code, with other values of its constants."""
+def shorten(name):
+    """Return the example's code with other values of its constants."""
     tree = ast.parse((FOLDER / name).read_text())
-    left = dict(SHORT[name])
+    remaining = dict(SHORT[name])
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             constant = statement.targets[0].id
-            if constant in left:
-                statement.value = ast.parse(repr(left.pop(constant)), mode="eval").body
-    assert not left, f"{name} has no such constants: {sorted(left)}"
+            if constant in remaining:
+                statement.value = ast.parse(repr(remaining.pop(constant)), mode="eval").body
+    assert not remaining, f"{name} has no constants {sorted(remaining)}"
     return compile(ast.fix_missing_locations(tree), name, "exec")
+
+
+def read_gallery_order():
+    """Return the list EXAMPLES of docs/conf.py, which needs Sphinx to be imported."""
+    for statement in ast.parse((ROOT / "docs" / "conf.py").read_text()).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == "EXAMPLES":
+            return ast.literal_eval(statement.value)
+    raise AssertionError("docs/conf.py has no list EXAMPLES")
 
 
 def test_each_example_has_a_short_form():
     assert set(SHORT) == {path.name for path in FOLDER.glob("plot_*.py")}
 
 
+def test_the_gallery_names_each_example_once():
+    assert sorted(read_gallery_order()) == sorted(SHORT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 def test_it_draws(name, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(FOLDER)
-    sys.modules.pop("_data", None)
-    pytest.importorskip("zarr")
-    data = importlib.import_module("_data")
-    if missing := data.missing_packages():
-        pytest.skip(f"real data are not installed: {missing}")
-    monkeypatch.setattr(data, "OUTPUT", tmp_path)
+    load_or_skip(datasets.load_mnist, "test", 1)
+    load_or_skip(datasets.load_mnist_network)
+    load_or_skip(datasets.load_aerial_photographs)
+    # The example must run from any folder, as a downloaded one does.
+    monkeypatch.chdir(tmp_path)
     pyplot.close("all")
-    exec(shortened(name), {"__name__": "__main__", "__file__": str(FOLDER / name)})
+    exec(shorten(name), {"__name__": "__main__", "__file__": str(tmp_path / name)})
     assert pyplot.get_fignums(), "nothing was drawn"
     pyplot.close("all")

@@ -32,7 +32,9 @@ def test_curvature_equals_finite_differences():
     )
     slope, bend = (after - before) / (2 * step), (after - 2 * here + before) / step**2
     expected = np.abs(bend) / (1 + slope**2) ** 1.5
-    np.testing.assert_allclose(example.curvature(2, locations), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        example.compute_curvature(2, locations), expected, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_the_network_is_that_of_the_paper():
@@ -62,9 +64,9 @@ def check_the_curves_are_learnt(results):
 
 
 def check_neighbors_become_fewer_with_frequency(results, name):
-    medians = [np.median(example.mean_counts(runs, name)) for runs in results.values()]
+    medians = [np.median(example.compute_mean_counts(runs, name)) for runs in results.values()]
     assert (np.diff(medians) < 0).all()
 
 
 def check_neighbors_are_fewer_where_the_curve_bends(results, name, frequency):
-    assert (example.correlations(frequency, results[frequency], name) < 0).all()
+    assert (example.compute_correlations(frequency, results[frequency], name) < 0).all()
