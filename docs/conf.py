@@ -79,7 +79,6 @@ EXAMPLES = [
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "docs/auto_examples",
-    "ignore_pattern": "^_",
     "doc_module": ("sknetsim",),
     "reference_url": {"sknetsim": None},
     "abort_on_example_error": True,

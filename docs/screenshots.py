@@ -1,11 +1,10 @@
-"""The pictures of texts that show the site, the explorer and displays, as a browser shows them.
+"""Pictures of the user guide: screenshots of the site and the explorer, and displays.
 
-Run by ``python docs/screenshots.py`` after ``make docs``; needs chromium and its driver.
+Run ``python docs/screenshots.py`` after ``make docs``. The script needs chromium and its driver.
 """
 
 import contextlib
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,11 +15,8 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import Select
 from sklearn.datasets import load_wine
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
-
-from _data import mnist, mnist_network
-
 from sknetsim import LabelDenoiser, NetworkKernel, NetworkNeighbors, explore
+from sknetsim.datasets import load_mnist, load_mnist_network
 from sknetsim.displays import (
     ContributionsDisplay,
     DenoisingDisplay,
@@ -31,7 +27,7 @@ from sknetsim.displays import (
 mpl.use("Agg")
 FOLDER = Path(__file__).resolve().parent
 IMAGES = FOLDER / "images"
-#: What texts show of the gallery.
+#: Pictures of the guide that are figures of the gallery.
 FROM_GALLERY = {
     "neighbors": "plot_quickstart_001",
     "label_issues": "plot_label_issues_001",
@@ -42,59 +38,68 @@ SAMPLES = 2_000
 
 
 @contextlib.contextmanager
-def browser():
-    """A headless one, of a screen's size."""
+def start_browser():
+    """Start a headless browser with a window of the size of a screen."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for argument in ("headless", "no-sandbox", "window-size=1420,900", "hide-scrollbars"):
         options.add_argument(f"--{argument}")
-    found = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield found
-    found.quit()
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield browser
+    browser.quit()
 
 
 def copy_from_gallery():
-    for name, drawn in FROM_GALLERY.items():
-        path = FOLDER / "auto_examples" / "images" / f"sphx_glr_{drawn}.png"
+    """Copy the figures of FROM_GALLERY."""
+    for name, figure in FROM_GALLERY.items():
+        path = FOLDER / "auto_examples" / "images" / f"sphx_glr_{figure}.png"
         shutil.copy(path, IMAGES / f"{name}.png")
 
 
-def shoot_gallery(one):
-    one.get((FOLDER / "_build/html/docs/auto_examples/index.html").as_uri())
-    one.save_screenshot(str(IMAGES / "gallery.png"))
+def shoot_gallery(browser):
+    """Take a screenshot of the gallery's first page."""
+    browser.get((FOLDER / "_build/html/docs/auto_examples/index.html").as_uri())
+    browser.save_screenshot(str(IMAGES / "gallery.png"))
 
 
-def shoot_explorer(one):
-    """The most suspicious labels among images that the network contradicts."""
-    images = mnist("test", SAMPLES)
+def shoot_explorer(browser):
+    """Take a screenshot of the explorer with the most suspicious labels."""
+    digits = load_mnist("test", SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
         page = explore(
-            mnist_network(),
-            images.inputs,
-            images.labels,
+            load_mnist_network(),
+            digits.inputs,
+            digits.labels,
             Path(folder) / "explorer.html",
-            samples=images.images,
-            title="MNIST's test images, as somebody else's network sees them",
+            samples=digits.images,
+            title="Test images of MNIST and a third-party network",
             output="predicted",
             n_components=256,
             random_state=0,
         )
-        one.get(page.as_uri())
-        Select(one.find_element("css selector", "#order")).select_by_value("quality 1")
-        one.find_element("css selector", "#contradicted input").click()
-        one.find_elements("css selector", "#samples [data-index]")[1].click()
-        one.save_screenshot(str(IMAGES / "explorer.png"))
+        browser.get(page.as_uri())
+        Select(browser.find_element("css selector", "#order")).select_by_value("quality 1")
+        browser.find_element("css selector", "#contradicted input").click()
+        browser.find_elements("css selector", "#samples [data-index]")[1].click()
+        browser.save_screenshot(str(IMAGES / "explorer.png"))
 
 
 def draw_displays():
-    """Rows of a table, clusters, places, and labels with noise."""
+    """Draw the displays of the guide."""
+    draw_neighbors_of_rows()
+    draw_similarities()
+    draw_denoising()
+
+
+def draw_neighbors_of_rows():
+    """Draw the neighbours of two rows of a table."""
     wine = load_wine(as_frame=True)
     X = (wine.data - wine.data.mean()) / wine.data.std()
     fitted = NetworkNeighbors(n_neighbors=4, random_state=0).fit(X, wine.target)
     table = wine.data.iloc[:, :7]
     indices = fitted.kneighbors(X.iloc[[0, 83]])[1]
     similarities = NetworkKernel(fitted.estimator_)(X.iloc[[0, 83]].to_numpy(), X.to_numpy())
-    saved(
+    save(
         "neighbors_of_rows",
         NeighborsDisplay.from_predictions(
             table.iloc[[0, 83]].to_numpy(),
@@ -105,26 +110,31 @@ def draw_displays():
             columns=table.columns,
         ),
     )
-    digits = mnist("train", 300)
-    kernel = NetworkKernel(mnist_network(), "predicted")
+
+
+def draw_similarities():
+    """Draw a similarity matrix, and the positions that contribute to one similarity."""
+    digits = load_mnist("train", 300)
+    kernel = NetworkKernel(load_mnist_network(), "predicted")
     matrix = SimilarityMatrixDisplay.from_estimator(kernel, digits.inputs, labels=digits.labels)
-    saved("similarity_matrix", matrix)
+    save("similarity_matrix", matrix)
     gram = kernel(digits.inputs[:1], digits.inputs[1:])
     pair = digits.inputs[:1], digits.inputs[[1 + gram.argmax()]]
-    places = {"layer": "conv_layers.3", "grid": (14, 14)}
-    saved("places", ContributionsDisplay.from_estimator(kernel, *pair, **places))
-    draw_denoising()
+    options = {"layer": "conv_layers.3", "grid": (14, 14)}
+    save("places", ContributionsDisplay.from_estimator(kernel, *pair, **options))
 
 
 def draw_denoising():
+    """Draw noisy labels of a sine and their means."""
     generator = np.random.default_rng(0)
     X = generator.uniform(-2, 2, (300, 1))
     y = np.sin(2 * X[:, 0]) + generator.normal(scale=0.3, size=300)
     denoiser = LabelDenoiser(alpha=64, random_state=0).fit(X, y)
-    saved("denoising", DenoisingDisplay.from_estimator(denoiser, X, y, coordinate=X[:, 0]))
+    save("denoising", DenoisingDisplay.from_estimator(denoiser, X, y, coordinate=X[:, 0]))
 
 
-def saved(name, display):
+def save(name, display):
+    """Write the figure of a display into the folder of the guide's pictures."""
     display.figure_.savefig(IMAGES / f"{name}.png", dpi=110)
 
 
@@ -132,9 +142,9 @@ def main():
     torch.manual_seed(0)
     copy_from_gallery()
     draw_displays()
-    with browser() as one:
-        shoot_explorer(one)
-        shoot_gallery(one)
+    with start_browser() as browser:
+        shoot_explorer(browser)
+        shoot_gallery(browser)
 
 
 if __name__ == "__main__":
