@@ -1,4 +1,4 @@
-"""Errors and warnings of sknetsim."""
+"""Errors and warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For authors of layers: whether a rule is right.
+"""Check of a rule against automatic differentiation.
 
 Index legend: n samples; o cotangents; P parameters.
 """

@@ -1,4 +1,4 @@
-"""Similarity as a term of the loss that a skorch net is trained by."""
+"""Mixin that adds a similarity loss to the training of any skorch net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient features: exact, from landmarks, or sketched; in memory, on disk, and indexed."""
+"""Gradient features: exact, from landmarks, or sketched; on disk and in indexes."""
 
 from __future__ import annotations
 

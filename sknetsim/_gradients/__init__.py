@@ -1,1 +1,1 @@
-"""From a network and rows to the Jacobians of its outputs."""
+"""Jacobians of a network's outputs, chunk by chunk, by the rules, and verified."""

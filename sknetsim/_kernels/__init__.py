@@ -1,1 +1,1 @@
-"""Kernels from per-sample gradients held in factors; knows no network."""
+"""Kernels between samples, from per-sample gradients in factors."""

@@ -1,1 +1,1 @@
-"""The user's network and its inputs: accepted, evaluated without a trace, identified and saved."""
+"""The user's network and data: validation, isolated evaluation, fingerprints, pickles, memory."""

@@ -1,1 +1,1 @@
-"""Passes over samples and pairs of samples, within the memory budget, by one worker or many."""
+"""Passes over samples and over pairs of samples, within the memory budget, by workers."""

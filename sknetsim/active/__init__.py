@@ -1,4 +1,4 @@
-"""Active learning: which samples to label next."""
+"""Active learning: the sampler, and learning curves."""
 
 from .curve import ActiveLearningCurve, active_learning_curve
 from .sampler import ActiveLearningSampler

@@ -1,4 +1,4 @@
-"""Samplers as other packages of active learning want them."""
+"""Adapters of the sampler for other packages of active learning."""
 
 from __future__ import annotations
 

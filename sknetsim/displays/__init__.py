@@ -1,4 +1,4 @@
-"""Pictures of what a network finds similar, in scikit-learn's manner.
+"""Displays: plots of neighbours, densities, similarities and labels, in scikit-learn's style.
 
 Each display has ``from_estimator``, which computes, ``from_predictions``, which takes what was
 computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplotlib is imported when

@@ -1,4 +1,4 @@
-"""Noisy labels: denoising, label errors, over- and underfit."""
+"""Noisy labels: denoising, label errors, overfitting and underfitting."""
 
 from .denoising import Denoising, LabelDenoiser
 from .diagnostics import FitDiagnostics

@@ -1,4 +1,4 @@
-"""Similarities as terms of a loss."""
+"""Losses that make a network treat samples as similar or dissimilar."""
 
 from ._losses import (
     ContrastiveSimilarityLoss,

@@ -1,4 +1,4 @@
-"""Rules: the per-sample gradients of the layers that have a short form, one file per family."""
+"""Rules: the per-sample gradients of each type of layer, one file per family."""
 
 from __future__ import annotations
 

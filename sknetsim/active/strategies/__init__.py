@@ -1,4 +1,4 @@
-"""Which rows of a pool to label next: one class per strategy, one file per idea."""
+"""Query strategies of active learning, one class each."""
 
 from __future__ import annotations
 

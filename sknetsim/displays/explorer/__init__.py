@@ -1,4 +1,4 @@
-"""A page to look at samples as a network sees them."""
+"""Web page to explore samples: neighbours, density, label quality and contributions."""
 
 from __future__ import annotations
 

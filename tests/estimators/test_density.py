@@ -1,0 +1,289 @@
+"""NetworkDensity against counts over the rows of the gram matrix."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from torch import nn
+
+from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel
+from sknetsim._kernels import similarities as _kernels__similarities
+from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
+
+from ..cases import NETWORKS, build
+
+METHODS = {
+    "soft": (NetworkDensity(method="soft"), lambda k: k),
+    "threshold": (NetworkDensity(method="threshold", threshold=0.8), lambda k: 1.0 * (k >= 0.8)),
+    "power": (NetworkDensity(method="power", alpha=3.0), lambda k: np.clip(k, 0, None) ** 3.0),
+}
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def density_of(method, network, **params):
+    return clone(METHODS[method][0]).set_params(estimator=network, **params)
+
+
+@methods
+@pytest.mark.parametrize("case", NETWORKS[:3] + NETWORKS[10:16], ids=lambda case: case.name)
+def test_counts_are_sums_of_the_grams_rows(case, method):
+    network, X = build(case, n_samples=12)
+    density = density_of(method, network, output=case.output).fit(X[:8])
+    expected = METHODS[method][1](NetworkKernel(network, case.output)(X, X[:8])).sum(axis=1)
+    np.testing.assert_allclose(density.neighbor_count(X), expected, atol=1e-8)
+
+
+def written_out(method, gram, known, dimension):
+    """The log density by its definition, the byte-identical row left out."""
+    density, count = METHODS[method]
+    result = []
+    for row, self_position in zip(gram, known, strict=True):
+        others = np.delete(row, [] if self_position is None else [self_position])
+        if method == "soft":
+            terms = 1 + others
+        else:
+            parameter = density.threshold if method == "threshold" else density.alpha
+            terms = count(others) / np.exp(
+                _kernels__similarities.COUNTS[method].log_mean(parameter, dimension + 1)
+            )
+        result.append(np.log((1 + terms.sum()) / (len(others) + 1)))
+    return np.array(result)
+
+
+@methods
+def test_log_density_is_its_definition(method):
+    network, X = build(NETWORKS[0], n_samples=14)
+    density = density_of(method, network, dimension=3.0).fit(X[:10])
+    gram = NetworkKernel(network)(X, X[:10])
+    expected = written_out(method, gram, [*range(10), None, None, None, None], 3.0)
+    np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-8)
+    assert density.score(X) == pytest.approx(expected.sum())
+
+
+@methods
+def test_a_row_of_its_own_bytes_is_left_out_once(method):
+    network, X = build(NETWORKS[0], n_samples=8)
+    twice = torch.cat([X, X[:1]])
+    density = density_of(method, network, dimension=3.0)
+    other = density.fit(torch.cat([X[1:], X[:1]])).score_samples(X[:1])
+    assert density.fit(twice).score_samples(X[:1]) >= other
+
+
+def test_a_threshold_far_from_all_gives_the_pseudo_count():
+    network, X = build(NETWORKS[0], n_samples=8)
+    density = NetworkDensity(network, method="threshold", threshold=0.999999, dimension=4.0)
+    assert density.fit(X).score_samples(X) == pytest.approx(np.full(8, -np.log(8)))
+
+
+@methods
+def test_order_and_seed_do_not_matter(method):
+    network, X = build(NETWORKS[0], n_samples=30)
+    order = np.random.default_rng(0).permutation(30)
+    first = density_of(method, network, random_state=0).fit(X)
+    second = density_of(method, network, random_state=1, batch_size=7).fit(X[order])
+    assert first.dimension_ == pytest.approx(second.dimension_)
+    np.testing.assert_allclose(first.score_samples(X), second.score_samples(X), atol=1e-9)
+
+
+def test_the_dimension_is_only_made_where_it_is_needed():
+    network, X = build(NETWORKS[0], n_samples=30)
+    assert NetworkDensity(network).fit(X).dimension_ is None
+    assert NetworkDensity(network, method="power").fit(X).dimension_ >= 1
+    assert NetworkDensity(network, method="power", dimension=2.5).fit(X).dimension_ == 2.5
+
+
+def test_features_are_used_as_they_are():
+    rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.3, 0.0]])
+    soft = NetworkDensity("features").fit(rows)
+    np.testing.assert_allclose(soft.neighbor_count(rows), (rows @ rows.T).sum(axis=1))
+    hard = NetworkDensity("features", method="threshold", threshold=0.3).fit(rows)
+    assert hard.neighbor_count(rows).tolist() == [3, 2, 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 100))
+def test_log_densities_are_finite(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    X = scale * torch.randn(9, 3, generator=generator, dtype=torch.float64)
+    X[3] = X[2]
+    for method in METHODS:
+        scores = density_of(method, network).fit(X).score_samples(X)
+        assert np.isfinite(scores).all()
+
+
+def test_dense_regions_score_higher():
+    generator = np.random.default_rng(0)
+    X = np.vstack([generator.normal(size=(200, 2)) * 0.1, generator.uniform(-3, 3, size=(50, 2))])
+    y = np.sin(X[:, 0]) + X[:, 1]
+    for method in METHODS:
+        density = clone(METHODS[method][0]).set_params(random_state=0).fit(X, y)
+        inside, outside = (
+            density.score_samples(generator.normal(size=(50, 2)) * 0.1),
+            density.score_samples([[3.0, -3.0]]),
+        )
+        assert np.median(inside) > outside[0]
+
+
+def by_features(method, network, n_components=5, **params):
+    return density_of(method, network, n_components=n_components, random_state=0, **params)
+
+
+def features_of(network, X, n_components=5):
+    featurizer = GradientFeaturizer(network, n_components=n_components, random_state=0)
+    return featurizer.fit(X).transform
+
+
+@methods
+def test_counts_by_features_are_sums_over_products_of_features(method):
+    network, X = build(NETWORKS[0], n_samples=20)
+    transform = features_of(network, X[:14])
+    gram = transform(X) @ transform(X[:14]).T
+    found = by_features(method, network).fit(X[:14]).neighbor_count(X)
+    np.testing.assert_allclose(found, METHODS[method][1](gram).sum(axis=1), atol=1e-8)
+
+
+@methods
+def test_log_density_by_features_is_its_definition(method):
+    """The own row is left out with the product of its features, which is less than 1."""
+    network, X = build(NETWORKS[0], n_samples=18)
+    transform = features_of(network, X[:14])
+    gram = transform(X) @ transform(X[:14]).T
+    expected = written_out(method, gram, [*range(14), None, None, None, None], 3.0)
+    density = by_features(method, network, dimension=3.0).fit(X[:14])
+    np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-8)
+
+
+@methods
+def test_features_that_span_all_rows_give_the_exact_density(method):
+    network, X = build(NETWORKS[0], n_samples=14)
+    exact = density_of(method, network).fit(X)
+    density = by_features(method, network, n_components=14).fit(X)
+    np.testing.assert_allclose(density.score_samples(X), exact.score_samples(X), atol=1e-6)
+
+
+def test_soft_counts_by_features_are_exact_up_to_the_sum_of_the_errors():
+    network, X = build(NETWORKS[0], n_samples=30)
+    transform = features_of(network, X)
+    errors = transform(X) @ transform(X).T - NetworkKernel(network)(X)
+    exact = NetworkDensity(network).fit(X).neighbor_count(X)
+    found = by_features("soft", network).fit(X).neighbor_count(X)
+    np.testing.assert_allclose(found - exact, errors.sum(axis=1), atol=1e-8)
+
+
+@methods
+def test_kernel_error_is_that_of_the_featurizer(method):
+    network, X = build(NETWORKS[0], n_samples=20)
+    featurizer = GradientFeaturizer(network, n_components=5, random_state=0).fit(X)
+    assert by_features(method, network).fit(X).kernel_error_ == featurizer.kernel_error_ > 0
+
+
+@methods
+def test_kernel_error_is_zero_without_features(method):
+    network, X = build(NETWORKS[0], n_samples=20)
+    density = by_features(method, network).fit(X)
+    assert density.set_params(n_components=None).fit(X).kernel_error_ == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_are_compared_in_the_gradients_dtype(dtype):
+    network, X = build(NETWORKS[0], n_samples=20, dtype=dtype)
+    density = by_features("soft", network).fit(X)
+    assert density._projected(density._source(), X)[0].dtype == dtype
+
+
+@methods
+@pytest.mark.parametrize("copied", [clone, lambda fitted: pickle.loads(pickle.dumps(fitted))])
+def test_copies_give_the_same_density_by_features(method, copied):
+    network, X = build(NETWORKS[0], n_samples=20)
+    density = by_features(method, network).fit(X)
+    expected, again = density.score_samples(X), copied(density)
+    if not hasattr(again, "n_samples_fit_"):
+        again.fit(X)
+    np.testing.assert_array_equal(again.score_samples(X), expected)
+
+
+@methods
+def test_datasets_and_dicts_have_the_density_of_their_rows(method):
+    network, X = build(NETWORKS[0], n_samples=20)
+    expected = by_features(method, network).fit(X).score_samples(X)
+    for rows in (torch.utils.data.TensorDataset(X), {"input": X}):
+        found = by_features(method, network).fit(rows).score_samples(rows)
+        np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+@methods
+def test_one_row_is_enough_for_features(method):
+    network, X = build(NETWORKS[0], n_samples=4)
+    density = by_features(method, network, n_components=1).fit(X[:1])
+    assert np.isfinite(density.score_samples(X)).all()
+
+
+@methods
+def test_dead_samples_have_a_finite_density_by_features(method):
+    network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    network[0].weight.data.uniform_(0.5, 1.5)
+    X = torch.rand(15, 2) + 0.1
+    X[5:8] *= -1
+    with pytest.warns(UserWarning, match="samples have a zero gradient"):
+        density = by_features(method, network, n_components=2).fit(X)
+        assert density.neighbor_count(X)[5:8].tolist() == [0, 0, 0]
+        assert np.isfinite(density.score_samples(X)).all()
+
+
+def test_fewer_features_than_asked_for_are_reported():
+    network, X = build(NETWORKS[0], n_samples=4)
+    with pytest.warns(FewerComponentsWarning, match="n_components is 5, but 1 landmarks"):
+        by_features("soft", network).fit(torch.cat([X[:1]] * 10))
+
+
+@pytest.mark.parametrize(
+    ("n_components", "message"),
+    [
+        (0, "'n_components' parameter .* Got 0 instead"),
+        ("auto", "'n_components' parameter .* Got 'auto' instead"),
+        (9, "n_components is 9; allowed are integers from 1 to 8"),
+    ],
+)
+def test_bad_numbers_of_features_are_refused(n_components, message):
+    network, X = build(NETWORKS[0], n_samples=8)
+    with pytest.raises(ValueError, match=message):
+        NetworkDensity(network, n_components=n_components).fit(X)
+
+
+@pytest.mark.parametrize("case", NETWORKS[:3], ids=lambda case: case.name)
+@methods
+def test_reliability_is_the_sum_of_unnormalised_kernels(case, method):
+    network, X = build(case, n_samples=9)
+    density = density_of(method, network, output=case.output, dimension=3.0).fit(X[:6])
+    gram = NetworkKernel(network, case.output, normalize=False)(X[6:], X[:6])
+    own = NetworkKernel(network, case.output, normalize=False).diag(X[6:])
+    np.testing.assert_allclose(density.reliability(X[6:]), gram.sum(axis=1) / own, rtol=1e-8)
+
+
+@pytest.mark.parametrize("case", NETWORKS[:3], ids=lambda case: case.name)
+def test_absolute_reliability_cancels_nothing(case):
+    network, X = build(case, n_samples=9)
+    density = NetworkDensity(network, output=case.output).fit(X[:6])
+    gram = NetworkKernel(network, case.output, normalize=False)(X, X[:6])
+    own = NetworkKernel(network, case.output, normalize=False).diag(X)
+    expected = np.abs(gram).sum(axis=1) / own
+    np.testing.assert_allclose(density.reliability(X, absolute=True), expected, rtol=1e-8)
+
+
+def test_reliability_counts_equal_samples():
+    network, X = build(NETWORKS[0], n_samples=2)
+    density = NetworkDensity(network).fit(torch.cat([X[:1]] * 5))
+    np.testing.assert_allclose(density.reliability(X[:1]), 5)
+
+
+def test_a_dead_network_is_not_reliable():
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
+    nn.init.constant_(network[0].bias, -100.0)
+    X = torch.randn(5, 3, dtype=torch.float64)
+    with pytest.warns(ZeroGradientWarning):
+        assert NetworkDensity(network).fit(X).reliability(X).tolist() == [0.0] * 5

@@ -1,0 +1,540 @@
+"""Features on disk: what is read back, what is refused, and what a kill or a full disk leaves."""
+
+import errno
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skorch import NeuralNetRegressor
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sknetsim import (
+    ActiveLearningSampler,
+    FeatureStore,
+    FeatureStoreError,
+    GradientFeaturizer,
+    LabelDenoiser,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    UnsupportedNetworkError,
+    ZeroGradientWarning,
+    featurize,
+)
+from sknetsim._features import shards as _shards
+
+SAMPLES, FEATURES = 103, 8
+
+
+@pytest.fixture
+def featurizer(X):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    return GradientFeaturizer(network, n_components=FEATURES, random_state=0).fit(X)
+
+
+@pytest.fixture
+def X():
+    return np.random.default_rng(0).standard_normal((SAMPLES, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def store(featurizer, X, tmp_path):
+    return featurize(featurizer, X, tmp_path / "store", rows_per_shard=10)
+
+
+def files(folder):
+    return sorted(folder.glob("*.npy"))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("float16", 5e-4)])
+def test_a_store_holds_what_transform_gives(featurizer, X, tmp_path, dtype, error):
+    found = featurize(featurizer, X, tmp_path, dtype=dtype, rows_per_shard=10)
+    assert (found.shape, found.dtype, len(found)) == ((SAMPLES, FEATURES), dtype, SAMPLES)
+    np.testing.assert_allclose(found, featurizer.transform(X), atol=error)
+
+
+ROWS = [
+    slice(None),
+    slice(7, 45),
+    slice(40, 3, -7),
+    3,
+    -1,
+    [5, 99, 5, -2],
+    np.array([[1, 50], [20, 102]]),
+    [],
+    np.array([100, 3], dtype=np.int8),
+    range(8, 12),
+    np.arange(SAMPLES) % 3 == 0,
+]
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=range(len(ROWS)))
+def test_rows_are_read_as_from_an_array(store, rows):
+    expected = np.asarray(store)[np.array(rows, dtype=int) if len(np.shape(rows)) else rows]
+    if isinstance(rows, np.ndarray) and rows.dtype == bool:
+        expected = np.asarray(store)[rows]
+    np.testing.assert_array_equal(store[rows], expected)
+
+
+@pytest.mark.parametrize("rows", [[SAMPLES], -SAMPLES - 1, [0.5], [True, False], "first"], ids=str)
+def test_other_rows_are_refused(store, rows):
+    with pytest.raises(IndexError, match=f"from -{SAMPLES} to {SAMPLES - 1}"):
+        store[rows]
+
+
+def test_shards_are_what_numpy_loads(store):
+    np.testing.assert_array_equal(
+        np.concatenate([np.load(path) for path in files(store.folder)]), store
+    )
+
+
+def as_memory_map(X, folder):
+    np.save(folder / "X.npy", X)
+    return np.load(folder / "X.npy", mmap_mode="r")
+
+
+def as_hdf5(X, folder):
+    h5py = pytest.importorskip("h5py")
+    return h5py.File(folder / "X.h5", "w").create_dataset("X", data=X)
+
+
+def as_zarr(X, folder):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(store=folder / "X.zarr", shape=X.shape, chunks=(17, 3), dtype=X.dtype)
+    array[:] = X
+    return array
+
+
+FORMS = {
+    "tensor": lambda X, folder: torch.as_tensor(X),
+    "memory map": as_memory_map,
+    "zarr": as_zarr,
+    "hdf5": as_hdf5,
+    "dataset": lambda X, folder: TensorDataset(torch.as_tensor(X), torch.zeros(len(X))),
+    "tuple": lambda X, folder: (X,),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_rows_are_featurized(featurizer, X, tmp_path, form):
+    rows = FORMS[form](X, tmp_path)
+    found = featurize(clone(featurizer).fit(rows), rows, tmp_path / "store", rows_per_shard=10)
+    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+
+
+def test_steps_of_a_pipeline_are_taken_shard_by_shard(X, tmp_path):
+    torch.manual_seed(0)
+    net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
+    pipeline = make_pipeline(StandardScaler(), net).fit(X, X[:, :1])
+    featurizer = GradientFeaturizer(pipeline).fit(X)
+    found = featurize(featurizer, X, tmp_path / "store", rows_per_shard=10)
+    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+    other = make_pipeline(StandardScaler(with_mean=False).fit(X), net)
+    with pytest.raises(FeatureStoreError, match="features of other data"):
+        featurize(GradientFeaturizer(other).fit(X), X, tmp_path / "store", rows_per_shard=10)
+
+
+def test_zero_gradients_are_reported_once_for_all_shards(X, tmp_path):
+    network = nn.Sequential(nn.ReLU(), nn.Linear(3, 1, bias=False))
+    X = np.where(np.arange(SAMPLES)[:, None] % 10 == 0, -1, np.abs(X)).astype(np.float32)
+    with pytest.warns(ZeroGradientWarning) as found:
+        featurizer = GradientFeaturizer(network).fit(X)
+        featurize(featurizer, X, tmp_path, rows_per_shard=10)
+    assert ["11 of 103" in str(warning.message) for warning in found] == [True]
+
+
+# What is begun is continued, and nothing else.
+
+
+def test_what_is_missing_is_made_and_nothing_else(featurizer, X, store):
+    expected = store[:]
+    files(store.folder)[4].unlink()
+    before = {path: path.stat().st_mtime_ns for path in files(store.folder)}
+    with pytest.raises(FeatureStoreError, match="unfinished: 1 of 11 shards are missing"):
+        FeatureStore(store.folder)
+    found = featurize(featurizer, X, store.folder, rows_per_shard=10)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def other_network(featurizer, X):
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    return {"featurizer": GradientFeaturizer(network, n_components=FEATURES).fit(X)}
+
+
+def altered(X):
+    X = X.copy()
+    X[77, 1] += 1
+    return X
+
+
+OTHERS = {
+    "another network": other_network,
+    "another featurizer": lambda featurizer, X: {
+        "featurizer": clone(featurizer).set_params(random_state=1).fit(X)
+    },
+    "other data": lambda featurizer, X: {"X": altered(X)},
+    "so many rows": lambda featurizer, X: {"X": X[:-1]},
+    "so many features": lambda featurizer, X: {
+        "featurizer": clone(featurizer).set_params(n_components=5).fit(X)
+    },
+    "dtype": lambda featurizer, X: {"dtype": "float16"},
+    "so many rows in a shard": lambda featurizer, X: {"rows_per_shard": 11},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_store_of_something_else_is_refused(featurizer, X, store, other):
+    wanted = {"featurizer": featurizer, "X": X, "rows_per_shard": 10}
+    wanted |= OTHERS[other](featurizer, X)
+    with pytest.raises(FeatureStoreError, match=other):
+        featurize(folder=store.folder, **wanted)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def spoil_header(path):
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
+
+
+def replace(path):
+    np.save(path, np.zeros((3, FEATURES), np.float32))
+
+
+DAMAGES = {
+    truncate: "it cannot be read",
+    flip: "its bytes are not those that were written",
+    spoil_header: "it cannot be read",
+    replace: r"it holds float32 of shape \(3, 8\)",
+    Path.unlink: "it cannot be read",
+    lambda path: path.write_bytes(b""): "it cannot be read",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_shard_is_refused_with_the_reason(store, damage):
+    damage(files(store.folder)[2])
+    assert store[:20].shape == (20, FEATURES)
+    with pytest.raises(FeatureStoreError, match=f"shard '00000002.*{DAMAGES[damage]}"):
+        store[25]
+    with pytest.raises(FeatureStoreError, match="shard '00000002"):
+        NetworkDensity("features").fit(store)
+
+
+SPOILT = ["", "{}", '{"network": 1', "[]"]
+
+
+@pytest.mark.parametrize("content", SPOILT)
+def test_a_damaged_manifest_is_refused(store, content):
+    (store.folder / "manifest.json").write_text(content)
+    with pytest.raises(FeatureStoreError, match="damaged manifest"):
+        FeatureStore(store.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rows_per_shard", 0), ("n_samples", "x"), ("dtype", 1)]
+)
+def test_nonsense_in_a_manifest_is_refused(store, name, value):
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(FeatureStoreError, match="damaged manifest"):
+        FeatureStore(store.folder)
+
+
+def test_another_format_is_refused(store):
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(FeatureStoreError, match="has format 2; allowed is 1"):
+        FeatureStore(store.folder)
+
+
+def test_shards_of_another_store_are_refused(featurizer, X, store, tmp_path):
+    other = featurize(featurizer, altered(X), tmp_path / "other", rows_per_shard=10)
+    for path in files(store.folder)[:1]:
+        path.unlink()
+    shutil.copy(files(other.folder)[0], store.folder)
+    with pytest.raises(FeatureStoreError, match="not those that were written for this store"):
+        FeatureStore(store.folder)[0]
+
+
+def test_other_files_beside_the_shards_are_left_alone(store):
+    (store.folder / "features-all.npy").touch()
+    assert FeatureStore(store.folder)[:].shape == store.shape
+
+
+def test_one_program_writes_at_a_time(featurizer, X, store):
+    files(store.folder)[0].unlink()
+    with (
+        _shards.open_for_writing(store.folder, store.manifest),
+        pytest.raises(FeatureStoreError, match="is being written by another program"),
+    ):
+        featurize(featurizer, X, store.folder, rows_per_shard=10)
+    featurize(featurizer, X, store.folder, rows_per_shard=10)
+
+
+def test_a_store_is_free_again_after_an_error_that_is_kept(featurizer, X, store):
+    with pytest.raises(KeyError) as kept, _shards.open_for_writing(store.folder, store.manifest):
+        raise KeyError("stopped")
+    with _shards.open_for_writing(store.folder, store.manifest) as shards:
+        assert shards.missing == []
+    assert kept.value is not None
+
+
+class Centred(nn.Module):
+    """Mixes its samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(3, 1)
+
+    def forward(self, X):
+        return self.network(X - X.mean(dim=0))
+
+
+def test_networks_that_mix_samples_are_refused_also_row_by_row(X, tmp_path):
+    featurizer = GradientFeaturizer(Centred()).fit(X[:1])
+    with pytest.raises(UnsupportedNetworkError):
+        featurize(featurizer, X, tmp_path, rows_per_shard=1)
+
+
+def test_steps_that_mix_rows_are_refused(X, tmp_path):
+    net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
+    steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
+    featurizer = GradientFeaturizer(make_pipeline(steps, net).fit(X, X[:, :1])).fit(X)
+    with pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"):
+        featurize(featurizer, X, tmp_path, rows_per_shard=10)
+
+
+@pytest.mark.parametrize("folder", [None, 3], ids=str)
+def test_other_names_of_folders_are_refused(featurizer, X, folder):
+    with pytest.raises(TypeError, match=f"folder is {folder}; allowed are names and paths"):
+        featurize(featurizer, X, folder)
+
+
+@pytest.mark.parametrize(
+    "other", [nn.Linear(3, 1), NetworkKernel(), NetworkDensity("features")], ids=range(3)
+)
+def test_only_featurizers_featurize(X, tmp_path, other):
+    with pytest.raises(TypeError, match="allowed is a fitted GradientFeaturizer"):
+        featurize(other, X, tmp_path)
+
+
+def test_featurizers_are_fitted_before(X, tmp_path):
+    with pytest.raises(NotFittedError):
+        featurize(GradientFeaturizer(nn.Linear(3, 1)), X, tmp_path)
+
+
+def test_a_store_is_split_by_scikit_learn(store):
+    found = cross_val_score(NetworkDensity("features"), store, cv=3)
+    expected = cross_val_score(NetworkDensity("features"), store[:], cv=3)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_array_equal(store[3:9, 2], store[:][3:9, 2])
+
+
+def test_folders_of_something_else_are_refused(featurizer, X, tmp_path):
+    (tmp_path / "photo.png").touch()
+    (tmp_path / ".thesis.unfinished").touch()
+    with pytest.raises(FeatureStoreError, match="is something else"):
+        featurize(featurizer, X, tmp_path)
+    with pytest.raises(FeatureStoreError, match="is something else"):
+        featurize(featurizer, X, tmp_path / "photo.png")
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(FeatureStoreError, match=r"no manifest\.json"):
+        FeatureStore(tmp_path)
+
+
+BAD = {
+    "dtype": ({"dtype": "float64"}, "dtype is 'float64'; allowed are 'float32', 'float16'"),
+    "no rows": ({"rows_per_shard": 0}, "rows_per_shard is 0; allowed"),
+    "truth": ({"rows_per_shard": True}, "rows_per_shard is True; allowed"),
+    "half a row": ({"rows_per_shard": 2.5}, r"rows_per_shard is 2\.5; allowed"),
+    "other width": ({"X": np.zeros((4, 2), np.float32)}, "3 features"),
+    "not finite": ({"X": np.full((4, 3), np.nan, np.float32)}, "NaN"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_leaves_no_folder(featurizer, X, tmp_path, bad):
+    wanted, message = BAD[bad]
+    with pytest.raises(ValueError, match=message):
+        featurize(**{"featurizer": featurizer, "X": X, "folder": tmp_path / "new"} | wanted)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_pickle_holds_the_folder_alone(store):
+    density = NetworkDensity("features").fit(store)
+    twin = pickle.loads(pickle.dumps(density))
+    np.testing.assert_array_equal(twin.score_samples(store), density.score_samples(store))
+    assert len(pickle.dumps(store)) < 2000
+
+
+def test_a_pickle_refuses_what_took_the_stores_place(featurizer, X, store):
+    kept = pickle.dumps(store)
+    for path in store.folder.iterdir():
+        path.unlink()
+    featurize(featurizer, altered(X), store.folder, rows_per_shard=10)
+    with pytest.raises(FeatureStoreError, match="features of other data"):
+        pickle.loads(kept)
+
+
+# A full disk.
+
+
+def test_what_the_disk_cannot_hold_is_refused_at_once(featurizer, X, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 2**10})
+    monkeypatch.setattr(_shards.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="needs 0 MiB more, and its disk has 0 MiB left") as found:
+        featurize(featurizer, X, tmp_path)
+    assert found.value.errno == errno.ENOSPC
+
+
+def test_a_disk_that_fills_up_leaves_the_finished_shards(featurizer, X, tmp_path, monkeypatch):
+    room = 3
+
+    def write(path, content):
+        nonlocal room
+        room -= 1
+        path.write_bytes(content if room >= -1 else content[:50])
+        if room < -1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_shards, "_write", write)
+        with pytest.raises(OSError, match=r"rows 30 to 40 .*No space.*3 of 11 shards are finished"):
+            featurize(featurizer, X, tmp_path, rows_per_shard=10)
+    assert len(files(tmp_path)) == 3 and not list(tmp_path.glob(".*.unfinished"))
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    found = featurize(featurizer, X, tmp_path, rows_per_shard=10)
+    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+# A kill.
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A projection that takes its time, and tells when it starts."""
+
+    projection: Any
+    log: str
+
+    def transform(self, source, X, y=None, verbose=0):
+        with open(self.log, "a") as log:
+            log.write("started\n")
+        time.sleep(0.005)
+        return self.projection.transform(source, X, y, verbose)
+
+
+def _killed(featurizer, X, folder):
+    torch.set_num_threads(1)
+    featurize(featurizer, X, folder, rows_per_shard=1)
+
+
+def test_a_kill_at_any_moment_loses_nothing(featurizer, X, tmp_path):
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.estimators.test_store"])
+    log, folder, delays = tmp_path / "log", tmp_path / "store", np.random.default_rng()
+    expected = featurizer.transform(X)
+    featurizer._projection = Slow(featurizer._projection, str(log))
+    kills, finished = 0, {}
+    while kills < 20:
+        process = server.Process(target=_killed, args=(featurizer, X, folder))
+        process.start()
+        process.join(delays.uniform(0.01, 0.15))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        found = {path: path.stat().st_mtime_ns for path in files(folder)}
+        assert finished.items() <= found.items()
+        finished = found
+    np.testing.assert_allclose(
+        featurize(featurizer, X, folder, rows_per_shard=1), expected, atol=1e-6
+    )
+    assert len(log.read_text().split()) <= len(files(folder)) + kills
+    assert not list(folder.glob(".*.unfinished"))
+
+
+# Estimators.
+
+
+def fitted(estimator, X, y):
+    if isinstance(estimator, ActiveLearningSampler):
+        return estimator.fit(X[:20], y[:20]).query(X, n_queries=5)
+    if isinstance(estimator, NetworkNeighbors):
+        return estimator.fit(X).kneighbors()[0]
+    if isinstance(estimator, LabelDenoiser):
+        return estimator.fit(X, y).transform(X)
+    if isinstance(estimator, NetworkKernel):
+        return estimator(X)
+    if isinstance(estimator, GradientFeaturizer):
+        return estimator.fit_transform(X)
+    return estimator.fit(X).score_samples(X)
+
+
+ESTIMATORS = {
+    "soft density": NetworkDensity("features"),
+    "threshold density": NetworkDensity("features", method="threshold", threshold=0.5),
+    "power density": NetworkDensity("features", method="power"),
+    "density by fewer features": NetworkDensity("features", n_components=4, random_state=0),
+    "neighbors": NetworkNeighbors("features"),
+    "re-ranked neighbors": NetworkNeighbors(
+        "features", n_components=4, n_candidates=9, random_state=0
+    ),
+    "kernel": NetworkKernel("features"),
+    "fewer features": GradientFeaturizer("features", n_components=4, random_state=0),
+    "denoiser": LabelDenoiser("features"),
+    "sampler": ActiveLearningSampler("features", strategy="maxdet", random_state=0),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_take_a_store_for_an_array(store, name):
+    y = np.random.default_rng(1).standard_normal(SAMPLES)
+    found = fitted(clone(ESTIMATORS[name]), store, y)
+    np.testing.assert_allclose(found, fitted(clone(ESTIMATORS[name]), store[:], y), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_never_read_all_of_a_store(store, monkeypatch, name):
+    y, read = np.random.default_rng(1).standard_normal(SAMPLES), []
+    take = FeatureStore.__getitem__
+    monkeypatch.setattr("sknetsim._features.rows.FeatureRows._CHUNK_ROWS", 16)
+    monkeypatch.setattr("sknetsim._networks.inputs._DIGEST_ROWS", 16)
+    monkeypatch.setattr("sknetsim.estimators.density._DIMENSION_ROWS", 16)
+    monkeypatch.setattr("sknetsim._features.nystroem._LEAST_CANDIDATES", 16)
+    monkeypatch.setattr(FeatureStore, "__array__", None)
+
+    def watched(self, rows):
+        found = take(self, rows)
+        read.append(len(np.atleast_2d(found)))
+        return found
+
+    monkeypatch.setattr(FeatureStore, "__getitem__", watched)
+    fitted(clone(ESTIMATORS[name]), store, y)
+    assert max(read) <= 50

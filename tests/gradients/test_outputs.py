@@ -1,0 +1,203 @@
+"""Which outputs are compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+
+from sknetsim import (
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    SoftmaxOutputWarning,
+    UnsupportedNetworkError,
+    ZeroGradientWarning,
+)
+
+from .. import naive
+
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def scores(outputs=3, softmax=False):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, outputs)]
+        return nn.Sequential(*layers, *[nn.Softmax(dim=1)] * softmax)
+
+
+def trained(kind, module, criterion, **params):
+    return kind(module, criterion=criterion, verbose=0, **params).initialize()
+
+
+def loss_gram(network, loss, labels):
+    """Cosine of the loss's gradients, one sample after the other."""
+    labels = iter(labels)
+    J = naive.jacobians(network, X, lambda raw: loss(raw, next(labels)[None]))
+    return naive.correlation(J, J, 1e-7)
+
+
+CRITERIA = {
+    "cross-entropy": (nn.CrossEntropyLoss, scores(), nn.functional.cross_entropy),
+    "label smoothing": (
+        lambda: nn.CrossEntropyLoss(label_smoothing=0.1),
+        scores(),
+        lambda raw, y: nn.functional.cross_entropy(raw, y, label_smoothing=0.1),
+    ),
+    "negative log-likelihood": (
+        nn.NLLLoss,
+        scores(softmax=True),
+        lambda raw, y: nn.functional.nll_loss(raw.log(), y),
+    ),
+}
+
+
+@pytest.mark.parametrize(("criterion", "module", "loss"), CRITERIA.values(), ids=CRITERIA)
+def test_loss_at_the_labels(criterion, module, loss):
+    net = trained(NeuralNetClassifier, module, criterion)
+    features = GradientFeaturizer(net, output="loss").fit_transform(X, LABELS.numpy())
+    expected = loss_gram(net.module_, loss, LABELS)
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
+
+
+def test_loss_at_the_predicted_labels():
+    net = trained(NeuralNetClassifier, scores(), nn.CrossEntropyLoss)
+    predicted = net.module_(X).argmax(dim=1)
+    expected = loss_gram(net.module_, nn.functional.cross_entropy, predicted)
+    np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
+
+
+def test_loss_of_a_binary_classifier():
+    module = nn.Sequential(scores(1), nn.Flatten(0))
+    net = trained(NeuralNetBinaryClassifier, module, nn.BCEWithLogitsLoss)
+    predicted = (net.module_(X) > 0).float()
+    expected = loss_gram(net.module_, nn.functional.binary_cross_entropy_with_logits, predicted)
+    np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
+
+
+def test_loss_of_a_classifier_that_ends_in_a_sigmoid():
+    module = nn.Sequential(scores(1), nn.Sigmoid(), nn.Flatten(0))
+    net = trained(NeuralNetBinaryClassifier, module, nn.BCELoss)
+    predicted = (net.module_(X) > 0.5).float()
+    assert 0 < predicted.sum() < len(X)
+    expected = loss_gram(net.module_, nn.functional.binary_cross_entropy, predicted)
+    np.testing.assert_allclose(NetworkKernel(net, output="loss")(X), expected, atol=1e-4)
+
+
+def test_of_a_classifier_that_ends_in_a_sigmoid_the_logit_is_compared():
+    module = nn.Sequential(scores(1), nn.Flatten(0))
+    net = trained(NeuralNetBinaryClassifier, nn.Sequential(module, nn.Sigmoid()), nn.BCELoss)
+    expected = NetworkKernel(module, normalize=False)(X)
+    np.testing.assert_allclose(NetworkKernel(net, normalize=False)(X), expected, rtol=1e-3)
+
+
+def test_loss_of_a_binary_classifier_with_a_column_of_outputs():
+    net = trained(NeuralNetBinaryClassifier, scores(1), nn.BCEWithLogitsLoss)
+    whole = NetworkKernel(net, output="loss")(X)
+    flat = trained(
+        NeuralNetBinaryClassifier, nn.Sequential(net.module_, nn.Flatten(0)), nn.BCEWithLogitsLoss
+    )
+    np.testing.assert_allclose(whole, NetworkKernel(flat, output="loss")(X), atol=1e-5)
+    labels = pd.Series(LABELS.numpy() % 2)
+    features = GradientFeaturizer(net, output="loss").fit_transform(X, labels)
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(list("abcabcab")), "y has dtype <U1; allowed are numbers.*LabelEncoder"),
+        (LABELS.numpy() + 1, "y has labels from 1 to 3; allowed are 0 to 2"),
+    ],
+)
+def test_bad_labels_are_refused(labels, message):
+    net = trained(NeuralNetClassifier, scores(), nn.CrossEntropyLoss)
+    with pytest.raises(ValueError, match=message):
+        GradientFeaturizer(net, output="loss").fit_transform(X, labels)
+
+
+def test_a_generic_net_gets_no_logarithm():
+    """skorch's NeuralNet hands outputs to NLLLoss as they are."""
+    module = nn.Sequential(scores(), nn.LogSoftmax(dim=1))
+    net = trained(NeuralNet, module, nn.NLLLoss)
+    np.testing.assert_allclose(NetworkKernel(net)(X), NetworkKernel(module)(X), atol=1e-6)
+
+
+def test_loss_of_a_regressor_needs_labels():
+    net = trained(NeuralNetRegressor, scores(2), nn.MSELoss)
+    targets = torch.randn(8, 2, generator=torch.Generator().manual_seed(1))
+    features = GradientFeaturizer(net, output="loss").fit_transform(X, targets.numpy())
+    expected = loss_gram(net.module_, nn.functional.mse_loss, targets)
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="output is 'loss' and y is None; for a regressor"):
+        NetworkDensity(net, output="loss").fit(X)
+
+
+def test_loss_without_a_criterion_is_refused():
+    with pytest.raises(ValueError, match="the criterion is None; allowed are skorch nets"):
+        NetworkKernel(scores(), output="loss")(X)
+
+
+def test_predicted_is_the_largest_output():
+    network = scores()
+    largest = network(X).argmax(dim=1)
+    gram = NetworkKernel(network, output="predicted", normalize=False)(X)
+    assert len(largest.unique()) > 1
+    for index in largest.unique().tolist():
+        rows = (largest == index).nonzero()[:, 0]
+        expected = NetworkKernel(network, output=index, normalize=False)(X[rows])
+        np.testing.assert_allclose(gram[np.ix_(rows, rows)], expected, rtol=1e-4)
+
+
+def test_probabilities_of_a_bare_module_are_warned_of():
+    with pytest.warns(SoftmaxOutputWarning, match=r"output=lambda raw: raw.log\(\)"):
+        NetworkKernel(scores(softmax=True))(X)
+
+
+def test_log_probabilities_have_a_rank_less_and_a_unit_diagonal():
+    network = scores(softmax=True).double()
+    kernel = NetworkKernel(network, output=lambda raw: raw.log())
+    np.testing.assert_allclose(np.diag(kernel(X.double())), 1, atol=1e-10)
+    ranks = np.linalg.matrix_rank(kernel.matrix(X.double())[0, 0], tol=1e-6)
+    assert ranks == 2
+
+
+def test_probabilities_that_underflow_give_no_nan():
+    network = scores(softmax=True)
+    network[2].weight.data *= 1000
+    net = trained(NeuralNetClassifier, network, nn.NLLLoss)
+    assert (net.module_(X) == 0).any()
+    with pytest.warns(ZeroGradientWarning):
+        assert np.isfinite(NetworkKernel(net)(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ("logits", ValueError, "output is 'logits'; allowed are 'all', 'predicted', 'sum', 'loss'"),
+        (3, ValueError, "output is 3; allowed are indices from -3 to 2"),
+        (None, ValueError, "output is None; allowed are"),
+        (1.5, ValueError, "output is 1.5; allowed are"),
+        (True, ValueError, "output is True; allowed are"),
+        ([], ValueError, r"output is \[\]; allowed are"),
+        (["a"], ValueError, r"output is \['a'\]; allowed are"),
+        ([0, -4], ValueError, "output is -4; allowed are indices from -3 to 2"),
+        (lambda raw: None, UnsupportedNetworkError, "output returned a NoneType"),
+        (lambda raw: raw.sum(), UnsupportedNetworkError, "output returned a scalar for a batch"),
+    ],
+)
+def test_bad_outputs(output, error, message):
+    with pytest.raises(error, match=message):
+        NetworkKernel(scores(), output=output)(X)
+
+
+def test_a_tuple_without_a_callable_is_refused():
+    class Pair(nn.Linear):
+        def forward(self, rows):
+            return super().forward(rows), rows
+
+    with pytest.raises(UnsupportedNetworkError, match=r"returned a tuple.*lambda raw: raw"):
+        NetworkKernel(Pair(4, 2))(X)

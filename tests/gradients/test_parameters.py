@@ -1,0 +1,106 @@
+"""Which parameters are differentiated, and the parameters of the estimators."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim._gradients.parameters import make_plan, select_parameters
+
+from ..cases import NETWORKS, TwinLayers, build
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(
+        nn.Linear(5, 4), nn.Tanh(), nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    )
+
+
+def test_selection(network):
+    everything = {f"{layer}.{kind}" for layer in ("0", "2.0", "2.1") for kind in ("weight", "bias")}
+    assert select_parameters(network, None) == everything
+    assert select_parameters(network, "last_layer") == {"2.1.weight", "2.1.bias"}
+    assert select_parameters(network, "2.*") == everything - {"0.weight", "0.bias"}
+    assert select_parameters(network, ["0.bias", "*.1.weight"]) == {"0.bias", "2.1.weight"}
+    assert select_parameters(network, network[2][0]) == {"2.0.weight", "2.0.bias"}
+    network[2][1].requires_grad_(False)
+    assert select_parameters(network, "last_layer") == {"2.0.weight", "2.0.bias"}
+
+
+@pytest.mark.parametrize(
+    "bad", ["3.*", ["first"], ["0.weight", "1.weight"], nn.Linear(2, 2), 5, [1]], ids=repr
+)
+def test_a_selection_of_nothing_is_refused(network, bad):
+    with pytest.raises(
+        ValueError, match="matches no trainable parameter; allowed are None, 'last_layer'"
+    ):
+        NetworkKernel(network, parameters=bad)(torch.ones(2, 5))
+
+
+def test_features_of_a_part_are_columns_of_all_features():
+    network, X = build(NETWORKS[1])
+    everything = NetworkKernel(network, normalize=False)
+    parts = [NetworkKernel(network, normalize=False, parameters=f"{i}.*")(X) for i in (0, 2, 4)]
+    np.testing.assert_allclose(sum(parts), everything(X), atol=1e-10)
+    last = GradientFeaturizer(network, parameters="last_layer").fit_transform(X)
+    assert last.shape == (6, 13)
+
+
+def test_tied_parameters_get_blocks_of_their_own():
+    network = TwinLayers()
+    plan = make_plan(network, select_parameters(network, None), set())
+    assert plan.groups[network.first] == [("weight",), ("bias",)]
+    assert plan.names[network.second, "weight"] == "first.weight"
+
+
+BAD = [
+    (NetworkDensity(threshold=1.0), "'threshold' parameter.*0.0, 1.0\\)"),
+    (NetworkDensity(threshold=-0.1), "'threshold'"),
+    (NetworkDensity(alpha=0), "'alpha' parameter.*0.0, inf"),
+    (NetworkDensity(method="hard"), "'method' parameter.*'power'"),
+    (NetworkDensity(dimension=0.5), "'dimension'"),
+    (NetworkDensity(batch_size=0), "'batch_size'"),
+    (NetworkKernel(metric="cosine"), "'metric' parameter.*'rotation'"),
+    (NetworkKernel(normalize="yes"), "'normalize'"),
+    (NetworkNeighbors(n_neighbors=0), "'n_neighbors'"),
+    (NetworkNeighbors(radius=2.1), "'radius' parameter.*0.0, 2.0"),
+    (NetworkNeighbors(distance="manhattan"), "'distance' parameter.*'cosine'"),
+    (GradientFeaturizer(n_components=0), "'n_components'"),
+    (GradientFeaturizer(random_state="seed"), "'random_state'"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "message"), BAD, ids=lambda value: str(value)[:60])
+def test_bad_parameters_are_refused(estimator, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(np.random.default_rng(0).normal(size=(6, 2)), np.arange(6) % 2)
+
+
+def test_a_kernel_called_directly_checks_its_parameters_too():
+    with pytest.raises(ValueError, match="'metric'"):
+        NetworkKernel(nn.Linear(2, 1), metric="cosine")(np.ones((3, 2), dtype=np.float32))
+
+
+def test_an_absent_device_is_refused():
+    for device in ("cuda:99", "abacus", 3.5):
+        with pytest.raises(ValueError, match=r"device is .*allowed are None"):
+            NetworkKernel(nn.Linear(2, 1), device=device)(torch.ones(3, 2))
+
+
+def test_a_part_of_the_network_survives_clone(network):
+    kernel = NetworkKernel(network, parameters=network[2])
+    X = torch.randn(4, 5)
+    np.testing.assert_array_equal(clone(kernel)(X), kernel(X))
+
+
+def test_parameters_changed_after_fit_are_checked():
+    X = np.random.default_rng(0).normal(size=(8, 2))
+    density = NetworkDensity(method="threshold").fit(X)
+    with pytest.raises(ValueError, match="'threshold'"):
+        density.set_params(threshold=2).score_samples(X)
+    with pytest.raises(NotFittedError):
+        density.set_params(threshold=0.5, method="soft").score_samples(X)

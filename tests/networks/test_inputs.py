@@ -1,0 +1,271 @@
+"""The same rows in all the forms that a network takes."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from skorch.helper import SliceDict
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from sknetsim import (
+    ActiveLearningSampler,
+    GradientFeaturizer,
+    NetworkDensity,
+    NetworkKernel,
+    NetworkNeighbors,
+    PerceptualKernel,
+)
+from sknetsim._networks.inputs import Rows, concatenate_samples, list_tensors
+
+from ..cases import Forked
+
+
+class Items(Dataset):
+    """Rows without labels."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return self.X[index]
+
+
+class Stream(IterableDataset):
+    """Rows without a number."""
+
+    def __iter__(self):
+        return iter(torch.ones(3, 4))
+
+
+def memory_mapped(X):
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, X)
+        return np.load(file.name, mmap_mode="r")
+
+
+X = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+FORMS = {
+    "array": X,
+    "float64": X.astype(np.float64),
+    "list": X.tolist(),
+    "fortran": np.asfortranarray(X),
+    "reversed view": X[::-1].copy()[::-1],
+    "read-only": np.lib.stride_tricks.as_strided(X, writeable=False),
+    "big-endian": X.astype(">f4"),
+    "memory-mapped": memory_mapped(X),
+    "tensor": torch.from_numpy(X),
+    "tensor with gradient": torch.from_numpy(X).requires_grad_(),
+    "pandas": pd.DataFrame(X, columns=list("abcd")),
+    "polars": pl.DataFrame(X, schema=list("abcd")),
+    "dataset of pairs": TensorDataset(torch.from_numpy(X), torch.zeros(9)),
+    "dataset of rows": Items(X),
+}
+forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+@pytest.fixture(scope="module")
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+@forms
+def test_all_forms_give_the_same_kernel(network, form):
+    np.testing.assert_allclose(NetworkKernel(network)(form), NetworkKernel(network)(X), atol=1e-6)
+
+
+@forms
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_all_forms_give_the_same_estimates(network, form):
+    expected = NetworkDensity(network, method="power", dimension=2.0).fit(X).score_samples(X)
+    found = NetworkDensity(network, method="power", dimension=2.0).fit(form).score_samples(form)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    features = GradientFeaturizer(network).fit(form).transform(form)
+    np.testing.assert_allclose(features, GradientFeaturizer(network).fit_transform(X), atol=1e-6)
+
+
+def test_integers_are_cast_where_the_network_takes_no_integers(network):
+    whole = np.random.default_rng(0).integers(0, 5, size=(6, 4))
+    expected = NetworkKernel(network)(whole.astype(np.float32))
+    np.testing.assert_allclose(NetworkKernel(network)(whole), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        NetworkKernel(network)(whole > 2), NetworkKernel(network)((whole > 2) * 1.0)
+    )
+
+
+def test_several_inputs_by_name_and_by_position():
+    forked = Forked()
+    numbers, words = torch.randn(7, 4), torch.randint(0, 6, (7, 3))
+    expected = NetworkKernel(forked)((numbers, words))
+    by_name = {"numbers": numbers, "words": words}
+    np.testing.assert_allclose(NetworkKernel(forked)(by_name), expected)
+    arrays = SliceDict(numbers=numbers.numpy(), words=words.numpy())
+    np.testing.assert_allclose(NetworkKernel(forked)(arrays), expected, atol=1e-6)
+    neighbors = NetworkNeighbors(forked, n_neighbors=1).fit(by_name)
+    assert neighbors.kneighbors(by_name)[1][:, 0].tolist() == list(range(7))
+    pairs = Items([((numbers[i], words[i]), 0) for i in range(7)])
+    np.testing.assert_allclose(NetworkKernel(forked)(pairs), expected, atol=1e-6)
+
+
+def test_images_keep_their_shape(network):
+    images = np.random.default_rng(0).normal(size=(6, 1, 8, 8)).astype(np.float32)
+    convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
+    density = NetworkDensity(convolution).fit(images)
+    assert density.score_samples(images[:2]).shape == (2,)
+    with pytest.raises(ValueError, match=r"rows of shape \(1, 7, 8\).*rows of shape \(1, 8, 8\)"):
+        density.score_samples(images[:, :, 1:])
+
+
+BAD = {
+    "NaN": (np.array([[1.0, np.nan, 0, 0]] * 3), ValueError, "NaN"),
+    "infinite": (np.array([[1.0, np.inf, 0, 0]] * 3), ValueError, "infinity"),
+    "NaN in a tensor": (
+        torch.tensor([[1.0, 0, 0, 0], [torch.nan] * 4]),
+        ValueError,
+        "first in row 1",
+    ),
+    "empty": (np.ones((0, 4)), ValueError, r"0 sample"),
+    "empty tensor": (torch.ones(0, 4), ValueError, "0 samples; at least one is needed"),
+    "strings": (np.array([["a"] * 4] * 3), ValueError, "convert|dtype"),
+    "complex": (torch.ones(3, 4, dtype=torch.complex64), ValueError, "allowed are floating point"),
+    "one dimension": (np.ones(4), ValueError, "Expected 2D array"),
+    "fewer features": (X[:, :3], ValueError, r"rows of shape \(3,\).*estimator fails.*allowed are"),
+    "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "estimator fails.*'rows'"),
+    "different lengths": ((torch.ones(3, 4), torch.ones(2, 4)), ValueError, "different lengths"),
+    "shuffled loader": (
+        DataLoader(TensorDataset(torch.ones(3, 4)), shuffle=True),
+        TypeError,
+        "pass a loader's `dataset` instead",
+    ),
+    "stream": (Stream(), TypeError, "X is a Stream, .*Datasets with a length"),
+    "sparse": (
+        __import__("scipy.sparse", fromlist=["csr_array"]).csr_array(X),
+        TypeError,
+        "toarray",
+    ),
+}
+
+
+ESTIMATORS = [
+    ActiveLearningSampler(),
+    NetworkDensity(),
+    NetworkKernel(),
+    NetworkNeighbors(),
+    PerceptualKernel(),
+    GradientFeaturizer(),
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize(("bad", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_rows_are_refused(network, estimator, bad, error, message):
+    with pytest.raises(error, match=message):
+        estimator.set_params(estimator=network).fit(bad)
+
+
+def test_wrong_feature_counts_are_refused(network):
+    density = NetworkDensity(network).fit(X)
+    with pytest.raises(ValueError, match="X has 3 features, but NetworkDensity is expecting 4"):
+        density.score_samples(X[:, :3])
+    with pytest.raises(ValueError, match=r"rows of shape \(3,\)"):
+        density.score_samples(torch.from_numpy(X[:, :3]))
+
+
+def test_labels_of_another_length_are_refused(network):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        NetworkDensity(network).fit(X, np.zeros(3))
+
+
+def test_digests_tell_rows_apart_and_follow_the_dtype():
+    rows = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]])
+    first, second, third = Rows(rows).digests(torch.float32)
+    assert first == second != third
+    assert Rows(rows.astype(np.float32)).digests(torch.float32)[0] == first
+    assert len(Rows(np.ones((5000, 1))).digests(torch.float64)) == 5000
+
+
+def test_digests_are_of_what_the_network_sees():
+    whole = np.array([[1, 0], [2, 3]])
+    expected = Rows(whole.astype(float)).digests(torch.float32)
+    assert Rows(whole).digests(torch.float32) == expected
+    assert Rows(whole * -1 * -1.0).digests(torch.float32) == expected
+    assert Rows(np.array([[1, -0.0], [2, 3]])).digests(torch.float32) == expected
+
+
+BAD_FEATURES = {
+    "long": (3 * np.eye(2), "length up to 3"),
+    "images": (torch.zeros(2, 1, 3), r"X has rows of shape \(1, 3\)"),
+    "dict": ({"rows": torch.zeros(2, 3)}, "X has several arrays"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_FEATURES.values(), ids=BAD_FEATURES)
+def test_bad_features_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkNeighbors("features").fit(bad)
+
+
+def test_a_query_in_another_form_than_the_fit(network):
+    density = NetworkDensity(network).fit(Items(X))
+    expected = NetworkDensity(network).fit(X).score_samples(X)
+    np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-5)
+
+
+def test_items_of_different_shapes_go_one_by_one():
+    words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4)]
+    bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
+    with pytest.raises(ValueError, match=r"cannot be put in a batch.*set batch_size=1"):
+        NetworkDensity(bag).fit(Items(words))
+    density = NetworkDensity(bag, batch_size=1, method="power", dimension=2.0).fit(Items(words))
+    np.testing.assert_allclose(
+        density.neighbor_count(Items(words)),
+        (NetworkKernel(bag, batch_size=1)(Items(words)).clip(0) ** 2).sum(axis=1),
+        atol=1e-6,
+    )
+
+
+def test_landmarks_may_differ_in_shape():
+    words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4, 6, 2)]
+    bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
+    featurizer = GradientFeaturizer(bag, batch_size=1, n_components=5, random_state=0)
+    features = featurizer.fit_transform(Items(words))
+    expected = NetworkKernel(bag, batch_size=1)(Items(words))
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
+
+
+def test_a_longer_item_is_another():
+    words = [torch.tensor([1, 2]), torch.tensor([1, 2, 0])]
+    assert len(set(Rows(Items(words)).digests(torch.float32))) == 2
+
+
+def test_single_numbers_as_rows():
+    """A tensor of one axis holds samples, not one sample."""
+    network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
+    words = torch.tensor([0, 3, 1, 3])
+    kernel = NetworkKernel(network).fit(words)
+    np.testing.assert_array_equal(kernel.transform(words), NetworkKernel(network)(words[:, None]))
+
+
+JOINED = {
+    "arrays": (np.ones((2, 3)), np.zeros((1, 3))),
+    "tensors": (torch.ones(2, 3), torch.zeros(1, 3)),
+    "a tensor and an array": (torch.ones(2, 3), np.zeros((1, 3))),
+    "an array and a tensor": (np.ones((2, 3)), torch.zeros(1, 3)),
+    "dicts": ({"a": np.ones((2, 3))}, {"a": np.zeros((1, 3))}),
+    "tuples": ((torch.ones(2, 3),), (torch.zeros(1, 3),)),
+    "datasets": (TensorDataset(torch.ones(2, 3)), TensorDataset(torch.zeros(1, 3))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), JOINED.values(), ids=JOINED)
+def test_samples_are_joined_in_order(first, second):
+    (found,) = list_tensors(Rows(concatenate_samples(first, second)).take(slice(None)))
+    assert found.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
