@@ -148,11 +148,7 @@ def test_contributing_lists_each_folder_with_its_purpose():
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (\d) \| `([\w/.]+)` \| (.*) \|$", text, flags=re.MULTILINE)
     expected = [
-        (
-            str(level),
-            named(path).removesuffix("/__init__.py") + "/" * path.match("*/__init__.py"),
-            purpose(path),
-        )
+        (str(level), listed(path), purpose(path))
         for level, names in reversed(list(enumerate(LEVELS)))
         for name in names
         for path in files_of(name)
@@ -165,6 +161,11 @@ def files_of(name):
     if (PACKAGE / f"{name}.py").exists():
         return [PACKAGE / f"{name}.py"]
     return sorted((PACKAGE / name).rglob("__init__.py"))
+
+
+def listed(path):
+    is_folder = path.name == "__init__.py" and path.parent != PACKAGE
+    return f"{named(path.parent)}/" if is_folder else named(path)
 
 
 def purpose(path):

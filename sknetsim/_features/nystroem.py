@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from .._networks.inputs import Rows, select_labelled_samples
-from .._passes.chunks import Source
-from .._passes.pairs import UNIT_WHITENINGS, cosines, iterate_pair_values
+from .._passes.chunks import Chunk, Source
+from .._passes.pairs import UNIT_WHITENINGS, iterate_pair_values
 from .._passes.reductions import gram_matrix
 from ..exceptions import FewerComponentsWarning, warn
 from .landmarks import Landmarks, draw_landmarks
@@ -63,7 +63,7 @@ class Nystroem:
         features = allocate_features(source, len(Rows(X)), self.n_components)
         features.fill(0)
         both, labels = (X, self.landmarks), (y, self.labels)
-        grams = iterate_pair_values(source, *both, UNIT_WHITENINGS, cosines, verbose, labels)
+        grams = iterate_pair_values(source, *both, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
         for rows, columns, gram in grams:
             # By torch: numpy's threads would wait for torch's, and these for them.
             root = torch.from_numpy(self.root[columns]).to(gram)

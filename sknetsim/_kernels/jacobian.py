@@ -120,6 +120,14 @@ class Jacobian:
             total += block.trace_gram(others)
         return total
 
+    def cosines(self, other: Jacobian) -> Tensor:
+        """Return k^C(x, x') of whitened Jacobians, of shape (n, m), float64, in [-1, 1].
+
+        k^C = tr K^C(x, x') / sqrt(r r') = <J^(x), J^(x')>_F, if J^ = K(x, x)^{-1/2} J / sqrt(r).
+        """
+        # Rounding must not leave [-1, 1].
+        return self.trace_gram(other).clamp_(-1, 1)
+
     @in_full_precision
     def paired(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
         """The trace of K(x, x') for some pairs of samples, of shape (pairs,), float64."""

@@ -75,6 +75,10 @@ class Chunk:
         """The trace of the whitened self-kernels, of shape (n,), float64."""
         return METRICS["trace"](self.own_kernel()).cpu().numpy()
 
+    def cosines(self, other: Chunk) -> Tensor:
+        """Return k^C of unit-whitened chunks, of shape (n, m), float64, in [-1, 1]."""
+        return self.jacobian.cosines(other.jacobian)
+
     def own_weight(self, matrices: bool) -> Tensor:
         """The whitened self-kernels (n, d, d), or their traces (n, 1, 1), on the CPU."""
         kernel = self.own_kernel().cpu()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chunks import Source
-from .pairs import cosines, iterate_pairs
+from .chunks import Chunk, Source
+from .pairs import iterate_pairs
 from .parallel import map_samples, relative_slice
 from .reductions import reduce_pairs
 
@@ -118,7 +118,7 @@ def find_nearest(
     """
     eps = float(torch.finfo(source.dtype).eps)
     make = partial(kind, limit, distance, eps, Y is None)
-    return reduce_pairs(source, X, Y, make, cosines, verbose=verbose)
+    return reduce_pairs(source, X, Y, make, Chunk.cosines, verbose=verbose)
 
 
 def _smallest(found: np.ndarray, count: int) -> np.ndarray:

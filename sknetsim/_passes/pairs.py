@@ -175,8 +175,3 @@ def mirror(found: Tensor) -> Tensor:
     """The function of (x', x) from that of (x, x')."""
     turned = found.transpose(0, 1)
     return turned.mT if turned.ndim == 4 else turned
-
-
-def cosines(rows: Chunk, columns: Chunk) -> Tensor:
-    """k^C of unit Jacobians, of shape (n, m); rounding must not leave [-1, 1]."""
-    return rows.jacobian.trace_gram(columns.jacobian).clamp_(-1, 1)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .._networks.inputs import Rows
 from .._networks.memory import allocate
 from .chunks import Chunk, Source
-from .pairs import NO_LABELS, UNIT_WHITENINGS, cosines, iterate_pair_values, mirror
+from .pairs import NO_LABELS, UNIT_WHITENINGS, iterate_pair_values, mirror
 from .parallel import (
     Parts,
     count_workers,
@@ -213,4 +213,4 @@ def gram_matrix(
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
     """k^C of all pairs, of shape (n, m), float64."""
-    return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, cosines, verbose, labels)
+    return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)

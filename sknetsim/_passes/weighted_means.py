@@ -21,7 +21,6 @@ from .._kernels.similarities import COUNTS
 from .._kernels.whitening import METRICS
 from .._networks.inputs import Rows
 from .chunks import Chunk, Source
-from .pairs import cosines
 from .sums import kernel_sums, linear_sums, pair_sums, sum_and_measure, sum_jacobians
 
 #: Weights that are linear in the gradients, and how these are whitened for them.
@@ -219,7 +218,7 @@ class CountWeights:
 
 
 def _counted(method: str, level: float, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
-    gram = cosines(rows, columns).cpu().numpy()
+    gram = rows.cosines(columns).cpu().numpy()
     return torch.as_tensor(COUNTS[method].count(gram, level, eps))
 
 

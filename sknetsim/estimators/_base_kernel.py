@@ -18,7 +18,7 @@ from .._networks.inputs import Rows
 from .._networks.memory import memory_budget
 from .._networks.network import FEATURES, is_trained
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
-from .._passes.pairs import cosines, prepare_for_pairs
+from .._passes.pairs import prepare_for_pairs
 from .._passes.reductions import compute_pair_matrix
 from ._base import BaseSimilarity, check_is_fitted, fit_context
 
@@ -227,7 +227,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
         """Of whitened chunks: their products."""
         if self.normalize:
-            return cosines(rows, columns)
+            return rows.cosines(columns)
         return rows.jacobian.trace_gram(columns.jacobian) / rows.jacobian.outputs.shape[1]
 
     def _whitening(self, normalized: str) -> str:

@@ -35,7 +35,7 @@ def count_rows(source, monkeypatch):
 
 
 def grams(engine, X, Y=None):
-    return _pairs.iterate_pair_values(engine, X, Y, _pairs.UNIT_WHITENINGS, _pairs.cosines)
+    return _pairs.iterate_pair_values(engine, X, Y, _pairs.UNIT_WHITENINGS, _passes.Chunk.cosines)
 
 
 def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
