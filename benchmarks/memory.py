@@ -1,28 +1,31 @@
-"""Peak memory against scikit-learn's ``working_memory``, on MNIST with a network trained on it.
+"""Peak memory compared with scikit-learn's ``working_memory``, on MNIST.
 
-Writes ``benchmarks/memory.md``. With ``--quick`` it only prints, after a fiftieth of the rows.
+Writes ``benchmarks/results/memory.md``. With ``--quick`` it only prints, after a fiftieth of the
+samples.
 """
 
-import multiprocessing
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import sklearn
-from lib.data.images import mnist, mnist_network
-from lib.peers.serving import peak_memory, resident_memory
-from lib.report import head, row, run, setting
+from lib.processes import (
+    measure_seconds,
+    read_peak_memory,
+    read_resident_memory,
+    run_in_fresh_process,
+)
+from lib.report import format_header, format_row, format_title, write_report
 
 from sknetsim import NetworkDensity, NetworkNeighbors
+from sknetsim.datasets import load_mnist, load_mnist_network
 
 SIZES = (5_000, 60_000)
 QUERIES = 1_000
 BUDGET, SMALL_BUDGET = 1024, 128
-WARM_UP_ROWS, WARM_UP_BUDGET = 8, 16
+WARM_UP_SAMPLES, WARM_UP_BUDGET = 8, 16
 QUICK, QUICK_COMPONENTS = 50, 32
 COLUMNS = (
     "case",
@@ -30,7 +33,7 @@ COLUMNS = (
     "N",
     "working_memory (MiB)",
     "peak above what was loaded (MiB)",
-    "times the budget",
+    "ratio to the budget",
     "features kept (MiB)",
     "seconds",
 )
@@ -38,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Case:
-    """An estimator, fitted on so many images and asked about others."""
+    """An estimator that is fitted on ``count`` images and queried with others."""
 
     name: str
     count: int
@@ -47,8 +50,8 @@ class Case:
     parameters: dict = field(default_factory=dict)
     queries: int = QUERIES
 
-    def quick(self):
-        """With fewer rows and features."""
+    def shorten(self):
+        """Return the case with fewer samples and features."""
         fewer = {"n_components": QUICK_COMPONENTS} if "n_components" in self.parameters else {}
         return replace(
             self,
@@ -57,18 +60,17 @@ class Case:
             parameters=self.parameters | fewer,
         )
 
-    def answer(self, network, X, queries):
-        """Fit, and ask."""
+    def run(self, network, X, queries):
+        """Fit the estimator, and compute the densities or the neighbours of the queries."""
         is_density = "method" in self.parameters
         estimator = (NetworkDensity if is_density else NetworkNeighbors)(
             network, self.output, random_state=0, **self.parameters
-        )
-        fitted = estimator.fit(X)
-        return (fitted.score_samples if is_density else fitted.kneighbors)(queries)
+        ).fit(X)
+        return (estimator.score_samples if is_density else estimator.kneighbors)(queries)
 
     @property
     def kept(self):
-        """MiB of the features that the fitted estimator holds, float32."""
+        """MiB of the float32 features that the fitted estimator keeps."""
         return 4 * self.count * self.parameters.get("n_components", 0) / 2**20
 
 
@@ -78,8 +80,8 @@ FEATURES = THRESHOLD | {"n_components": 512}
 RERANKED = {"n_components": 512, "n_candidates": 100}
 
 
-def cases():
-    """From the quick ones to the slow ones."""
+def make_cases():
+    """Yield the cases, fast ones first."""
     exact = "threshold density, exact"
     yield Case(f"{exact}, dimension given", SIZES[0], parameters=THRESHOLD | {"dimension": 10.0})
     yield Case(f"{exact}, dimension estimated", SIZES[0], parameters=THRESHOLD)
@@ -93,65 +95,61 @@ def cases():
     yield Case("neighbours, 512 features, 100 re-ranked", SIZES[1], parameters=RERANKED)
 
 
-def measured(case, folder):
-    """Peak above what was loaded, and seconds; in a process that has done nothing else."""
-    # Mapped, so that images that the case leaves out are never in memory.
+def measure(case, folder):
+    """Return the peak memory above what was loaded, and the seconds; in a fresh process."""
+    # Images that the case does not use are mapped, so that they are never in memory.
     train, test = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "test"))
     X, queries = np.array(train[: case.count]), np.array(test[: case.queries])
     del train, test
-    network = mnist_network()
+    network = load_mnist_network()
     warm_up = replace(case, output="predicted", parameters=SOFT)
     with sklearn.config_context(working_memory=WARM_UP_BUDGET):
-        warm_up.answer(network, X[:WARM_UP_ROWS], queries[:WARM_UP_ROWS])
-    loaded = resident_memory()
-    start = time.perf_counter()
+        warm_up.run(network, X[:WARM_UP_SAMPLES], queries[:WARM_UP_SAMPLES])
+    loaded = read_resident_memory()
     with sklearn.config_context(working_memory=case.budget):
-        case.answer(network, X, queries)
-    return peak_memory() - loaded, time.perf_counter() - start
+        seconds = measure_seconds(case.run, network, X, queries)
+    return read_peak_memory() - loaded, seconds
 
 
-def in_a_process(case, folder):
-    """The same, in a fresh one."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measured, case, folder).result()
-
-
-def figures(case, folder):
-    """The cells of a case, from the peak on."""
+def format_cells(case, folder):
+    """Return the cells of a case after its budget."""
     try:
-        peak, seconds = in_a_process(case, folder)
+        peak, seconds = run_in_fresh_process(measure, case, folder)
     except (BrokenProcessPool, MemoryError) as failure:
         return [f"failed: {failure}".replace("|", "/"), *["–"] * 3]
     kept = f"{case.kept:.0f}" if case.kept else "–"
     return [f"{peak:.0f}", f"{peak / case.budget:.2f}", kept, f"{seconds:.1f}"]
 
 
-def table(quick):
-    """The table, line by line; images are written out, for reading them takes memory of its own."""
-    yield from head(COLUMNS)
+def generate_table(quick):
+    """Yield the table, line by line.
+
+    The images are saved as arrays first, because reading the data set needs memory itself.
+    """
+    yield from format_header(COLUMNS)
     with tempfile.TemporaryDirectory() as folder:
         for part, count in (("train", SIZES[-1]), ("test", QUERIES)):
-            np.save(Path(folder) / f"{part}.npy", mnist(part, count).inputs)
-        for case in cases():
-            case = case.quick() if quick else case
-            named = [case.name, case.output, f"{case.count:,}", str(case.budget)]
-            yield row(*named, *figures(case, Path(folder)))
+            np.save(Path(folder) / f"{part}.npy", load_mnist(part, count).inputs)
+        for case in make_cases():
+            case = case.shorten() if quick else case
+            names = [case.name, case.output, f"{case.count:,}", str(case.budget)]
+            yield format_row(*names, *format_cells(case, Path(folder)))
 
 
-def lines(quick):
-    """The whole text, line by line."""
-    yield from ("# Peak memory", "", f"{setting(('scikit-learn', 'numpy'))}.", "")
+def generate_report(quick):
+    """Yield the report, line by line."""
+    yield from format_title(__file__, "Peak memory", ("scikit-learn", "numpy"))
     yield (
-        "Fitted on N training images of MNIST, asked about 1,000 test images, with a CNN of 390,410"
-        " parameters that somebody else trained on it. Each case runs in a fresh process; memory is"
-        " the process's peak resident size (VmHWM) less its resident size with network and images"
-        " loaded, after a first run on eight of them. The goal is at most 1.25 times the budget,"
-        " features that the fitted estimator keeps included; seconds are of one run."
+        "Each estimator is fitted on N training images of MNIST and queried with 1,000 test images,"
+        " with a third-party CNN of 390,410 parameters that was trained on MNIST. Each case runs in"
+        " a fresh process. Memory is the peak resident size of the process (VmHWM) minus its"
+        " resident size after loading network and images and a first run on eight of them. The goal"
+        " is at most 1.25 times the budget, including the features that the fitted estimator keeps."
+        " Seconds are from one run."
     )
     yield ""
-    yield from table(quick)
+    yield from generate_table(quick)
 
 
 if __name__ == "__main__":
-    run(__file__, __doc__, "a fiftieth of the rows", lines)
+    write_report(__file__, __doc__, "a fiftieth of the samples", generate_report)

@@ -1,7 +1,7 @@
-"""Which rows are foreign to a network: by its density, and by what others look at.
+"""Out-of-distribution samples according to the density of a network and to other detectors.
 
-Writes ``benchmarks/out_of_distribution.md``. With ``--quick`` it only prints, of one seed and a
-tenth of the rows.
+Writes ``benchmarks/results/out_of_distribution.md``. With ``--quick`` it only prints, after one
+seed and a tenth of the samples.
 """
 
 from collections import defaultdict
@@ -9,10 +9,10 @@ from itertools import chain
 
 import numpy as np
 import torch
-from lib.active_learning.loops import perceptron
-from lib.data.images import FASHION, fashion_mnist, mnist, mnist_network, samples
-from lib.data.tables import all_diamonds
-from lib.report import head, row, run, setting, spread
+from lib.data.images import FASHION, load_fashion_mnist
+from lib.data.tables import load_all_diamonds
+from lib.report import format_header, format_range, format_row, format_title, write_report
+from lib.training import make_perceptron_net
 from scipy.ndimage import rotate
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -21,6 +21,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkNeighbors
+from sknetsim.datasets import load_mnist, load_mnist_network, normalize_mnist
 
 SEEDS, QUICK, NEIGHBORS = 3, 10, 5
 IN = "MNIST"
@@ -30,8 +31,8 @@ SMALL = {"fitted": 1_000, "count": 250, "outputs": ("predicted", "all"), "compon
 SHARE, DIAMOND_COMPONENTS = 0.01, 128
 
 
-def methods(thresholds, alphas):
-    """Settings of densities, by name."""
+def list_densities(thresholds, alphas):
+    """Yield the names and parameters of densities."""
     by_threshold = {f"threshold {tau:g}": ("threshold", "threshold", tau) for tau in thresholds}
     by_power = {f"power {alpha:g}": ("power", "alpha", alpha) for alpha in alphas}
     for name, (method, parameter, value) in {**by_threshold, **by_power}.items():
@@ -41,218 +42,239 @@ def methods(thresholds, alphas):
 # Images
 
 
-def turned(images, degrees):
-    """Digits turned to the left, as grey values."""
+def rotate_images(images, degrees):
+    """Rotate digits to the left; the grey values are interpolated."""
     return rotate(images.astype(float), degrees, axes=(1, 2), reshape=False, order=1)
 
 
-def image_sets(rng, count):
-    """Images by where they come from; digits that are turned are others than those that are not."""
-    digits = mnist("test", 10_000).images[rng.permutation(10_000)[: 2 * count]]
+def make_image_sets(rng, count):
+    """Return images by origin; the rotated digits are other digits than the upright ones."""
+    digits = load_mnist("test").images[rng.permutation(10_000)[: 2 * count]]
     shape, others = (count, *digits.shape[1:]), digits[count:]
     sets = {IN: digits[:count]}
     if FASHION.exists():
         chosen = rng.choice(10_000, count, replace=False)
-        sets["Fashion-MNIST"] = fashion_mnist("test", 10_000).images[chosen]
+        sets["Fashion-MNIST"] = load_fashion_mnist("test", 10_000).images[chosen]
     noise = np.clip(rng.normal(0.1307, 0.3081, shape), 0, 1)
     sets |= {"uniform noise": rng.integers(0, 256, shape), "Gaussian noise": 255 * noise}
-    return sets | {"turned by 90°": turned(others, 90), "turned by 45°": turned(others, 45)}
+    rotated = {f"rotated by {angle}°": rotate_images(others, angle) for angle in (90, 45)}
+    return sets | rotated
 
 
-def baselines(network, fitted, rows):
-    """What others look at, on the same rows."""
+def score_by_baselines(network, fitted, X):
+    """Yield the baselines with their scores of the same samples."""
     hidden = nn.Sequential(network.conv_layers, nn.Flatten(), network.fc_layers[:-1])
     with torch.no_grad():
-        logits = network(torch.tensor(rows))
+        logits = network(torch.tensor(X))
         features, queries = (
-            nn.functional.normalize(hidden(torch.tensor(part))).numpy() for part in (fitted, rows)
+            nn.functional.normalize(hidden(torch.tensor(part))).numpy() for part in (fitted, X)
         )
     names = iter(BASELINES)
     yield next(names), logits.softmax(dim=1).max(dim=1).values.numpy()
     yield next(names), logits.logsumexp(dim=1).numpy()
-    yield next(names), nearness(NearestNeighbors, features, queries)
+    yield next(names), score_by_neighbors(NearestNeighbors, features, queries)
 
 
-def nearness(neighbors, features, queries):
-    """Minus the distance to the fifth neighbour."""
-    found, _ = neighbors(n_neighbors=NEIGHBORS).fit(features).kneighbors(queries)
-    return -found[:, -1]
+def score_by_neighbors(make_neighbors, features, queries):
+    """Return minus the distance to neighbour NEIGHBORS."""
+    distances, _ = make_neighbors(n_neighbors=NEIGHBORS).fit(features).kneighbors(queries)
+    return -distances[:, -1]
 
 
-def feature_neighbors(**settings):
-    """Neighbours by the similarity, of rows that are gradient features."""
+def make_feature_neighbors(**settings):
+    """Make an estimator of neighbours by the similarity, for samples that are features."""
     return NetworkNeighbors("features", **settings)
 
 
-def densities(network, fitted, rows, output, components, seed):
-    """Of ours, by name: the soft one exact, the others on features from landmarks."""
+def score_by_densities(network, fitted, X, output, components, seed):
+    """Yield sknetsim's detectors with their scores.
+
+    The soft density is exact; the other detectors use Nyström features.
+    """
     soft = NetworkDensity(network, output).fit(fitted)
-    yield f"{output}, soft, exact", soft.score_samples(rows)
+    yield f"{output}, soft, exact", soft.score_samples(X)
     featurizer = GradientFeaturizer(network, output, n_components=components, random_state=seed)
-    features, queries = (featurizer.fit(fitted).transform(part) for part in (fitted, rows))
-    for name, settings in methods((0.3, 0.5, 0.7, 0.9), (2, 8, 32, 128)):
-        density = NetworkDensity("features", **settings).fit(features)
+    features, queries = (featurizer.fit(fitted).transform(part) for part in (fitted, X))
+    for name, parameters in list_densities((0.3, 0.5, 0.7, 0.9), (2, 8, 32, 128)):
+        density = NetworkDensity("features", **parameters).fit(features)
         yield f"{output}, {name}", density.score_samples(queries)
-    yield f"{output}, k-NN", nearness(feature_neighbors, features, queries)
+    yield f"{output}, k-NN", score_by_neighbors(make_feature_neighbors, features, queries)
     yield f"{output}, length of the features", np.linalg.norm(queries, axis=1)
 
 
-def last_layer(network, fitted, rows):
-    """The exact density by the last layer's parameters."""
+def score_by_last_layer(network, fitted, X):
+    """Yield the exact density of the last layer's parameters with its scores."""
     density = NetworkDensity(network, method="power", alpha=128.0, parameters="last_layer")
-    yield "all, last layer, power 128, exact", density.fit(fitted).score_samples(rows)
+    yield "all, last layer, power 128, exact", density.fit(fitted).score_samples(X)
 
 
-def detectors(seed, fitted, count, outputs, components):
-    """Names and scores of all who take part, of one seed, and which set each row is from."""
+def score_images(seed, fitted, count, outputs, components):
+    """Return the detectors with their scores for one seed, and the origin of each image."""
     rng = np.random.default_rng(seed)
-    network = mnist_network()
-    known = mnist("train", 60_000).at(rng.choice(60_000, fitted, replace=False)).inputs
-    sets = image_sets(rng, count)
-    rows = np.concatenate([samples(images, np.zeros(count)).inputs for images in sets.values()])
-    ours = (densities(network, known, rows, output, components, seed=seed) for output in outputs)
-    scores = chain(baselines(network, known, rows), *ours, last_layer(network, known, rows))
+    network = load_mnist_network()
+    known = load_mnist("train").select(rng.choice(60_000, fitted, replace=False)).inputs
+    sets = make_image_sets(rng, count)
+    X = np.concatenate([normalize_mnist(images) for images in sets.values()])
+    ours = (score_by_densities(network, known, X, output, components, seed) for output in outputs)
+    baselines = score_by_baselines(network, known, X)
+    scores = chain(baselines, *ours, score_by_last_layer(network, known, X))
     return scores, np.repeat(list(sets), count)
 
 
-def separation(inside, outside):
-    """Area under the curve, and the share of foreign rows that pass where 95 % of the others do."""
+def compute_separation(inside, outside):
+    """Return the area under the ROC curve and the share of accepted images from outside.
+
+    An image is accepted if its score is at least that which 95 % of the images inside reach.
+    """
     labels = np.repeat([1, 0], [len(inside), len(outside)])
     area = roc_auc_score(labels, np.concatenate([inside, outside]))
     return area, (outside >= np.percentile(inside, 5)).mean()
 
 
-def separations(sizes, seeds):
-    """For each set and detector an array of seeds x (area, share)."""
-    found = defaultdict(lambda: defaultdict(list))
+def measure_separations(sizes, seeds):
+    """Return an array (seeds, 2) of area and share for each origin and detector."""
+    pairs = defaultdict(lambda: defaultdict(list))
     for seed in range(seeds):
-        scores, origin = detectors(seed, **sizes)
+        scores, origin = score_images(seed, **sizes)
         for name, values in scores:
             for other in dict.fromkeys(origin[origin != IN]):
-                pair = separation(values[origin == IN], values[origin == other])
-                found[other][name].append(pair)
+                pair = compute_separation(values[origin == IN], values[origin == other])
+                pairs[other][name].append(pair)
     return {
-        other: {name: np.array(pairs) for name, pairs in by_name.items()}
-        for other, by_name in found.items()
+        other: {name: np.array(rows) for name, rows in by_name.items()}
+        for other, by_name in pairs.items()
     }
 
 
-def measure_table(found, measure):
-    """Means and standard deviations over seeds: of the area (0) or the share (1)."""
-    yield from head(("detector", *found))
-    for name in next(iter(found.values())):
-        values = [by_name[name][:, measure] for by_name in found.values()]
-        yield row(name, *(f"{part.mean():.4f} ± {part.std():.4f}" for part in values))
+def generate_separations(separations, column):
+    """Yield a table of means and standard deviations of the area (0) or the share (1)."""
+    yield from format_header(("detector", *separations))
+    for name in next(iter(separations.values())):
+        values = [by_name[name][:, column] for by_name in separations.values()]
+        yield format_row(name, *(f"{part.mean():.4f} ± {part.std():.4f}" for part in values))
 
 
-def difference_table(found):
-    """Areas beside the best baseline's, seed by seed."""
+def generate_differences(separations):
+    """Yield a table of the areas minus that of the best baseline, seed by seed."""
     best = {
         other: max(BASELINES, key=lambda name, by_name=by_name: by_name[name][:, 0].mean())
-        for other, by_name in found.items()
+        for other, by_name in separations.items()
     }
-    yield from head(("detector", *(f"{other}: {name}" for other, name in best.items())))
-    for name in next(iter(found.values())):
+    yield from format_header(("detector", *(f"{other}: {name}" for other, name in best.items())))
+    for name in next(iter(separations.values())):
         if name not in BASELINES:
             differences = (
-                by_name[name][:, 0] - by_name[best[other]][:, 0] for other, by_name in found.items()
+                by_name[name][:, 0] - by_name[best[other]][:, 0]
+                for other, by_name in separations.items()
             )
-            yield row(name, *(spread(values, "+.4f") for values in differences))
+            yield format_row(name, *(format_range(values, "+.4f") for values in differences))
 
 
-def image_lines(quick):
-    """The section on images."""
+def generate_image_section(quick):
+    """Yield the section on images."""
     yield from ("## Images", "")
     yield (
-        "A CNN that somebody else trained on MNIST. Fitted are images of MNIST's training set,"
-        " drawn by the seed; test images that the seed draws are told from other images."
-        ' "predicted" and "all" are outputs of `NetworkDensity`; where a line does not say exact,'
-        " similarities are products of features from landmarks, as with `n_components`. The"
-        " features' length says how much of a row's gradient the landmarks cover."
-        f" Energy is the logarithm of the logits' summed exponentials; k-NN is the distance to"
-        f" neighbour {NEIGHBORS}, on the last hidden layer at length 1, or by the similarity."
+        "A third-party CNN that was trained on MNIST. Detectors are fitted on images of MNIST's"
+        " training set, drawn by the seed, and separate test images that the seed draws from other"
+        ' images. "predicted" and "all" are values of `output` of `NetworkDensity`. Unless a line'
+        ' says "exact", similarities are products of Nyström features, as with `n_components`. The'
+        " length of the features shows how much of a sample's gradient the landmarks cover."
+        " Energy is the logarithm of the sum of the exponentials of the logits; k-NN is the"
+        f" distance to neighbour {NEIGHBORS}, on the last hidden layer scaled to length 1, or by"
+        " the similarity."
     )
     if not FASHION.exists():
         yield ""
-        yield "Fashion-MNIST is absent: `apt-get install dataset-fashion-mnist` has it in Debian."
+        yield "Fashion-MNIST is missing: on Debian, `apt-get install dataset-fashion-mnist`."
     seeds = 1 if quick else SEEDS
     for sizes in (LARGE, SMALL):
         if quick:
             smaller = {name: sizes[name] // QUICK for name in ("fitted", "count")}
             sizes = {**sizes, **smaller, "components": 64}
-        found = separations(sizes, seeds)
-        yield from ("", f"### {sizes['fitted']:,} fitted rows", "")
+        separations = measure_separations(sizes, seeds)
+        yield from ("", f"### {sizes['fitted']:,} fitted samples", "")
         yield (
             f"{sizes['count']:,} images of each kind, {sizes['components']} features, {seeds}"
-            " seeds. Areas under the curve, means and standard deviations:"
+            " seeds. Areas under the ROC curve, means and standard deviations:"
         )
-        yield from ("", *measure_table(found, 0), "")
-        yield "The share of foreign images that pass where 95 % of MNIST's do:"
-        yield from ("", *measure_table(found, 1), "")
-        yield "Areas less those of the best baseline, least and most of the seeds:"
-        yield from ("", *difference_table(found))
+        yield from ("", *generate_separations(separations, 0), "")
+        yield (
+            "Share of the other images that is accepted by the threshold that accepts 95 % of"
+            " MNIST's:"
+        )
+        yield from ("", *generate_separations(separations, 1), "")
+        yield "Areas minus the area of the best baseline, smallest and largest of the seeds:"
+        yield from ("", *generate_differences(separations))
 
 
 # Diamonds
 
 
-def usual(X, seed):
-    """Detectors that look at the inputs."""
+def score_by_inputs(X, seed):
+    """Yield detectors that use the inputs, with their scores."""
     yield "IsolationForest", IsolationForest(random_state=seed).fit(X).score_samples(X)
     yield "LocalOutlierFactor", LocalOutlierFactor().fit(X).negative_outlier_factor_
     yield "k-NN", -NearestNeighbors(n_neighbors=NEIGHBORS).fit(X).kneighbors()[0][:, -1]
 
 
-def by_network(X, y, seed):
-    """Detectors that look at a network which has learnt the price from all rows."""
+def score_by_network(X, y, seed):
+    """Yield detectors that use a network trained on all prices, with their scores."""
     torch.manual_seed(seed)
-    net = perceptron(NeuralNetRegressor, X.shape[1], 128, 1, epochs=20, batch_size=256).fit(X, y)
+    net = make_perceptron_net(
+        NeuralNetRegressor, X.shape[1], 128, 1, epochs=20, batch_size=256
+    ).fit(X, y)
     yield "the network's error", -np.abs(net.predict(X) - y)[:, 0]
     yield "NetworkDensity, soft, exact", NetworkDensity(net).fit(X).score_samples(X)
     featurizer = GradientFeaturizer(net, n_components=DIAMOND_COMPONENTS, random_state=seed)
     features = featurizer.fit_transform(X).astype("float32")
-    for name, settings in methods((0.5, 0.7, 0.9), (64,)):
-        density = NetworkDensity("features", **settings).fit(features)
+    for name, parameters in list_densities((0.5, 0.7, 0.9), (64,)):
+        density = NetworkDensity("features", **parameters).fit(features)
         yield f"NetworkDensity, {name}", density.score_samples(features)
     yield "length of the features", np.linalg.norm(features, axis=1)
 
 
-def diamond_lines(quick):
-    """The section on diamonds."""
-    X, y, impossible = all_diamonds()
+def generate_diamond_section(quick):
+    """Yield the section on diamonds."""
+    X, y, impossible = load_all_diamonds()
     if quick:
         kept = np.flatnonzero(impossible | (np.arange(len(X)) % QUICK == 0))
         X, y, impossible = X[kept], y[kept], impossible[kept]
     least = int(SHARE * len(X)) + 1
-    found = defaultdict(list)
+    runs = defaultdict(list)
     for seed in range(1 if quick else SEEDS):
-        for name, scores in chain(usual(X, seed), by_network(X, y, seed)):
+        for name, scores in chain(score_by_inputs(X, seed), score_by_network(X, y, seed)):
             ranks = np.searchsorted(np.sort(scores), scores[impossible], side="right")
             hits, last = (ranks <= least).sum(), ranks.max()
-            found[name].append((hits, last, roc_auc_score(~impossible, scores)))
+            runs[name].append((hits, last, roc_auc_score(~impossible, scores)))
     yield from ("", "## Impossible diamonds", "")
     yield (
-        f"Of {len(X):,} diamonds {impossible.sum()} have a length, width or depth of 0 or of more"
-        " than 30 mm. A perceptron (128-128) has learnt the logarithm of the price from all rows;"
-        " each row is scored by the others, soft exactly, else with"
-        f" {DIAMOND_COMPONENTS} features from landmarks. The other detectors look at the"
-        f" standardised inputs. How many of the impossible are among the {least} least dense (1 %;"
-        " rows of equal density are all taken to come before), how many rows are as little dense"
-        " as the densest of them, and the area under the curve: least and most of the seeds."
+        f"{impossible.sum()} of {len(X):,} diamonds have a length, width or depth of 0 or of more"
+        " than 30 mm. A perceptron (128-128) was trained on the logarithm of the price of all"
+        " diamonds. The density of each sample is that of the others: the soft density is exact,"
+        f" the other densities use {DIAMOND_COMPONENTS} Nyström features. The other detectors use"
+        " the standardised inputs. Hits: number of impossible diamonds among the"
+        f" {least} samples of lowest density (1 %; of samples with equal density, all others count"
+        " as lower). Samples to find all: number of samples whose density is at most that of the"
+        " densest impossible diamond. Area: area under the ROC curve. Smallest and largest of the"
+        " seeds."
     )
     yield ""
-    yield from head(("detector", f"hits of {impossible.sum()}", "rows to find all", "area"))
-    for name, values in found.items():
+    yield from format_header(
+        ("detector", f"hits of {impossible.sum()}", "samples to find all", "area")
+    )
+    for name, values in runs.items():
         hits, last, areas = zip(*values, strict=True)
-        yield row(name, spread(hits, "d"), spread(last, ",d"), spread(areas, ".4f"))
+        cells = format_range(hits, "d"), format_range(last, ",d"), format_range(areas, ".4f")
+        yield format_row(name, *cells)
 
 
-def lines(quick):
-    """The whole text, line by line."""
-    yield from ("# Foreign rows", "", f"{setting(('scikit-learn', 'skorch', 'numpy'))}.", "")
-    yield from image_lines(quick)
-    yield from diamond_lines(quick)
+def generate_report(quick):
+    """Yield the report, line by line."""
+    packages = ("scikit-learn", "skorch", "numpy")
+    yield from format_title(__file__, "Out-of-distribution samples", packages)
+    yield from generate_image_section(quick)
+    yield from generate_diamond_section(quick)
 
 
 if __name__ == "__main__":
-    run(__file__, __doc__, "one seed, a tenth of the rows", lines)
+    write_report(__file__, __doc__, "one seed, a tenth of the samples", generate_report)

@@ -1,4 +1,4 @@
-"""The networks that are measured, and rows for them."""
+"""Untrained networks, and random samples for them."""
 
 import torch
 from torch import nn
@@ -6,32 +6,46 @@ from torch import nn
 SHAPES = {"MLP": (64,), "CNN": (1, 28, 28)}
 
 
-def perceptron(outputs):
-    """64-512-512-d."""
+def make_perceptron(outputs):
+    """Make a perceptron 64-512-512-d."""
     return nn.Sequential(
         nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, outputs)
     )
 
 
-def convolutional(outputs):
-    """The network of the paper's MNIST experiment, with ReLU and maxima."""
+def make_cnn(outputs):
+    """Make the network of the paper's MNIST experiment, with ReLU and max pooling."""
     features = [nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5), nn.ReLU()]
     head = [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, outputs)]
     return nn.Sequential(*features, *head)
 
 
-def network_and_rows(kind, outputs, count):
-    """The same ones in every process."""
+class PaperNetwork(nn.Sequential):
+    """Network of the paper's MNIST experiment, with PReLU and average pooling: 317,069 parameters.
+
+    Its inputs are images (n, 1, 28, 28), its outputs ten logits.
+    """
+
+    def __init__(self):
+        first = [nn.Conv2d(1, 32, 5), nn.PReLU(), nn.AvgPool2d(2)]
+        second = [nn.Conv2d(32, 64, 5), nn.PReLU(), nn.AvgPool2d(2)]
+        last = [nn.Flatten(), nn.Linear(1024, 256), nn.PReLU(), nn.Linear(256, 10)]
+        super().__init__(*first, *second, *last)
+
+
+def make_network_and_samples(kind, outputs, count):
+    """Make an "MLP" or a "CNN" and samples for it, the same in every process."""
     torch.manual_seed(0)
-    network = {"MLP": perceptron, "CNN": convolutional}[kind](outputs)
+    network = {"MLP": make_perceptron, "CNN": make_cnn}[kind](outputs)
     return network, torch.randn(count, *SHAPES[kind])
 
 
-def product_widths(network):
-    """Lengths of the rows whose products make similarities.
+def list_product_widths(network):
+    """Yield the widths of the matrices whose products are needed for the gram matrix.
 
-    A convolution's gradients are multiplied as they are; a linear layer's are outer products, whose
-    products are those of activations times those of cotangents.
+    The gradients of a convolution are multiplied directly. The gradient of a linear layer is an
+    outer product of activations a and cotangents c, so that
+    <a_n c_n^T, a_m c_m^T> = <a_n, a_m> <c_n, c_m>.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

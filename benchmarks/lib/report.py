@@ -1,4 +1,4 @@
-"""What the scripts that write tables have in common."""
+"""Format and files of the reports that all benchmark scripts write."""
 
 import argparse
 import platform
@@ -10,50 +10,62 @@ from pathlib import Path
 
 import torch
 
-#: Where tables and pictures are written.
+#: Folder of all tables and pictures.
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def processor():
-    """The processor's name."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
+def name_processor():
+    """Return the name of the processor."""
+    match = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return match[1] if match else platform.machine()
 
 
-def setting(packages):
-    """When and where figures were measured, and with which versions."""
+def describe_environment(packages):
+    """Return the date, the machine, and the versions of Python, torch and ``packages``."""
     versions = "".join(f", {name} {version(name)}" for name in packages)
     return (
-        f"Measured on {date.today()}: {processor()}, {torch.get_num_threads()} threads, Python"
+        f"Measured on {date.today()}: {name_processor()}, {torch.get_num_threads()} threads, Python"
         f" {platform.python_version()}, torch {torch.__version__}{versions}"
     )
 
 
-def row(*cells):
-    """A line of a table."""
+def format_title(script, title, packages, note=""):
+    """Yield the lines that begin a report: its title, its script and the environment."""
+    yield from (f"# {title}", "", f"Written by `benchmarks/{Path(script).name}`.")
+    yield from ("", f"{describe_environment(packages)}{note}.", "")
+
+
+def format_row(*cells):
+    """Format one row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def head(columns):
-    """The first lines of a table."""
-    yield row(*columns)
+def format_header(columns):
+    """Yield the two header lines of a Markdown table."""
+    yield format_row(*columns)
     yield "|---" * len(columns) + "|"
 
 
-def spread(values, form):
-    """The least and the most of some figures."""
+def format_range(values, form):
+    """Format the smallest and the largest of some numbers."""
     return f"{min(values):{form}} to {max(values):{form}}"
 
 
-def run(script, description, quick_help, lines):
-    """Print ``lines(quick)`` as they come and, unless it was quick, write them to RESULTS.
+def write_report(script, description, quick_help, generate_report, **options):
+    """Print the lines of a report as they come and, unless ``--quick`` is set, write them.
 
-    A run that is cut off leaves what it has measured.
+    The file is named like the script and is in RESULTS. An interrupted run leaves the lines that
+    are finished. ``options`` are further required command-line options with their help texts;
+    their values are passed to ``generate_report`` by name, like ``quick``.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=quick_help)
-    quick = parser.parse_args().quick
-    kept = [] if quick else [(RESULTS / f"{Path(script).stem}.md").open("w")]
-    for line in lines(quick):
-        for file in (sys.stdout, *kept):
+    for name, option_help in options.items():
+        parser.add_argument(f"--{name}", required=True, help=option_help)
+    arguments = parser.parse_args()
+    files = [sys.stdout]
+    if not arguments.quick:
+        files.append((RESULTS / f"{Path(script).stem}.md").open("w"))
+    for line in generate_report(**vars(arguments)):
+        for file in files:
             print(line, file=file, flush=True)

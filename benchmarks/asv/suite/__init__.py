@@ -1,10 +1,10 @@
-"""Benchmarks for airspeed velocity, on the networks of the other scripts."""
+"""Benchmarks for airspeed velocity, on the networks of the other benchmarks."""
 
 import sys
 from pathlib import Path
 
 import torch
 
-# One thread, for its times change least from run to run.
+# Times vary least from run to run with one thread.
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).parents[2]))  # Folder of the package ``lib``.

@@ -1,6 +1,6 @@
 """Seconds and peak memory of the public methods."""
 
-from lib.networks import network_and_rows
+from lib.networks import make_network_and_samples
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
 
@@ -10,19 +10,19 @@ COMPONENTS = 16
 
 
 class Networks:
-    """What all benchmarks have in common: a network, and rows."""
+    """Base class of the benchmarks, with a network and samples."""
 
     params = (["MLP", "CNN"], [1, 10])
     param_names = ("kind", "outputs")
 
     def setup(self, kind, outputs):
-        """Not measured."""
-        self.network, self.X = network_and_rows(kind, outputs, COUNTS[kind])
+        """Make the network and the samples; this is not measured."""
+        self.network, self.X = make_network_and_samples(kind, outputs, COUNTS[kind])
         self.queries = self.X[:QUERIES]
 
 
 class Kernel(Networks):
-    """NetworkKernel."""
+    """Benchmarks of NetworkKernel."""
 
     def setup(self, kind, outputs):
         super().setup(kind, outputs)
@@ -41,7 +41,7 @@ class Kernel(Networks):
 
 
 class Featurizer(Networks):
-    """GradientFeaturizer."""
+    """Benchmarks of GradientFeaturizer."""
 
     params = (*Networks.params, ["exact", "nystroem", "sketch"])
     param_names = (*Networks.param_names, "method")
@@ -63,7 +63,7 @@ class Featurizer(Networks):
 
 
 class Density(Networks):
-    """NetworkDensity."""
+    """Benchmarks of NetworkDensity."""
 
     params = (*Networks.params, ["soft", "threshold", "power", "threshold of features"])
     param_names = (*Networks.param_names, "method")
@@ -86,7 +86,7 @@ class Density(Networks):
 
 
 class Neighbors(Networks):
-    """NetworkNeighbors; with features, the nearest are re-ranked."""
+    """Benchmarks of NetworkNeighbors; with features, the nearest samples are re-ranked."""
 
     params = (*Networks.params, [None, COMPONENTS])
     param_names = (*Networks.param_names, "n_components")

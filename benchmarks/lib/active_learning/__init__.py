@@ -1,1 +1,1 @@
-"""Loops of active learning, and samplers of other packages."""
+"""Active learning with several samplers, and samplers of other packages."""

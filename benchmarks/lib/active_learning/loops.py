@@ -1,4 +1,4 @@
-"""Loops of active learning for several samplers, seed by seed, and their tables."""
+"""Active-learning loops of several samplers, seed by seed, and their tables."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,61 +7,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from skorch.callbacks import LRScheduler
-from torch import nn
-from torch.optim.lr_scheduler import LinearLR
 
 from lib import report
 from sknetsim import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 
 FEWER_SEEDS = 3
-COLUMNS = ("strategy", "seeds", "mean score", "gain", "gain in the first half", "seconds a query")
+COLUMNS = ("strategy", "seeds", "mean score", "gain", "gain in the first half", "seconds per query")
 
 
-class Perceptron(nn.Sequential):
-    """Two hidden layers of ReLU, with new weights each time that skorch makes one."""
-
-    def __init__(self, inputs, hidden, outputs):
-        super().__init__(
-            nn.Linear(inputs, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, outputs),
-        )
-
-
-def perceptron(kind, inputs, hidden, outputs, epochs, **settings):
-    """A skorch net of two hidden layers, see `decaying`."""
-    sizes = {"module__inputs": inputs, "module__hidden": hidden, "module__outputs": outputs}
-    return decaying(kind, Perceptron, epochs, 3e-3, **sizes, **settings)
-
-
-def decaying(kind, module, epochs, rate, **settings):
-    """A skorch net of Adam, its rate decaying to a hundredth of what it is at first."""
-    return kind(
-        module,
-        optimizer=torch.optim.Adam,
-        lr=rate,
-        max_epochs=epochs,
-        train_split=None,
-        callbacks=[("decay", LRScheduler(LinearLR, end_factor=0.01, total_iters=epochs))],
-        callbacks__print_log=None,
-        verbose=0,
-        **settings,
-    )
-
-
-def ours(names):
-    """Samplers of this package."""
-    return {name: ActiveLearningSampler(strategy=name) for name in names}
+def make_samplers(strategies):
+    """Make samplers of sknetsim by the names of their strategies."""
+    return {name: ActiveLearningSampler(strategy=name) for name in strategies}
 
 
 @dataclass(frozen=True)
 class Task:
-    """Data and network (a function of ``arguments``), the loop, and who takes part.
+    """Data and network (from ``make(*arguments)``), the loop, and the samplers.
 
-    ``samplers`` take part at ``seeds`` seeds, ``fewer`` at the first of them alone.
+    ``samplers`` run with ``seeds`` seeds, ``fewer`` only with the first FEWER_SEEDS of them.
     """
 
     name: str
@@ -72,23 +35,26 @@ class Task:
     fewer: dict
     seeds: int = 10
 
-    def runs(self, quick):
-        """Who runs with which seed; seeds in the outer loop, so that a moment's noise is shared."""
+    def list_runs(self, quick):
+        """Yield the name, the sampler and the seed of each run.
+
+        Seeds are the outer loop, so that a moment's load of the machine affects all samplers.
+        """
         for seed in range(1 if quick else self.seeds):
-            taking_part = {**self.samplers, **(self.fewer if seed < FEWER_SEEDS else {})}
-            yield from ((name, sampler, seed) for name, sampler in taking_part.items())
+            samplers = {**self.samplers, **(self.fewer if seed < FEWER_SEEDS else {})}
+            yield from ((name, sampler, seed) for name, sampler in samplers.items())
 
 
-def run(task, sampler, seed, quick):
-    """The curve of one sampler and seed, on one thread."""
+def run_loop(task, sampler, seed, quick):
+    """Return the curve of one sampler and seed, computed with one thread."""
     torch.set_num_threads(1)
     net, X, y, scoring = task.make(*task.arguments)
     loop = {**task.loop, "n_rounds": 2} if quick else task.loop
     return active_learning_curve(net, sampler, X, y, seeds=[seed], scoring=scoring, **loop)
 
 
-def joined(curves):
-    """The curves of single seeds as one."""
+def concatenate(curves):
+    """Concatenate the curves of single seeds."""
     first = curves[0]
     scores, times, indices = (
         np.concatenate([getattr(curve, name) for curve in curves])
@@ -98,47 +64,51 @@ def joined(curves):
     return ActiveLearningCurve(first.n_labelled, scores, times, indices, seeds)
 
 
-def first_rounds(curve, count):
-    """The curve cut off after so many rounds."""
+def select_rounds(curve, count):
+    """Return the first ``count`` rounds of a curve."""
     part = slice(count + 1)
     return replace(curve, n_labelled=curve.n_labelled[part], scores=curve.scores[:, part])
 
 
-def seeds_of(curve, other):
-    """The part of a curve that has the other's seeds."""
+def select_seeds(curve, other):
+    """Return the part of a curve that has the seeds of ``other``."""
     rows = [curve.seeds.index(seed) for seed in other.seeds]
     return replace(curve, scores=curve.scores[rows], seeds=other.seeds)
 
 
-def gain(curve, other):
-    """The difference of the areas, with its interval."""
-    mean, half = curve.difference(seeds_of(other, curve))
-    return f"{mean:+.4f} ± {half:.4f}"
+def format_gain(curve, other):
+    """Format the difference between the areas of two curves, with its interval."""
+    mean, half_width = curve.difference(select_seeds(other, curve))
+    return f"{mean:+.4f} ± {half_width:.4f}"
 
 
-def measured(task, quick):
-    """The curves of all who take part, by name."""
-    runs = list(task.runs(quick))
-    found = Parallel(2)(delayed(run)(task, sampler, seed, quick) for _, sampler, seed in runs)
+def measure_curves(task, quick):
+    """Return the curves of all samplers by name."""
+    runs = list(task.list_runs(quick))
+    results = Parallel(2)(
+        delayed(run_loop)(task, sampler, seed, quick) for _, sampler, seed in runs
+    )
     curves = defaultdict(list)
-    for (name, _, _), curve in zip(runs, found, strict=True):
+    for (name, _, _), curve in zip(runs, results, strict=True):
         curves[name].append(curve)
-    return {name: joined(parts) for name, parts in curves.items()}
+    return {name: concatenate(parts) for name, parts in curves.items()}
 
 
-def table(task, curves):
-    """What was found of one task."""
+def generate_table(task, curves):
+    """Yield the section of one task, line by line."""
     yield from ("", f"## {task.name}", "")
     loop, half = task.loop, task.loop["n_rounds"] // 2
     yield (
-        f"{loop['n_initial']} samples at first, {loop['n_rounds']} rounds of {loop['n_queries']}."
+        f"{loop['n_initial']} initial samples, then {loop['n_rounds']} rounds of"
+        f" {loop['n_queries']}."
     )
     yield ""
-    yield from report.head(COLUMNS)
+    yield from report.format_header(COLUMNS)
     base = curves["random"]
+    base_half = select_rounds(base, half)
     for name, curve in curves.items():
-        gains = [gain(curve, base), gain(first_rounds(curve, half), first_rounds(base, half))]
-        yield report.row(
+        gains = [format_gain(curve, base), format_gain(select_rounds(curve, half), base_half)]
+        yield report.format_row(
             name,
             str(len(curve.seeds)),
             f"{curve.area().mean():.4f}",
@@ -147,13 +117,14 @@ def table(task, curves):
         )
 
 
-def introduction(title, packages, network, score):
-    """The first lines of a document."""
-    yield from (f"# {title}", "", f"{report.setting(packages)}; two processes of one thread.", "")
+def generate_introduction(script, title, packages, networks, score):
+    """Yield the first lines of a report."""
+    yield from report.format_title(script, title, packages, note="; two processes of one thread")
     yield (
-        f"{network}, trained anew in each round. A seed decides on the split (a quarter is for"
-        " tests), the first samples and the initial weights: strategies are compared seed by seed."
-        f" Gains are on random choice, in {score}, on the mean over the rounds (and over the first"
-        " half of them), with Student's intervals of 95 %. Seconds are medians of one query,"
-        " gradients of pool and labelled samples included."
+        f"{networks}. The network is trained from scratch in each round. A seed determines the"
+        " split (a quarter is the test set), the first samples and the initial weights, so"
+        " strategies are compared seed by seed. Gains are differences from random selection in"
+        f" {score}, averaged over the rounds (and over the first half of them), with 95 % intervals"
+        " of Student's t distribution. Seconds are medians of one query, including the gradients"
+        " of the pool and of the labelled samples."
     )

@@ -1,4 +1,4 @@
-"""Samplers of other packages, as `active_learning_curve` asks them: fit, then query."""
+"""Samplers of other packages with the interface of `active_learning_curve`: fit, then query."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 np.Inf = np.inf  # bmdal_reg was written for numpy 1.
 
 FEATURES, SIGMA = 512, 1e-3
-# The transforms of the gradient kernel that bmdal_reg's authors recommend for each selection.
+# Transforms of the gradient kernel that the authors of bmdal_reg recommend for each selection.
 TRANSFORMS = {
     "lcmd": [("rp", [FEATURES])],
     "maxdet": [("rp", [FEATURES]), ("train", [SIGMA, None])],
@@ -16,7 +16,7 @@ TRANSFORMS = {
 
 
 class BmdalSampler(BaseEstimator):
-    """bmdal_reg's `select_batch` on the gradient kernel, randomly projected."""
+    """``select_batch`` of bmdal_reg with the gradient kernel, randomly projected."""
 
     def __init__(self, selection="lcmd", estimator=None, random_state=None):
         self.selection = selection
@@ -33,7 +33,7 @@ class BmdalSampler(BaseEstimator):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            chosen, _ = select_batch(
+            indices, _ = select_batch(
                 batch_size=n_queries,
                 models=[self.estimator.module_],
                 data={
@@ -48,11 +48,11 @@ class BmdalSampler(BaseEstimator):
                 allow_float64=True,
                 verbosity=0,
             )
-        return chosen.numpy()
+        return indices.numpy()
 
 
 class SkactivemlSampler(BaseEstimator):
-    """A strategy of scikit-activeml on the activations of the last hidden layer."""
+    """Strategy of scikit-activeml on the activations of the last hidden layer."""
 
     def __init__(self, strategy="Badge", estimator=None, random_state=None):
         self.strategy = strategy
@@ -66,22 +66,23 @@ class SkactivemlSampler(BaseEstimator):
     def query(self, X, n_queries):
         from skactiveml import pool
 
-        hidden = self._hidden(np.concatenate([self.X_, X]))
+        hidden = self._compute_activations(np.concatenate([self.X_, X]))
+        # scikit-activeml marks the samples of the pool by a label of NaN.
         labels = np.concatenate([self.y_.astype(float), np.full(len(X), np.nan)])
         strategy = getattr(pool, self.strategy)(random_state=self.random_state)
-        head = [classifier_of(self.estimator.module_[-1])] if self.strategy == "Badge" else []
+        head = [wrap_last_layer(self.estimator.module_[-1])] if self.strategy == "Badge" else []
         fitted = {"fit_clf": False} if head else {}
-        chosen = strategy.query(hidden, labels, *head, **fitted, batch_size=n_queries)
-        return np.asarray(chosen) - len(self.X_)
+        indices = strategy.query(hidden, labels, *head, **fitted, batch_size=n_queries)
+        return np.asarray(indices) - len(self.X_)
 
-    def _hidden(self, X):
+    def _compute_activations(self, X):
         with torch.no_grad():
             hidden = nn.Sequential(*list(self.estimator.module_)[:-1])
             return hidden(torch.tensor(X)).numpy()
 
 
-def classifier_of(layer):
-    """A trained last layer as scikit-activeml wants it, on the activations before it."""
+def wrap_last_layer(layer):
+    """Wrap a trained last layer as a classifier of scikit-activeml on its input activations."""
     from skactiveml.base import SkactivemlClassifier
 
     class Head(SkactivemlClassifier):

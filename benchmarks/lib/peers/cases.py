@@ -1,4 +1,4 @@
-"""Who is measured against whom, and on what."""
+"""Cases of ``peers.py``: quantities on networks, and the methods that compute them."""
 
 from dataclasses import dataclass, replace
 
@@ -6,8 +6,8 @@ QUICK = 10
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A function of `contestants`, or an implementation of neural-tangents."""
+class Method:
+    """A function of `lib.peers.methods`, or an implementation of neural-tangents."""
 
     name: str
     function: str
@@ -17,48 +17,47 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Case:
-    """A quantity on a network; the first contestant is ours."""
+    """A quantity on a network; the first method is that of sknetsim."""
 
     name: str
     quantity: str
     kind: str
     outputs: int
     count: int
-    contestants: tuple
+    methods: tuple
 
-    def quick(self):
-        """With fewer rows."""
+    def shorten(self):
+        """Return the case with fewer samples."""
         return replace(self, count=self.count // QUICK)
 
 
-EPOCH = Contestant("epoch, forward and backward", "epoch", (32, 128, 512))
-GRAM = Contestant("sknetsim", "gram")
-PRODUCTS = Contestant("matrix products of half the pairs, nothing else", "products")
-LOOP = Contestant("loop over samples", "loop")
-VMAP = Contestant("torch.func vmap(grad)", "vmap_gram")
-STRUCTURED = Contestant(
+EPOCH = Method("epoch (forward and backward)", "run_epoch", (32, 128, 512))
+GRAM = Method("sknetsim", "compute_gram")
+MATRIX = Method("sknetsim", "compute_matrix")
+PRODUCTS = Method("only the matrix products, half of the pairs", "multiply_factors")
+LOOP = Method("loop over samples", "compute_gram_by_loop")
+VMAP = Method("torch.func vmap(grad)", "compute_vmap_gram")
+STRUCTURED = Method(
     "neural-tangents, structured derivatives", "STRUCTURED_DERIVATIVES", in_jax=True
 )
-CONTRACTION = Contestant(
-    "neural-tangents, Jacobian contraction", "JACOBIAN_CONTRACTION", in_jax=True
-)
+CONTRACTION = Method("neural-tangents, Jacobian contraction", "JACOBIAN_CONTRACTION", in_jax=True)
 DENSITY = (
-    Contestant("sknetsim, fit and score", "density"),
-    Contestant("sknetsim, fit", "fit"),
-    Contestant("sknetsim, score", "score"),
+    Method("sknetsim, fit and score", "compute_density"),
+    Method("sknetsim, fit", "run_density_fit"),
+    Method("sknetsim, score", "score_density"),
     EPOCH,
 )
-TRAKER = Contestant("traker, 512 random features", "traker_density", (64,))
+TRAKER = Method("traker, 512 random features", "compute_traker_density", (64,))
 
 
-def nngeometry(function, *batch_sizes):
-    """The contestant, tried at several batch sizes."""
-    return Contestant("nngeometry", function, batch_sizes)
+def make_nngeometry(function, *batch_sizes):
+    """Make the method of nngeometry, to be tried at several batch sizes."""
+    return Method("nngeometry", function, batch_sizes)
 
 
-def bmdal(*batch_sizes):
-    """The contestant, tried at several batch sizes."""
-    return Contestant("bmdal_reg", "bmdal_gram", batch_sizes)
+def make_bmdal(*batch_sizes):
+    """Make the method of bmdal_reg, to be tried at several batch sizes."""
+    return Method("bmdal_reg", "compute_bmdal_gram", batch_sizes)
 
 
 CASES = (
@@ -71,8 +70,8 @@ CASES = (
         (
             GRAM,
             PRODUCTS,
-            bmdal(256, 1000),
-            nngeometry("nngeometry_gram", 250, 500, 1000),
+            make_bmdal(256, 1000),
+            make_nngeometry("compute_nngeometry_gram", 250, 500, 1000),
             STRUCTURED,
             CONTRACTION,
             VMAP,
@@ -89,8 +88,8 @@ CASES = (
         (
             GRAM,
             PRODUCTS,
-            bmdal(1000, 4000),
-            nngeometry("nngeometry_gram", 1000, 2000, 4000),
+            make_bmdal(1000, 4000),
+            make_nngeometry("compute_nngeometry_gram", 1000, 2000, 4000),
             STRUCTURED,
             VMAP,
             LOOP,
@@ -103,7 +102,14 @@ CASES = (
         "CNN",
         1,
         1000,
-        (GRAM, PRODUCTS, nngeometry("nngeometry_gram", 250, 500, 1000), VMAP, LOOP, EPOCH),
+        (
+            GRAM,
+            PRODUCTS,
+            make_nngeometry("compute_nngeometry_gram", 250, 500, 1000),
+            VMAP,
+            LOOP,
+            EPOCH,
+        ),
     ),
     Case(
         "all 10 x 10 kernels",
@@ -111,7 +117,7 @@ CASES = (
         "CNN",
         10,
         100,
-        (Contestant("sknetsim", "matrix"), nngeometry("nngeometry_matrix", 50, 100), EPOCH),
+        (MATRIX, make_nngeometry("compute_nngeometry_matrix", 50, 100), EPOCH),
     ),
     Case("whitened trace gram", "gram", "CNN", 10, 200, (GRAM, EPOCH)),
     Case("soft density", "density", "MLP", 1, 10_000, DENSITY),

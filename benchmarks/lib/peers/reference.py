@@ -1,4 +1,4 @@
-"""What is compared with: the package in float64, itself checked by a double loop of autograd."""
+"""Reference results: sknetsim in float64, which is checked against a double loop of autograd."""
 
 import numpy as np
 import torch
@@ -6,55 +6,66 @@ import torch
 FEW = 6
 
 
-def jacobians(network, X):
-    """By a loop over samples and outputs, of shape (n, d, p)."""
+def compute_jacobians(network, X):
+    """Compute Jacobians (n, d, p) by a loop over samples and outputs."""
     parameters = list(network.parameters())
 
-    def row(output):
-        found = torch.autograd.grad(output, parameters, retain_graph=True)
-        return torch.cat([part.reshape(-1) for part in found])
+    def compute_row(output):
+        parts = torch.autograd.grad(output, parameters, retain_graph=True)
+        return torch.cat([part.reshape(-1) for part in parts])
 
     outputs = [network(sample[None])[0] for sample in X]
-    return torch.stack([torch.stack([row(output) for output in sample]) for sample in outputs])
+    rows = [torch.stack([compute_row(output) for output in sample]) for sample in outputs]
+    return torch.stack(rows)
 
 
-def naive_matrix(network, X):
-    """All products of two rows of Jacobians."""
-    found = jacobians(network, X)
-    return torch.einsum("nop,mqp->nmoq", found, found)
+def compute_naive_matrix(network, X):
+    """Compute the kernels (n, n, d, d) of all pairs."""
+    jacobians = compute_jacobians(network, X)
+    # K[n,m,o,q] = <J_o(x_n), J_q(x_m)>
+    return torch.einsum("nop,mqp->nmoq", jacobians, jacobians)
 
 
-def naive_gram(network, X):
-    """The trace of the whitened products, divided by the number of outputs."""
-    kernels = naive_matrix(network, X)
+def compute_naive_gram(network, X):
+    """Compute the trace of the whitened kernels, divided by the number of outputs."""
+    kernels = compute_naive_matrix(network, X)
+    # W[n] = K[n,n]^(-1/2)
     values, vectors = torch.linalg.eigh(torch.einsum("nnoq->noq", kernels))
     roots = vectors @ torch.diag_embed(values.rsqrt()) @ vectors.mT
+    # tr(W[n] K[n,m] W[m]) / d
     whitened = roots[:, None] @ kernels @ roots[None]
     return torch.einsum("nmoo->nm", whitened) / kernels.shape[-1]
 
 
-def naive_density(network, X):
-    """From the gram without its diagonal."""
-    counts = naive_gram(network, X).sum(1) - 1
+def compute_naive_density(network, X):
+    """Compute log densities from the gram matrix without its diagonal."""
+    counts = compute_naive_gram(network, X).sum(1) - 1
     return torch.log1p(len(X) - 1 + counts) - np.log(len(X))
 
 
-NAIVE = {"gram": naive_gram, "matrix": naive_matrix, "density": naive_density}
+NAIVE = {
+    "gram": compute_naive_gram,
+    "matrix": compute_naive_matrix,
+    "density": compute_naive_density,
+}
 
 
-def relative_error(found, expected):
-    """Norm of the difference over the norm."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def compute_relative_error(result, expected):
+    """Return the norm of the difference, divided by the norm of ``expected``."""
+    return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
 
 
-def checked_reference(quantity, ours, network, X):
-    """Ours in float64, after a comparison on a few rows."""
+def compute_reference(quantity, method, network, X):
+    """Compute the result of sknetsim's method in float64 and check it on a few samples."""
     network, X = network.double(), X.double()
     few, expected = X[:FEW], NAIVE[quantity](network, X[:FEW]).numpy()
-    reference = ours(network, X)
-    # A density depends on all rows, so that few of them need a call of their own.
-    found = ours(network, few) if quantity == "density" else reference[:FEW, :FEW]
-    error = relative_error(found, expected)
+    reference = method(network, X)
+    # A density depends on all samples, so that a few of them need their own call.
+    result = method(network, few) if quantity == "density" else reference[:FEW, :FEW]
+    error = compute_relative_error(result, expected)
     if error > 1e-10:
-        raise RuntimeError(f"The reference is off by {error:.1e} on {FEW} rows ({quantity}).")
+        raise RuntimeError(
+            f"The relative error of the reference ({quantity}) must be at most 1e-10 on {FEW}"
+            f" samples; got {error:.1e}."
+        )
     return reference

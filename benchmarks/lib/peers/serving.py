@@ -1,57 +1,44 @@
-"""A contestant's process: runs when told to by a line, and tells time and memory.
+"""Loop of a method's process: it runs the method once per input line and prints time and memory.
 
-Imports neither torch nor the package, for one contestant lives without them.
+This module imports neither torch nor sknetsim: the process of neural-tangents has neither.
 """
 
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-WARM_UP_ROWS = 8
+from lib.processes import read_peak_memory
+
+WARM_UP_SAMPLES = 8
 
 
-def _status(name):
-    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024
-
-
-def peak_memory():
-    """The most memory that this process has held, in MiB."""
-    return _status("VmHWM")
-
-
-def resident_memory():
-    """The memory that this process holds, in MiB."""
-    return _status("VmRSS")
-
-
-def reserved_stdout():
-    """The standard output for us alone: what libraries print goes to standard error."""
+def reserve_stdout():
+    """Return the standard output as a file; other output goes to standard error from now on."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
 
 
 def serve(prepare, call, X, result):
-    """Answer each line with the seconds of ``call(prepare(rows), rows)`` and its memory.
+    """Answer each line with the seconds and the memory of ``call(prepare(X), X)``.
 
-    What ``prepare`` does is not timed. The first answer's result is saved in the file ``result``.
+    ``prepare`` is not timed. The result of the first call is saved in the file ``result``. Memory
+    is the peak of the process minus its peak after a warm-up on a few samples, in MiB.
     """
-    answers = reserved_stdout()
-    few = X[:WARM_UP_ROWS]
+    answers = reserve_stdout()
+    few = X[:WARM_UP_SAMPLES]
     call(prepare(few), few)
-    before = peak_memory()
+    before = read_peak_memory()
     subject = prepare(X)
     for _ in sys.stdin:
         start = time.perf_counter()
         value = call(subject, X)
         seconds = time.perf_counter() - start
-        memory = peak_memory() - before
+        memory = read_peak_memory() - before
         if value is not None and not Path(result).exists():
             np.save(result, np.asarray(value))
         del value

@@ -1,4 +1,4 @@
-"""The process of neural-tangents, in an environment of its own, without torch."""
+"""Process of neural-tangents, in its own environment without torch."""
 
 import sys
 import types
@@ -8,9 +8,9 @@ import numpy as np
 from jax._src import source_info_util
 from jax.interpreters import ad
 
-# Its conversions for TensorFlow are imported with it, and want TensorFlow.
+# neural-tangents imports its conversions for TensorFlow, which is not installed.
 sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.experimental")
-# Its structured derivatives look for these in their old place.
+# Its structured derivatives use the former place of these two modules.
 ad.source_info_util, ad.config = source_info_util, jax.config
 
 import neural_tangents  # noqa: E402
@@ -18,42 +18,44 @@ import neural_tangents  # noqa: E402
 from lib.peers.serving import serve  # noqa: E402
 
 
-def perceptron(layers, rows):
-    """The network, from its weights and biases."""
+def apply_perceptron(layers, X):
+    """Apply the network with the given weights and biases."""
     *hidden, (weight, bias) = layers
     for hidden_weight, hidden_bias in hidden:
-        rows = jax.nn.relu(rows @ hidden_weight.T + hidden_bias)
-    return rows @ weight.T + bias
+        X = jax.nn.relu(X @ hidden_weight.T + hidden_bias)
+    return X @ weight.T + bias
 
 
-def gram_function(implementation):
-    """The compiled function that gives the cosines of all pairs."""
-    chosen = neural_tangents.NtkImplementation[implementation]
+def make_gram_function(implementation):
+    """Make the function of layers and samples that computes the cosines of all pairs."""
     kernel = neural_tangents.empirical_ntk_fn(
-        perceptron, trace_axes=(-1,), vmap_axes=0, implementation=chosen
+        apply_perceptron,
+        trace_axes=(-1,),
+        vmap_axes=0,
+        implementation=neural_tangents.NtkImplementation[implementation],
     )
 
-    def cosines(layers, rows):
-        gram = kernel(rows, None, layers)
+    def compute_cosines(layers, X):
+        gram = kernel(X, None, layers)
         norms = jax.numpy.sqrt(jax.numpy.diagonal(gram))
         return gram / norms[:, None] / norms
 
-    return jax.jit(cosines)
+    return jax.jit(compute_cosines)
 
 
 def main(implementation, data, result):
-    """Serve the gram; compiling for the number of rows is not timed."""
+    """Serve the gram matrix; compilation for the number of samples is not timed."""
     saved = np.load(data)
     parameters = [jax.numpy.asarray(saved[name]) for name in saved.files if name != "X"]
     layers = list(zip(parameters[::2], parameters[1::2], strict=True))
-    gram = gram_function(implementation)
+    gram = make_gram_function(implementation)
 
-    def compiled(rows):
-        return gram.lower(layers, rows).compile()
+    def prepare(X):
+        return gram.lower(layers, X).compile()
 
     serve(
-        compiled,
-        lambda call, rows: call(layers, rows).block_until_ready(),
+        prepare,
+        lambda compiled, X: compiled(layers, X).block_until_ready(),
         jax.numpy.asarray(saved["X"]),
         result,
     )

@@ -1,0 +1,1 @@
+"""Cases and processes of ``engine.py``."""
