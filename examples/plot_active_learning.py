@@ -5,8 +5,8 @@ Active learning: strategies compared
 This example compares six strategies that choose the samples to label next. A perceptron learns
 scikit-learn's digits, of which 20 are labelled at first. In each of eight rounds it is trained
 anew, and a strategy chooses 20 more digits. All strategies use the same six seeds, which determine
-the split, the first digits and the weights. The strategies "lcmd", "coverage", "margin" and "badge"
-are better than random choice, and "density" is worse.
+the split, the first digits and the weights. The strategies "margin", "badge", "lcmd" and "coverage"
+gain 3 to 4 percentage points of accuracy over random choice, and "density" loses 14.
 
 ``benchmarks/results/active_learning_images.md`` and
 ``benchmarks/results/active_learning_tables.md`` compare more strategies on more data.

@@ -44,10 +44,10 @@ bunch = load_digits()
 order = np.random.default_rng(0).permutation(len(bunch.target))[: TEST + POOL]
 is_turned = np.random.default_rng(1).random(len(order)) < 0.5
 pixels = {"digit": bunch.images[order] / 16}
-pixels["upside down"] = np.where(
+pixels["orientation"] = np.where(
     is_turned[:, None, None], pixels["digit"][:, ::-1, ::-1], pixels["digit"]
 )
-targets = {"digit": bunch.target[order], "upside down": is_turned.astype(int)}
+targets = {"digit": bunch.target[order], "orientation": is_turned.astype(int)}
 
 
 def make_inputs(images):
@@ -165,7 +165,7 @@ for axes, task in zip(grid, X, strict=True):
         axes.plot(LABELS, mean, "o-", color=color, label=method, markersize=4)
         axes.fill_between(LABELS, mean - spread, mean + spread, color=color, alpha=0.15)
         print(f"{task:<12}{method:<24}" + " ".join(f"{value:.3f}" for value in mean))
-    axes.set(title=f"Task: {task}", xlabel="number of labels", xscale="log")
+    axes.set(title=f"Task: classify the {task}", xlabel="number of labels", xscale="log")
     axes.set_xticks(LABELS, LABELS)
     axes.minorticks_off()
 grid[0].axhline(

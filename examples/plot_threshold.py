@@ -107,7 +107,7 @@ print("threshold   similar images: median, 90 % of images   images without any")
 for threshold, counts in neighbor_counts.items():
     low, median, high = np.percentile(counts, [5, 50, 95])
     interval = f"{low:.0f} to {high:.0f}"
-    print(f"{threshold:9.2f}{median:24.0f}{interval:>18}{(counts == 0).mean():22.1%}")
+    print(f"{threshold:9.2f}{median:24.0f}{interval:>18}{(counts == 0).mean():19.1%}")
 
 # %%
 # Density with the best power
