@@ -55,8 +55,8 @@ def start_process(case, checkout, folder):
 def measure_case(case, checkouts, rounds):
     """Return the seconds of each checkout by round, and their results.
 
-    The two processes take turns, so that other load of the machine affects both. A first run of
-    each is not counted.
+    The two processes take turns, so that other load of the machine affects both, and the one that
+    begins alternates. A first run of each is not counted.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes = []
@@ -65,8 +65,11 @@ def measure_case(case, checkouts, rounds):
             stack.callback(processes[-1].stop)
         for process in processes:
             process.run()
-        seconds = [[process.run()["seconds"] for process in processes] for _ in range(rounds)]
-        return np.transpose(seconds), [np.load(process.result) for process in processes]
+        seconds = [[], []]
+        for turn in range(rounds):
+            for place in (turn % 2, 1 - turn % 2):
+                seconds[place].append(processes[place].run()["seconds"])
+        return seconds, [np.load(process.result) for process in processes]
 
 
 def compare_results(case, this, other):

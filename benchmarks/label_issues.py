@@ -145,7 +145,7 @@ def generate_report(quick):
         ' ("after"); "learnt" is the share of the flipped labels that it then predicts. Cells: area'
         f" under the ROC curve / average precision of finding the flipped labels, means of {SEEDS}"
         " seeds. The last row of each table is the difference between power 16 and cleanlab's"
-        " self-confidence (five trainings), mean ± standard error."
+        " self-confidence (which takes five trainings), mean ± standard error."
     )
     settings = list(product(LOOK_ALIKES, ("uniform", "look-alike")))
     for data, kind in settings[:1] if quick else settings:

@@ -175,10 +175,10 @@ def generate_image_section(quick):
     yield from ("## Images", "")
     yield (
         "A third-party CNN that was trained on MNIST. Detectors are fitted on images of MNIST's"
-        " training set, drawn by the seed, and separate test images that the seed draws from other"
-        ' images. "predicted" and "all" are values of `output` of `NetworkDensity`. Unless a line'
-        ' says "exact", similarities are products of Nyström features, as with `n_components`. The'
-        " length of the features shows how much of a sample's gradient the landmarks cover."
+        " training set and have to separate images of its test set, both drawn by the seed, from"
+        ' other images. "predicted" and "all" are values of `output` of `NetworkDensity`. Unless a'
+        ' line says "exact", similarities are products of Nyström features, as with `n_components`.'
+        " The length of the features shows how much of a sample's gradient the landmarks cover."
         " Energy is the logarithm of the sum of the exponentials of the logits; k-NN is the"
         f" distance to neighbour {NEIGHBORS}, on the last hidden layer scaled to length 1, or by"
         " the similarity."
@@ -253,8 +253,8 @@ def generate_diamond_section(quick):
         " diamonds. The density of each sample is that of the others: the soft density is exact,"
         f" the other densities use {DIAMOND_COMPONENTS} Nyström features. The other detectors use"
         " the standardised inputs. Hits: number of impossible diamonds among the"
-        f" {least} samples of lowest density (1 %; of samples with equal density, all others count"
-        " as lower). Samples to find all: number of samples whose density is at most that of the"
+        f" {least} samples of lowest density (1 %; samples of equal density all count as"
+        " lower). Samples to find all: number of samples whose density is at most that of the"
         " densest impossible diamond. Area: area under the ROC curve. Smallest and largest of the"
         " seeds."
     )
