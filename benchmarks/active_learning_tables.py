@@ -58,9 +58,8 @@ def generate_comparison(curves_by_table):
         ' The columns "time" are the time of a query as a multiple of bmdal_reg\'s.'
     )
     yield ""
-    yield from report.format_header(
-        ["table", *(f"{name}{suffix}" for name in COMPARED for suffix in ("", ", time"))]
-    )
+    columns = (column for name in COMPARED for column in (name, f"{name}, time"))
+    yield from report.format_header(["table", *columns])
     differences = {name: [] for name in COMPARED}
     for table, curves in curves_by_table.items():
         cells = []
