@@ -10,7 +10,8 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from ._networks.inputs import concatenate_samples, list_tensors, map_tensors
+from ._networks.batches import list_tensors, map_tensors
+from ._networks.samples import concatenate_arrays
 from .losses._losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]
@@ -19,39 +20,41 @@ _RECORDED = ("similarity_loss", "same_similarity", "other_similarity")
 
 
 class SimilarityTrainingMixin:
-    """Adds a loss of `sknetsim.losses` to that of any skorch net, batch by batch.
+    """Mixin that adds a loss of `sknetsim.losses` to the criterion of any skorch net.
 
-    Stands before the net's class: ``class Net(SimilarityTrainingMixin, NeuralNetClassifier)``.
-    Groups are the classes of a batch or, with ``similarity_augment``, each sample and its changed
-    copy. A batch without two samples of a group is trained on as if nothing were added. Validation
-    losses are without the term.
+    List it before the net's class: ``class Net(SimilarityTrainingMixin, NeuralNetClassifier)``. The
+    groups of the loss are the classes in a batch or, with ``similarity_augment``, each sample and
+    its changed copy. A batch in which no group has two samples is trained on without the similarity
+    loss. Validation losses do not include it.
 
     Parameters
     ----------
     *args
-        Of the net.
+        Arguments of the net.
     similarity : type or Module, default=GroupSimilarityLoss
-        The loss. Its parameters are spelt ``similarity__weight``, ``similarity__output`` and so on,
-        for grid searches too; a weight of 0 only looks on.
+        The loss. Its parameters are named ``similarity__weight``, ``similarity__output`` and so on,
+        also in grid searches. A weight of 0 records the similarities without changing the training.
     similarity_schedule : callable or None, default=None
-        From the number of the epoch, counted from 0, to a factor of the weight; None: 1.
+        Function that returns a factor of the weight from the number of the epoch, counted from 0.
+        None: the factor is 1.
     similarity_augment : callable or None, default=None
-        From a batch of inputs to changed copies, such as turned images, which the network is to
-        find similar to them; None: classes are groups.
+        Function that returns changed copies of a batch of inputs, such as rotated images, which the
+        network should treat as similar to the originals. None: the groups are the classes.
     **kwargs
-        Of the net, and ``similarity__*``.
+        Keyword arguments of the net, and ``similarity__*``.
 
     Attributes
     ----------
     similarity_ : Module
         The loss.
     history : History
-        With ``similarity_loss`` (the term as it was added), ``same_similarity`` and, of losses with
-        groups, ``other_similarity``: of each batch, and means of the epoch's.
+        The net's history, with further values for each batch and, as means over the batches, for
+        each epoch: ``similarity_loss`` (the term that was added), ``same_similarity`` and, for
+        losses of groups, ``other_similarity``.
 
     See Also
     --------
-    sknetsim.losses.GroupSimilarityLoss : How similarities are computed, and what they cost.
+    sknetsim.losses.GroupSimilarityLoss : The default loss, and how it is computed.
 
     Examples
     --------
@@ -77,8 +80,8 @@ class SimilarityTrainingMixin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        known = getattr(cls, "prefixes_", [])
-        cls.prefixes_ = [*known, *({"similarity"} - set(known))]
+        prefixes = getattr(cls, "prefixes_", [])
+        cls.prefixes_ = [*prefixes, *({"similarity"} - set(prefixes))]
 
     def __init__(
         self,
@@ -94,14 +97,31 @@ class SimilarityTrainingMixin:
         self.similarity_augment = similarity_augment
 
     def initialize_criterion(self) -> Any:
-        """Make the criterion, and the loss beside it."""
+        """Create the criterion and the similarity loss.
+
+        Returns
+        -------
+        self : object
+            The net.
+        """
         net: Any = super()
         net.initialize_criterion()
         self._initialize_similarity()
         return self
 
     def set_params(self, **params: Any) -> Any:
-        """Set parameters; those of the similarity anew, and nothing else because of them."""
+        """Set parameters; those of the similarity loss do not initialize the network again.
+
+        Parameters
+        ----------
+        **params
+            Parameters by name.
+
+        Returns
+        -------
+        self : object
+            The net.
+        """
         own = {name: value for name, value in params.items() if name.startswith("similarity")}
         net: Any = super()
         net.set_params(**{name: value for name, value in params.items() if name not in own})
@@ -114,24 +134,49 @@ class SimilarityTrainingMixin:
     def _initialize_similarity(self) -> None:
         net: Any = self
         params = net.get_params_for("similarity")
-        made = isinstance(self.similarity, torch.nn.Module)
-        if (made and params) or not (made or isinstance(self.similarity, type)):
+        is_instance = isinstance(self.similarity, torch.nn.Module)
+        if (is_instance and params) or not (is_instance or isinstance(self.similarity, type)):
             raise ValueError(
-                f"similarity is {self.similarity!r} and has parameters {sorted(params)}; allowed"
-                " are a class of sknetsim.losses with parameters, or a loss without: hand over the"
+                "`similarity` must be a class of sknetsim.losses, or an instance without further"
+                f" parameters; got {self.similarity!r} with parameters {sorted(params)}. Pass the"
                 " class."
             )
-        self.similarity_ = self.similarity if made else self.similarity(**params)
+        self.similarity_ = self.similarity if is_instance else self.similarity(**params)
 
     def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
-        """The net's own loss and, in training, the similarity's."""
+        """Return the loss of a batch: the net's own and, in training, the similarity loss.
+
+        Parameters
+        ----------
+        y_pred : Tensor or tuple of Tensor
+            Outputs of the network.
+        y_true : Tensor
+            Labels of the batch.
+        X : Tensor, or dict or tuple of Tensor
+            Inputs of the batch.
+        training : bool, default=False
+            Whether the batch is a training batch.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            With its graph.
+        """
         net: Any = super()
         loss: Tensor = net.get_loss(y_pred, y_true, X=X, training=training)
-        compared = self._compared(X, y_true) if training else None
-        return loss if compared is None else loss + self._term(*compared)
+        arguments = self._make_arguments(X, y_true) if training else None
+        return loss if arguments is None else loss + self._compute_term(*arguments)
 
     def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
-        """Record means over the epoch's batches."""
+        """Record the means over the batches of the epoch.
+
+        Parameters
+        ----------
+        net : skorch net
+            The net.
+        *args, **kwargs
+            Arguments of the callback.
+        """
         parent: Any = super()
         parent.on_epoch_end(net, *args, **kwargs)
         batches = self.history[-1]["batches"]
@@ -140,39 +185,40 @@ class SimilarityTrainingMixin:
             if values:
                 self.history.record(name, float(np.mean(values)))
 
-    def _compared(self, X: Any, y: Any) -> tuple[Any, Any] | None:
-        """What the loss takes beside the network; None where a batch has nothing to compare."""
+    def _make_arguments(self, X: Any, y: Any) -> tuple[Any, Any] | None:
+        """Return the inputs of the loss with their partners or groups, or None without any pair."""
         X = map_tensors(lambda tensor: tensor.to(self.device), X)  # type: ignore[attr-defined]
-        pairs = isinstance(self.similarity_, PairSimilarityLoss)
+        takes_pairs = isinstance(self.similarity_, PairSimilarityLoss)
         if self.similarity_augment is None:
-            groups = _classes(y, is_classifier(self) and not pairs)
+            groups = _check_classes(y, is_classifier(self) and not takes_pairs)
             return (X, groups) if np.unique(groups, return_counts=True)[1].max() > 1 else None
         changed = self.similarity_augment(X)
-        if pairs:
+        if takes_pairs:
             return X, changed
-        copies = concatenate_samples(X, changed)
+        copies = concatenate_arrays(X, changed)
         return copies, torch.arange(len(list_tensors(X)[0])).repeat(2)
 
-    def _term(self, inputs: Any, others: Any) -> Tensor:
-        found = self.similarity_.similarities(self, inputs, others)
+    def _compute_term(self, inputs: Any, others: Any) -> Tensor:
+        """Return the term that is added to the loss of a batch, and record it."""
+        similarities = self.similarity_.similarities(self, inputs, others)
         schedule, epoch = self.similarity_schedule, len(self.history) - 1
-        term: Tensor = self.similarity_.value(found) * (1 if schedule is None else schedule(epoch))
-        pair = isinstance(found, Tensor)
-        values = (term, found.mean()) if pair else (term, found.same, found.other)
-        for name, value in zip(_RECORDED, values, strict=False):
+        factor = 1 if schedule is None else schedule(epoch)
+        term: Tensor = self.similarity_.value(similarities) * factor
+        is_pairs = isinstance(similarities, Tensor)
+        means = [similarities.mean()] if is_pairs else [similarities.same, similarities.other]
+        for name, value in zip(_RECORDED, [term, *means], strict=False):
             self.history.record_batch(name, value.item())
         return term
 
 
-def _classes(y: Any, known: bool) -> np.ndarray:
-    """The classes of a batch, of one axis."""
+def _check_classes(y: Any, allowed: bool) -> np.ndarray:
+    """Return the class of each sample of a batch; raise if they are not ``allowed`` as groups."""
     labels = y.detach().cpu().numpy().reshape(len(y), -1) if isinstance(y, Tensor) else None
-    if not known or labels is None or labels.shape[1] != 1 or (labels != labels.round()).any():
-        came = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+    if not allowed or labels is None or labels.shape[1] != 1 or (labels != labels.round()).any():
+        kind = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"of {type(y).__name__}"
         raise ValueError(
-            f"similarity_augment is None and y of a batch is {came}; allowed without it are classes"
-            " of a classifier, one per sample, as groups: say by similarity_augment what is to be"
-            " similar."
+            "`similarity_augment` must be a function if classes cannot be the groups of the loss;"
+            f" got None with y {kind}. Pass a function that returns changed copies of a batch, or"
+            " use a classifier with one class per sample and a loss of groups."
         )
-    found: np.ndarray = labels[:, 0]
-    return found
+    return np.asarray(labels[:, 0])

@@ -1,4 +1,4 @@
-"""What losses of similarity have in common: weights, whitened Jacobians, rows in groups.
+"""Base of the similarity losses: weights, whitened Jacobians, samples in groups.
 
 Index legend: n samples; o, p outputs of the network (d of them).
 """
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from .._gradients.outputs import check_output
 from .._kernels.blocks import squared_norms
 from .._kernels.jacobian import Jacobian
-from .._networks.inputs import Inputs
+from .._networks.batches import Inputs
 from ._differentiable import DifferentiableEngine
 from ._differentiable_roots import differentiable_inverse_root
 
 
 class BaseSimilarityLoss(nn.Module):
-    """What the losses have in common: a weight, and what is compared."""
+    """Base class of the losses: a weight, and the gradients that are compared."""
 
     def __init__(
         self,
@@ -33,87 +33,121 @@ class BaseSimilarityLoss(nn.Module):
         parameters: Any = None,
     ):
         super().__init__()
-        if not _is_finite(weight):
+        if not _is_finite_number(weight):
             raise ValueError(
-                f"weight is {weight!r}; allowed are finite numbers: positive ones raise the"
-                " similarity, negative ones lower it."
+                f"`weight` must be a finite number; got {weight!r}. Use a positive weight to raise"
+                " the similarity and a negative one to lower it."
             )
         check_output(output)
         self.weight = weight
         self.normalize = normalize
-        # Not as attributes: a part of the user's network would become a part of this module.
-        self._compared = DifferentiableEngine(output, parameters)
+        # The engine keeps `output` and `parameters`: as an attribute of this module, a part of the
+        # user's network would become a part of the loss.
+        self._engine = DifferentiableEngine(output, parameters)
 
     @property
     def output(self) -> Any:
-        """Which outputs are compared."""
-        return self._compared.output
+        """Compared outputs."""
+        return self._engine.output
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was found out about a network."""
-        compared = DifferentiableEngine(self._compared.output, self._compared.parameters)
-        return {**vars(self), "_compared": compared}
+        """Return the state without the verification of a network."""
+        engine = DifferentiableEngine(self._engine.output, self._engine.parameters)
+        return {**vars(self), "_engine": engine}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Parts of a network that are named by themselves stay the network's."""
-        compared = self._compared
-        settings = {"output": compared.output, "parameters": compared.parameters}
+        """Return a copy that shares a module passed as ``parameters``, a part of the network."""
+        engine = self._engine
+        settings = {"output": engine.output, "parameters": engine.parameters}
         return type(self)(self.weight, normalize=self.normalize, **settings)
 
     def extra_repr(self) -> str:
-        """What is compared, for `repr`.
+        """Return the parameters for `repr`.
 
         Returns
         -------
         settings : str
-            The parameters.
+            The weight, the outputs, and whether similarities are normalised.
         """
         return f"weight={self.weight}, output={self.output!r}, normalize={self.normalize}"
 
-    def _whitened(self, network: Any, inputs: Inputs) -> Whitened:
-        """Of a batch, with their graph."""
-        jacobian = self._compared.jacobian(network, inputs).for_sums()
+    def _whiten(self, network: Any, inputs: Inputs) -> WhitenedBatch:
+        """Return the Jacobians of a batch and their whitening, with their graph."""
+        jacobian = self._engine.jacobian(network, inputs).for_sums()
         kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
         if self.normalize:
+            # root = K(x, x)^{-1/2} / sqrt(r), r the rank of K(x, x), so that
+            # k^C(x, x') = <root J(x), root' J(x')>_F, and k^C(x, x) = 1 (0 at a zero gradient).
             root, rank = differentiable_inverse_root(kernel, jacobian.outputs.dtype)
             root = root / rank.clamp(min=1).double().sqrt()[:, None, None]
-            return Whitened(jacobian, root, (rank > 0).double())
+            return WhitenedBatch(jacobian, root, (rank > 0).double())
+        # root = 1 / sqrt(d), so that <root J(x), root J(x')>_F = tr K(x, x') / d.
         root = (torch.eye(outputs).to(kernel) / outputs**0.5).expand_as(kernel)
-        return Whitened(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
+        return WhitenedBatch(jacobian, root, kernel.diagonal(dim1=1, dim2=2).mean(dim=1))
 
 
-def _is_finite(weight: Any) -> bool:
+def _is_finite_number(weight: Any) -> bool:
     return isinstance(weight, numbers.Real) and bool(np.isfinite(float(weight)))
 
 
 @dataclass(frozen=True)
-class Whitened:
-    """Jacobians, the roots (n, o, p) that make products of them similarities, and k(x, x) (n,)."""
+class WhitenedBatch:
+    """Jacobians of n samples with the matrices that whiten them.
+
+    Attributes
+    ----------
+    jacobian : Jacobian
+        The Jacobians J(x), not whitened.
+    root : Tensor of shape (n, d, d), float64
+        Matrices with k(x, x') = <root J(x), root' J(x')>_F.
+    self_similarity : Tensor of shape (n,), float64
+        k(x, x): for k^C 1, or 0 at a zero gradient.
+    """
 
     jacobian: Jacobian
     root: Tensor
-    own: Tensor
+    self_similarity: Tensor
 
 
 def order_by_group(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
-    """An order in which the rows of a group follow each other, and the size of each."""
-    found = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
-    if found.shape != (samples,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+    """Return an order in which the samples of each group are adjacent, and the sizes of the groups.
+
+    Parameters
+    ----------
+    groups : array-like or Tensor of shape (n,)
+        The group of each sample.
+    samples : int
+        The number n of samples.
+
+    Returns
+    -------
+    order : Tensor of shape (n,), int64
+        Positions of the samples, group by group.
+    sizes : list of int
+        Number of samples in each group, in the same order.
+    """
+    labels = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if labels.shape != (samples,):
         raise ValueError(
-            f"groups has shape {found.shape} for {samples} rows, or is not finite; allowed is one"
-            " group per row, a number or a name."
+            f"`groups` must have shape ({samples},), one group per sample; got {labels.shape}. Pass"
+            " the number or the name of each sample's group."
+        )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(
+            "`groups` must be finite; got NaN or infinity. Pass a number or a name for the group of"
+            " each sample."
         )
     if samples == 0:
-        raise ValueError("inputs has 0 rows; allowed are two or more: leave out empty batches.")
-    _, codes, sizes = np.unique(found, return_inverse=True, return_counts=True)
+        raise ValueError("`inputs` must have at least two samples; got 0. Skip empty batches.")
+    _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if sizes.max() < 2:
         raise ValueError(
-            f"groups has one row for each of its {len(sizes)}; allowed are batches with two rows of"
-            " some group: draw larger batches, or several samples of a group at a time."
+            "`groups` must have at least one group with two samples; got one sample in each of"
+            f" {len(sizes)} groups. Draw larger batches, or several samples of a group at a time."
         )
     return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
 
 
 def squared_length(vectors: dict[str, Any]) -> Tensor:
-    """Squared length of parameter vectors."""
+    """Return the squared length of one vector over all parameters, given by parameter."""
     return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()

@@ -1,4 +1,4 @@
-"""Jacobians of a network at work, with their graph: what losses of similarity are made of.
+"""Jacobians of the user's own network, with their autograd graph, for the similarity losses.
 
 Index legend: n samples; o outputs (d of them).
 """
@@ -22,9 +22,10 @@ from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import full_precision
-from .._networks.inputs import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.isolation import borrow_and_restore, is_half, iterate_graph
 from .._networks.network import Network, resolve_network
+from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 
 # Samples on which a network is verified.
@@ -32,145 +33,196 @@ _VERIFIED = 8
 
 
 @dataclass(frozen=True)
-class _Verified:
-    """What an engine has found out about a network: the ways to its gradients that are right."""
+class _Verification:
+    """Result of verifying a network: which rules give its correct gradients.
+
+    Attributes
+    ----------
+    module : weak reference to Module
+        The network.
+    structure : list
+        Its layers, see `_list_layers`.
+    sample_shapes : list of Size
+        Shapes of a sample's tensors.
+    has_several_samples : bool
+        Whether the verified batch had more than one sample.
+    selected : set of str
+        Names of the parameters that the Jacobians are taken in.
+    refused : set of str
+        Names of the parameters for which a rule is wrong on this network.
+    loop : bool
+        Whether parameters without a rule need a loop over samples.
+    """
 
     module: weakref.ref[nn.Module]
     structure: list[Any]
-    shapes: list[torch.Size]
-    together: bool
+    sample_shapes: list[torch.Size]
+    has_several_samples: bool
     selected: set[str]
     refused: set[str]
     loop: bool
 
-    def holds_for(self, module: nn.Module, inputs: Inputs) -> bool:
-        """Whether it is the same network still, whatever its weights are by now.
+    def applies_to(self, module: nn.Module, inputs: Inputs) -> bool:
+        """Return whether the network is still the verified one, apart from its weights.
 
-        One sample alone does not tell how the network treats samples together.
+        A verification on one sample applies only to batches of one sample, because it cannot
+        detect that the network mixes samples.
         """
-        same = self.module() is module and self.structure == _structure(module)
-        same = same and self.shapes == _shapes(inputs)
-        return same and (self.together or len(list_tensors(inputs)[0]) == 1)
+        is_same = self.module() is module and self.structure == _list_layers(module)
+        is_same = is_same and self.sample_shapes == _list_sample_shapes(inputs)
+        return is_same and (self.has_several_samples or len(list_tensors(inputs)[0]) == 1)
 
 
 class DifferentiableEngine:
-    """From a network and a batch to Jacobians that can be differentiated in its parameters.
+    """Jacobians of a batch that can be differentiated in the network's parameters.
 
-    The network is the user's own, in eval mode meanwhile; nothing of it is kept but its name.
+    The user's own network is evaluated, in eval mode; its mode is restored afterwards. Only a weak
+    reference to it is kept.
 
     Parameters
     ----------
     output : str, int, list of int or callable
-        Which outputs, see `Outputs`.
+        Compared outputs, see `Outputs`.
     parameters : None, str, list of str or Module
-        Which parameters the Jacobians are taken in, see `select_parameters`.
+        Parameters that the Jacobians are taken in, see `select_parameters`.
     """
 
     def __init__(self, output: Any, parameters: Any):
         self.output = output
         self.parameters = parameters
-        self._found: _Verified | None = None
-        self._calls = 0
+        self._verification: _Verification | None = None
+        self._n_batches = 0
 
     def jacobian(self, estimator: Any, inputs: Inputs) -> Jacobian:
-        """Of a batch, by a skorch net or a module."""
+        """Return the Jacobians of a skorch net or a module at a batch.
+
+        Parameters
+        ----------
+        estimator : skorch net or Module
+            The network.
+        inputs : Tensor, or dict or tuple of Tensor, of n samples
+            The batch.
+
+        Returns
+        -------
+        jacobian : Jacobian
+            J(x) with its autograd graph, if gradients are enabled.
+        """
         network = resolve_network(estimator)
         inputs = _convert_inputs(network, inputs)
-        verified = self._verified(network, inputs)
+        verification = self._verify(network, inputs)
+        outputs = Outputs(self.output, network)
         with borrow_in_eval_mode(network.module) as module:
-            found = _jacobian(network, Outputs(self.output, network), verified, module, inputs)
-        return found if torch.is_grad_enabled() else replace(found, outputs=found.outputs.detach())
+            jacobian = _compute_jacobian(network, outputs, verification, module, inputs)
+        if torch.is_grad_enabled():
+            return jacobian
+        return replace(jacobian, outputs=jacobian.outputs.detach())
 
-    def _verified(self, network: Network, inputs: Inputs) -> _Verified:
-        """By some samples of the first, second, fourth, eighth ... batch, and where things change.
+    def _verify(self, network: Network, inputs: Inputs) -> _Verification:
+        """Return the verification of a network, made anew if it is due or no longer applies.
 
-        A network may treat its batches differently: sort them, or mix their samples.
+        It is due at the first, second, fourth, eighth ... batch, because a network may treat
+        batches differently: sort them, or mix their samples.
         """
-        self._calls += 1
-        found, due = self._found, self._calls & (self._calls - 1) == 0
-        if due or found is None or not found.holds_for(network.module, inputs):
-            _refuse_half(network.module)
+        self._n_batches += 1
+        verification = self._verification
+        is_due = self._n_batches & (self._n_batches - 1) == 0
+        if is_due or verification is None or not verification.applies_to(network.module, inputs):
+            _check_precision(network.module)
             first = slice_batch(inputs, slice(0, _VERIFIED))
-            found = _looked_at(network, self.output, self.parameters, first)
-            refuse_single_derivatives(network, found, self.output, first)
-            self._found = found
-        return found
+            verification = _verify_network(network, self.output, self.parameters, first)
+            check_second_derivatives(network, verification, self.output, first)
+            self._verification = verification
+        return verification
 
 
 def _convert_inputs(network: Network, inputs: Any) -> Inputs:
-    """Tensors where the network is, floating ones in its dtype."""
+    """Return the tensors on the network's device, floating-point ones in its dtype."""
     if not isinstance(inputs, Tensor | Mapping | tuple | list):
         raise TypeError(
-            f"inputs is a {type(inputs).__name__}; allowed are a tensor, and a dict or tuple of"
-            " tensors, such as the network takes: call torch.as_tensor on it."
+            "`inputs` must be a tensor, or a dict or tuple of tensors, in the form that the network"
+            f" takes; got {type(inputs).__name__}. Use torch.as_tensor to convert it."
         )
     if len(list_tensors(inputs)[0]) == 0:
-        raise ValueError("inputs has 0 rows; allowed are one or more: leave out empty batches.")
+        raise ValueError("`inputs` must have at least one sample; got 0. Skip empty batches.")
 
-    def taken(tensor: Tensor) -> Tensor:
+    def convert(tensor: Tensor) -> Tensor:
         dtype = network.dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(network.device, dtype)
 
-    return map_tensors(taken, inputs)
+    return map_tensors(convert, inputs)
 
 
-def _looked_at(network: Network, output: Any, parameters: Any, inputs: Inputs) -> _Verified:
+def _verify_network(
+    network: Network, output: Any, parameters: Any, inputs: Inputs
+) -> _Verification:
+    """Return the rules that give the gradients of autograd, according to `GradientEngine`."""
     engine = GradientEngine(network, output, parameters)
-    for _ in engine.jacobians(map_tensors(lambda tensor: tensor.detach().cpu(), inputs)):
+    samples = Samples(map_tensors(lambda tensor: tensor.detach().cpu(), inputs))
+    for _ in engine.jacobians(samples):
         pass
-    reference = weakref.ref(network.module)
-    known = _structure(network.module), _shapes(inputs)
-    together = len(list_tensors(inputs)[0]) > 1
-    return _Verified(reference, *known, together, engine.selected, engine.refused, engine.loops)
+    return _Verification(
+        module=weakref.ref(network.module),
+        structure=_list_layers(network.module),
+        sample_shapes=_list_sample_shapes(inputs),
+        has_several_samples=len(list_tensors(inputs)[0]) > 1,
+        selected=engine.selected,
+        refused=engine.refused,
+        loop=engine.loops,
+    )
 
 
-def _structure(module: nn.Module) -> list[Any]:
-    """The layers, which parameters they share, and which of these are trained."""
+def _list_layers(module: nn.Module) -> list[Any]:
+    """Return each layer's name, type and parameters: which are shared, trained, of what dtype."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [
         (
             name,
-            type(part),
-            "forward" in vars(part),
-            [(names[id(p)], p.requires_grad, p.dtype) for p in part.parameters(recurse=False)],
+            type(layer),
+            "forward" in vars(layer),
+            [(names[id(p)], p.requires_grad, p.dtype) for p in layer.parameters(recurse=False)],
         )
-        for name, part in module.named_modules()
+        for name, layer in module.named_modules()
     ]
 
 
-def _shapes(inputs: Inputs) -> list[torch.Size]:
-    """Of a row."""
+def _list_sample_shapes(inputs: Inputs) -> list[torch.Size]:
+    """Return the shape of one sample in each tensor."""
     return [tensor.shape[1:] for tensor in list_tensors(inputs)]
 
 
-def _refuse_half(module: nn.Module) -> None:
+def _check_precision(module: nn.Module) -> None:
     if is_half(module):
         raise UnsupportedNetworkError(
-            "network is in half precision, in which second derivatives vanish or overflow; allowed"
-            " are float32 and float64, also under autocast: call .float() on it first."
+            "`network` must have float32 or float64 parameters; got half precision, whose second"
+            " derivatives vanish or overflow. Call network.float() first; autocast is supported."
         )
 
 
-def _refuse_weight_norm(outputs: Tensor) -> None:
-    """Of torch._weight_norm the gradient is right, and the gradient's derivative is not."""
+def _check_no_weight_norm(outputs: Tensor) -> None:
+    # torch._weight_norm has the correct gradient, but a wrong second derivative.
     if any("WeightNorm" in node.name() for node in iterate_graph(outputs)):
         raise UnsupportedNetworkError(
-            "network uses weight_norm, whose second derivatives torch computes wrongly; allowed are"
-            " layers that can be differentiated twice: remove it."
+            "`network` must have correct second derivatives; got weight_norm, for which torch"
+            " computes wrong ones. Remove weight_norm."
         )
 
 
 @contextlib.contextmanager
 def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, where attention and recurrent layers have second derivatives."""
+    """Set the network to eval mode inside the block, with second derivatives for all layers.
+
+    Fused attention and cuDNN's recurrent layers have no second derivatives, so others are used.
+    Hooks on parameters are disabled inside the block: they would change the compared gradients.
+    """
     device = next(module.parameters()).device
-    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    has_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(full_precision(device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if recurrent and device.type == "cuda":
+        if has_recurrent and device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(borrow_and_restore(module, None))
         for parameter in module.parameters():
@@ -179,42 +231,49 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-def _jacobian(
-    network: Network, outputs: Outputs, verified: _Verified, module: nn.Module, inputs: Inputs
+def _compute_jacobian(
+    network: Network,
+    outputs: Outputs,
+    verification: _Verification,
+    module: nn.Module,
+    inputs: Inputs,
 ) -> Jacobian:
-    plan = make_plan(module, verified.selected, verified.refused)
-    with record_calls(list(plan.groups)) as uses:
+    """Return J(x) with its graph: by the rules, and by the fallback where no rule applies."""
+    plan = make_plan(module, verification.selected, verification.refused)
+    with record_calls(list(plan.groups)) as calls:
         raw = network.call(module, inputs)
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
-    if not all(use.fits(len(selected)) for use in uses):
+    if not all(call.fits(len(selected)) for call in calls):
         raise UnsupportedNetworkError(
-            "network treats this batch differently from the first one; allowed are networks that"
-            " use a layer on the same axes in each batch: make one loss for each kind of batch."
+            "`network` must use each layer on the same axes in every batch; this batch differs from"
+            " the first one. Make one loss object for each kind of batch."
         )
-    blocks = blocks_by_rules(plan, uses, compute_cotangents(selected, uses, graph=True), graph=True)
+    cotangents = compute_cotangents(selected, calls, graph=True)
+    blocks = blocks_by_rules(plan, calls, cotangents, graph=True)
     if plan.unserved:
         fallback = Fallback(network, outputs.select, graph=True)
-        fallback.loop = verified.loop
+        fallback.loop = verification.loop
         blocks[tuple(plan.unserved)] = fallback.block(module, plan.unserved, inputs, targets)
     return Jacobian(blocks, plan.layout, selected)
 
 
-def refuse_single_derivatives(
-    network: Network, verified: _Verified, output: Any, inputs: Inputs
+def check_second_derivatives(
+    network: Network, verification: _Verification, output: Any, inputs: Inputs
 ) -> None:
-    """Differentiate a sample's Jacobian once more, and name the layer where that fails."""
-    first = slice_batch(inputs, slice(0, 1))
+    """Differentiate the Jacobian of one sample, and name the layer for which that fails."""
+    first, outputs = slice_batch(inputs, slice(0, 1)), Outputs(output, network)
     with borrow_in_eval_mode(network.module) as module, _calls(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
-            jacobian = _jacobian(network, Outputs(output, network), verified, module, first)
-            _refuse_weight_norm(jacobian.outputs)
+            jacobian = _compute_jacobian(network, outputs, verification, module, first)
+            _check_no_weight_norm(jacobian.outputs)
             _differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:
             raise UnsupportedNetworkError(
-                f"network has {_culprit(module, calls)}, which cannot be differentiated twice"
-                f" ({str(error).splitlines()[0]}); allowed are layers that can: replace it."
+                "`network` must have layers that can be differentiated twice; got"
+                f" {_describe_failing_layer(module, calls)} that cannot"
+                f" ({str(error).splitlines()[0]}). Replace that layer."
             ) from error
 
 
@@ -226,49 +285,51 @@ def _differentiate(value: Tensor, parameters: list[nn.Parameter]) -> tuple[Tenso
 
 @contextlib.contextmanager
 def _calls(module: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]:
-    """What the parts of a network are called with, the innermost first."""
-    found: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+    """Record each part of a network that is called, with its arguments, innermost parts first."""
+    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
 
     def record(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        found.append((part, args, kwargs))
+        calls.append((part, args, kwargs))
 
     handles = [p.register_forward_hook(record, with_kwargs=True) for p in module.modules()]
     try:
-        yield found
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _culprit(
+def _describe_failing_layer(
     module: nn.Module, calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
 ) -> str:
-    """The innermost part that fails alone."""
+    """Return the type and name of the innermost part that fails on its own."""
     names = {part: name for name, part in module.named_modules()}
+    # A copy, because the calls below are recorded too.
     for part, args, kwargs in list(calls):
         try:
-            _twice(part, args, kwargs)
+            _differentiate_twice(part, args, kwargs)
         except RuntimeError:
             return f"a {type(part).__name__} {names.get(part, '')!r}"
     return "a part"
 
 
-def _twice(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Differentiate what a layer puts out twice, in what it takes in and in its parameters."""
-    leaves = [_leaf(value) for value in args]
-    outputs = part(*leaves, **kwargs)
+def _differentiate_twice(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Differentiate a layer's output twice, in its inputs and in its parameters."""
+    inputs = [_make_leaf(value) for value in args]
+    outputs = part(*inputs, **kwargs)
     first = outputs if isinstance(outputs, Tensor) else list_tensors(outputs)[0]
-    floating = [t for t in leaves if isinstance(t, Tensor) and t.requires_grad]
-    wanted = [*floating, *(p for p in part.parameters() if p.requires_grad)]
-    if not wanted or not first.requires_grad:
+    leaves = [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
+    leaves += [p for p in part.parameters() if p.requires_grad]
+    if not leaves or not first.requires_grad:
         return
-    found = torch.autograd.grad(first.square().sum(), wanted, create_graph=True, allow_unused=True)
-    total = sum(gradient.square().sum() for gradient in found if gradient is not None)
+    loss = first.square().sum()
+    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    total = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
     if isinstance(total, Tensor) and total.requires_grad:
-        torch.autograd.grad(total, wanted, allow_unused=True)
+        torch.autograd.grad(total, leaves, allow_unused=True)
 
 
-def _leaf(value: Any) -> Any:
+def _make_leaf(value: Any) -> Any:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.detach().requires_grad_()
     return value

@@ -1,4 +1,4 @@
-"""Losses that make a network find pairs and groups of inputs similar, or unlike, in its training.
+"""Losses of pairs and of groups, for training a network to treat samples as similar or dissimilar.
 
 Index legend: n samples; o, p outputs of the network (d of them).
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._networks.inputs import Inputs, list_tensors, map_tensors
+from .._networks.batches import Inputs, list_tensors, map_tensors
 from ._base import BaseSimilarityLoss, order_by_group, squared_length
 
 __all__ = [
@@ -24,33 +24,37 @@ __all__ = [
 
 
 class PairSimilarityLoss(BaseSimilarityLoss):
-    r"""Minus the mean similarity of pairs of inputs, times a weight.
+    r"""Negative mean similarity of pairs of samples, times a weight.
 
     .. math:: L = -\frac{w}{n} \sum_i k(x_i, x_i'),
 
-    k the similarity k^C of `NetworkKernel`, or the kernel as it is. Minimising it raises the
-    similarity of each pair where the weight is positive and lowers it where that is negative; with
-    :math:`|k^C| \le 1` it lies between :math:`-|w|` and :math:`|w|`.
+    where k is the similarity k^C of `NetworkKernel` or, without normalisation, the kernel itself.
+    Minimising the loss raises the similarity of each pair if the weight is positive, and lowers it
+    if the weight is negative. Because :math:`|k^C| \le 1`, the normalised loss is between
+    :math:`-|w|` and :math:`|w|`.
 
     Parameters
     ----------
     weight : float, default=1.0
-        The weight w; finite, of any sign.
+        The weight w: any finite number. 0 gives a loss of 0.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
     normalize : bool, default=True
-        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+        Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
+        parameters of the network.
 
     Notes
     -----
-    The network is evaluated in eval mode, whatever its mode: without dropout, and with the running
-    statistics of batch norm. Its second derivatives are exact, norms included. Where a gradient is
-    zero its similarities are 0 and have no derivative. On the first, second, fourth, eighth ...
-    batch a network is verified on a few samples, as by the estimators, and one with a layer that
-    cannot be differentiated twice is refused. Hooks of layers are part of the network; hooks on its
-    parameters see gradients of the whole loss alone.
+    The network is evaluated in eval mode, whatever its current mode: without dropout, and with the
+    running statistics of batch norm. Second derivatives are exact, including those of the norms. A
+    zero gradient has similarity 0 with everything, and that similarity has zero derivatives.
+
+    On the first, second, fourth, eighth ... batch the network is verified on a few samples, like
+    the network of an estimator, and a layer that cannot be differentiated twice raises an error.
+    Hooks on layers are part of the network. Hooks on parameters act only on the gradient of the
+    whole loss.
 
     References
     ----------
@@ -69,14 +73,14 @@ class PairSimilarityLoss(BaseSimilarityLoss):
     """
 
     def forward(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
-        """The loss, of shape (), from a batch and the other of each pair.
+        """Return the loss of a batch of pairs.
 
         Parameters
         ----------
         network : Module or skorch net
             The network.
-        inputs, others : Tensor, or dict or tuple of Tensor, of n rows each
-            The first and the second of each pair, where the network is.
+        inputs, others : Tensor, or dict or tuple of Tensor, of n samples each
+            The first and the second sample of each pair.
 
         Returns
         -------
@@ -86,45 +90,55 @@ class PairSimilarityLoss(BaseSimilarityLoss):
         return self.value(self.similarities(network, inputs, others))
 
     def value(self, similarities: Tensor) -> Tensor:
-        """The loss from the similarity of each pair.
+        """Return the loss from the similarity of each pair.
 
         Parameters
         ----------
         similarities : Tensor of shape (n,)
-            What `similarities` gives.
+            Result of `similarities`.
 
         Returns
         -------
         loss : Tensor of shape ()
-            With its graph.
+            Minus the weight times the mean similarity, with its graph.
         """
         return -self.weight * similarities.mean()
 
     def similarities(self, network: Any, inputs: Inputs, others: Inputs) -> Tensor:
-        """The similarity of each pair.
+        """Return the similarity of each pair.
 
         Parameters
         ----------
         network : Module or skorch net
             The network.
-        inputs, others : Tensor, or dict or tuple of Tensor, of n rows each
-            The first and the second of each pair.
+        inputs, others : Tensor, or dict or tuple of Tensor, of n samples each
+            The first and the second sample of each pair.
 
         Returns
         -------
         similarities : Tensor of shape (n,)
-            In [-1, 1] where normalised, with their graph.
+            With their graph, in [-1, 1] if normalised: 1 for equal directions of the gradients, 0
+            for orthogonal gradients, negative if a training step on one sample moves the outputs
+            of the other the opposite way.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many ``others`` as ``inputs``.
+        UnsupportedNetworkError
+            If the network cannot be differentiated twice, or mixes the samples of a batch.
         """
-        whitened = [self._whitened(network, batch) for batch in (inputs, others)]
-        first, second = (found.jacobian.whiten(found.root).for_pairs() for found in whitened)
+        whitened = [self._whiten(network, batch) for batch in (inputs, others)]
+        first, second = (batch.jacobian.whiten(batch.root).for_pairs() for batch in whitened)
         if len(first) != len(second):
             raise ValueError(
-                f"others has {len(second)} rows and inputs {len(first)}; allowed are as many:"
-                " row i of one is paired with row i of the other."
+                f"`others` must have {len(first)} samples, as many as `inputs`; got {len(second)}."
+                " Pair sample i of `inputs` with sample i of `others`."
             )
         rows = torch.arange(len(first), device=first.outputs.device)
-        found: Tensor = first.paired(second, rows, rows)
-        return found.to(first.outputs.dtype)
+        # k(x_i, x'_i) = <root J(x_i), root' J(x'_i)>_F
+        similarities: Tensor = first.paired_traces(second, rows, rows)
+        return similarities.to(first.outputs.dtype)
 
 
 @dataclass(frozen=True)
@@ -134,9 +148,9 @@ class GroupSimilarities:
     Parameters
     ----------
     same : Tensor of shape ()
-        Over pairs of different samples of the same group.
+        Mean over pairs of different samples of the same group; in [-1, 1] if normalised.
     other : Tensor of shape ()
-        Over pairs of samples of different groups; 0 where there is one group.
+        Mean over pairs of samples of different groups; 0 if there is only one group.
     """
 
     same: Tensor
@@ -144,19 +158,19 @@ class GroupSimilarities:
 
 
 class _GroupLoss(BaseSimilarityLoss):
-    """What is made of sums of whitened gradients, one for each group."""
+    """Base class of losses that depend on one sum of whitened gradients per group."""
 
     def forward(self, network: Any, inputs: Inputs, groups: Any) -> Tensor:
-        """The loss, from a batch and the group of each row.
+        """Return the loss of a batch whose samples belong to groups.
 
         Parameters
         ----------
         network : Module or skorch net
             The network.
-        inputs : Tensor, or dict or tuple of Tensor, of n rows
-            A batch, where the network is.
+        inputs : Tensor, or dict or tuple of Tensor, of n samples
+            The batch.
         groups : array-like or Tensor of shape (n,)
-            The group of each row.
+            The group of each sample: a number or a name.
 
         Returns
         -------
@@ -166,91 +180,102 @@ class _GroupLoss(BaseSimilarityLoss):
         return self.value(self.similarities(network, inputs, groups))
 
     def value(self, similarities: GroupSimilarities) -> Tensor:
-        """The loss from the mean similarities of a batch.
+        """Return the loss from the mean similarities of a batch.
 
         Parameters
         ----------
         similarities : GroupSimilarities
-            What `similarities` gives.
+            Result of `similarities`.
 
         Returns
         -------
         loss : Tensor of shape ()
             With its graph.
         """
-        return self.weight * self._unweighted(similarities)
+        return self.weight * self._unweighted_loss(similarities)
 
     @abc.abstractmethod
-    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
-        """What is minimised where the weight is 1."""
+    def _unweighted_loss(self, similarities: GroupSimilarities) -> Tensor:
+        """Return the loss for a weight of 1."""
 
     def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
-        r"""Mean similarities within groups and between them, through sums of gradients.
+        r"""Return the mean similarities within groups and between them, without forming pairs.
 
-        With :math:`\mu` the mean of n unit gradients,
-        :math:`\sum_{i \ne j} k^C(x_i, x_j) = n^2 \|\mu\|^2 - n`: no pairs are formed.
+        With :math:`\mu` the mean of the n unit gradients of a group,
+        :math:`\sum_{i \ne j} k^C(x_i, x_j) = n^2 \|\mu\|^2 - n`.
 
         Parameters
         ----------
         network : Module or skorch net
             The network.
-        inputs : Tensor, or dict or tuple of Tensor, of n rows
-            A batch, where the network is.
+        inputs : Tensor, or dict or tuple of Tensor, of n samples
+            The batch.
         groups : array-like or Tensor of shape (n,)
-            The group of each row.
+            The group of each sample: a number or a name.
 
         Returns
         -------
         similarities : GroupSimilarities
-            With their graph.
+            The two means, with their graph.
 
         Raises
         ------
         ValueError
-            If no two rows are of one group.
+            If no group has two samples, or if there is not one finite group per sample.
+        UnsupportedNetworkError
+            If the network cannot be differentiated twice, or mixes the samples of a batch.
         """
         order, sizes = order_by_group(groups, len(list_tensors(inputs)[0]))
-        whitened = self._whitened(network, map_tensors(lambda tensor: tensor[order], inputs))
+        whitened = self._whiten(network, map_tensors(lambda tensor: tensor[order], inputs))
         jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
+        # s_S = sum_{i in S} root_i J(x_i) = n_S mu_S for each group S, one vector per output
         parts = zip(jacobian.split(sizes), roots, strict=True)
         sums = [part.weighted_sum(root.mT) for part, root in parts]
+        # sum_S ||s_S||^2 = sum of k(x_i, x_j) over all i, j of one group, i = j included
         within = torch.stack([squared_length(part) for part in sums]).sum()
+        # ||sum_S s_S||^2 = sum of k(x_i, x_j) over all i, j
         total = squared_length(
-            {name: torch.stack([p[name] for p in sums]).sum(0) for name in sums[0]}
+            {name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]}
         )
+        # Pairs i != j of one group: sum_S n_S^2 - n. Pairs of two groups: n^2 - sum_S n_S^2.
         squares = sum(size**2 for size in sizes)
-        pairs, all_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares
+        same_pairs, other_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares
         dtype = jacobian.outputs.dtype
-        same = ((within - whitened.own.sum()) / pairs).to(dtype)
-        return GroupSimilarities(same, ((total - within) / max(1, all_pairs)).to(dtype))
+        # sum_{i != j} k(x_i, x_j) = sum_{i, j} k(x_i, x_j) - sum_i k(x_i, x_i)
+        same = ((within - whitened.self_similarity.sum()) / same_pairs).to(dtype)
+        return GroupSimilarities(same, ((total - within) / max(1, other_pairs)).to(dtype))
 
 
 class GroupSimilarityLoss(_GroupLoss):
-    r"""Minus the mean similarity within groups of inputs, times a weight.
+    r"""Negative mean similarity within groups of samples, times a weight.
 
     .. math:: L = -w \; \frac{\sum_S \left( n_S^2 \|\mu_S\|^2 - n_S \right)}
         {\sum_S n_S (n_S - 1)}, \qquad
         \mu_S = \frac{1}{n_S} \sum_{i \in S} \frac{\nabla f(x_i)}{\|\nabla f(x_i)\|},
 
-    S the groups of a batch: classes, or copies of a sample to which the network is to be invariant;
-    of several outputs, whitened Jacobians in place of unit gradients.
-    A batch of n rows costs one more sum of gradients for each group, and no pairs.
+    where S runs over the groups of a batch: classes, or copies of a sample to which the network
+    should become invariant. For several outputs, whitened Jacobians replace the unit gradients. The
+    fraction is the mean of k^C over all pairs of different samples of a group, so the normalised
+    loss is between :math:`-|w|` and :math:`|w|`. Each group costs one sum of gradients; no pairs
+    are formed.
 
     Parameters
     ----------
     weight : float, default=1.0
-        The weight w; positive ones make groups alike, negative ones push them apart.
+        The weight w: any finite number. Positive weights make the samples of a group similar,
+        negative weights make them dissimilar.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
     normalize : bool, default=True
-        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+        Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
+        parameters of the network.
 
     See Also
     --------
-    PairSimilarityLoss : How the network is evaluated.
-    ContrastiveSimilarityLoss : Which also makes different groups unlike.
+    PairSimilarityLoss : Loss of pairs; its notes say how the network is evaluated.
+    ContrastiveSimilarityLoss : Loss that also makes different groups dissimilar.
 
     References
     ----------
@@ -267,30 +292,36 @@ class GroupSimilarityLoss(_GroupLoss):
     >>> GroupSimilarityLoss(weight=0.1)(network, copies, samples).backward()
     """
 
-    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
+    def _unweighted_loss(self, similarities: GroupSimilarities) -> Tensor:
         return -similarities.same
 
 
 class ContrastiveSimilarityLoss(_GroupLoss):
-    """Mean similarity of different groups less that within groups, times a weight.
+    r"""Mean similarity between different groups minus that within groups, times a weight.
 
-    Minimising it makes the rows of a group alike and those of different groups unlike.
+    .. math:: L = w \left( \bar k_{\text{other}} - \bar k_{\text{same}} \right),
+
+    where the two means of k run over pairs of samples of different groups (0 if there is only one
+    group) and over pairs of different samples of the same group. Minimising the loss makes the
+    samples of a group similar and those of different groups dissimilar. The normalised loss is
+    between :math:`-2|w|` and :math:`2|w|`.
 
     Parameters
     ----------
     weight : float, default=1.0
-        The weight; negative ones do the opposite.
+        The weight w: any finite number. A negative weight has the opposite effect.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`; a single one is the fastest by far.
+        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
     normalize : bool, default=True
-        Whether to compare whitened Jacobians (k^C) or Jacobians as they are.
+        Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        The parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all.
+        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
+        parameters of the network.
 
     See Also
     --------
-    GroupSimilarityLoss : Groups alone.
-    PairSimilarityLoss : How the network is evaluated.
+    GroupSimilarityLoss : Loss of the similarity within groups only.
+    PairSimilarityLoss : Loss of pairs; its notes say how the network is evaluated.
 
     Examples
     --------
@@ -301,5 +332,5 @@ class ContrastiveSimilarityLoss(_GroupLoss):
     >>> loss(network, torch.randn(6, 2), ["a", "a", "b", "b", "b", "c"]).backward()
     """
 
-    def _unweighted(self, similarities: GroupSimilarities) -> Tensor:
+    def _unweighted_loss(self, similarities: GroupSimilarities) -> Tensor:
         return similarities.other - similarities.same

@@ -1,0 +1,212 @@
+"""Jacobians with their graph: verification, second derivatives, and no trace in the network."""
+
+import gc
+
+import numpy as np
+import pytest
+import skorch
+import torch
+from torch import nn
+from torch.autograd import gradcheck
+
+from sknetsim.exceptions import UnsupportedNetworkError
+from sknetsim.losses import ContrastiveSimilarityLoss, PairSimilarityLoss
+from sknetsim.losses._differentiable import DifferentiableEngine, borrow_in_eval_mode
+
+from ..cases import NETWORKS, build
+from ..naive import jacobians
+from ..states import make_state_uneven, record_state
+from .batches import (
+    ONCE_DIFFERENTIABLE,
+    SAMPLES,
+    WRONG_SECOND_DERIVATIVE,
+    compute_loss,
+    losses,
+    make_perceptron,
+    make_samples,
+    networks,
+)
+
+
+@pytest.mark.parametrize("name", ONCE_DIFFERENTIABLE)
+def test_a_layer_without_second_derivatives_is_named(name):
+    case = next(case for case in NETWORKS if case.name == name)
+    network, X = build(case)
+    with pytest.raises(
+        UnsupportedNetworkError,
+        match=f"can be differentiated twice; got a.*{ONCE_DIFFERENTIABLE[name]}",
+    ):
+        compute_loss(PairSimilarityLoss(output=case.output), network, X)
+
+
+@pytest.mark.parametrize("name", WRONG_SECOND_DERIVATIVE)
+def test_weight_norm_raises_an_error(name):
+    network, X = build(next(case for case in NETWORKS if case.name == name))
+    with pytest.raises(UnsupportedNetworkError, match="got weight_norm, for which torch"):
+        compute_loss(PairSimilarityLoss(), network, X)
+
+
+@losses
+@networks
+def test_a_loss_does_not_change_the_network(case, loss):
+    network, X = build(case, n_samples=SAMPLES)
+    before = record_state(make_state_uneven(network))
+    compute_loss(loss(output=case.output), network, X)
+    assert record_state(network) == before
+
+
+def test_networks_are_evaluated_in_eval_mode_and_restored():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    network, X = network.double().train(), make_samples()
+    criterion = PairSimilarityLoss()
+    first, second = (compute_loss(criterion, network, X).item() for _ in range(2))
+    assert first == second and network.training and network[2].num_batches_tracked == 0
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+    network, X, criterion = make_perceptron(), make_samples(), ContrastiveSimilarityLoss()
+    counts = []
+    for _ in range(2):
+        for _ in range(500):
+            compute_loss(criterion, network, X).backward()
+        gc.collect()
+        counts.append(sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()))
+    assert counts[1] <= counts[0]
+
+
+def test_a_skorch_net_gives_the_loss_of_its_module():
+    net = skorch.NeuralNetRegressor(make_perceptron(), device="cpu").initialize()
+    X = make_samples()
+    criterion = PairSimilarityLoss()
+    assert compute_loss(criterion, net, X).item() == compute_loss(criterion, net.module_, X).item()
+
+
+def test_inputs_are_converted_to_the_dtype_of_the_network():
+    network, X, criterion = make_perceptron().float(), make_samples(), PairSimilarityLoss()
+    assert (
+        compute_loss(criterion, network, X).item()
+        == compute_loss(criterion, network, X.float()).item()
+    )
+
+
+def test_losses_can_be_differentiated_in_the_inputs():
+    network, X = make_perceptron(), make_samples().requires_grad_()
+    assert gradcheck(lambda X: compute_loss(PairSimilarityLoss(), network, X), (X,))
+
+
+def test_autocast_does_not_change_the_loss():
+    network, X, criterion = make_perceptron().float(), make_samples().float(), PairSimilarityLoss()
+    expected = compute_loss(criterion, network, X).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert compute_loss(criterion, network, X).item() == expected
+
+
+def compute_new_loss(network, X):
+    """Return the loss by a criterion that has not seen any network."""
+    return compute_loss(PairSimilarityLoss(), network, X).item()
+
+
+def test_a_changed_network_is_verified_again():
+    network, X, criterion = make_perceptron(), make_samples(), PairSimilarityLoss()
+    network[0].requires_grad_(False)
+    compute_loss(criterion, network, X)
+    network[0].requires_grad_(True)
+    assert compute_loss(criterion, network, X).item() == compute_new_loss(network, X)
+    network.append(nn.Linear(1, 1).double())
+    assert compute_loss(criterion, network, X).item() == compute_new_loss(network, X)
+
+
+class Sorting(nn.Module):
+    """Network that sorts its samples by their first number."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = make_perceptron()
+
+    def forward(self, X):
+        order = X[:, 0].argsort(stable=True)
+        return self.network(X[order])[order.argsort()]
+
+
+def test_later_batches_are_verified_too():
+    network, criterion, X = Sorting(), PairSimilarityLoss(), make_samples()
+    in_order = X.clone()
+    in_order[:, 0] = 0
+    compute_loss(criterion, network, in_order)
+    compute_loss(criterion, network, X)  # Its second half is the fourth batch, which is verified.
+    assert compute_loss(criterion, network, X).item() == pytest.approx(compute_new_loss(network, X))
+
+
+def test_batches_of_one_sample_are_not_verified_each_time():
+    network, X, criterion = make_perceptron(), make_samples(2), PairSimilarityLoss()
+    criterion(network, X[:1], X[1:]), criterion(network, X[:1], X[1:])
+    calls = []
+    network.register_forward_hook(lambda *call: calls.append(call))
+    criterion(network, X[:1], X[1:])
+    assert len(calls) == 2
+
+
+def test_larger_batches_are_verified_after_batches_of_one_sample():
+    network, X, criterion = Sorting(), make_samples(), PairSimilarityLoss()
+    for row in range(5):
+        criterion(network, X[row : row + 1], X[row + 1 :][:1])
+    assert compute_loss(criterion, network, X).item() == pytest.approx(compute_new_loss(network, X))
+
+
+def test_a_weight_that_is_no_longer_tied_is_compared_on_its_own():
+    network, X, criterion = make_perceptron(), make_samples(), PairSimilarityLoss()
+    network[0], network[2] = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+    network[2].weight = network[0].weight
+    compute_loss(criterion, network, X)
+    network[2].weight = nn.Parameter(network[0].weight.detach().clone())
+    assert compute_loss(criterion, network, X).item() == compute_new_loss(network, X)
+
+
+def test_hooks_that_change_gradients_do_not_change_similarities():
+    case = next(case for case in NETWORKS if case.name == "LSTM classifier")
+    network, X = build(case, n_samples=SAMPLES)
+    expected = compute_loss(PairSimilarityLoss(), network, X).item()
+    for parameter in network.parameters():
+        parameter.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    loss = compute_loss(PairSimilarityLoss(), network, X)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert all(p.grad.abs().max() <= 0.01 for p in network.parameters() if p.grad is not None)
+
+
+def test_losses_have_no_graph_if_gradients_are_disabled():
+    network, X, criterion = make_perceptron(), make_samples(), PairSimilarityLoss()
+    with torch.no_grad():
+        assert not compute_loss(criterion, network, X).requires_grad
+        assert not criterion.similarities(network, X, X).requires_grad
+
+
+def test_hooks_are_restored_after_the_loss():
+    network, X = make_perceptron(), make_samples()
+    hooks = []
+    for parameter in network.parameters():
+        parameter.register_hook(lambda gradient: None)
+        hooks.append(parameter._backward_hooks)
+    compute_loss(PairSimilarityLoss(), network, X)
+    assert all(p._backward_hooks is h for p, h in zip(network.parameters(), hooks, strict=True))
+
+
+def test_gradients_are_enabled_only_inside_the_block():
+    network = make_perceptron().train()
+    with torch.no_grad():
+        with borrow_in_eval_mode(network) as module:
+            assert module is network and not network.training and torch.is_grad_enabled()
+        assert network.training and not torch.is_grad_enabled()
+
+
+SELECT = {"all": lambda y: y, "sum": lambda y: y.sum(1), 1: lambda y: y[:, 1]}
+
+
+@pytest.mark.parametrize("output", SELECT)
+def test_jacobians_are_those_of_autograd(output):
+    network, X = make_perceptron(3), make_samples()
+    with torch.no_grad():
+        jacobian = DifferentiableEngine(output, None).jacobian(network, X)
+    expected = jacobians(network, X, SELECT[output])
+    np.testing.assert_allclose(jacobian.materialize(), expected, atol=1e-12)
+    assert not jacobian.outputs.requires_grad
