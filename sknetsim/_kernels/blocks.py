@@ -1,8 +1,9 @@
-"""A layer's per-sample gradients, held in factors.
+"""Per-sample gradients of one layer, stored as factors or written out.
 
-Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j out, i in (so that a group's gradient is a j x i matrix); q vectors; w the block's
-parameters, flattened in the order of its layout.
+Index legend: n, m samples; o, p outputs of the network; q vectors; w the block's parameters,
+flattened in the order of its layout; r, c a parameter's first axis and its other axes, flattened;
+f frequencies. J[n,o,w] is the gradient of output o at sample n, x_n and x'_m are the samples of two
+blocks, and J' is the Jacobian of the other block.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layouts import PLAIN_ORDER, FourierMap, Layout, Order, longest_axis, multiply_complex
+from .layouts import PLAIN_ORDER, FourierMap, Layout, Order, longest_first_axis, multiply_complex
 
-# Elements that are held in float64 at a time (512 KiB, which stays in a core's cache).
+# Elements converted to float64 at a time (512 KiB, which stays in the cache of a core).
 _DOUBLE_ELEMENTS = 2**16
 
-# Elements whose squares are summed in the gradients' dtype, before float64 takes over.
+# Elements whose squares are summed in the dtype of the gradients, before float64 takes over.
 _SEGMENT = 512
 
 
@@ -33,117 +34,133 @@ class Block(abc.ABC):
 
     @abc.abstractmethod
     def materialize(self) -> Tensor:
-        """The gradients themselves, of shape (n, o, w)."""
+        """Return the gradients J[n,o,w] themselves."""
 
     @abc.abstractmethod
     def whiten(self, root: Tensor) -> Block:
-        """The block of root(x) J(x), for roots of shape (n, o, p)."""
+        """Return the block of sum_p root[n,o,p] J[n,p,w]."""
 
     @abc.abstractmethod
     def self_kernel(self) -> Tensor:
-        """K(x, x), of shape (n, o, p), float64: squares may leave the range of float32."""
+        """Return K[n,o,p] = <J_o(x_n), J_p(x_n)>.
+
+        The result is float64, because squares can leave the range of float32.
+        """
 
     @abc.abstractmethod
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
-        """Sums over samples and outputs with weights of shape (n, o, q).
+        """Return J^T w, that is sum_no weights[n,o,q] J[n,o,w].
 
-        One tensor of shape (q, size) for each entry of the layout.
+        The list has one tensor of shape (q, size) for each entry of the layout.
         """
 
     @abc.abstractmethod
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Sum over outputs of <J_o(x), v_o>, of shape (n,).
+        """Return sum_o <J_o(x_n), v_o>, of shape (n,).
 
-        The vectors are of shape (o, size), one for each entry of the layout.
+        The vectors are given as one tensor of shape (o, size) for each entry of the layout.
         """
 
     @abc.abstractmethod
     def product(self, vectors: Sequence[Tensor]) -> Tensor:
-        """<J_o(x), v_q>, of shape (n, o, q).
+        """Return J v, that is <J_o(x_n), v_q> of shape (n, o, q).
 
-        The vectors are of shape (q, size), one for each entry of the layout.
+        The vectors are given as one tensor of shape (q, size) for each entry of the layout.
         """
 
     @abc.abstractmethod
     def _gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
-    def _paired(self, other: Block) -> Tensor: ...
+    def _trace_gram(self, other: Block) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _paired_traces(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]: ...
 
     @abc.abstractmethod
-    def _trace_gram(self, other: Block) -> Tensor: ...
+    def _concatenate(self, blocks: Sequence[Any]) -> Block: ...
 
     @abc.abstractmethod
-    def _concatenated(self, blocks: Sequence[Any]) -> Block: ...
-
-    @abc.abstractmethod
-    def _added(self, blocks: Sequence[Any]) -> Block: ...
+    def _add(self, blocks: Sequence[Any]) -> Block: ...
 
     def _form(self) -> tuple[object, ...]:
-        """Blocks of the same form can be joined as they are."""
+        """Return a key; blocks with equal keys can be combined without writing them out."""
         return (type(self),)
 
     def gram(self, other: Block) -> Tensor:
-        """K(x, x'), of shape (n, m, o, p)."""
+        """Return K[n,m,o,p] = <J_o(x_n), J'_p(x'_m)>."""
         if self._form() == other._form():
             return self._gram(other)
-        return self.dense()._gram(other.dense())
+        return self.to_dense()._gram(other.to_dense())
 
     def trace_gram(self, other: Block) -> Tensor:
-        """The trace of K(x, x') over the outputs, of shape (n, m)."""
+        """Return tr K(x_n, x'_m) = sum_o <J_o(x_n), J'_o(x'_m)>, of shape (n, m)."""
         if self._form() == other._form():
             return self._trace_gram(other)
-        return self.dense()._trace_gram(other.dense())
+        return self.to_dense()._trace_gram(other.to_dense())
 
-    def paired(self, other: Block) -> Tensor:
-        """The trace of K(x, x') for rows of two blocks taken one by one, of shape (n,)."""
+    def paired_traces(self, other: Block) -> Tensor:
+        """Return tr K(x_n, x'_n) for the n-th samples of two blocks, of shape (n,)."""
         if self._form() == other._form():
-            return self._paired(other)
-        return self.dense()._paired(other.dense())
+            return self._paired_traces(other)
+        return self.to_dense()._paired_traces(other.to_dense())
 
     def marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
-        """What entries of the gradients add to `paired`, summed over one axis of each parameter.
+        """Return the share of each row or column of each parameter in `paired_traces`.
 
-        Of shape (n, r) for an entry of the layout that goes ``by_rows``, of shape (n, c) for
-        others, r a parameter's first axis and c its other axes, flattened.
+        The share of a row is sum_oc J[n,o,rc] J'[n,o,rc], and that of a column is
+        sum_or J[n,o,rc] J'[n,o,rc].
+
+        Parameters
+        ----------
+        other : Block
+            A block of as many samples.
+        by_rows : sequence of bool
+            For each entry of the layout, whether the result has its rows or its columns.
+
+        Returns
+        -------
+        marginals : list of Tensor of shape (n, r) or (n, c)
+            One tensor for each entry of the layout.
         """
         if self._form() == other._form():
             return self._marginals(other, by_rows)
-        return self.dense()._marginals(other.dense(), by_rows)
+        return self.to_dense()._marginals(other.to_dense(), by_rows)
 
-    def dense(self) -> DenseBlock:
-        """The same gradients without factors, in the order of the layout."""
+    def to_dense(self) -> DenseBlock:
+        """Return the same gradients written out, in the order of the layout."""
         return DenseBlock(self.layout, self.materialize())
 
     @abc.abstractmethod
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
-        """Tensor sketch of the gradients in the Fourier domain, of shape (n, f), complex.
+        """Return the tensor sketch in the Fourier domain, of shape (n, f), complex.
 
-        One map for each entry of the layout.
+        With one map S for each parameter, it is sum_orc S[f,o,r,c] J[n,o,rc], summed over the
+        parameters.
         """
 
     @property
     @abc.abstractmethod
     def sketched_vectors(self) -> int:
-        """Complex vectors of f numbers that a sketch holds for each sample."""
+        """Number of complex vectors of length f that `sketch` holds for each sample."""
 
     def for_sums(self) -> Block:
-        """Itself, or the form that is cheaper for a self-kernel and a sum."""
+        """Return the form that is cheaper for a self-kernel and a weighted sum."""
         return self
 
     def for_pairs(self) -> Block:
-        """Itself, or the form that is cheaper for grams."""
+        """Return the form that is cheaper for gram matrices."""
         return self
 
-    def rows(self, rows: Any) -> Block:
-        """The block of some of the samples."""
-        return self._map(lambda tensor: tensor[rows])
+    def take(self, samples: Any) -> Block:
+        """Return the block of the samples with these indices."""
+        return self._map(lambda tensor: tensor[samples])
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
-        """The blocks of so many samples each, one after the other."""
+        """Return blocks of consecutive samples, with ``sizes`` samples each."""
         tensors = {name: tensor.split(list(sizes)) for name, tensor in self._tensors().items()}
         parts: list[dict[str, Any]] = [
             dict(zip(tensors, part, strict=True)) for part in zip(*tensors.values(), strict=True)
@@ -151,21 +168,21 @@ class Block(abc.ABC):
         return [replace(self, **part) for part in parts]
 
     def double(self) -> Block:
-        """The block in float64."""
+        """Return the block in float64."""
         return self._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
     @property
     def positions(self) -> int:
-        """How often the parameters are used per sample."""
+        """Number of times that a sample uses the parameters."""
         return 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the factors take."""
+        """Size of the factors in bytes."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The factors, whose first axis is the samples'."""
+        """Return the factors by field name; the first axis of each is that of the samples."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -178,7 +195,7 @@ class Block(abc.ABC):
 
 @dataclass(frozen=True)
 class DenseBlock(Block):
-    """Gradients written out, of shape (n, o, w), where w is held in some order."""
+    """Gradients written out, of shape (n, o, w), where w is stored in ``order``."""
 
     gradients: Tensor
     order: Order = PLAIN_ORDER
@@ -198,46 +215,53 @@ class DenseBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.gradients.shape[1] == 1:
             return squared_norms(self.gradients)[..., None]
-        return _double_products(self.gradients)
+        return _products_in_double(self.gradients)
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        # sums[q,w] = sum_no weights[no,q] J[no,w]
         flat = weights.to(self.gradients).flatten(0, 1)
-        summed = self.order.to_layout(flat.mT @ self.gradients.flatten(0, 1))
-        return list(summed.split([shape.numel() for _, shape in self.layout], dim=1))
+        sums = self.order.to_layout(flat.mT @ self.gradients.flatten(0, 1))
+        return list(sums.split([shape.numel() for _, shape in self.layout], dim=1))
 
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
-        held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
-        return self.gradients.flatten(1) @ held.flatten()
+        # sum_ow J[n,ow] v[ow]
+        stored = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
+        return self.gradients.flatten(1) @ stored.flatten()
 
     def product(self, vectors: Sequence[Tensor]) -> Tensor:
-        held = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
-        return self.gradients @ held.mT
+        # sum_w J[n,o,w] v[q,w]
+        stored = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
+        return self.gradients @ stored.mT
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         parts = self.materialize().split([shape.numel() for _, shape in self.layout], dim=2)
-        return sum(map(_dense_sketch, parts, maps), start=torch.zeros((), dtype=maps[0].rows.dtype))
+        return sum(map(_sketch_dense, parts, maps), start=torch.zeros((), dtype=maps[0].rows.dtype))
 
     @property
     def sketched_vectors(self) -> int:
-        return self.gradients.shape[1] * longest_axis(self.layout)
+        return self.gradients.shape[1] * longest_first_axis(self.layout)
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
+        # K[no,mp] = sum_w J[no,w] J'[mp,w], then the axes are moved to (n, m, o, p).
         product = self.gradients.flatten(0, 1) @ other.gradients.flatten(0, 1).mT
         outputs = self.gradients.shape[1]
         return product.unflatten(1, (-1, outputs)).unflatten(0, (-1, outputs)).transpose(1, 2)
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
+        # sum_ow J[n,ow] J'[m,ow]
         return self.gradients.flatten(1) @ other.gradients.flatten(1).mT
 
-    def _paired(self, other: Block) -> Tensor:
+    def _paired_traces(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
+        # sum_ow J[n,ow] J'[n,ow]
         own, others = self.gradients.flatten(1), other.gradients.flatten(1)
         return torch.bmm(own[:, None], others[:, :, None])[:, 0, 0]
 
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         assert isinstance(other, DenseBlock)
+        # products[n,w] = sum_o J[n,o,w] J'[n,o,w], then a sum over the rows or columns in w.
         products = self.order.to_layout((self.gradients * other.gradients).sum(dim=1))
         parts = products.split([shape.numel() for _, shape in self.layout], dim=1)
         shapes = [(shape[:1].numel(), shape[1:].numel()) for _, shape in self.layout]
@@ -246,20 +270,19 @@ class DenseBlock(Block):
             for part, shape, rows in zip(parts, shapes, by_rows, strict=True)
         ]
 
-    def _concatenated(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
+    def _concatenate(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=concatenate_tensors([block.gradients for block in blocks]))
 
-    def _added(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
+    def _add(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
 
 
-def _dense_sketch(gradients: Tensor, fourier: FourierMap) -> Tensor:
-    rows = multiply_complex(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
-    return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)
-
-
 def squared_norms(vectors: Tensor) -> Tensor:
-    """Sums of squares along the last axis, float64: pieces of it in the vectors' dtype."""
+    """Return the sums of squares along the last axis, float64.
+
+    Segments of `_SEGMENT` elements are summed in the dtype of the vectors, and their sums are added
+    in float64.
+    """
     width = vectors.shape[-1]
     if width <= _SEGMENT:
         return torch.linalg.vector_norm(vectors, dim=-1).double().square()
@@ -269,15 +292,12 @@ def squared_norms(vectors: Tensor) -> Tensor:
     return norms + squared_norms(vectors[..., whole:]) if whole < width else norms
 
 
-def _double_products(vectors: Tensor) -> Tensor:
-    """Products of each sample's vectors (n, o, w), of shape (n, o, o), in float64."""
-    step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
-    doubled = (rows.double() for rows in vectors.split(step))
-    return torch.cat([torch.bmm(rows, rows.mT) for rows in doubled])
-
-
 def concatenate_tensors(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """One tensor; on a CPU in numpy's memory, of which large pieces come in huge pages."""
+    """Return the tensors concatenated along an axis.
+
+    On a CPU, if no gradients are recorded, the result is in numpy's memory, which uses huge pages
+    for large arrays.
+    """
     if tensors[0].device.type != "cpu" or torch.is_grad_enabled():
         return torch.cat(list(tensors), axis)
     shape = list(tensors[0].shape)
@@ -287,21 +307,39 @@ def concatenate_tensors(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def concatenate_blocks(blocks: Sequence[Block]) -> Block:
-    """One block of all the samples of blocks of the same layer."""
+    """Return one block of the samples of all blocks, which belong to the same layer."""
+    # Factors can only be concatenated along the samples if they have equally many positions.
     positions = {block.positions for block in blocks}
-    joined = _of_one_form(blocks) if len(positions) == 1 else [block.dense() for block in blocks]
-    return joined[0]._concatenated(joined)
+    if len(positions) == 1:
+        blocks = _convert_to_one_form(blocks)
+    else:
+        blocks = [block.to_dense() for block in blocks]
+    return blocks[0]._concatenate(blocks)
 
 
 def add_blocks(blocks: Sequence[Block]) -> Block:
-    """The block of the summed gradients: several uses of the same parameters."""
+    """Return the block of the summed gradients, for several uses of the same parameters."""
     if len(blocks) == 1:
         return blocks[0]
-    joined = _of_one_form(blocks)
-    return joined[0]._added(joined)
+    blocks = _convert_to_one_form(blocks)
+    return blocks[0]._add(blocks)
 
 
-def _of_one_form(blocks: Sequence[Block]) -> Sequence[Block]:
+def _convert_to_one_form(blocks: Sequence[Block]) -> Sequence[Block]:
+    """Return the blocks as they are if their forms are equal, and written out if not."""
     if len({block._form() for block in blocks}) == 1:
         return blocks
-    return [block.dense() for block in blocks]
+    return [block.to_dense() for block in blocks]
+
+
+def _products_in_double(vectors: Tensor) -> Tensor:
+    """Return sum_w vectors[n,o,w] vectors[n,p,w], of shape (n, o, p), float64."""
+    step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
+    doubled = (part.double() for part in vectors.split(step))
+    return torch.cat([torch.bmm(part, part.mT) for part in doubled])
+
+
+def _sketch_dense(gradients: Tensor, fourier: FourierMap) -> Tensor:
+    # rows[n,o,r,f] = sum_c J[n,o,rc] columns[c,f]
+    rows = multiply_complex(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
+    return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)

@@ -1,8 +1,9 @@
-"""Blocks of embeddings: activations that are one-hot, and held as row numbers.
+"""Blocks of embeddings, whose activations are one-hot and stored as row numbers of the table.
 
-Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j out, i in (so that a group's gradient is a j x i matrix); q vectors; w the block's
-parameters, flattened in the order of its layout.
+Index legend: n, m samples; o, p outputs of the network; t, s positions (tokens); v rows of the
+table (the vocabulary); j width of the embedding; q vectors; f frequencies. The number of groups g
+is 1. The gradient of the table is J[n,o,v,j] = sum of e[n,o,t,j] over the positions t whose
+index[n,t] is v.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from .position_blocks import PositionBlock, weight_cotangents
 
 @dataclass(frozen=True)
 class EmbeddingBlock(PositionBlock):
-    """One-hot activations, held as row numbers of shape (n, t); cotangents (n, o, t, 1, j)."""
+    """Gradients from row numbers of shape (n, t) and cotangents e of shape (n, o, t, 1, j).
+
+    A product of two one-hot activations is 1 if their row numbers are equal, and 0 if not.
+    """
 
     _activation_field = "indices"
 
@@ -33,41 +37,35 @@ class EmbeddingBlock(PositionBlock):
 
     @property
     def _product_operations(self) -> int:
+        # Two row numbers are compared.
         return 1
 
     def materialize(self) -> Tensor:
         samples, outputs, _, _, out = self.cotangents.shape
-        written = self.cotangents.new_zeros(samples, outputs, self._width, out)
-        positions = self.indices[:, None, :, None].expand(-1, outputs, -1, out)
-        return written.scatter_add_(2, positions, self.cotangents[:, :, :, 0]).flatten(2)
-
-    def _paired_activation_gram(self, other: Any) -> Tensor:
-        equal = self.indices[:, None, :, None] == other.indices[:, None, None, :]
-        return equal.to(self.cotangents.dtype)
-
-    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
-        assert isinstance(other, EmbeddingBlock)
-        if not by_rows[0]:
-            return self.dense()._marginals(other.dense(), by_rows)
-        products = self.paired_positions(other).sum(dim=2)
-        written = products.new_zeros(len(products), self._width)
-        return [written.scatter_add_(1, self.indices, products)]
+        gradients = self.cotangents.new_zeros(samples, outputs, self._width, out)
+        # gradients[n,o,index[n,t],j] += e[n,o,t,j]
+        rows = self.indices[:, None, :, None].expand(-1, outputs, -1, out)
+        return gradients.scatter_add_(2, rows, self.cotangents[:, :, :, 0]).flatten(2)
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        # sums[index[n,t],qj] += sum_o weights[n,o,q] e[n,o,t,j]
         cotangents = weight_cotangents(self.cotangents, weights.to(self.cotangents))[0]
-        written = cotangents.new_zeros(self._width, cotangents.shape[1])
-        written.index_add_(0, self.indices.flatten(), cotangents)
-        return [written.unflatten(1, (weights.shape[2], -1)).transpose(0, 1).flatten(1)]
+        sums = cotangents.new_zeros(self._width, cotangents.shape[1])
+        sums.index_add_(0, self.indices.flatten(), cotangents)
+        return [sums.unflatten(1, (weights.shape[2], -1)).transpose(0, 1).flatten(1)]
 
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        # sum_otj table[o,index[n,t],j] e[n,o,t,j]
         table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("ontj,notj->n", table[:, self.indices], self.cotangents[:, :, :, 0])
 
     def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        # sum_tj table[q,index[n,t],j] e[n,o,t,j]
         table = vectors[0].to(self.cotangents).unflatten(-1, (self._width, -1))
         return torch.einsum("qntj,notj->noq", table[:, self.indices], self.cotangents[:, :, :, 0])
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        # sum_otj outputs[o,f] rows[index[n,t],f] columns[j,f] e[n,o,t,j]
         cotangents = multiply_complex(self.cotangents[:, :, :, 0], maps[0].columns)
         rows = maps[0].rows[self.indices]
         return torch.einsum("ontf,of,ntf->nf", cotangents.transpose(0, 1), maps[0].outputs, rows)
@@ -76,3 +74,16 @@ class EmbeddingBlock(PositionBlock):
         assert isinstance(other, EmbeddingBlock)
         equal = self.indices[:, :, None, None] == other.indices
         return equal[..., None].to(self.cotangents.dtype)
+
+    def _paired_activation_gram(self, other: Any) -> Tensor:
+        equal = self.indices[:, None, :, None] == other.indices[:, None, None, :]
+        return equal.to(self.cotangents.dtype)
+
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        assert isinstance(other, EmbeddingBlock)
+        if not by_rows[0]:
+            return self.to_dense()._marginals(other.to_dense(), by_rows)
+        # marginals[n,index[n,t]] += sum_s (a_t . a'_s) sum_o (e_ot . e'_os)
+        products = self.position_products(other).sum(dim=2)
+        marginals = products.new_zeros(len(products), self._width)
+        return [marginals.scatter_add_(1, self.indices, products)]

@@ -1,8 +1,10 @@
-"""Blocks of layers that multiply activations by a weight: nothing of the weight's size is formed.
+"""Blocks of layers that multiply activations by a weight, without forming the gradients.
 
 Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j out, i in (so that a group's gradient is a j x i matrix); q vectors; w the block's
-parameters, flattened in the order of its layout.
+g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors;
+f frequencies. a[n,t,g,i] are activations and e[n,o,t,g,j] cotangents. The gradient of the weight is
+J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i], and that of the bias is J[n,o,gj] = sum_t e[n,o,t,g,j],
+which is the gradient of a weight whose activation is always 1.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ import torch
 from torch import Tensor
 
 from .blocks import Block, DenseBlock, squared_norms
-from .layouts import PLAIN_ORDER, FourierMap, Order, longest_axis, multiply_complex
+from .layouts import PLAIN_ORDER, FourierMap, Order, longest_first_axis, multiply_complex
 from .position_blocks import PositionBlock, multiply_positions, weight_cotangents
 
 
 @dataclass(frozen=True)
 class FactorBlock(PositionBlock):
-    """Activations a of shape (n, t, g, i) and cotangents e of shape (n, o, t, g, j).
+    """Gradients from activations a of shape (n, t, g, i) and cotangents e of shape (n, o, t, g, j).
 
-    ``order`` says how a weight of (g, j, i) is arranged in the layout. Where the layout has a bias
-    (second entry), the cotangents themselves are its gradient.
+    ``order`` defines how a weight stored as (g, j, i) is arranged in the layout. If the layout has
+    a second entry, it is a bias with one element for each (g, j).
     """
 
     _activation_field = "activations"
@@ -45,7 +47,7 @@ class FactorBlock(PositionBlock):
         return len(self.layout) == 2
 
     def _weight_gradients(self) -> Tensor:
-        """(n, o, w), as held."""
+        """Return sum_t e[n,o,t,g,j] a[n,t,g,i], of shape (n, o, g j i), in stored order."""
         if self.positions == 1:
             matrix = self.cotangents[:, :, 0, :, :, None] * self.activations[:, None, 0, :, None]
         else:
@@ -58,55 +60,45 @@ class FactorBlock(PositionBlock):
             return weight
         return torch.cat([weight, self.cotangents.sum(dim=2).flatten(2)], dim=2)
 
-    def written(self) -> DenseBlock:
+    def write_out(self) -> DenseBlock:
         if self._has_bias:
-            return self.dense()
+            return self.to_dense()
         return DenseBlock(self.layout, self._weight_gradients(), self.order)
-
-    def _paired_activation_gram(self, other: Any) -> Tensor:
-        own, others = (block.activations.movedim(2, 1) for block in (self, other))
-        return own @ others.mT + self._has_bias
-
-    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
-        assert isinstance(other, FactorBlock)
-        if by_rows[0] == self.order.keeps_rows:
-            return self.dense()._marginals(other.dense(), by_rows)
-        own, others = (block.activations.movedim(2, 1) for block in (self, other))
-        cotangents = self._paired_cotangents(other)
-        products = (own * (cotangents @ others)).sum(dim=2)
-        if self.order.keeps_rows:
-            found = [self.order.of_columns().to_layout(products.sum(dim=1))]
-        else:
-            found = [products.flatten(1)]
-        return found + [cotangents.sum((1, 2, 3))[:, None]] * self._has_bias
 
     def self_kernel(self) -> Tensor:
         if math.prod(self.cotangents.shape[2:4]) > 1:
             return super().self_kernel()
+        # One position and one group: K[n,o,p] = (|a[n]|^2 + 1 for a bias) (e[n,o] . e[n,p])
         norms = squared_norms(self.activations.flatten(1)) + self._has_bias
         cotangents = DenseBlock(self.layout, self.cotangents.flatten(2))
         return norms[:, None, None] * cotangents.self_kernel()
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
-        count, groups = weights.shape[2], self.cotangents.shape[3]
-        cotangents = weight_cotangents(self.cotangents, weights.to(self.cotangents))
+        vectors, groups = weights.shape[2], self.cotangents.shape[3]
+        # weighted[g,nt,qj] = sum_o weights[n,o,q] e[n,o,t,g,j]
+        weighted = weight_cotangents(self.cotangents, weights.to(self.cotangents))
         activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
-        matrix = torch.bmm(cotangents.mT, activations).view(groups, count, -1)
+        # matrix[g,qj,i] = sum_nt weighted[g,nt,qj] a[g,nt,i], then the axes become (q, g j i).
+        matrix = torch.bmm(weighted.mT, activations).view(groups, vectors, -1)
         sums = [self.order.to_layout(matrix.transpose(0, 1).flatten(1))]
         if self._has_bias:
-            bias = cotangents.sum(dim=1).view(groups, count, -1)
+            # bias[g,qj] = sum_nt weighted[g,nt,qj]
+            bias = weighted.sum(dim=1).view(groups, vectors, -1)
             sums.append(bias.transpose(0, 1).flatten(1))
         return sums
 
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         weight, *bias = (vector.to(self.cotangents) for vector in vectors)
         outputs, _, groups, out = self.cotangents.shape[1:]
+        # All factors with the groups first: v[g,oj,i], e[g,nt,oj], a[g,nt,i].
         matrix = self.order.from_layout(weight).view(outputs, groups, out, -1)
         matrix = matrix.transpose(0, 1).flatten(1, 2)
         cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
-        products = _bilinear(cotangents, matrix, activations)
+        # products[nt] = sum_g sum_oj,i e[g,nt,oj] v[g,oj,i] a[g,nt,i]
+        products = _bilinear_forms(cotangents, matrix, activations)
         if bias:
+            # products[nt] += sum_g sum_oj e[g,nt,oj] v[g,oj]
             products += torch.einsum(
                 "gra,ga->r",
                 cotangents,
@@ -119,47 +111,82 @@ class FactorBlock(PositionBlock):
         samples, _, positions, groups, out = self.cotangents.shape
         matrix = self.order.from_layout(weight).view(len(weight), groups, out, -1)
         activations = self.activations.permute(2, 0, 1, 3).flatten(1, 2)
+        # images[g,nt,qj] = sum_i a[g,nt,i] v[q,g,j,i] (+ v[q,g,j] for a bias), which is the output
+        # of the layer if v_q were its parameters.
         images = torch.bmm(activations, matrix.permute(1, 3, 0, 2).flatten(2))
         if bias:
             images += bias[0].view(len(weight), groups, out).transpose(0, 1).flatten(1)[:, None]
         images = images.view(groups, samples, positions, len(weight), out)
         images = images.permute(1, 3, 2, 0, 4).flatten(2)
+        # result[n,o,q] = sum_tgj e[n,o,tgj] images[n,q,tgj]
         return torch.bmm(self.cotangents.flatten(2), images.mT)
 
     @property
     def sketched_vectors(self) -> int:
         if self.order.keeps_rows:
             return super().sketched_vectors
-        return self.cotangents.shape[1] * longest_axis(self.layout)
+        return self.cotangents.shape[1] * longest_first_axis(self.layout)
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         if not self.order.keeps_rows:
-            return self.dense().sketch(maps)
-        activations = multiply_complex(self.activations, self.order.columns(maps[0].columns))
-        found = torch.einsum("ntgf,ntgf->nf", activations, self._sketched_cotangents(maps[0]))
+            return self.to_dense().sketch(maps)
+        # activations[n,t,g,f] = sum_i a[n,t,g,i] columns[i,f], and the sketch is
+        # sum_tg activations[n,t,g,f] cotangents[n,t,g,f].
+        columns = self.order.columns_from_layout(maps[0].columns)
+        activations = multiply_complex(self.activations, columns)
+        sketch = torch.einsum("ntgf,ntgf->nf", activations, self._sketch_cotangents(maps[0]))
         if self._has_bias:
-            found += self._sketched_cotangents(maps[1]).sum(dim=(1, 2)) * maps[1].columns[0]
-        return found
+            # The bias has a single column.
+            sketch += self._sketch_cotangents(maps[1]).sum(dim=(1, 2)) * maps[1].columns[0]
+        return sketch
 
-    def _sketched_cotangents(self, fourier: FourierMap) -> Tensor:
-        """(n, t, g, f)."""
+    def _sketch_cotangents(self, fourier: FourierMap) -> Tensor:
+        """Return sum_oj outputs[o,f] rows[gj,f] e[n,o,t,g,j], of shape (n, t, g, f)."""
         _, positions, groups, out = self.cotangents.shape[1:]
-        rows = fourier.outputs[:, None] * fourier.rows
+        # Both factors with the groups first: e[g,nt,oj], phases[g,oj,f].
         cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
-        phases = rows.unflatten(1, (groups, out)).transpose(0, 1).flatten(1, 2)
-        found = torch.stack(
-            [multiply_complex(e, p) for e, p in zip(cotangents, phases, strict=True)]
+        phases = fourier.outputs[:, None] * fourier.rows
+        phases = phases.unflatten(1, (groups, out)).transpose(0, 1).flatten(1, 2)
+        sketches = torch.stack(
+            [multiply_complex(*factors) for factors in zip(cotangents, phases, strict=True)]
         )
-        return found.unflatten(1, (-1, positions)).movedim(0, 2)
+        return sketches.unflatten(1, (-1, positions)).movedim(0, 2)
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, FactorBlock)
+        # a_t . a'_s + 1 for a bias, as if the bias were a weight with activation 1.
         own, others = self.activations[:, None], other.activations[:, None]
         return multiply_positions(own, others, float(self._has_bias))[:, 0, :, :, 0]
 
+    def _paired_activation_gram(self, other: Any) -> Tensor:
+        own, others = (block.activations.movedim(2, 1) for block in (self, other))
+        return own @ others.mT + self._has_bias
 
-def _bilinear(left: Tensor, matrix: Tensor, right: Tensor) -> Tensor:
-    """sum_g l_gr M_g r_gr for each row r, by way of the shorter side, of shape (r,)."""
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        assert isinstance(other, FactorBlock)
+        # Shares of the input channels (g, i) follow from the factors. These are columns of the
+        # weight if its order keeps the rows (g, j), and rows if not.
+        if by_rows[0] == self.order.keeps_rows:
+            return self.to_dense()._marginals(other.to_dense(), by_rows)
+        own, others = (block.activations.movedim(2, 1) for block in (self, other))
+        cotangents = self._paired_cotangents(other)
+        # products[n,g,i] = sum_t a[n,g,t,i] sum_s (sum_oj e_t e'_s) a'[n,g,s,i]
+        products = (own * (cotangents @ others)).sum(dim=2)
+        if self.order.keeps_rows:
+            # The groups are part of the rows.
+            marginals = [self.order.column_order().to_layout(products.sum(dim=1))]
+        else:
+            marginals = [products.flatten(1)]
+        if self._has_bias:
+            marginals.append(cotangents.sum((1, 2, 3))[:, None])
+        return marginals
+
+
+def _bilinear_forms(left: Tensor, matrix: Tensor, right: Tensor) -> Tensor:
+    """Return sum_g left[g,r,:]^T matrix[g] right[g,r,:] for each row r, of shape (r,).
+
+    The matrix is multiplied by the longer of both vectors first, so that the temporary is small.
+    """
     if matrix.shape[1] < matrix.shape[2]:
         return (torch.bmm(right, matrix.mT) * left).sum(dim=(0, 2))
     return (torch.bmm(left, matrix) * right).sum(dim=(0, 2))

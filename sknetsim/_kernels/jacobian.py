@@ -1,7 +1,9 @@
-"""The Jacobians of a chunk of samples: one block per layer.
+"""Jacobians of a chunk of samples, with one block per layer.
 
-Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w parameters of a
-block, flattened; P all parameters.
+Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w one parameter,
+flattened; P the number of all parameters; r, c a parameter's first axis and its other axes,
+flattened; f frequencies. J_o(x_n) is the gradient of output o at sample n, and J' and x' belong to
+the other Jacobian. A kernel of all parameters is the sum of the kernels of the blocks.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from .layouts import FourierMap, Layout
 from .precision import in_full_precision
 from .whitening import inverse_root
 
-# Samples whose gradients are held in float64 at a time.
-_DOUBLE_ROWS = 32
+# Samples whose gradients are converted to float64 at a time.
+_DOUBLE_SAMPLES = 32
 
-# Bytes of a block that are gathered at a time for pairs of samples.
+# Bytes of a block that are copied at a time for pairs of samples.
 _PAIRED_BYTES = 2**23
 
 #: One tensor of shape (q, w) for each parameter.
@@ -31,14 +33,15 @@ ParameterVectors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Jacobian:
-    """J(x) of n samples, (n, d, P) if it were written out.
+    """Jacobians J(x) of n samples, which would have the shape (n, d, P) if written out.
 
     Attributes
     ----------
     blocks : dict
-        Block of each group of parameters, by their names; a parameter without one is zero.
+        Block of each group of parameters, by the names of these parameters. The gradient of a
+        parameter without a block is zero.
     layout : tuple of (str, Size)
-        All selected parameters, in the network's order.
+        Names and shapes of all selected parameters, in the network's order.
     outputs : Tensor of shape (n, d)
         The outputs that are differentiated.
     """
@@ -47,38 +50,38 @@ class Jacobian:
     layout: Layout
     outputs: Tensor
 
-    #: What it holds, for messages.
-    described: ClassVar[str] = "gradient"
+    #: Word for one of the vectors J_o(x), used in messages.
+    vector_name: ClassVar[str] = "gradient"
 
     def __len__(self) -> int:
         return len(self.outputs)
 
     @property
     def width(self) -> int:
-        """Length d P of a sample's Jacobian written in one row."""
+        """Length d P of a sample's Jacobian as one vector."""
         return self.outputs.shape[1] * sum(_sizes(self.layout))
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the blocks take."""
+        """Size of the blocks in bytes."""
         return sum(block.nbytes for block in self.blocks.values())
 
     @in_full_precision
     def for_sums(self) -> Jacobian:
-        """Each block in the form that is cheaper for self-kernels and sums."""
+        """Return each block in the form that is cheaper for self-kernels and sums."""
         return self._map(lambda block: block.for_sums())
 
     @in_full_precision
     def for_pairs(self) -> Jacobian:
-        """Each block in the form that is cheaper for grams."""
+        """Return each block in the form that is cheaper for gram matrices."""
         return self._map(lambda block: block.for_pairs())
 
-    def rows(self, rows: Any) -> Jacobian:
-        """The Jacobians of some of the samples."""
-        return replace(self._map(lambda block: block.rows(rows)), outputs=self.outputs[rows])
+    def take(self, samples: Any) -> Jacobian:
+        """Return the Jacobians of the samples with these indices."""
+        return replace(self._map(lambda block: block.take(samples)), outputs=self.outputs[samples])
 
     def split(self, sizes: Sequence[int]) -> list[Jacobian]:
-        """The Jacobians of so many samples each, one after the other."""
+        """Return Jacobians of consecutive samples, with ``sizes`` samples each."""
         blocks = {key: block.split(sizes) for key, block in self.blocks.items()}
         return [
             replace(self, blocks={key: parts[index] for key, parts in blocks.items()}, outputs=part)
@@ -87,16 +90,19 @@ class Jacobian:
 
     @in_full_precision
     def self_kernel(self) -> Tensor:
-        """K(x, x), of shape (n, d, d), float64."""
-        total = self._self_kernel()
+        """Return K[n,o,p] = <J_o(x_n), J_p(x_n)>, of shape (n, d, d), float64.
+
+        Samples whose squares may have left the range of float32 are computed again in float64.
+        """
+        total = self._sum_self_kernels()
         if self.outputs.dtype is not torch.float64:
-            lost = torch.nonzero(_beyond_single(total))[:, 0]
-            for rows in lost.split(_DOUBLE_ROWS) if len(lost) else ():
-                doubled = self.rows(rows)._map(lambda block: block.double())
-                total[rows] = doubled._self_kernel()
+            unsafe = torch.nonzero(_may_leave_float32(total))[:, 0]
+            for samples in unsafe.split(_DOUBLE_SAMPLES) if len(unsafe) else ():
+                doubled = self.take(samples)._map(lambda block: block.double())
+                total[samples] = doubled._sum_self_kernels()
         return total
 
-    def _self_kernel(self) -> Tensor:
+    def _sum_self_kernels(self) -> Tensor:
         samples, outputs = self.outputs.shape
         total = self.outputs.new_zeros(samples, outputs, outputs, dtype=torch.float64)
         for block in self.blocks.values():
@@ -105,83 +111,99 @@ class Jacobian:
 
     @in_full_precision
     def gram(self, other: Jacobian) -> Tensor:
-        """K(x, x'), of shape (n, m, d, d), float64."""
+        """Return K[n,m,o,p] = <J_o(x_n), J'_p(x'_m)>, of shape (n, m, d, d), float64."""
         shape = (len(self), len(other), self.outputs.shape[1], other.outputs.shape[1])
         total = self.outputs.new_zeros(shape, dtype=torch.float64)
-        for block, others in self._aligned(other):
+        for block, others in self._pair_blocks(other):
             total += block.gram(others)
         return total
 
     @in_full_precision
     def trace_gram(self, other: Jacobian) -> Tensor:
-        """The trace of K(x, x'), of shape (n, m), float64."""
+        """Return tr K(x_n, x'_m) = sum_o <J_o(x_n), J'_o(x'_m)>, of shape (n, m), float64."""
         total = self.outputs.new_zeros(len(self), len(other), dtype=torch.float64)
-        for block, others in self._aligned(other):
+        for block, others in self._pair_blocks(other):
             total += block.trace_gram(others)
         return total
 
     def cosines(self, other: Jacobian) -> Tensor:
         """Return k^C(x, x') of whitened Jacobians, of shape (n, m), float64, in [-1, 1].
 
-        k^C = tr K^C(x, x') / sqrt(r r') = <J^(x), J^(x')>_F, if J^ = K(x, x)^{-1/2} J / sqrt(r).
+        k^C = tr K^C(x, x') / sqrt(r r') = <J^(x), J^(x')>_F, where J^ = K(x, x)^{-1/2} J / sqrt(r)
+        is the whitened Jacobian and r the rank of K(x, x).
         """
         # Rounding must not leave [-1, 1].
         return self.trace_gram(other).clamp_(-1, 1)
 
     @in_full_precision
-    def paired(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
-        """The trace of K(x, x') for some pairs of samples, of shape (pairs,), float64."""
+    def paired_traces(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return tr K(x_n, x'_m) for the pairs of n in rows and m in columns, float64.
+
+        These are some entries of `trace_gram`, in a tensor of shape (pairs,).
+        """
         total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
-        for block, others in self._aligned(other):
+        for block, others in self._pair_blocks(other):
             for piece in torch.arange(len(rows), device=rows.device).split(self._step(block)):
-                total[piece] += block.rows(rows[piece]).paired(others.rows(columns[piece]))
+                own = block.take(rows[piece])
+                total[piece] += own.paired_traces(others.take(columns[piece]))
         return total
 
     @in_full_precision
     def marginals(self, other: Jacobian, by_rows: Mapping[str, bool]) -> dict[str, Tensor]:
-        """What entries of J(x) add to the trace of K(x, x'), for rows taken one by one.
+        """Return the share of each row or column of each parameter in tr K(x_n, x'_n).
 
-        Summed, for each parameter, over one axis as in `Block.marginals`; a parameter that is not
-        there adds nothing.
+        Both Jacobians have n samples. The shares are defined in `Block.marginals`.
+
+        Parameters
+        ----------
+        other : Jacobian
+            Jacobians of as many samples.
+        by_rows : dict of str to bool
+            For each parameter, whether the result has its rows or its columns.
+
+        Returns
+        -------
+        marginals : dict of str to Tensor of shape (n, r) or (n, c)
+            Shares of each parameter; a parameter without a block is left out.
         """
-        found = {}
-        for block, others in self._aligned(other):
+        marginals = {}
+        for block, others in self._pair_blocks(other):
             entries = [by_rows[name] for name, _ in block.layout]
             parts = [
-                block.rows(rows).for_pairs().marginals(others.rows(rows).for_pairs(), entries)
-                for rows in torch.arange(len(self)).split(self._step(block))
+                block.take(part).for_pairs().marginals(others.take(part).for_pairs(), entries)
+                for part in torch.arange(len(self)).split(self._step(block))
             ]
             for (name, _), pieces in zip(block.layout, zip(*parts, strict=True), strict=True):
-                found[name] = torch.cat(pieces)
-        return found
+                marginals[name] = torch.cat(pieces)
+        return marginals
 
     def _step(self, block: Block) -> int:
-        """Samples of a block that are gathered at a time."""
+        """Return how many samples of a block are copied at a time."""
         return max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of these self-kernels."""
+        """Return K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
         bad = int((~torch.isfinite(kernel)).flatten(1).any(dim=1).sum())
         if bad:
             raise UnsupportedNetworkError(
-                f"estimator has {self.described}s that are NaN or infinite at {bad} of"
-                f" {len(self)} samples; {self.described}s must be finite: leave such samples out,"
-                " or smooth the network there."
+                f"`estimator` must have finite {self.vector_name}s; got {self.vector_name}s that"
+                f" are NaN or infinite at {bad} of {len(self)} samples. Leave out these samples,"
+                " or make the network smooth at them."
             )
         return inverse_root(kernel, self.outputs.dtype)
 
     @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:
-        """The Jacobians root(x) J(x)."""
+        """Return the Jacobians sum_p root[n,o,p] J_p(x_n)."""
         return self._map(lambda block: block.whiten(root))
 
     @in_full_precision
     def weighted_sum(
         self, weights: Tensor, total: ParameterVectors | None = None
     ) -> ParameterVectors:
-        """sum_n,o weights[n, o, q] J_o(x_n) for each parameter, of shape (q, w).
+        """Return J^T w, that is sum_no weights[n,o,q] J_o(x_n), of shape (q, w) per parameter.
 
-        Added in place to a ``total`` where there is one, parameter by parameter.
+        If a ``total`` is given, the sums are added to it in place.
         """
         sums: ParameterVectors = {} if total is None else total
         for block in self.blocks.values():
@@ -191,33 +213,40 @@ class Jacobian:
 
     @in_full_precision
     def inner(self, vectors: ParameterVectors) -> Tensor:
-        """sum_o <J_o(x), v_o>, of shape (n,), float64; a parameter without a vector is zero."""
+        """Return sum_o <J_o(x_n), v_o>, of shape (n,), float64.
+
+        The vectors have the shape (o, w). A parameter without vectors counts as zero.
+        """
         total = self.outputs.new_zeros(len(self), dtype=torch.float64)
         for block in self.blocks.values():
             if any(name in vectors for name, _ in block.layout):
-                total += block.inner(self._of_layout(block.layout, vectors))
+                total += block.inner(self._list_vectors(block.layout, vectors))
         return total
 
     @in_full_precision
     def product(self, vectors: ParameterVectors) -> Tensor:
-        """<J_o(x), v_q>, of shape (n, o, q), float64; a parameter without vectors is zero."""
+        """Return J v, that is <J_o(x_n), v_q> of shape (n, o, q), float64.
+
+        The vectors have the shape (q, w). A parameter without vectors counts as zero.
+        """
         count = len(next(iter(vectors.values()), ()))
         total = self.outputs.new_zeros(*self.outputs.shape, count, dtype=torch.float64)
         for block in self.blocks.values():
             if any(name in vectors for name, _ in block.layout):
-                total += block.product(self._of_layout(block.layout, vectors))
+                total += block.product(self._list_vectors(block.layout, vectors))
         return total
 
     @in_full_precision
     def sketch(self, maps: dict[str, FourierMap]) -> Tensor:
-        """Tensor sketch in the Fourier domain, of shape (n, f), complex."""
+        """Return the tensor sketch of J(x_n) in the Fourier domain, of shape (n, f), complex."""
         parts = [
             block.sketch([maps[name] for name, _ in block.layout]) for block in self.blocks.values()
         ]
         frequencies = next(iter(maps.values())).rows
         return sum(parts, start=frequencies.new_zeros(len(self), frequencies.shape[1]))
 
-    def _of_layout(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
+    def _list_vectors(self, layout: Layout, vectors: ParameterVectors) -> list[Tensor]:
+        """Return the vectors in the order of a layout, with zeros for missing parameters."""
         count = len(next(iter(vectors.values())))
         return [
             vectors[name] if name in vectors else self.outputs.new_zeros(count, shape.numel())
@@ -226,9 +255,9 @@ class Jacobian:
 
     @in_full_precision
     def materialize(self) -> Tensor:
-        """The Jacobians written out, of shape (n, d, P), in the order of the layout."""
+        """Return the Jacobians written out, of shape (n, d, P), in the order of the layout."""
         samples, outputs = self.outputs.shape
-        written = self._by_parameter(self.blocks)
+        written = self._split_by_parameter(self.blocks)
         return torch.cat(
             [
                 written[name,].materialize()
@@ -243,44 +272,56 @@ class Jacobian:
         blocks = {key: function(block) for key, block in self.blocks.items()}
         return replace(self, blocks=blocks)
 
-    def _aligned(self, other: Jacobian) -> Iterable[tuple[Block, Block]]:
-        """Pairs of blocks of the same parameters; those grouped differently are split."""
+    def _pair_blocks(self, other: Jacobian) -> Iterable[tuple[Block, Block]]:
+        """Yield pairs of blocks of the same parameters.
+
+        Blocks that group the parameters differently are written out and split by parameter. A
+        parameter without a block in one of the Jacobians contributes nothing.
+        """
         shared = self.blocks.keys() & other.blocks.keys()
         for key in self.blocks:
             if key in shared:
                 yield self.blocks[key], other.blocks[key]
-        mine = self._by_parameter({k: b for k, b in self.blocks.items() if k not in shared})
-        theirs = self._by_parameter({k: b for k, b in other.blocks.items() if k not in shared})
-        for key in mine.keys() & theirs.keys():
-            yield mine[key], theirs[key]
+        own, others = (
+            self._split_by_parameter({k: b for k, b in blocks.items() if k not in shared})
+            for blocks in (self.blocks, other.blocks)
+        )
+        for key in own.keys() & others.keys():
+            yield own[key], others[key]
 
     @staticmethod
-    def _by_parameter(blocks: dict[tuple[str, ...], Block]) -> dict[tuple[str, ...], DenseBlock]:
-        found: dict[tuple[str, ...], DenseBlock] = {}
+    def _split_by_parameter(
+        blocks: dict[tuple[str, ...], Block],
+    ) -> dict[tuple[str, ...], DenseBlock]:
+        """Return one block per parameter, written out."""
+        split: dict[tuple[str, ...], DenseBlock] = {}
         for block in blocks.values():
             parts = block.materialize().split(_sizes(block.layout), dim=2)
             for entry, part in zip(block.layout, parts, strict=True):
-                found[entry[0],] = DenseBlock((entry,), part)
-        return found
+                split[entry[0],] = DenseBlock((entry,), part)
+        return split
 
 
-def _beyond_single(self_kernel: Tensor) -> Tensor:
-    """Where squares may have left the range of float32, as a mask of shape (n,)."""
+def _may_leave_float32(self_kernel: Tensor) -> Tensor:
+    """Return a mask of shape (n,) of the samples whose squares may be out of float32's range."""
     traces = self_kernel.diagonal(dim1=1, dim2=2).sum(dim=1)
+    # The largest float32 is 3e38, the smallest normal one 1e-38. The comparisons also catch NaN.
     return ~((traces > 1e-30) & (traces < 1e30))
 
 
 def _sizes(layout: Layout) -> list[int]:
+    """Return the number of elements of each parameter."""
     return [shape.numel() for _, shape in layout]
 
 
 def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
-    """One Jacobian of all the samples."""
+    """Return one Jacobian of the samples of all Jacobians."""
     if len(jacobians) == 1:
         return jacobians[0]
     outputs = torch.cat([jacobian.outputs for jacobian in jacobians])
     if len({frozenset(jacobian.blocks) for jacobian in jacobians}) > 1:
-        jacobians = [_one_dense_block(jacobian) for jacobian in jacobians]
+        # The chunks group their parameters differently, so no two blocks can be concatenated.
+        jacobians = [_merge_blocks(jacobian) for jacobian in jacobians]
     blocks = {
         key: concatenate_blocks([jacobian.blocks[key] for jacobian in jacobians])
         for key in jacobians[0].blocks
@@ -288,6 +329,7 @@ def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
     return Jacobian(blocks, jacobians[0].layout, outputs)
 
 
-def _one_dense_block(jacobian: Jacobian) -> Jacobian:
+def _merge_blocks(jacobian: Jacobian) -> Jacobian:
+    """Return the Jacobian as a single block, written out."""
     key = tuple(name for name, _ in jacobian.layout)
     return replace(jacobian, blocks={key: DenseBlock(jacobian.layout, jacobian.materialize())})

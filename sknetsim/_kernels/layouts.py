@@ -1,7 +1,7 @@
-"""How a layer's parameters are laid out in its block, and the maps that follow that layout.
+"""Order of a layer's parameters in its block, and tensor-sketch maps in that order.
 
 Index legend: o outputs of the network; r, c a parameter's first axis and its other axes, flattened;
-w the block's parameters, flattened; f frequencies.
+w the block's parameters, flattened; f frequencies; a any axis that is summed.
 """
 
 from __future__ import annotations
@@ -11,54 +11,62 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Names and shapes of the parameters whose gradients a block holds.
+#: Names and shapes of the parameters whose gradients a block contains.
 Layout = tuple[tuple[str, torch.Size], ...]
 
 
 @dataclass(frozen=True)
 class Order:
-    """A weight's entries are held in ``shape``; moving its ``axes`` gives the layout's order."""
+    """Order in which a block stores the entries of a weight.
+
+    The stored array has the shape ``shape``. Permuting it to ``axes`` gives the order of the
+    layout. Without ``axes``, both orders are the same.
+    """
 
     shape: tuple[int, ...] = ()
     axes: tuple[int, ...] = ()
 
-    def to_layout(self, held: Tensor) -> Tensor:
-        """(..., w) as held -> (..., w) as in the layout."""
-        return _permuted(held, self.shape, self.axes)
+    def to_layout(self, stored: Tensor) -> Tensor:
+        """Return (..., w) in the layout's order, from (..., w) in stored order."""
+        return _permute(stored, self.shape, self.axes)
 
     def from_layout(self, written: Tensor) -> Tensor:
-        """(..., w) as in the layout -> (..., w) as held."""
+        """Return (..., w) in stored order, from (..., w) in the layout's order."""
         shape = tuple(self.shape[axis] for axis in self.axes)
-        return _permuted(written, shape, tuple(self.axes.index(a) for a in range(len(self.axes))))
+        inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
+        return _permute(written, shape, inverse)
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether a row of the layout (an index of its first axis) is one as held."""
+        """Whether rows r of the layout are in the same order in the stored array."""
         return not self.axes or self.axes[:2] == (0, 1)
 
-    def of_columns(self) -> Order:
-        """The order of a row's columns, where rows are kept."""
+    def column_order(self) -> Order:
+        """Return the order of the columns c of one row. It requires that rows are kept."""
         return Order(self.shape[2:], tuple(axis - 2 for axis in self.axes[2:]))
 
-    def columns(self, held: Tensor) -> Tensor:
-        """(c, ...) for a row's columns as in the layout -> as held, where rows are kept."""
+    def columns_from_layout(self, written: Tensor) -> Tensor:
+        """Return (c, ...) in stored order, from (c, ...) in the layout's order.
+
+        It requires that rows are kept.
+        """
         if not self.axes:
-            return held
+            return written
         shape = tuple(self.shape[axis] for axis in self.axes[2:])
         axes = tuple(self.axes.index(axis) - 2 for axis in range(2, len(self.axes)))
-        return held.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
+        return written.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
 
 
-#: As in the layout.
+#: The layout's own order.
 PLAIN_ORDER = Order()
 
 
 @dataclass(frozen=True)
 class FourierMap:
-    """A tensor sketch of a parameter, as its Fourier transforms: signed hashes become phases.
+    """Fourier transform of a parameter's tensor-sketch map: signed hashes become phases.
 
-    Complex tensors of f frequencies for the outputs (o, f), for the first axis of the parameter
-    (r, f) and for its other axes, flattened (c, f); their products are the transformed map.
+    The transformed map is S[f,o,r,c] = outputs[o,f] rows[r,f] columns[c,f]. Its factors are complex
+    tensors of shape (o, f), (r, f) and (c, f), with f frequencies.
     """
 
     outputs: Tensor
@@ -67,19 +75,23 @@ class FourierMap:
 
 
 def multiply_complex(vectors: Tensor, phases: Tensor) -> Tensor:
-    """(..., a) real times (a, f) complex, in real arithmetic."""
+    """Return sum_a vectors[...,a] phases[a,f], for real vectors and complex phases.
+
+    The product is computed in real arithmetic, on real and imaginary parts side by side.
+    """
     product = vectors @ torch.view_as_real(phases).flatten(1).to(vectors)
     return torch.view_as_complex(product.unflatten(-1, (-1, 2)))
 
 
-def _permuted(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+def longest_first_axis(layout: Layout) -> int:
+    """Return the largest number of rows r among the parameters; a scalar has one row."""
+    return max((shape[0] for _, shape in layout if len(shape)), default=1)
+
+
+def _permute(vectors: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """Return (..., w) with the last axis, read as an array of ``shape``, permuted to ``axes``."""
     if not axes:
         return vectors
     first = vectors.ndim - 1
     moved = vectors.unflatten(-1, shape).permute(*range(first), *(first + axis for axis in axes))
     return moved.flatten(first)
-
-
-def longest_axis(layout: Layout) -> int:
-    """The most rows of a parameter; a scalar has one."""
-    return max((shape[0] for _, shape in layout if len(shape)), default=1)

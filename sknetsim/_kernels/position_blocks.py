@@ -1,8 +1,14 @@
-"""Blocks of layers that use a weight at positions: what activations of any kind have in common.
+"""Base of blocks of layers that use a weight at one or several positions.
 
 Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j out, i in (so that a group's gradient is a j x i matrix); q vectors; w the block's
-parameters, flattened in the order of its layout.
+g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors.
+With activations a[n,t,g,i] and cotangents e[n,o,t,g,j], the gradient of the weight is
+J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i]. So kernels follow without forming it:
+
+K[n,m,o,p] = sum_g sum_t,s (a[n,t,g] . a'[m,s,g]) (e[n,o,t,g] . e'[m,p,s,g])
+
+The other way is to form the gradients, and to multiply these. Its cost does not grow with the
+square of the number of positions, so it is cheaper if there are many positions.
 """
 
 from __future__ import annotations
@@ -18,16 +24,16 @@ from torch import Tensor
 
 from .blocks import Block, DenseBlock, concatenate_tensors
 
-# Elements of a temporary that pairs of positions may take at a time (64 MiB in float32).
+# Elements of a temporary over pairs of positions (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
 
-# Moving an element through memory takes as long as about so many multiplications.
+# Moving one element through memory takes about as long as this many multiplications.
 _ELEMENT_OPERATIONS = 16
 
 
 @dataclass(frozen=True)
 class PositionBlock(Block):
-    """Gradients sum_t e_t a_t^T: cotangents e (n, o, t, g, j) and, in subclasses, activations."""
+    """Gradients sum_t e_t a_t^T from cotangents e (n, o, t, g, j) and activations of a subclass."""
 
     _activation_field: ClassVar[str]
 
@@ -35,20 +41,20 @@ class PositionBlock(Block):
 
     @abc.abstractmethod
     def _activation_gram(self, other: PositionBlock) -> Tensor:
-        """Products of activations of shape (n, t, m, s, g), broadcastable."""
+        """Return a[n,t,g] . a'[m,s,g], broadcastable to the shape (n, t, m, s, g)."""
 
     @abc.abstractmethod
     def _paired_activation_gram(self, other: Any) -> Tensor:
-        """Products of activations of rows taken one by one, of shape (n, g, t, s)."""
+        """Return a[n,t,g] . a'[n,s,g] of the n-th samples of both blocks, as (n, g, t, s)."""
 
     @property
     @abc.abstractmethod
     def _width(self) -> int:
-        """The number i of activations per group."""
+        """Number of input channels i of a group."""
 
     @property
     def _product_operations(self) -> int:
-        """Multiplications of a product of two activations."""
+        """Number of multiplications for a product of two activations."""
         return self._width
 
     @property
@@ -57,28 +63,38 @@ class PositionBlock(Block):
 
     @property
     def sketched_vectors(self) -> int:
+        # At most one vector of the cotangents and one of the activations for each (o, t, g).
         return 2 * math.prod(self.cotangents.shape[1:4])
 
-    def written(self) -> DenseBlock:
-        """The gradients written out, in whatever order is the cheapest."""
-        return self.dense()
+    def write_out(self) -> DenseBlock:
+        """Return the gradients written out, in the order that is cheapest to form."""
+        return self.to_dense()
 
     def for_sums(self) -> Block:
+        # For one sample and group, the o j i elements written out take o multiplications each in
+        # the self-kernel and o in a sum for o vectors.
         _, outputs, positions, _, out = self.cotangents.shape
         written = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
-        return self.written() if written < positions * self._factored_operations() else self
+        return self.write_out() if written < positions * self._pair_operations() else self
 
     def for_pairs(self) -> Block:
+        # For one pair of samples and one group, the o j i elements take one multiplication each.
         _, outputs, positions, _, out = self.cotangents.shape
         written = outputs * out * self._width
-        return self.written() if written < positions * self._factored_operations() else self
+        return self.write_out() if written < positions * self._pair_operations() else self
 
-    def _factored_operations(self) -> int:
-        """Of a position with all positions of another sample."""
+    def _pair_operations(self) -> int:
+        """Return the operations for one position paired with all positions of a sample.
+
+        For each pair (t, s): i multiplications for the activations, o j for the cotangents, and the
+        two products are moved through memory.
+        """
         _, outputs, positions, _, out = self.cotangents.shape
         return positions * (self._product_operations + outputs * out + _ELEMENT_OPERATIONS)
 
     def whiten(self, root: Tensor) -> PositionBlock:
+        # e^[n,o,t,g,j] = sum_p root[n,o,p] e[n,p,t,g,j]: the root acts on the output axis, so the
+        # activations stay the same.
         root = root.to(self.cotangents)
         if root.shape[1] == 1:
             return replace(self, cotangents=self.cotangents * root[..., None, None])
@@ -88,18 +104,22 @@ class PositionBlock(Block):
     def self_kernel(self) -> Tensor:
         doubled: Any = self.double()
         cotangents = doubled.cotangents.movedim(3, 1)
+        # spread[n,g,o,t,j] = sum_s (a[n,t,g] . a[n,s,g]) e[n,o,s,g,j]
         spread = doubled._paired_activation_gram(doubled)[:, :, None] @ cotangents
+        # K[n,o,p] = sum_tgj e[n,o,tgj] spread[n,p,tgj]
         cotangents, spread = (tensor.movedim(1, 3).flatten(2) for tensor in (cotangents, spread))
         return torch.bmm(cotangents, spread.mT)
 
-    def _concatenated(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
-        return self._joined(blocks, {"cotangents": 0, self._activation_field: 0})
+    def _concatenate(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
+        # Along the axis of the samples.
+        return self._join(blocks, {"cotangents": 0, self._activation_field: 0})
 
-    def _added(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
-        return self._joined(blocks, {"cotangents": 2, self._activation_field: 1})
+    def _add(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
+        # Gradients are sums over positions, so the positions of all uses are put side by side.
+        return self._join(blocks, {"cotangents": 2, self._activation_field: 1})
 
-    def _joined(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:
-        """Each factor concatenated: along the samples, or along its positions."""
+    def _join(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:
+        """Concatenate each factor along its axis."""
         factors: dict[str, Any] = {
             name: concatenate_tensors([getattr(block, name) for block in blocks], axis)
             for name, axis in axes.items()
@@ -109,21 +129,24 @@ class PositionBlock(Block):
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
         outputs = self.cotangents.shape[1] * other.cotangents.shape[1]
-        return _together([rows._gram_rows(other) for rows in self._split(other, outputs)])
+        return _concatenate_parts([part._gram_part(other) for part in self._split(other, outputs)])
 
-    def _gram_rows(self, other: PositionBlock) -> Tensor:
+    def _gram_part(self, other: PositionBlock) -> Tensor:
         products = multiply_positions(self.cotangents, other.cotangents)
         activations = self._activation_gram(other)
         if products.shape[2] == products.shape[5] == products.shape[6] == 1:
+            # One position and one group: K[n,m,o,p] = (a[n] . a'[m]) (e[n,o] . e'[m,p])
             products = products[:, :, 0, :, :, 0, 0]
             return products.mul_(activations[:, 0, :, 0, 0][:, None, :, None]).transpose(1, 2)
         return torch.einsum("notmpsg,ntmsg->nmop", products, activations)
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        return _together([rows._trace_gram_rows(other) for rows in self._split(other, 1)])
+        return _concatenate_parts([part._trace_gram_part(other) for part in self._split(other, 1)])
 
-    def _trace_gram_rows(self, other: PositionBlock) -> Tensor:
+    def _trace_gram_part(self, other: PositionBlock) -> Tensor:
+        # With outputs and channels in one axis, a single product sums over both:
+        # products[n,t,m,s,g] = sum_oj e[n,t,g,oj] e'[m,s,g,oj]
         own = self.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         others = other.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         products = multiply_positions(own[:, None], others[:, None])[:, 0, :, :, 0]
@@ -132,39 +155,44 @@ class PositionBlock(Block):
             return products[:, 0, :, 0, 0]
         return products.sum((1, 3, 4))
 
-    def _paired(self, other: Block) -> Tensor:
+    def _paired_traces(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        return self.paired_positions(other).sum((1, 2))
+        return self.position_products(other).sum((1, 2))
 
-    def paired_positions(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
-        """What pairs of positions of rows taken one by one add to `paired`, of shape (n, t, s).
+    def position_products(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
+        """Return the share of each pair of positions in `paired_traces`, of shape (n, t, s).
 
-        A constant is added to the products of activations.
+        The share is sum_g (a[n,t,g] . a'[n,s,g] + constant) sum_o e[n,o,t,g] . e'[n,o,s,g]. A
+        constant of 1 adds a bias that has a block of its own.
         """
         activations = self._paired_activation_gram(other) + constant
         return self._paired_cotangents(other).mul_(activations).sum(dim=1)
 
     def _paired_cotangents(self, other: PositionBlock) -> Tensor:
-        """Products of cotangents of rows taken one by one, of shape (n, g, t, s)."""
-        own, others = (b.cotangents.permute(0, 3, 2, 1, 4).flatten(3) for b in (self, other))
+        """Return sum_oj e[n,o,t,g,j] e'[n,o,s,g,j], of shape (n, g, t, s)."""
+        own, others = (
+            block.cotangents.permute(0, 3, 2, 1, 4).flatten(3) for block in (self, other)
+        )
         return torch.matmul(own, others.mT)
 
     def _split(self, other: PositionBlock, outputs: int) -> list[Any]:
-        """Parts of the samples whose pairs of positions fit into a temporary."""
-        per_row = outputs * math.prod(self.cotangents.shape[2:4])
-        per_row *= math.prod(other.cotangents.shape[::2][:2])
-        step = max(1, _PAIR_ELEMENTS // max(1, per_row))
-        count = len(self.cotangents)
-        return [self.rows(slice(start, start + step)) for start in range(0, count, step)]
+        """Return parts of the samples, with temporaries of at most `_PAIR_ELEMENTS` elements.
 
-
-def _together(parts: list[Tensor]) -> Tensor:
-    """All rows; a single part is not copied."""
-    return parts[0] if len(parts) == 1 else concatenate_tensors(parts)
+        The temporary of one sample has the shape (outputs, t, g, m, s).
+        """
+        per_sample = outputs * math.prod(self.cotangents.shape[2:4])
+        per_sample *= other.cotangents.shape[0] * other.cotangents.shape[2]
+        step = max(1, _PAIR_ELEMENTS // max(1, per_sample))
+        samples = len(self.cotangents)
+        return [self.take(slice(start, start + step)) for start in range(0, samples, step)]
 
 
 def multiply_positions(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:
-    """v_t . v'_s + constant of shape (n, o, t, m, p, s, g), by one matrix product per group."""
+    """Return v[n,o,t,g] . v'[m,p,s,g] + constant, of shape (n, o, t, m, p, s, g).
+
+    Both arguments have the shape (n, o, t, g, j). The products of a group are one matrix product.
+    """
+    # own[g,not,j], other[g,mps,j]
     own = vectors.permute(3, 0, 1, 2, 4).flatten(1, 3)
     other = others.permute(3, 0, 1, 2, 4).flatten(1, 3)
     if constant:
@@ -176,10 +204,15 @@ def multiply_positions(vectors: Tensor, others: Tensor, constant: float = 0.0) -
 
 
 def weight_cotangents(cotangents: Tensor, weights: Tensor) -> Tensor:
-    """sum_o w_noq e_notgj, of shape (g, n t, q j)."""
+    """Return sum_o weights[n,o,q] e[n,o,t,g,j], of shape (g, n t, q j)."""
     samples, outputs, *shape = cotangents.shape
     if outputs == weights.shape[2] == 1:
         weighted = cotangents * weights[..., None, None]
     else:
         weighted = torch.bmm(weights.mT, cotangents.flatten(2)).view(samples, -1, *shape)
     return weighted.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
+
+
+def _concatenate_parts(parts: list[Tensor]) -> Tensor:
+    """Return the parts concatenated, or a single part without a copy."""
+    return parts[0] if len(parts) == 1 else concatenate_tensors(parts)

@@ -1,4 +1,4 @@
-"""Arithmetic in the dtype that the tensors have, whatever the caller has switched on."""
+"""Arithmetic in the dtype of the tensors, whatever reduced precision the caller has enabled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Autocast and TF32 off."""
+    """Disable autocast and TF32 inside the block."""
     backend = torch.backends.cuda.matmul
     before = backend.allow_tf32
     with torch.autocast(device.type, enabled=False):
         try:
-            # Written only where it is set: some versions of torch warn at any assignment.
+            # Assigned only if necessary, because some versions of torch warn at any assignment.
             if before:
                 backend.allow_tf32 = False
             yield
@@ -29,15 +29,15 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def in_full_precision(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorate a method of an object that has ``outputs`` on some device.
+    """Decorate a method to run in full precision on the device of ``self.outputs``.
 
-    The result has a graph where the outputs have one.
+    The method records a graph for autograd if and only if the outputs require a gradient.
     """
 
     @functools.wraps(method)
-    def wrapped(self: Any, *args: Any) -> Result:
+    def wrapper(self: Any, *args: Any) -> Result:
         graph = torch.set_grad_enabled(self.outputs.requires_grad)
         with graph, full_precision(self.outputs.device):
             return method(self, *args)
 
-    return wrapped
+    return wrapper

@@ -1,4 +1,9 @@
-"""Part of the trial layout: _kernels/similarities.py."""
+"""Counts of similar samples, their means over the sphere, distances, and intrinsic dimension.
+
+The similarity is k = k^C(x, x') in [-1, 1]. D is the dimension of the space whose unit sphere
+S^{D-1} contains the features, so the intrinsic dimension is D - 1. u is the cosine of two uniform
+random directions on this sphere; its density is proportional to (1 - u^2)^{(D-3)/2}.
+"""
 
 from __future__ import annotations
 
@@ -9,46 +14,66 @@ import numpy as np
 from scipy import special
 
 
+def _count_threshold(gram: np.ndarray, threshold: float, eps: float) -> np.ndarray:
+    """Return 1 where k >= tau, and 0 elsewhere."""
+    # Without the margin, rounding would lose k(x, x) = 1 at tau = 1.
+    return (gram >= threshold - 4 * eps).astype(np.float64)
+
+
+def _count_power(gram: np.ndarray, alpha: float, eps: float) -> np.ndarray:
+    """Return max(k, 0)^alpha, at most 1."""
+    return np.clip(gram, 0, 1) ** alpha
+
+
 def log_mean_threshold(threshold: float, dimension: float) -> float:
-    r"""Logarithm of :math:`Z_\tau = P(u \ge \tau)`, u a cosine on the sphere in R^dimension."""
+    r"""Return the logarithm of :math:`Z_\tau = P(u \ge \tau)`, for 0 <= tau < 1.
+
+    :math:`Z_\tau = \frac{1}{2} I_{1-\tau^2}(\frac{D-1}{2}, \frac{1}{2})`, where I is the
+    regularised incomplete beta function and D the ``dimension``.
+    """
     a = (dimension - 1) / 2
     logarithm = _log_betainc(a, 0.5, 1 - threshold**2)
     return float(logarithm - np.log(2))
 
 
-def _count_threshold(gram: np.ndarray, threshold: float, eps: float) -> np.ndarray:
-    """1 where k >= tau; rounding must not lose k(x, x) = 1."""
-    return (gram >= threshold - 4 * eps).astype(np.float64)
+def log_mean_power(alpha: float, dimension: float) -> float:
+    r"""Return the logarithm of :math:`Z_\alpha = E[\max(u, 0)^\alpha]`, for alpha > 0.
 
-
-def _count_power(gram: np.ndarray, alpha: float, eps: float) -> np.ndarray:
-    """max(k, 0)^alpha, at most 1."""
-    return np.clip(gram, 0, 1) ** alpha
+    :math:`Z_\alpha = \frac{1}{2} B(\frac{\alpha+1}{2}, \frac{D-1}{2}) / B(\frac{1}{2},
+    \frac{D-1}{2})`, where B is the beta function and D the ``dimension``.
+    """
+    b = (dimension - 1) / 2
+    numerator = special.betaln((alpha + 1) / 2, b)
+    return float(numerator - special.betaln(0.5, b) - np.log(2))
 
 
 def _log_betainc(a: float, b: float, x: float) -> float:
-    """Logarithm of the regularised incomplete beta function, also where it underflows."""
+    """Return the logarithm of the regularised incomplete beta function I_x(a, b).
+
+    It is finite even if I_x(a, b) itself underflows.
+    """
     value = special.betainc(a, b, x)
     if value > 1e-280:
         return float(np.log(value))
+    # I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) 2F1(a + b, 1; a + 1; x)
     series = special.hyp2f1(a + b, 1.0, a + 1.0, x)
     return float(
         a * np.log(x) + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(series)
     )
 
 
-def log_mean_power(alpha: float, dimension: float) -> float:
-    r"""Logarithm of :math:`Z_\alpha = E[\max(u, 0)^\alpha]`."""
-    b = (dimension - 1) / 2
-    numerator = special.betaln((alpha + 1) / 2, b)
-    return float(numerator - special.betaln(0.5, b) - np.log(2))
-
-
 @dataclass(frozen=True)
 class Count:
-    """A way of counting similar samples, and the logarithm of its mean over the sphere.
+    """Way to count similar samples.
 
-    ``parameter`` is what estimators call its threshold or power.
+    Attributes
+    ----------
+    count : callable
+        Contribution of each pair to the count, from (gram, threshold or alpha, eps).
+    log_mean : callable
+        Logarithm of the mean contribution over the sphere, from (threshold or alpha, D).
+    parameter : str
+        Name of the estimators' parameter that sets the threshold or alpha.
     """
 
     count: Callable[[np.ndarray, float, float], np.ndarray]
@@ -56,7 +81,7 @@ class Count:
     parameter: str
 
 
-#: Counts over pairs, of (gram, threshold or alpha, eps); their means of (threshold or alpha, D).
+#: Ways to count similar samples, by the name of the estimators' method.
 COUNTS = {
     "threshold": Count(_count_threshold, log_mean_threshold, "threshold"),
     "power": Count(_count_power, log_mean_power, "alpha"),
@@ -64,19 +89,23 @@ COUNTS = {
 
 
 def euclidean_distance(gram: np.ndarray, eps: float) -> np.ndarray:
+    """Return the distances sqrt(2 - 2 k) of unit features."""
     return np.sqrt(2 * cosine_distance(gram, eps))
 
 
 def cosine_distance(gram: np.ndarray, eps: float) -> np.ndarray:
+    """Return the distances 1 - k, and 0 up to 16 eps.
+
+    Rounding can put equal samples at a small distance, or below 0, which scikit-learn rejects.
+    """
     distance = 1 - gram
     return np.where(distance <= 16 * eps, 0.0, distance)
 
 
-#: Distances from (similarities, eps of the gradients): rounding must not part equal samples, nor
-#: leave anything below 0, which scikit-learn would refuse.
+#: Distances from (similarities, eps of the dtype of the gradients).
 DISTANCES = {"euclidean": euclidean_distance, "cosine": cosine_distance}
 
-#: Similarities from these distances.
+#: Similarities from these distances, the inverse functions.
 SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "euclidean": lambda distances: 1 - distances**2 / 2,
     "cosine": lambda distances: 1 - distances,
@@ -84,34 +113,39 @@ SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def distinct_squared_distances(gram: np.ndarray, eps: float) -> np.ndarray:
-    """Squared distances 2 - 2 k; those up to ``64 * eps`` are duplicates, infinitely far."""
+    """Return the squared distances 2 - 2 k, and infinity for duplicates (up to ``64 * eps``)."""
     squared = np.clip(2 - 2 * gram, 0, None)
     return np.where(squared > 64 * eps, squared, np.inf)
 
 
 def two_nearest_dimension(nearest: np.ndarray) -> float:
-    """Intrinsic dimension D - 1 of unit vectors by the two-nearest-neighbour method.
+    """Return the intrinsic dimension D - 1 of unit vectors by the two-nearest-neighbour method.
 
-    Regresses ``-log(1 - F(mu))`` on ``log(mu)`` through the origin, mu = r2 / r1 the ratio
-    of the two smallest distances sqrt(2 - 2 k), the top tenth of mu left out (Facco et al.,
-    Scientific Reports 7, 2017).
+    mu = r2 / r1 is the ratio of a sample's two smallest distances sqrt(2 - 2 k), and F is its
+    empirical distribution function. The dimension is the slope of a regression of
+    ``-log(1 - F(mu))`` on ``log(mu)`` through the origin, without the top tenth of mu (Facco et
+    al., Scientific Reports 7, 2017).
 
     Parameters
     ----------
     nearest : ndarray of shape (n, 2)
-        Squared distances to the two nearest others, ascending, duplicates left out; infinite where
-        there is none.
+        Squared distances of each sample to its two nearest neighbours without duplicates, in
+        ascending order; infinite for missing neighbours.
 
     Returns
     -------
     dimension : float
-        The estimate, at least 1; 1 where fewer than three distinct samples remain.
+        The estimate, at least 1. It is 1 if fewer than two samples have two neighbours, or if all
+        ratios are 1.
     """
     nearest = nearest[np.isfinite(nearest).all(axis=1)]
+    # log(r2 / r1) is half the logarithm of the ratio of the squared distances.
     logarithms = np.sort(np.log(nearest[:, 1] / nearest[:, 0]) / 2)
     count = len(logarithms)
     kept = logarithms[: int(0.9 * count)]
     if kept.size == 0 or kept[-1] <= 0:
         return 1.0
-    survival = -np.log1p(-np.arange(1, len(kept) + 1) / count)
-    return max(1.0, float(survival @ kept / (kept @ kept)))
+    # -log(1 - F(mu)) of the k-th smallest mu, with F = k / count.
+    log_survival = -np.log1p(-np.arange(1, len(kept) + 1) / count)
+    # Slope of the least-squares line through the origin.
+    return max(1.0, float(log_survival @ kept / (kept @ kept)))

@@ -1,6 +1,6 @@
-"""The mathematics on arrays: roots, k^N, k^C, its rotation forms, densities' normalisers.
+"""Inverse roots of self-kernels, whitenings of Jacobians, and reductions of d x d kernels.
 
-Index legend: n, m samples; o, p outputs of the network (d of them).
+Index legend: n, m samples; o, p, a outputs of the network (d of them); r the rank of K(x, x).
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from torch import Tensor
 
 
 def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    r"""Pseudo-inverse square roots of the self-kernels and their ranks.
+    r"""Return the pseudo-inverse square roots of the self-kernels, and their ranks.
 
-    :math:`K(x,x)^{-1/2}` from the eigen-decomposition in float64. Eigenvalues below
-    ``10 * d * eps`` times the largest count as zero, and so do those of gradients shorter than the
-    smallest normal number, which have no digits left.
+    With the eigendecomposition :math:`K(x,x) = V \Lambda V^T`, computed in float64, the root is
+    :math:`K(x,x)^{-1/2} = V \Lambda^{-1/2} V^T`. The inverse of a zero eigenvalue is 0. An
+    eigenvalue counts as zero if it is at most ``10 * d * eps`` times the largest one. It also
+    counts as zero if it is at most the square of the smallest normal number of ``dtype``, because
+    shorter gradients have lost their digits.
 
     Parameters
     ----------
     self_kernel : Tensor of shape (n, d, d), float64
         The self-kernels K(x, x).
     dtype : dtype
-        The dtype that the gradients were computed in.
+        The dtype in which the gradients were computed.
 
     Returns
     -------
@@ -32,20 +34,22 @@ def inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
     rank : Tensor of shape (n,), int64
         Ranks of the self-kernels; 0 for a zero gradient.
     """
-    eigenvalues, vectors = _eigen(self_kernel)
+    eigenvalues, vectors = _decompose(self_kernel)
     cutoff = rank_cutoff(self_kernel.shape[-1], dtype) * eigenvalues[:, -1:]
-    kept = (eigenvalues > cutoff) & (eigenvalues > torch.finfo(dtype).tiny ** 2)
-    inverse = torch.where(kept, eigenvalues, 1.0).rsqrt() * kept
-    root = (vectors * inverse[:, None]) @ vectors.mT
-    return root, kept.sum(dim=1)
+    positive = (eigenvalues > cutoff) & (eigenvalues > torch.finfo(dtype).tiny ** 2)
+    inverse_roots = torch.where(positive, eigenvalues, 1.0).rsqrt() * positive
+    # root[n,o,p] = sum_a V[n,o,a] lambda[n,a]^{-1/2} V[n,p,a]
+    root = (vectors * inverse_roots[:, None]) @ vectors.mT
+    return root, positive.sum(dim=1)
 
 
 def rank_cutoff(outputs: int, dtype: torch.dtype) -> float:
-    """Eigenvalues below so much of the largest count as zero."""
+    """Return the ratio to the largest eigenvalue up to which an eigenvalue counts as zero."""
     return 10 * outputs * torch.finfo(dtype).eps
 
 
-def _eigen(self_kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _decompose(self_kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues (n, d) in ascending order, and the eigenvectors (n, d, d)."""
     if self_kernel.shape[-1] == 1:
         return self_kernel[..., 0], torch.ones_like(self_kernel)
     eigenvalues, vectors = torch.linalg.eigh(self_kernel)
@@ -61,12 +65,14 @@ def _half_whitening(root: Tensor, rank: Tensor) -> Tensor:
 
 
 def _unit_whitening(root: Tensor, rank: Tensor) -> Tensor:
-    return root * _rank_weights(rank)[:, None, None]
+    return root * _inverse_root_rank(rank)[:, None, None]
 
 
-#: What acts on the output axis of J(x), from K(x,x)^{-1/2} and its rank r, so that products of
-#: the results are: "none" K; "half" K^C = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}; "unit"
-#: K^C / sqrt(r r'), whose trace is k^C.
+#: The d x d matrix W(x) that whitens a Jacobian, from K(x,x)^{-1/2} and its rank r. Products of the
+#: whitened Jacobians J^(x) = W(x) J(x) are
+#: "none": K, since W is the identity (None);
+#: "half": K^C = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2};
+#: "unit": K^C / sqrt(r r'), whose trace is k^C.
 WHITENINGS: dict[str, Callable[[Tensor, Tensor], Tensor | None]] = {
     "none": _no_whitening,
     "half": _half_whitening,
@@ -78,30 +84,39 @@ def _trace(kernel: Tensor) -> Tensor:
     return kernel.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
-def _nuclear(kernel: Tensor) -> Tensor:
+def _nuclear_norm(kernel: Tensor) -> Tensor:
+    # s_1 + ... + s_d
     return torch.linalg.svdvals(kernel).sum(dim=-1)
 
 
-def _special_nuclear(kernel: Tensor) -> Tensor:
+def _special_nuclear_norm(kernel: Tensor) -> Tensor:
+    # s_1 + ... + s_{d-1} + sign(det K) s_d
     values = torch.linalg.svdvals(kernel)
     reflected = torch.linalg.det(kernel) < 0
     return values.sum(dim=-1) - 2 * reflected * values[..., -1]
 
 
-#: What a d x d kernel is reduced to: max over the group's R of tr(R K).
-METRICS = {"trace": _trace, "rotation": _special_nuclear, "orthogonal": _nuclear}
+#: Reductions of a d x d kernel K to one number: the maximum of tr(R K) over all R in a group. The
+#: groups are {1}, SO(d) and O(d). With the singular values s_1 >= ... >= s_d of K, the maximum is
+#: tr K, s_1 + ... + sign(det K) s_d, or s_1 + ... + s_d.
+METRICS = {"trace": _trace, "rotation": _special_nuclear_norm, "orthogonal": _nuclear_norm}
 
 
 def reduce_kernel(kernel: Tensor, metric: str, rank: Tensor, other_rank: Tensor) -> Tensor:
-    """One value per pair: the metric of K, divided by sqrt(r r') (0 where a rank is 0)."""
-    weights = _rank_weights(rank)[:, None] * _rank_weights(other_rank)[None, :]
-    return METRICS[metric](kernel) * weights
+    """Return the metric of K / sqrt(r r') for each pair, of shape (n, m); 0 if a rank is 0."""
+    scales = _inverse_root_rank(rank)[:, None] * _inverse_root_rank(other_rank)[None, :]
+    return METRICS[metric](kernel) * scales
 
 
 def influence_kernel(half: Tensor, root: Tensor) -> Tensor:
-    """k^N = K(x',x) K(x,x)^{-1} of shape (n, m, p, o), from K(x,x)^{-1/2} K(x,x') (n, m, o, p)."""
+    """Return k^N = K(x',x) K(x,x)^{-1}, of shape (n, m, p, a).
+
+    With ``half`` = K(x,x)^{-1/2} K(x,x') of shape (n, m, o, p) and ``root`` = K(x,x)^{-1/2} of
+    shape (n, a, o), it is the transpose of root half, since K(x',x) = K(x,x')^T.
+    """
     return torch.einsum("nao,nmop->nmpa", root, half)
 
 
-def _rank_weights(rank: Tensor) -> Tensor:
+def _inverse_root_rank(rank: Tensor) -> Tensor:
+    """Return r^{-1/2}, or 0 if r = 0, float64."""
     return torch.where(rank > 0, rank, 1).double().rsqrt() * (rank > 0)

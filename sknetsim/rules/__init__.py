@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.factored_blocks import FactorBlock
-from . import convolution, embedding, linear, normalization, transposed_convolution
-from ._registry import find_rule, layout_of, register_rule
 
-__all__ = [
-    "Block",
-    "DenseBlock",
-    "FactorBlock",
-    "convolution",
-    "embedding",
-    "find_rule",
-    "layout_of",
-    "linear",
-    "normalization",
-    "register_rule",
-    "transposed_convolution",
-]
+# Importing the file of a family registers its rules.
+from . import convolution, embedding, linear, normalization, transposed_convolution
+
+# The engine imports find_rule from here; it is not part of the public interface.
+from ._registry import find_rule as find_rule
+from ._registry import layout_of, register_rule
+
+__all__ = ["Block", "DenseBlock", "FactorBlock", "layout_of", "register_rule"]

@@ -1,4 +1,7 @@
-"""Which layer has which rule: exact types only, so that a subclass is never mis-served."""
+"""Registry of rules by type of layer.
+
+Types must match exactly: a subclass may compute something else, so it does not inherit the rule.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from torch import Tensor, nn
 from .._kernels.blocks import Block
 from .._kernels.layouts import Layout
 
+#: A function of (module, inputs, cotangents, names), see `register_rule`.
 Rule = Callable[[Any, Tensor, Tensor, "tuple[str, ...]"], "list[Block]"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A rule and the parameters that its layers may have."""
+    """Rule of a type of layer, and the names of the parameters that such a layer may have."""
 
     rule: Rule
     parameters: frozenset[str]
@@ -28,28 +32,35 @@ _registry: dict[type[nn.Module], Entry] = {}
 def register_rule(
     *layer_types: type[nn.Module], parameters: Iterable[str] = ("weight", "bias")
 ) -> Callable[[Rule], Rule]:
-    """Decorate a function that gives the per-sample gradients of a layer.
+    """Decorate a function that computes the per-sample gradients of a layer.
 
     Parameters
     ----------
     *layer_types : type
-        The layers; subclasses are not served.
+        The types of layers that the rule applies to. It does not apply to subclasses.
     parameters : iterable of str, default=("weight", "bias")
-        All parameters that such a layer may own. A layer with others is not served.
+        All parameters that such a layer may own. The rule does not apply to a layer that owns
+        other parameters.
 
     Returns
     -------
     decorator : callable
-        It registers and returns a function ``rule(module, inputs, cotangents, names)``.
-        ``inputs``, of shape (n, ...), is the layer's first argument; ``cotangents``, of shape
-        (n, o, ...), the gradients of the network's o outputs in the layer's output; ``names``
-        the parameters asked for, in the layer's order. It returns blocks whose layouts together
-        name each of ``names`` once.
+        It registers and returns a function ``rule(module, inputs, cotangents, names)``, with these
+        arguments:
+
+        - ``module`` is the layer;
+        - ``inputs``, of shape (n, ...), is the layer's first argument;
+        - ``cotangents``, of shape (n, o, ...), are the gradients of the network's o outputs with
+          respect to the layer's output;
+        - ``names`` are the requested parameters, in the layer's order.
+
+        The rule returns a list of blocks. Their layouts together contain each of ``names`` once.
 
     Notes
     -----
-    A layer without a rule is right too, only slower. A rule that is wrong on a network (the
-    engine compares its sums with autograd's on the first chunk) is not used there.
+    Gradients of a layer without a rule are correct too, but slower. The engine compares sums of the
+    gradients of a rule with autograd on the first chunk. A rule that is wrong for a network is not
+    used on this network.
 
     Examples
     --------
@@ -75,13 +86,14 @@ def register_rule(
 
 
 def find_rule(module: nn.Module) -> Rule | None:
-    """The rule of a layer, or None where it has none."""
+    """Return the rule of a layer, or None if it has no rule."""
     entry = _registry.get(type(module))
+    # A method assigned to the instance replaces that of its type.
     if entry is None or "forward" in vars(module):
         return None
     return entry.rule if set(module._parameters.keys()) <= entry.parameters else None
 
 
 def layout_of(module: nn.Module, names: Iterable[str]) -> Layout:
-    """The layout of a block: the parameters' names with their shapes."""
+    """Return the layout of a block: the names of the parameters and their shapes."""
     return tuple((name, getattr(module, name).shape) for name in names)

@@ -1,6 +1,7 @@
-"""Rule of the embedding: one-hot activations, never written out.
+"""Rule of the embedding, with one-hot activations that are stored as row numbers.
 
-Index legend: n samples; o outputs; t positions (tokens); j width of the embedding.
+Index legend: n samples; o outputs of the network; t positions (tokens); v rows of the table;
+j width of the embedding. The layer computes y[n,t,j] = W[index[n,t],j].
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from ._registry import layout_of, register_rule
 def embedding(
     module: nn.Embedding, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
-    """The row of each index collects the cotangent at its position."""
+    """Return dW[v,j], the sum of e[n,o,t,j] over the positions with index[n,t] = v, as factors."""
     samples, outputs = cotangents.shape[:2]
     indices = inputs.reshape(samples, -1).long()
     cotangents = cotangents.reshape(samples, outputs, -1, 1, cotangents.shape[-1])
     if module.padding_idx is not None:
-        kept = indices != module.padding_idx
-        cotangents = cotangents * kept[:, None, :, None, None]
+        # torch gives the padding row a zero gradient.
+        used = indices != module.padding_idx
+        cotangents = cotangents * used[:, None, :, None, None]
     return [EmbeddingBlock(layout_of(module, names), cotangents, indices)]

@@ -1,6 +1,7 @@
-"""Rule of the linear layer, at one position or at several (tokens, time steps).
+"""Rule of the linear layer, at one or several positions (tokens, time steps).
 
-Index legend: n samples; o outputs; t positions; j out, i in.
+Index legend: n samples; o outputs of the network; t positions; j output and i input channels. The
+layer computes y[n,t,j] = sum_i W[j,i] a[n,t,i] + b[j].
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .._kernels.blocks import Block
-from ._factors import factor_block
+from ._factors import make_factor_block
 from ._registry import register_rule
 
 
@@ -16,8 +17,8 @@ from ._registry import register_rule
 def linear(
     module: nn.Linear, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
-    """Weight e_j a_i summed over positions, bias e_j."""
+    """Return dW[j,i] = sum_t e[n,o,t,j] a[n,t,i] and db[j] = sum_t e[n,o,t,j], as factors."""
     samples, outputs = cotangents.shape[:2]
     activations = inputs.reshape(samples, -1, 1, inputs.shape[-1])
     cotangents = cotangents.reshape(samples, outputs, -1, 1, cotangents.shape[-1])
-    return factor_block(module, activations, cotangents, names)
+    return make_factor_block(module, activations, cotangents, names)

@@ -1,7 +1,9 @@
-"""Rule of transposed convolutions: a convolution with the roles of input and output exchanged.
+"""Rule of transposed convolutions: convolutions with the roles of input and output exchanged.
 
-Index legend: n samples; o outputs; t positions of the input; g groups; j output channels of a
-group times kernel positions, i input channels of a group.
+Index legend: n samples; o outputs of the network; t positions of the layer's input; g groups;
+i input channels of a group; j = (output channel of a group, position in the kernel). Each input
+a[n,t,g,i] adds W[g,i,j] a[n,t,g,i] to the window of the output at t. So the gradient of the weight
+is that of a linear layer whose cotangents e[n,o,t,g,j] are windows of the cotangents at the output.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .._kernels.blocks import Block, DenseBlock
+from .._kernels.blocks import Block
 from .._kernels.factored_blocks import FactorBlock
 from .._kernels.layouts import Order
-from ._factors import crop, positions_last, windows
+from ._factors import crop, extract_windows, make_bias_block, move_positions_first
 from ._registry import layout_of, register_rule
 
 
@@ -21,29 +23,37 @@ from ._registry import layout_of, register_rule
 def transposed_convolution(
     module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
-    """Weight from the windows of the cotangents; bias their sum over positions."""
-    rules = {"weight": _weight, "bias": _bias}
-    return [rules[name](module, inputs, cotangents) for name in names]
+    """Return dW[g,i,j] = sum_t a[n,t,g,i] e[n,o,t,g,j] as factors, and the gradient of the bias.
+
+    The gradient of the bias is the cotangent summed over the positions of the output.
+    """
+    make_block = {
+        "weight": lambda: _make_weight_block(module, inputs, cotangents),
+        "bias": lambda: make_bias_block(module, cotangents),
+    }
+    return [make_block[name]() for name in names]
 
 
-def _bias(module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor) -> Block:
-    return DenseBlock(layout_of(module, ["bias"]), cotangents.flatten(3).sum(dim=-1))
+def _make_weight_block(module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor) -> Block:
+    # (n, channels, space...) -> (n, t, g, i)
+    activations = move_positions_first(inputs, len(module.kernel_size))
+    activations = activations.unflatten(-1, (module.groups, -1))
+    windows = _make_windows(module, cotangents, inputs.shape[2:])
+    # Stored as (g, j, i); the parameter is (g i, j).
+    order = Order((module.groups, windows.shape[-1], activations.shape[-1]), (0, 2, 1))
+    return FactorBlock(layout_of(module, ["weight"]), windows, activations, order)
 
 
-def _weight(module: _ConvTransposeNd, inputs: Tensor, cotangents: Tensor) -> Block:
-    activations = positions_last(inputs, len(module.kernel_size)).unflatten(-1, (module.groups, -1))
-    patches = _patches(module, cotangents, inputs.shape[2:])
-    order = Order((module.groups, patches.shape[-1], activations.shape[-1]), (0, 2, 1))
-    return FactorBlock(layout_of(module, ["weight"]), patches, activations, order)
-
-
-def _patches(module: _ConvTransposeNd, cotangents: Tensor, space: tuple[int, ...]) -> Tensor:
-    """Windows (n, o, t, g, j) of the cotangents, one per position of the input."""
+def _make_windows(module: _ConvTransposeNd, cotangents: Tensor, space: tuple[int, ...]) -> Tensor:
+    """Return the windows (n, o, t, g, j) of the cotangents, one per position of the input."""
     dimensions = len(space)
     widths = [width for size in reversed(tuple(map(int, module.padding))) for width in (size, size)]
     padded = functional.pad(cotangents.flatten(0, 1), widths)
-    patches = windows(padded, module.kernel_size, module.stride, module.dilation)
-    patches = patches.movedim(tuple(range(2, 2 + dimensions)), tuple(range(-dimensions, 0)))
-    patches = crop(patches, space).flatten(-dimensions).movedim(-1, 1)
-    patches = patches.unflatten(2, (module.groups, -1)).flatten(3)
-    return patches.unflatten(0, cotangents.shape[:2])
+    windows = extract_windows(padded, module.kernel_size, module.stride, module.dilation)
+    # (n o, channels, positions..., kernel...) -> (n o, channels, kernel..., positions...)
+    windows = windows.movedim(tuple(range(2, 2 + dimensions)), tuple(range(-dimensions, 0)))
+    # A large output padding makes room for more windows than there are inputs.
+    windows = crop(windows, space).flatten(-dimensions).movedim(-1, 1)
+    # (n o, t, channels, kernel...) -> (n o, t, g, j)
+    windows = windows.unflatten(2, (module.groups, -1)).flatten(3)
+    return windows.unflatten(0, cotangents.shape[:2])

@@ -1,0 +1,112 @@
+"""Blocks with positions: products over pairs of positions, and the choice of the cheaper form."""
+
+import pytest
+import torch
+
+from sknetsim._kernels import position_blocks
+from sknetsim._kernels.blocks import DenseBlock
+from sknetsim._kernels.factored_blocks import FactorBlock
+from sknetsim._kernels.position_blocks import multiply_positions, weight_cotangents
+
+from .random_blocks import QUANTITIES, draw, kinds, make_embedding_block, make_factor_block
+
+
+@pytest.mark.parametrize("quantity", ["gram", "trace_gram"])
+@kinds
+def test_small_temporaries_do_not_change_grams(make, quantity, monkeypatch):
+    drawn = draw(make)
+    expected = QUANTITIES[quantity](*drawn)
+    monkeypatch.setattr(position_blocks, "_PAIR_ELEMENTS", 1)
+    torch.testing.assert_close(QUANTITIES[quantity](*drawn), expected)
+
+
+def test_no_temporary_exceeds_its_limit(monkeypatch):
+    sizes = []
+
+    def multiply(*args):
+        products = multiply_positions(*args)
+        sizes.append(products.numel())
+        return products
+
+    monkeypatch.setattr(position_blocks, "multiply_positions", multiply)
+    monkeypatch.setattr(position_blocks, "_PAIR_ELEMENTS", 3000)
+    block, other = make_factor_block(8, 3), make_factor_block(5, 4)
+    block.gram(other)
+    # Two samples at a time, of shape (outputs, positions, groups, 5 samples, outputs, positions).
+    assert sizes == [2 * 3 * 3 * 2 * 5 * 3 * 4] * 4
+
+
+def define_position_products(block, other, constant):
+    """Loop over samples and pairs of positions."""
+    samples, _, positions = block.cotangents.shape[:3]
+    products = torch.zeros(samples, positions, other.cotangents.shape[2], dtype=torch.float64)
+    for n, t, s in torch.cartesian_prod(*map(torch.arange, products.shape)):
+        activations = (block.activations[n, t] * other.activations[n, s]).sum(-1) + constant
+        cotangents = (block.cotangents[n, :, t] * other.cotangents[n, :, s]).sum((0, 2))
+        products[n, t, s] = (activations * cotangents).sum()
+    return products
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_position_products_equal_a_loop_over_pairs_of_positions(constant):
+    block, other = make_factor_block(4, 3), make_factor_block(4, 2)
+    expected = define_position_products(block, other, constant)
+    torch.testing.assert_close(block.position_products(other, constant), expected)
+
+
+def test_position_products_with_a_constant_are_those_with_a_bias():
+    block, other = make_factor_block(4, 3, bias=True), make_factor_block(4, 2, bias=True)
+    expected = define_position_products(block, other, 1.0)
+    torch.testing.assert_close(block.position_products(other), expected)
+
+
+def test_position_products_of_embeddings_pair_equal_tokens():
+    block, other = make_embedding_block(4, 3), make_embedding_block(4, 2)
+    products = block.position_products(other)
+    for n, t, s in torch.cartesian_prod(*map(torch.arange, products.shape)):
+        equal = block.indices[n, t] == other.indices[n, s]
+        cotangents = (block.cotangents[n, :, t] * other.cotangents[n, :, s]).sum()
+        torch.testing.assert_close(products[n, t, s], equal * cotangents)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_multiply_positions_equals_the_einsum(constant):
+    vectors = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
+    others = torch.randn(3, 2, 5, 5, 6, dtype=torch.float64)
+    expected = torch.einsum("notgj,mpsgj->notmpsg", vectors, others) + constant
+    torch.testing.assert_close(multiply_positions(vectors, others, constant), expected)
+
+
+@pytest.mark.parametrize(("outputs", "vectors"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_weight_cotangents_equals_the_einsum(outputs, vectors):
+    cotangents = torch.randn(2, outputs, 4, 5, 6, dtype=torch.float64)
+    weights = torch.randn(2, outputs, vectors, dtype=torch.float64)
+    expected = torch.einsum("noq,notgj->gntqj", weights, cotangents)
+    expected = expected.flatten(3).flatten(1, 2)
+    torch.testing.assert_close(weight_cotangents(cotangents, weights), expected)
+
+
+def make_wide_block(positions, out, width):
+    """Return a block with one output and one group."""
+    layout = (("weight", torch.Size([out, width])),)
+    cotangents = torch.randn(2, 1, positions, 1, out)
+    return FactorBlock(layout, cotangents, torch.randn(2, positions, 1, width))
+
+
+FORMS = ["for_pairs", "for_sums"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_few_positions_and_a_large_weight_stay_in_factors(form):
+    block = make_wide_block(positions=1, out=100, width=100)
+    assert getattr(block, form)() is block
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_many_positions_and_a_small_weight_are_written_out(form):
+    block = make_wide_block(positions=100, out=3, width=3)
+    assert isinstance(getattr(block, form)(), DenseBlock)
+
+
+def test_the_number_of_positions_is_that_of_the_cotangents():
+    assert make_factor_block(4, 3).positions == 3
