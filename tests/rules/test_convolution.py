@@ -1,0 +1,59 @@
+"""The rule of convolutions: padding, and windows of their inputs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sknetsim._kernels.blocks import DenseBlock
+from sknetsim._kernels.factored_blocks import FactorBlock
+from sknetsim.rules.convolution import _flatten_windows, _pad
+
+from .loops import apply_rule, draw_cotangents
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [(1, 2), "same", "valid"])
+def test_a_convolution_of_the_padded_inputs_needs_no_padding(mode, padding):
+    layer = nn.Conv2d(2, 3, (4, 3), padding=padding, dilation=(1, 2), padding_mode=mode)
+    X = torch.randn(2, 2, 7, 8)
+    expected = functional.conv2d(_pad(layer, X), layer.weight, layer.bias, dilation=(1, 2))
+    torch.testing.assert_close(layer(X), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 2, 3), (2, 3, 4, 9), (2, 3, 4, 2, 3, 5)])
+def test_windows_are_flattened_to_positions_and_columns(shape):
+    """Shapes are (n, positions..., kernel..., channels), with long and with short lines."""
+    dimensions = (len(shape) - 2) // 2
+    windows = torch.randn(shape)
+    flat = windows.reshape(shape[0], torch.Size(shape[1 : 1 + dimensions]).numel(), -1)
+    assert torch.equal(_flatten_windows(windows, dimensions), flat)
+
+
+def apply_to_convolution(layer, X, names=("weight", "bias")):
+    layer = layer.double()
+    return apply_rule(layer, X, draw_cotangents(layer, X), names)[0]
+
+
+def test_the_activations_are_the_unfolded_inputs():
+    X = torch.randn(2, 3, 6, 5, dtype=torch.float64)
+    weight, _ = apply_to_convolution(nn.Conv2d(3, 4, (2, 3), padding=1, stride=2), X)
+    unfolded = functional.unfold(X, (2, 3), padding=1, stride=2)
+    # unfold has the channels before the kernel: (n, (c k), t) -> (n, t, (k c)).
+    expected = unfolded.unflatten(1, (3, 6)).transpose(1, 2).flatten(1, 2).mT
+    assert isinstance(weight, FactorBlock)
+    assert torch.equal(weight.activations[:, :, 0], expected)
+
+
+def test_each_group_sees_its_own_channels():
+    X = torch.randn(2, 4, 6, dtype=torch.float64)
+    weight, _ = apply_to_convolution(nn.Conv1d(4, 6, 1, groups=2), X)
+    assert torch.equal(weight.activations[:, :, 0], X[:, :2].mT)
+    assert torch.equal(weight.activations[:, :, 1], X[:, 2:].mT)
+
+
+def test_weight_and_bias_have_a_block_each():
+    X = torch.randn(2, 3, 6, dtype=torch.float64)
+    blocks = apply_to_convolution(nn.Conv1d(3, 4, 2), X)
+    assert [name for block in blocks for name, _ in block.layout] == ["weight", "bias"]
+    assert isinstance(blocks[1], DenseBlock)
