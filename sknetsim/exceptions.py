@@ -10,76 +10,110 @@ from contextvars import ContextVar
 
 import torch
 
-# Whose lines a warning does not point to: they call one another on a user's behalf.
-_INSIDE = ("sknetsim", "sklearn", "joblib", "torch")
+# Packages between the user's line and the warning: a warning points to the line outside of them.
+_INTERNAL_PACKAGES = ("sknetsim", "sklearn", "joblib", "torch")
 
 
 class UnsupportedNetworkError(ValueError):
-    """The network cannot be studied as it is; the message says why and what to do.
+    """Error raised if the gradients of a network cannot be compared.
 
-    Raised for a network whose outputs depend on the other samples of the batch (batch
-    statistics, ``x.mean(0)``), that has nothing to differentiate (all parameters frozen),
-    that returns something other than one tensor with a row per sample, or whose forward
-    pass changes its own weights.
+    It is raised for a network whose outputs for a sample depend on the other samples of the batch
+    (batch statistics, ``x.mean(0)``), that has no trainable parameter, that returns something other
+    than one tensor with a row per sample, or whose forward pass changes its own weights. The
+    message says which, and what to do.
     """
 
 
 class OutputTooLargeError(ValueError):
-    """The outputs asked for need more memory for one sample than the budget allows."""
+    """Error raised if the requested outputs need more memory for one sample than the budget."""
 
 
 class FeatureStoreError(ValueError):
-    """A store of features is not what it is taken for: another one, unfinished, or damaged."""
+    """Error raised if a feature store is damaged, incomplete, or of another network or dataset."""
 
 
 class ZeroGradientWarning(UserWarning):
-    """Some samples have a zero gradient, or no activity: their similarity with all others is 0."""
+    """Warning that some samples have zero gradients or activations, so all similarities are 0."""
 
 
 class NoNeighborsWarning(UserWarning):
-    """Some samples have no similar one, or weights that cancel: they get the mean of all labels."""
+    """Warning that some samples have no similar sample, or weights that cancel.
+
+    Their label is the mean of all labels.
+    """
 
 
 class FewerComponentsWarning(UserWarning):
-    """There are fewer features, or more error of their products, than was asked for."""
+    """Warning that there are fewer features, or a larger kernel error, than requested."""
 
 
 class LoadedElsewhereWarning(UserWarning):
-    """A loaded estimator was fitted with another network or other versions than there are now."""
+    """Warning that an estimator was fitted with another network or with other package versions."""
 
 
 class SoftmaxOutputWarning(UserWarning):
-    """The compared outputs are probabilities; their logits should be compared instead."""
+    """Warning that the compared outputs are probabilities; logits should be compared instead."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is torch's for a full device or a full machine."""
+    """Return whether an error means that the memory of the device or the machine is exhausted.
+
+    Parameters
+    ----------
+    error : Exception
+        Error raised by torch or Python.
+
+    Returns
+    -------
+    is_out_of_memory : bool
+        True for MemoryError, for torch.OutOfMemoryError, and for torch's errors of the CPU
+        allocator, which have no class of their own.
+    """
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
-#: Where warnings are put instead; of a thread or task of its own.
-_collected: ContextVar[dict[str, type[Warning]] | None] = ContextVar("warnings", default=None)
+#: Messages and categories of the warnings that the current thread or task collects; None if it
+#: issues them.
+_collector: ContextVar[dict[str, type[Warning]] | None] = ContextVar("warnings", default=None)
 
 
 @contextlib.contextmanager
 def collect_warnings() -> Iterator[dict[str, type[Warning]]]:
-    """Messages and categories, for someone else to warn of."""
-    found: dict[str, type[Warning]] = {}
-    token = _collected.set(found)
+    """Collect the warnings of `warn` inside the block instead of issuing them.
+
+    Yields
+    ------
+    collected : dict of str to type
+        Category of each message.
+    """
+    collected: dict[str, type[Warning]] = {}
+    token = _collector.set(collected)
     try:
-        yield found
+        yield collected
     finally:
-        _collected.reset(token)
+        _collector.reset(token)
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line outside that has led here."""
-    collected = _collected.get()
+    """Issue a warning that points to the line of the user's code.
+
+    Parameters
+    ----------
+    message : str
+        Text of the warning.
+    category : type
+        Class of the warning.
+    """
+    collected = _collector.get()
     if collected is not None:
         collected[message] = category
         return
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
+    while frame.f_back and _top_package(frame.f_globals) in _INTERNAL_PACKAGES:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _top_package(module_globals: dict[str, object]) -> str:
+    return str(module_globals.get("__name__", "")).split(".")[0]

@@ -10,21 +10,22 @@ __all__ = ["to_skactiveml"]
 
 
 def to_skactiveml(sampler: ActiveLearningSampler, **parameters: Any) -> Any:
-    """Make a sampler a pool query strategy of scikit-activeml.
+    """Return a pool query strategy of scikit-activeml that queries a sampler.
 
     Parameters
     ----------
     sampler : ActiveLearningSampler
-        Who chooses. Its network is taken from the ``clf`` or ``reg`` that `query` gets (a
-        ``SkorchClassifier`` or ``SkorchRegressor``); without one it is the sampler's own.
+        The sampler. Its network is replaced by that of the ``clf`` or ``reg`` passed to `query` (a
+        ``SkorchClassifier`` or ``SkorchRegressor``); without one, the sampler's own is used.
     **parameters : dict
-        ``missing_label`` (NaN by default) and ``random_state``, as of any of its strategies.
+        ``missing_label`` (NaN by default) and ``random_state``, as for all query strategies of
+        scikit-activeml.
 
     Returns
     -------
     strategy : SingleAnnotatorPoolQueryStrategy
-        With ``query(X, y, clf=None, fit_clf=True, reg=None, fit_reg=True, candidates=None,
-        batch_size=1, return_utilities=False)``.
+        A strategy with ``query(X, y, clf=None, fit_clf=True, reg=None, fit_reg=True,
+        candidates=None, batch_size=1, return_utilities=False)``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The only room that knows scikit-activeml: a sampler as one of its query strategies."""
+"""Query strategy of scikit-activeml; no other module imports that package."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..active.sampler import ActiveLearningSampler
 
 
 class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
-    """A pool query strategy that asks an `ActiveLearningSampler`.
+    """Pool query strategy that queries an `ActiveLearningSampler`.
 
     Parameters
     ----------
     sampler : ActiveLearningSampler
-        Who chooses.
+        The sampler; it is cloned in each query and never changed.
     missing_label : scalar, str or None, default=MISSING_LABEL
-        What stands for a missing label in y.
+        Value of y that means a missing label.
     random_state : int, RandomState or None, default=None
-        Seed; None: the sampler's.
+        Seed; None: that of the sampler.
     """
 
     def __init__(
@@ -56,76 +56,92 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         y : array-like of shape (n_samples,)
             Their labels, some of them missing.
         clf : SkorchClassifier, default=None
-            Whose network's gradients are compared; None: that of ``reg``, or the sampler's own,
-            which is trained on what is labelled if it is not trained.
+            Classifier whose network's gradients are compared. None: the network of ``reg``, or the
+            sampler's own, which is trained on the labelled samples if it is not trained.
         fit_clf : bool, default=True
-            Whether to train a clone of it first.
+            Whether to train a clone of ``clf`` first.
         reg : SkorchRegressor, default=None
-            As ``clf``, for regression.
+            Regressor whose network's gradients are compared; it is used instead of ``clf``.
         fit_reg : bool, default=True
-            Whether to train a clone of it first.
+            Whether to train a clone of ``reg`` first.
         candidates : array-like of int of shape (n_candidates,) or of samples, default=None
-            What to choose from, as positions in X or as samples; None: all without a label.
+            Samples to choose from, as positions in X or as samples; None: all without a label.
         batch_size : int, default=1
-            How many to choose.
+            Number of samples to choose.
         return_utilities : bool, default=False
-            Whether to return what each was chosen by.
+            Whether to return the utilities as well.
 
         Returns
         -------
         indices : ndarray of shape (batch_size,), int64
-            Positions in X, or in candidates that are given as samples.
+            Positions in X, or in ``candidates`` if these are samples.
         utilities : ndarray of shape (batch_size, n_samples) or (batch_size, n_candidates)
-            Only with ``return_utilities``, see `ActiveLearningSampler.query`; NaN for samples that
-            are no candidates too.
+            Only with ``return_utilities``: see `ActiveLearningSampler.query`. Samples that are not
+            candidates have NaN as well.
+
+        Raises
+        ------
+        TypeError
+            If the model has no trained network.
+        ValueError
+            If no sample is labelled.
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities
         )
         pool, mapping = self._transform_candidates(candidates, X, y)
-        model, fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
-        sampler = self._sampler(model if fitted or model is None else clone(model).fit(X, y))
-        labelled = is_labeled(y, self.missing_label_)
-        if not labelled.any():
+        model, is_fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
+        if model is not None and not is_fitted:
+            model = clone(model).fit(X, y)
+        sampler = self._make_sampler(model)
+        is_labelled = is_labeled(y, self.missing_label_)
+        if not is_labelled.any():
             raise ValueError(
-                "y has no labels; at least one is needed: choose the first samples by"
-                " RandomSampling."
+                "`y` must have at least one label; got only missing ones. Use RandomSampling for"
+                " the first samples."
             )
-        sampler.fit(X[labelled], _labels(y[labelled], sampler.estimator))
+        sampler.fit(X[is_labelled], _convert_labels(y[is_labelled], sampler.estimator))
+        # `mapping` gives the position in X of each pool sample; None: candidates are samples.
         size = len(pool) if mapping is None else len(X)
         mapping = np.arange(size) if mapping is None else mapping
         if not return_utilities:
             return mapping[sampler.query(pool, batch_size)]
-        indices, found = sampler.query(pool, batch_size, return_utilities=True)
+        indices, pool_utilities = sampler.query(pool, batch_size, return_utilities=True)
         utilities = np.full((batch_size, size), np.nan)
-        utilities[:, mapping] = found
+        utilities[:, mapping] = pool_utilities
         return mapping[indices], utilities
 
-    def _sampler(self, model: Any) -> ActiveLearningSampler:
-        """A sampler of a trained model's network."""
-        own = self.random_state is None
-        seed = self.sampler.random_state if own else self.random_state_.randint(2**31)
+    def _make_sampler(self, model: Any) -> ActiveLearningSampler:
+        """Return a clone of the sampler, with the network of a trained model if there is one."""
+        has_no_seed = self.random_state is None
+        seed = self.sampler.random_state if has_no_seed else self.random_state_.randint(2**31)
         sampler: ActiveLearningSampler = clone(self.sampler).set_params(random_state=seed)
-        if model is None:
-            return sampler
-        sampler.set_params(estimator=_network_of(model))
+        if model is not None:
+            sampler.set_params(estimator=_extract_net(model))
         return sampler
 
 
-def _network_of(model: Any) -> Any:
-    """The skorch net that a model has trained; its own criterion, for theirs is wrapped."""
+def _extract_net(model: Any) -> Any:
+    """Return the skorch net that a model has trained, with the model's own criterion.
+
+    scikit-activeml wraps the criterion of a classifier.
+    """
     if not hasattr(model, "neural_net_"):
         raise TypeError(
-            f"clf or reg is a {type(model).__name__} without a trained network; allowed are trained"
-            " models of the classes SkorchClassifier and SkorchRegressor: or leave it out, and give"
-            " the sampler its estimator."
+            "`clf` or `reg` must be a trained SkorchClassifier or SkorchRegressor; got a"
+            f" {type(model).__name__} without a trained network. Train it, or leave it out and set"
+            " the sampler's `estimator`."
         )
     net = model.neural_net_
     return make_classifier(net, model.criterion) if is_classifier(model) else net
 
 
-def _labels(y: np.ndarray, estimator: Any) -> np.ndarray | None:
-    """As skorch takes them: numbers of classes, which missing ones have made floating; a column."""
+def _convert_labels(y: np.ndarray, estimator: Any) -> np.ndarray | None:
+    """Return labels as the sampler's network takes them in training; None if it is not trained.
+
+    Classes become integers again: a missing label has made them floating-point numbers. Labels of
+    regression become a column.
+    """
     if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
         return None
     if estimator is None:

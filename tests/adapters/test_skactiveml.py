@@ -1,4 +1,4 @@
-"""Samplers inside scikit-activeml."""
+"""Query strategy of scikit-activeml: choice, utilities, training and errors."""
 
 import pickle
 
@@ -26,7 +26,7 @@ class Perceptron(nn.Sequential):
         super().__init__(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
-def data(labelled=12, count=40):
+def make_data(labelled=12, count=40):
     generator = np.random.RandomState(0)
     X = generator.normal(size=(count, 4)).astype("float32")
     y = generator.randint(3, size=count).astype(float)
@@ -34,7 +34,7 @@ def data(labelled=12, count=40):
     return X, y
 
 
-def classifier():
+def make_classifier():
     settings = {"max_epochs": 2, "train_split": None, "verbose": 0}
     return SkorchClassifier(
         Perceptron, criterion=nn.CrossEntropyLoss, neural_net_param_dict=settings,
@@ -42,30 +42,30 @@ def classifier():
     )  # fmt: skip
 
 
-def strategy(name="lcmd", estimator=None, **params):
+def make_strategy(name="lcmd", estimator=None, **params):
     return to_skactiveml(ActiveLearningSampler(estimator, strategy=name, random_state=0), **params)
 
 
-def net():
+def make_net():
     return NeuralNetClassifier(
         Perceptron, criterion=nn.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0
     )
 
 
-def test_it_is_one_of_their_strategies():
-    assert isinstance(strategy(), SingleAnnotatorPoolQueryStrategy)
+def test_the_adapter_is_a_strategy_of_scikit_activeml():
+    assert isinstance(make_strategy(), SingleAnnotatorPoolQueryStrategy)
 
 
 @pytest.mark.parametrize("name", ["maxdet", "badge", "density", "margin", "random", "typicality"])
 def test_samples_without_a_label_are_chosen(name):
-    indices = strategy(name).query(*data(), clf=classifier(), batch_size=5)
+    indices = make_strategy(name).query(*make_data(), clf=make_classifier(), batch_size=5)
     assert len(set(indices.tolist())) == 5
     assert (indices >= 12).all()
 
 
-def test_utilities_are_of_all_samples():
-    indices, utilities = strategy().query(
-        *data(), clf=classifier(), batch_size=3, return_utilities=True
+def test_utilities_of_all_samples_are_returned():
+    indices, utilities = make_strategy().query(
+        *make_data(), clf=make_classifier(), batch_size=3, return_utilities=True
     )
     assert utilities.shape == (3, 40)
     for number, row in enumerate(utilities):
@@ -73,154 +73,159 @@ def test_utilities_are_of_all_samples():
         assert set(np.flatnonzero(np.isnan(row))) == known
 
 
-def test_the_choice_is_that_of_the_sampler():
-    X, y = data()
-    fitted = classifier().fit(X, y)
+def test_the_strategy_chooses_what_the_sampler_chooses():
+    X, y = make_data()
+    fitted = make_classifier().fit(X, y)
     expected = (
         ActiveLearningSampler(fitted.neural_net_, strategy="lcmd", random_state=0)
         .fit(X[:12])
         .query(X[12:], 5)
     )
-    found = strategy().query(X, y, clf=fitted, fit_clf=False, batch_size=5)
-    assert (found - 12).tolist() == expected.tolist()
+    indices = make_strategy().query(X, y, clf=fitted, fit_clf=False, batch_size=5)
+    assert (indices - 12).tolist() == expected.tolist()
 
 
-def test_candidates_are_positions_or_samples():
-    X, y = data()
-    fitted = classifier().fit(X, y)
-    asked = {"clf": fitted, "fit_clf": False, "batch_size": 3}
-    positions = strategy().query(X, y, candidates=np.arange(20, 40), **asked)
-    samples = strategy().query(X, y, candidates=X[20:40], **asked)
+def test_candidates_may_be_positions_or_samples():
+    X, y = make_data()
+    fitted = make_classifier().fit(X, y)
+    options = {"clf": fitted, "fit_clf": False, "batch_size": 3}
+    positions = make_strategy().query(X, y, candidates=np.arange(20, 40), **options)
+    samples = make_strategy().query(X, y, candidates=X[20:40], **options)
     assert positions.tolist() == (samples + 20).tolist()
 
 
-def test_utilities_of_candidates_that_are_samples_are_theirs_alone():
-    X, y = data()
-    _, utilities = strategy().query(
-        X, y, clf=classifier(), candidates=X[20:], return_utilities=True
+def test_candidates_that_are_samples_have_one_utility_each():
+    X, y = make_data()
+    _, utilities = make_strategy().query(
+        X, y, clf=make_classifier(), candidates=X[20:], return_utilities=True
     )
     assert utilities.shape == (1, 20)
 
 
-def test_a_classifier_is_trained_on_a_clone():
-    model = classifier()
-    strategy().query(*data(), clf=model)
+def test_a_clone_of_the_classifier_is_trained():
+    model = make_classifier()
+    make_strategy().query(*make_data(), clf=model)
     assert not hasattr(model, "neural_net_")
 
 
-def test_regressors_are_given_as_reg():
-    X, y = data()
+def test_a_regressor_is_passed_as_reg():
+    X, y = make_data()
     settings = {"max_epochs": 2, "train_split": None, "verbose": 0, "module__outputs": 1}
     model = SkorchRegressor(
         Perceptron, criterion=nn.MSELoss, neural_net_param_dict=settings, random_state=0
     )
-    assert len(strategy("maxdet").query(X, y, reg=model, batch_size=4)) == 4
+    assert len(make_strategy("maxdet").query(X, y, reg=model, batch_size=4)) == 4
 
 
 @pytest.mark.parametrize(
     "estimator",
     [
         None,
-        net(),
+        make_net(),
         NeuralNetRegressor(
             Perceptron, module__outputs=1, max_epochs=1, train_split=None, verbose=0
         ),
     ],
     ids=["default", "classifier", "regressor"],
 )
-def test_without_a_model_the_samplers_own_network_is_trained(estimator):
-    asked = strategy("maxdet", estimator)
-    assert len(asked.query(*data(), batch_size=4)) == 4
-    assert not hasattr(asked.sampler, "estimator_")
+def test_the_network_of_the_sampler_is_trained_without_a_model(estimator):
+    strategy = make_strategy("maxdet", estimator)
+    assert len(strategy.query(*make_data(), batch_size=4)) == 4
+    assert not hasattr(strategy.sampler, "estimator_")
 
 
-def test_a_trained_network_is_used_as_it_is():
-    X, y = data()
-    trained = net().fit(X[:12], y[:12].astype(int))
+def test_a_trained_network_is_not_trained_again():
+    X, y = make_data()
+    trained = make_net().fit(X[:12], y[:12].astype(int))
     before = [parameter.clone() for parameter in trained.module_.parameters()]
-    strategy("badge", trained).query(X, y, batch_size=4)
+    make_strategy("badge", trained).query(X, y, batch_size=4)
     assert all(map(torch.equal, before, trained.module_.parameters()))
 
 
-def test_it_works_inside_their_wrappers():
-    X, y = data()
-    wrapped = SubSamplingWrapper(strategy(), max_candidates=10, random_state=0)
-    indices = wrapped.query(X, y, clf=classifier(), batch_size=3)
+def test_the_strategy_works_in_a_wrapper_of_scikit_activeml():
+    X, y = make_data()
+    wrapped = SubSamplingWrapper(make_strategy(), max_candidates=10, random_state=0)
+    indices = wrapped.query(X, y, clf=make_classifier(), batch_size=3)
     assert (np.asarray(indices) >= 12).all()
 
 
-def test_a_loop_labels_all():
-    X, y = data(count=20)
+def test_a_loop_of_queries_labels_all_samples():
+    X, y = make_data(count=20)
     hidden = np.random.RandomState(1).randint(3, size=20)
     for _ in range(2):
-        y[strategy().query(X, y, clf=classifier(), batch_size=4)] = hidden[0]
+        y[make_strategy().query(X, y, clf=make_classifier(), batch_size=4)] = hidden[0]
     assert not np.isnan(y).any()
 
 
-def test_another_missing_label():
-    X, y = data()
+def test_the_missing_label_can_be_changed():
+    X, y = make_data()
     labels = np.where(np.isnan(y), -1, y).astype(int)
-    model = classifier().set_params(missing_label=-1)
-    found = strategy(missing_label=-1).query(X, labels, clf=model, batch_size=3)
-    assert (found >= 12).all()
+    model = make_classifier().set_params(missing_label=-1)
+    indices = make_strategy(missing_label=-1).query(X, labels, clf=model, batch_size=3)
+    assert (indices >= 12).all()
 
 
-def test_a_seed_of_its_own_comes_before_the_samplers():
-    X, y = data()
+def test_the_seed_of_the_strategy_overrides_that_of_the_sampler():
+    X, y = make_data()
     first, again, other = (
-        strategy("random", net().initialize(), random_state=seed).query(X, y, batch_size=9).tolist()
+        make_strategy("random", make_net().initialize(), random_state=seed)
+        .query(X, y, batch_size=9)
+        .tolist()
         for seed in (1, 1, 2)
     )
     assert first == again != other
 
 
-def test_it_can_be_cloned_and_pickled():
-    X, y = data()
-    trained = strategy("lcmd", net().fit(X[:12], y[:12].astype(int)))
+def test_clones_and_pickles_choose_the_same_samples():
+    X, y = make_data()
+    trained = make_strategy("lcmd", make_net().fit(X[:12], y[:12].astype(int)))
     expected = trained.query(X, y, batch_size=4).tolist()
     assert clone(trained).query(X, y, batch_size=4).tolist() == expected
     assert pickle.loads(pickle.dumps(trained)).query(X, y, batch_size=4).tolist() == expected
 
 
-def test_labels_may_be_words():
-    X, _ = data()
+def test_labels_may_be_strings():
+    X, _ = make_data()
     y = np.where(np.arange(40) < 12, np.array(["cat", "dog", "eel"])[np.arange(40) % 3], None)
-    model = classifier().set_params(classes=["cat", "dog", "eel"], missing_label=None)
-    found = strategy("badge", missing_label=None).query(X, y, clf=model, batch_size=3)
-    assert (found >= 12).all()
+    model = make_classifier().set_params(classes=["cat", "dog", "eel"], missing_label=None)
+    indices = make_strategy("badge", missing_label=None).query(X, y, clf=model, batch_size=3)
+    assert (indices >= 12).all()
 
 
 @pytest.mark.parametrize("estimator", [nn.Linear(4, 3), "features"], ids=["module", "features"])
-def test_networks_that_are_no_skorch_nets(estimator):
-    X, y = data()
-    found = strategy("lcmd", estimator).query(0.1 * X, y, batch_size=3)
-    assert (found >= 12).all()
+def test_networks_may_be_modules_or_features(estimator):
+    X, y = make_data()
+    indices = make_strategy("lcmd", estimator).query(0.1 * X, y, batch_size=3)
+    assert (indices >= 12).all()
 
 
-def test_the_criterions_parameters_are_kept():
-    X, y = data()
-    model = classifier()
+def test_the_parameters_of_the_criterion_are_kept():
+    X, y = make_data()
+    model = make_classifier()
     weight = torch.tensor([1.0, 100.0, 1.0])
     model.neural_net_param_dict["criterion__weight"] = weight
     scores = []
-    for kept in (model, classifier()):
+    for kept in (model, make_classifier()):
         fitted = kept.fit(X, y)
         with torch.no_grad():
-            # Both are surest of the class whose weight differs.
+            # Both networks are the most certain of the class whose weight differs.
             fitted.neural_net_.module_[-1].bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
-        asked = {"clf": fitted, "fit_clf": False, "return_utilities": True}
-        scores.append(strategy("badge").query(X, y, **asked)[1][0, 12:])
+        options = {"clf": fitted, "fit_clf": False, "return_utilities": True}
+        scores.append(make_strategy("badge").query(X, y, **options)[1][0, 12:])
     assert scores[0].max() > 100 * scores[1].max()
 
 
-def test_a_model_without_a_network_is_refused():
+def test_a_model_without_a_network_raises_an_error():
     from skactiveml.classifier import ParzenWindowClassifier
 
-    with pytest.raises(TypeError, match="clf or reg is a ParzenWindowClassifier without"):
-        strategy().query(*data(), clf=ParzenWindowClassifier(classes=[0, 1, 2]))
+    with pytest.raises(
+        TypeError,
+        match=r"must be a trained SkorchClassifier .*; got a ParzenWindowClassifier without",
+    ):
+        make_strategy().query(*make_data(), clf=ParzenWindowClassifier(classes=[0, 1, 2]))
 
 
-def test_no_label_at_all_is_refused():
-    X, y = data(labelled=0)
-    with pytest.raises(ValueError, match="y has no labels"):
-        strategy(estimator=net().initialize()).query(X, y)
+def test_labels_that_are_all_missing_raise_an_error():
+    X, y = make_data(labelled=0)
+    with pytest.raises(ValueError, match="`y` must have at least one label"):
+        make_strategy(estimator=make_net().initialize()).query(X, y)
