@@ -1,4 +1,4 @@
-"""Layers and networks as data: name, how to build it, how to draw inputs."""
+"""Layers and networks as test cases: a name, how to build it, and how to draw inputs."""
 
 import threading
 import warnings
@@ -12,9 +12,10 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its inputs; ``output`` as the estimators take it.
+    """A network and its inputs.
 
-    ``reference`` makes the network one that autograd.grad can differentiate.
+    ``build`` returns the network and ``draw(n)`` its inputs. ``output`` is the parameter of the
+    estimators. ``reference`` converts the network to one that autograd.grad can differentiate.
     """
 
     name: str
@@ -25,20 +26,23 @@ class Case:
 
 
 def normal(*shape):
+    """Return a function that draws n normal samples of a shape, in float64."""
     return lambda n: torch.randn(n, *shape, dtype=torch.float64)
 
 
 def tokens(length, vocabulary):
+    """Return a function that draws n texts of a length."""
     return lambda n: torch.randint(0, vocabulary, (n, length))
 
 
 def _flat(*layers, outputs=2):
+    """Return a function that builds the layers and a linear layer on their flattened output."""
     return lambda: nn.Sequential(
         *[layer() for layer in layers], nn.Flatten(), nn.LazyLinear(outputs)
     )
 
 
-#: One layer each, made affine where that is an option, followed by what makes two outputs.
+#: Cases of one layer, with all its parameters, followed by a linear layer with two outputs.
 LAYERS = [
     Case("Linear", _flat(lambda: nn.Linear(5, 4)), normal(5)),
     Case("Linear without bias", _flat(lambda: nn.Linear(5, 4, bias=False)), normal(5)),
@@ -170,7 +174,7 @@ class Recurrent(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, a class token, learnt positions, one attention layer."""
+    """A network of patches, a class token, learnt positions and one attention layer."""
 
     def __init__(self):
         super().__init__()
@@ -188,7 +192,7 @@ class VisionTransformer(nn.Module):
 
 
 class Siamese(nn.Module):
-    """One trunk called twice."""
+    """A network that calls its trunk twice, or once on both inputs in one batch."""
 
     def __init__(self, joined):
         super().__init__()
@@ -207,7 +211,7 @@ class Siamese(nn.Module):
 
 
 class TiedAutoencoder(nn.Module):
-    """The decoder uses the encoder's weight, transposed."""
+    """An autoencoder whose decoder uses the encoder's weight, transposed."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +224,7 @@ class TiedAutoencoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The last layer shares its weight with the embedding."""
+    """A language model whose last layer shares its weight with the embedding."""
 
     def __init__(self):
         super().__init__()
@@ -234,7 +238,7 @@ class LanguageModel(nn.Module):
 
 
 class TwinLayers(nn.Module):
-    """Two layers with one weight, each with a bias of its own."""
+    """A network of two layers with the same weight and different biases."""
 
     def __init__(self):
         super().__init__()
@@ -258,7 +262,7 @@ class BagOfWords(nn.Module):
 
 
 class TupleOutput(nn.Module):
-    """Returns several things, in a tuple or a dict."""
+    """A network that returns several tensors, in a tuple or a dict."""
 
     def __init__(self, as_dict=False):
         super().__init__()
@@ -272,7 +276,7 @@ class TupleOutput(nn.Module):
 
 
 class Transposed(nn.Module):
-    """A layer that sees positions first and samples second."""
+    """A network with a layer whose first axis is that of the positions."""
 
     def __init__(self):
         super().__init__()
@@ -284,7 +288,7 @@ class Transposed(nn.Module):
 
 
 class Unrolled(nn.Module):
-    """A layer that sees samples and positions in one axis."""
+    """A network with a layer whose first axis combines samples and positions."""
 
     def __init__(self):
         super().__init__()
@@ -296,7 +300,7 @@ class Unrolled(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    """Activations are computed again in the backward pass."""
+    """A network that computes its activations again in the backward pass."""
 
     def __init__(self, reentrant):
         super().__init__()
@@ -312,13 +316,13 @@ class Checkpointed(nn.Module):
 
 
 def without_reentrance(network):
-    """The same network in the kind of checkpoint that autograd.grad allows."""
+    """Return the network with the kind of checkpoint that autograd.grad supports."""
     network.reentrant = False
     return network
 
 
 class Closure(nn.Module):
-    """A function of the object itself, which a copy shares with the original."""
+    """A network with a function on itself, which a copy shares with the original."""
 
     def __init__(self):
         super().__init__()
@@ -330,7 +334,7 @@ class Closure(nn.Module):
 
 
 class Uncopyable(nn.Module):
-    """Holds something that cannot be copied."""
+    """A network with an attribute that cannot be copied."""
 
     def __init__(self):
         super().__init__()
@@ -343,7 +347,7 @@ class Uncopyable(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Raw parameters beside layers, one of them unused."""
+    """A network with a raw parameter and an unused layer."""
 
     def __init__(self):
         super().__init__()
@@ -356,25 +360,27 @@ class Scaled(nn.Module):
 
 
 class OwnLinear(nn.Linear):
-    """A subclass whose forward is not its parent's."""
+    """A subclass of a layer with another forward method."""
 
     def forward(self, rows):
         return super().forward(rows).tanh() * self.bias
 
 
 class Forked(nn.Module):
-    """Takes several inputs, by position or by name."""
+    """A network with several inputs, passed by position or by name."""
 
     def __init__(self):
         super().__init__()
         self.left, self.right, self.head = nn.Linear(4, 5), nn.Embedding(6, 5), nn.Linear(5, 2)
 
     def forward(self, numbers, words):
-        return self.head(torch.tanh(input_of(self.left, numbers)) + self.right(words).sum(dim=1))
+        return self.head(
+            torch.tanh(call_by_keyword(self.left, numbers)) + self.right(words).sum(dim=1)
+        )
 
 
-def input_of(layer, inputs):
-    """Call a layer by keyword."""
+def call_by_keyword(layer, inputs):
+    """Call a layer with its input as a keyword argument."""
     return layer(input=inputs)
 
 
@@ -428,7 +434,7 @@ def _encoder(batch_first):
 
 
 class Attention(nn.Module):
-    """Multi-head attention alone."""
+    """A network of multi-head attention and a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -534,7 +540,7 @@ NETWORKS = [
 
 
 def build(case, n_samples=6, dtype=torch.float64, seed=0):
-    """The network of a case with random statistics, and inputs."""
+    """Return the network of a case, with random statistics, and inputs for it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, X = case.build().double(), case.draw(n_samples)

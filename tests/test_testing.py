@@ -1,4 +1,4 @@
-"""check_rule: rules that are right pass, and what is wrong is told."""
+"""`check_rule` accepts correct rules, and its errors name what is wrong."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from .cases import LAYERS, build
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
-    """Rules of these tests are forgotten after them."""
+    """Remove the rules of a test after it."""
     monkeypatch.setattr(_registry, "_registry", dict(_registry._registry))
 
 
@@ -34,42 +34,42 @@ class Scale(nn.Module):
 
 
 class Total(Scale):
-    """Has one output, of one axis."""
+    """A layer with one output per sample."""
 
     def forward(self, inputs):
         return super().forward(inputs).sum(dim=1)
 
 
 class InPlace(Scale):
-    """Overwrites what it takes."""
+    """A layer that overwrites its input."""
 
     def forward(self, inputs):
         return inputs.mul_(self.weight).add_(self.bias)
 
 
 class Mixing(Scale):
-    """Adds the mean of the batch."""
+    """A layer that adds the mean of the batch."""
 
     def forward(self, inputs):
         return super().forward(inputs) + super().forward(inputs).mean(dim=0)
 
 
 def scale(wrong=None):
-    """The right rule of `Scale`, or one with an error."""
+    """Return the correct rule of `Scale`, or one with an error."""
 
     def rule(module, inputs, cotangents, names):
         gradients = {"weight": cotangents * inputs[:, None], "bias": cotangents}
         if wrong in gradients:
             gradients[wrong] = 2 * gradients[wrong]
         names = names[:1] if wrong == "names" else names
-        kind = Crooked if wrong == "block" else DenseBlock
+        kind = AsymmetricBlock if wrong == "block" else DenseBlock
         return [kind(layout_of(module, [name]), gradients[name]) for name in names]
 
     return rule
 
 
-class Crooked(DenseBlock):
-    """Right with itself alone."""
+class AsymmetricBlock(DenseBlock):
+    """A block whose trace gram is wrong for blocks of different lengths."""
 
     def trace_gram(self, other):
         return super().trace_gram(other) * (1 if len(self) == len(other) else 2)
@@ -81,7 +81,7 @@ class Crooked(DenseBlock):
 X = torch.randn(4, 3)
 
 
-def test_a_right_rule_passes_and_the_layer_stays_as_it_was():
+def test_a_correct_rule_passes_and_the_layer_is_not_changed():
     register_rule(Scale)(scale())
     layer = Scale()
     layer.weight.requires_grad_(False)
@@ -93,15 +93,17 @@ def test_a_right_rule_passes_and_the_layer_stays_as_it_was():
     assert layer.weight.dtype is torch.float32
 
 
-def test_a_layer_that_overwrites_its_input_is_told():
+def test_a_layer_that_overwrites_its_input_raises_an_error():
     register_rule(InPlace)(scale())
     given = X.clone()
-    with pytest.raises(AssertionError, match=r"does not use the rule .* overwrites what it takes"):
+    with pytest.raises(
+        AssertionError, match=r"must use the rule; got gradients of .* overwrites its input"
+    ):
         check_rule(InPlace(), given)
     assert torch.equal(given, X)
 
 
-def test_a_right_rule_of_a_single_output_passes():
+def test_a_correct_rule_of_a_single_output_passes():
     @register_rule(Total)
     def total(module, inputs, cotangents, names):
         wide = cotangents[..., None].expand(*cotangents.shape, inputs.shape[1])
@@ -110,56 +112,60 @@ def test_a_right_rule_of_a_single_output_passes():
     check_rule(Total(), X)
 
 
-def test_nobodys_random_numbers_are_used_up():
+def test_the_global_random_state_is_not_changed():
     layer, before = nn.Linear(3, 2), torch.get_rng_state()
     check_rule(layer, X)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_rule_that_ignores_what_it_is_asked_for_is_told():
+def test_a_rule_that_ignores_the_requested_names_raises_an_error():
     @register_rule(Scale)
     def greedy(module, inputs, cotangents, names):
         return scale()(module, inputs, cotangents, ("weight", "bias"))
 
-    with pytest.raises(AssertionError, match=r"it was asked for \['(weight|bias)'\]"):
+    with pytest.raises(AssertionError, match=r"must contain each of \['(weight|bias)'\] once; got"):
         check_rule(Scale(), X)
 
 
-def test_a_layer_that_mixes_samples_is_told():
+def test_a_layer_that_mixes_samples_raises_an_error():
     register_rule(Mixing)(scale())
     with pytest.raises((AssertionError, UnsupportedNetworkError)):
         check_rule(Mixing(), X)
 
 
 @pytest.mark.parametrize("given", [X[:1], torch.ones(3, 3), (X, X)], ids=["one", "same", "two"])
-def test_inputs_that_tell_nothing_are_refused(given):
-    with pytest.raises(ValueError, match="allowed are two different samples"):
+def test_inputs_without_two_different_samples_raise_an_error(given):
+    with pytest.raises(
+        ValueError, match="`X` must be one array of at least two different samples; got"
+    ):
         check_rule(nn.Linear(3, 2), given)
 
 
 WRONG = {
-    "weight": r"gradient of 'weight' is .* from autograd's in sample \d",
-    "bias": "gradient of 'bias' is",
-    "names": r"blocks are of the parameters \['weight'\], and it was asked for",
-    "block": "trace_gram of the rule's blocks is",
+    "weight": r"gradient of 'weight' must equal that of autograd; got .* in sample \d",
+    "bias": "gradient of 'bias' must equal",
+    "names": r"must contain each of \['bias', 'weight'\] once; got \['weight'\]",
+    "block": "trace_gram of the rule's blocks must be",
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_told(wrong):
+def test_the_error_names_what_is_wrong(wrong):
     register_rule(Scale)(scale(wrong))
     with pytest.raises(AssertionError, match=WRONG[wrong]):
         check_rule(Scale(), X)
 
 
-def test_a_layer_without_a_rule_is_told():
-    with pytest.raises(AssertionError, match=r"Scale has no rule for its parameters \['weight'"):
+def test_a_layer_without_a_rule_raises_an_error():
+    with pytest.raises(
+        AssertionError, match=r"got a Scale with parameters \['weight', 'bias'\] and no rule"
+    ):
         check_rule(Scale(), X)
-    with pytest.raises(AssertionError, match="without parameters of its own needs none"):
+    with pytest.raises(AssertionError, match="without parameters of its own needs no rule"):
         check_rule(nn.ReLU(), X)
 
 
-def test_a_layer_with_more_parameters_than_its_rule_knows_is_told():
+def test_a_layer_with_more_parameters_than_its_rule_names_raises_an_error():
     register_rule(Scale, parameters=["weight"])(scale())
-    with pytest.raises(AssertionError, match="name all of them"):
+    with pytest.raises(AssertionError, match="name all of these parameters"):
         check_rule(Scale(), X)
