@@ -86,7 +86,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "remove_config_comments": True,
     "download_all_examples": False,
-    # A bound method can be pickled with the configuration; its text tells Sphinx when it changes.
+    # Sphinx can pickle a bound method, and detects a new order by the text of the key.
     "within_subsection_order": FunctionSortKey(EXAMPLES.index, str(EXAMPLES)),
 }
 

@@ -3,8 +3,8 @@ Active learning: strategies compared
 ====================================
 
 This example compares six strategies that choose the samples to label next. A perceptron learns
-scikit-learn's digits, of which 20 are labelled at first. In each of eight rounds it is trained
-anew, and a strategy chooses 20 more digits. All strategies use the same six seeds, which determine
+scikit-learn's digits; 20 digits are labelled at first. In each of eight rounds it is trained anew,
+and a strategy chooses 20 more digits. All strategies use the same six seeds, which determine
 the split, the first digits and the weights. The strategies "margin", "badge", "lcmd" and "coverage"
 gain 3 to 4 percentage points of accuracy over random choice, and "density" loses 14.
 

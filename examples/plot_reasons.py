@@ -52,9 +52,10 @@ for index, label, digit, value in zip(
 # ----------------------------
 # Each row shows a test image on the left and the training images most similar to it, with their
 # similarity, label and prediction. They show the predicted digit, whether the prediction is right
-# or wrong, because the logit of this digit is compared. They therefore show what the network treats
-# the image as. Only the image itself shows who is right: the image labelled 5 is a 6 like its
-# neighbours, so the label is wrong; the one with serifs is a 1, unlike its neighbours.
+# or wrong, because the logit of this digit is compared. They therefore show which digit the network
+# treats the image as. Only the image itself shows whether the prediction or the label is right: the
+# image labelled 5 is a 6 like its neighbours, so the label is wrong; the one with serifs is a 1,
+# unlike its neighbours.
 #
 # The similarities differ. The ordinary 7 has close neighbours. The two odd images have none, and
 # one of these is the 3, whose prediction is correct.

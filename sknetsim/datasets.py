@@ -219,7 +219,7 @@ def load_mnist_network() -> nn.Module:
 
     The network has 390,410 parameters and ends in ten logits. It classifies 99.06 % of the 10,000
     test images correctly. Its class and its weights are read from the distribution
-    ``digit-recognizer-py``, of which one file, ``digit_recognizer/model.py``, is executed.
+    ``digit-recognizer-py``. One file of the package is executed, ``digit_recognizer/model.py``.
 
     Returns
     -------
