@@ -168,7 +168,7 @@ def _assert_quantities(jacobian: Jacobian, expected: Tensor) -> None:
         "weighted_sum": torch.einsum("nov,nop->vp", weights, expected),
     }
     for form in (jacobian.for_pairs(), jacobian.for_sums()):
-        sums, others = form.weighted_sum(weights), form.take(slice(1, None))
+        sums, others = form.weighted_sum(weights), form.rows(slice(1, None))
         by_blocks = {
             "gram": form.gram(others),
             "self_kernel": form.self_kernel(),

@@ -75,7 +75,7 @@ class Block(abc.ABC):
     def _trace_gram(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
-    def _paired_traces(self, other: Block) -> Tensor: ...
+    def _paired(self, other: Block) -> Tensor: ...
 
     @abc.abstractmethod
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]: ...
@@ -94,22 +94,22 @@ class Block(abc.ABC):
         """Return K[n,m,o,p] = <J_o(x_n), J'_p(x'_m)>."""
         if self._form() == other._form():
             return self._gram(other)
-        return self.to_dense()._gram(other.to_dense())
+        return self.dense()._gram(other.dense())
 
     def trace_gram(self, other: Block) -> Tensor:
         """Return tr K(x_n, x'_m) = sum_o <J_o(x_n), J'_o(x'_m)>, of shape (n, m)."""
         if self._form() == other._form():
             return self._trace_gram(other)
-        return self.to_dense()._trace_gram(other.to_dense())
+        return self.dense()._trace_gram(other.dense())
 
-    def paired_traces(self, other: Block) -> Tensor:
+    def paired(self, other: Block) -> Tensor:
         """Return tr K(x_n, x'_n) for the n-th samples of two blocks, of shape (n,)."""
         if self._form() == other._form():
-            return self._paired_traces(other)
-        return self.to_dense()._paired_traces(other.to_dense())
+            return self._paired(other)
+        return self.dense()._paired(other.dense())
 
     def marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
-        """Return the share of each row or column of each parameter in `paired_traces`.
+        """Return the share of each row or column of each parameter in `paired`.
 
         The share of a row is sum_oc J[n,o,rc] J'[n,o,rc], and that of a column is
         sum_or J[n,o,rc] J'[n,o,rc].
@@ -128,9 +128,9 @@ class Block(abc.ABC):
         """
         if self._form() == other._form():
             return self._marginals(other, by_rows)
-        return self.to_dense()._marginals(other.to_dense(), by_rows)
+        return self.dense()._marginals(other.dense(), by_rows)
 
-    def to_dense(self) -> DenseBlock:
+    def dense(self) -> DenseBlock:
         """Return the same gradients written out, in the order of the layout."""
         return DenseBlock(self.layout, self.materialize())
 
@@ -155,9 +155,9 @@ class Block(abc.ABC):
         """Return the form that is cheaper for gram matrices."""
         return self
 
-    def take(self, samples: Any) -> Block:
-        """Return the block of the samples with these indices."""
-        return self._map(lambda tensor: tensor[samples])
+    def rows(self, rows: Any) -> Block:
+        """Return the block of the samples with these indices, or in this slice."""
+        return self._map(lambda tensor: tensor[rows])
 
     def split(self, sizes: Sequence[int]) -> list[Block]:
         """Return blocks of consecutive samples, with ``sizes`` samples each."""
@@ -253,7 +253,7 @@ class DenseBlock(Block):
         # sum_ow J[n,ow] J'[m,ow]
         return self.gradients.flatten(1) @ other.gradients.flatten(1).mT
 
-    def _paired_traces(self, other: Block) -> Tensor:
+    def _paired(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         # sum_ow J[n,ow] J'[n,ow]
         own, others = self.gradients.flatten(1), other.gradients.flatten(1)
@@ -313,7 +313,7 @@ def concatenate_blocks(blocks: Sequence[Block]) -> Block:
     if len(positions) == 1:
         blocks = _convert_to_one_form(blocks)
     else:
-        blocks = [block.to_dense() for block in blocks]
+        blocks = [block.dense() for block in blocks]
     return blocks[0]._concatenate(blocks)
 
 
@@ -329,7 +329,7 @@ def _convert_to_one_form(blocks: Sequence[Block]) -> Sequence[Block]:
     """Return the blocks as they are if their forms are equal, and written out if not."""
     if len({block._form() for block in blocks}) == 1:
         return blocks
-    return [block.to_dense() for block in blocks]
+    return [block.dense() for block in blocks]
 
 
 def _products_in_double(vectors: Tensor) -> Tensor:

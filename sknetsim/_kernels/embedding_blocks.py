@@ -82,8 +82,8 @@ class EmbeddingBlock(PositionBlock):
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         assert isinstance(other, EmbeddingBlock)
         if not by_rows[0]:
-            return self.to_dense()._marginals(other.to_dense(), by_rows)
+            return self.dense()._marginals(other.dense(), by_rows)
         # marginals[n,index[n,t]] += sum_s (a_t . a'_s) sum_o (e_ot . e'_os)
-        products = self.position_products(other).sum(dim=2)
+        products = self.paired_positions(other).sum(dim=2)
         marginals = products.new_zeros(len(products), self._width)
         return [marginals.scatter_add_(1, self.indices, products)]

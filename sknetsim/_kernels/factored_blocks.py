@@ -60,9 +60,9 @@ class FactorBlock(PositionBlock):
             return weight
         return torch.cat([weight, self.cotangents.sum(dim=2).flatten(2)], dim=2)
 
-    def write_out(self) -> DenseBlock:
+    def written(self) -> DenseBlock:
         if self._has_bias:
-            return self.to_dense()
+            return self.dense()
         return DenseBlock(self.layout, self._weight_gradients(), self.order)
 
     def self_kernel(self) -> Tensor:
@@ -129,7 +129,7 @@ class FactorBlock(PositionBlock):
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         if not self.order.keeps_rows:
-            return self.to_dense().sketch(maps)
+            return self.dense().sketch(maps)
         # activations[n,t,g,f] = sum_i a[n,t,g,i] columns[i,f], and the sketch is
         # sum_tg activations[n,t,g,f] cotangents[n,t,g,f].
         columns = self.order.columns_from_layout(maps[0].columns)
@@ -167,7 +167,7 @@ class FactorBlock(PositionBlock):
         # Shares of the input channels (g, i) follow from the factors. These are columns of the
         # weight if its order keeps the rows (g, j), and rows if not.
         if by_rows[0] == self.order.keeps_rows:
-            return self.to_dense()._marginals(other.to_dense(), by_rows)
+            return self.dense()._marginals(other.dense(), by_rows)
         own, others = (block.activations.movedim(2, 1) for block in (self, other))
         cotangents = self._paired_cotangents(other)
         # products[n,g,i] = sum_t a[n,g,t,i] sum_s (sum_oj e_t e'_s) a'[n,g,s,i]

@@ -76,9 +76,9 @@ class Jacobian:
         """Return each block in the form that is cheaper for gram matrices."""
         return self._map(lambda block: block.for_pairs())
 
-    def take(self, samples: Any) -> Jacobian:
-        """Return the Jacobians of the samples with these indices."""
-        return replace(self._map(lambda block: block.take(samples)), outputs=self.outputs[samples])
+    def rows(self, rows: Any) -> Jacobian:
+        """Return the Jacobians of the samples with these indices, or in this slice."""
+        return replace(self._map(lambda block: block.rows(rows)), outputs=self.outputs[rows])
 
     def split(self, sizes: Sequence[int]) -> list[Jacobian]:
         """Return Jacobians of consecutive samples, with ``sizes`` samples each."""
@@ -98,7 +98,7 @@ class Jacobian:
         if self.outputs.dtype is not torch.float64:
             unsafe = torch.nonzero(_may_leave_float32(total))[:, 0]
             for samples in unsafe.split(_DOUBLE_SAMPLES) if len(unsafe) else ():
-                doubled = self.take(samples)._map(lambda block: block.double())
+                doubled = self.rows(samples)._map(lambda block: block.double())
                 total[samples] = doubled._sum_self_kernels()
         return total
 
@@ -136,7 +136,7 @@ class Jacobian:
         return self.trace_gram(other).clamp_(-1, 1)
 
     @in_full_precision
-    def paired_traces(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
+    def paired(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
         """Return tr K(x_n, x'_m) for the pairs of n in rows and m in columns, float64.
 
         These are some entries of `trace_gram`, in a tensor of shape (pairs,).
@@ -144,8 +144,8 @@ class Jacobian:
         total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
         for block, others in self._pair_blocks(other):
             for piece in torch.arange(len(rows), device=rows.device).split(self._step(block)):
-                own = block.take(rows[piece])
-                total[piece] += own.paired_traces(others.take(columns[piece]))
+                own = block.rows(rows[piece])
+                total[piece] += own.paired(others.rows(columns[piece]))
         return total
 
     @in_full_precision
@@ -170,7 +170,7 @@ class Jacobian:
         for block, others in self._pair_blocks(other):
             entries = [by_rows[name] for name, _ in block.layout]
             parts = [
-                block.take(part).for_pairs().marginals(others.take(part).for_pairs(), entries)
+                block.rows(part).for_pairs().marginals(others.rows(part).for_pairs(), entries)
                 for part in torch.arange(len(self)).split(self._step(block))
             ]
             for (name, _), pieces in zip(block.layout, zip(*parts, strict=True), strict=True):

@@ -66,22 +66,22 @@ class PositionBlock(Block):
         # At most one vector of the cotangents and one of the activations for each (o, t, g).
         return 2 * math.prod(self.cotangents.shape[1:4])
 
-    def write_out(self) -> DenseBlock:
+    def written(self) -> DenseBlock:
         """Return the gradients written out, in the order that is cheapest to form."""
-        return self.to_dense()
+        return self.dense()
 
     def for_sums(self) -> Block:
         # For one sample and group, the o j i elements written out take o multiplications each in
         # the self-kernel and o in a sum for o vectors.
         _, outputs, positions, _, out = self.cotangents.shape
         written = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
-        return self.write_out() if written < positions * self._pair_operations() else self
+        return self.written() if written < positions * self._pair_operations() else self
 
     def for_pairs(self) -> Block:
         # For one pair of samples and one group, the o j i elements take one multiplication each.
         _, outputs, positions, _, out = self.cotangents.shape
         written = outputs * out * self._width
-        return self.write_out() if written < positions * self._pair_operations() else self
+        return self.written() if written < positions * self._pair_operations() else self
 
     def _pair_operations(self) -> int:
         """Return the operations for one position paired with all positions of a sample.
@@ -155,12 +155,12 @@ class PositionBlock(Block):
             return products[:, 0, :, 0, 0]
         return products.sum((1, 3, 4))
 
-    def _paired_traces(self, other: Block) -> Tensor:
+    def _paired(self, other: Block) -> Tensor:
         assert isinstance(other, PositionBlock)
-        return self.position_products(other).sum((1, 2))
+        return self.paired_positions(other).sum((1, 2))
 
-    def position_products(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
-        """Return the share of each pair of positions in `paired_traces`, of shape (n, t, s).
+    def paired_positions(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
+        """Return the share of each pair of positions in `paired`, of shape (n, t, s).
 
         The share is sum_g (a[n,t,g] . a'[n,s,g] + constant) sum_o e[n,o,t,g] . e'[n,o,s,g]. A
         constant of 1 adds a bias that has a block of its own.
@@ -184,7 +184,7 @@ class PositionBlock(Block):
         per_sample *= other.cotangents.shape[0] * other.cotangents.shape[2]
         step = max(1, _PAIR_ELEMENTS // max(1, per_sample))
         samples = len(self.cotangents)
-        return [self.take(slice(start, start + step)) for start in range(0, samples, step)]
+        return [self.rows(slice(start, start + step)) for start in range(0, samples, step)]
 
 
 def multiply_positions(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:

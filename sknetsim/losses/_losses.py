@@ -137,7 +137,7 @@ class PairSimilarityLoss(BaseSimilarityLoss):
             )
         rows = torch.arange(len(first), device=first.outputs.device)
         # k(x_i, x'_i) = <root J(x_i), root' J(x'_i)>_F
-        similarities: Tensor = first.paired_traces(second, rows, rows)
+        similarities: Tensor = first.paired(second, rows, rows)
         return similarities.to(first.outputs.dtype)
 
 

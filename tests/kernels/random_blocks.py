@@ -52,7 +52,7 @@ KINDS = {
     "transposed factors": lambda samples: make_factor_block(samples, 3, order=TRANSPOSED),
     "factors written out": lambda samples: make_factor_block(
         samples, 3, order=TRANSPOSED
-    ).write_out(),
+    ).written(),
     "embedding": lambda samples: make_embedding_block(samples, 5),
     "embedding of one token": lambda samples: make_embedding_block(samples, 1),
     "dense": lambda samples: make_dense_block(samples, [2, 3]),
@@ -90,13 +90,13 @@ def split_by_layout(vectors, layout):
 QUANTITIES = {
     "gram": lambda block, other, *_: block.gram(other),
     "trace_gram": lambda block, other, *_: block.trace_gram(other),
-    "paired_traces": lambda block, other, *_: block.paired_traces(other.take(slice(0, 4))),
+    "paired": lambda block, other, *_: block.paired(other.rows(slice(0, 4))),
     "marginals by rows": lambda block, other, *_: torch.cat(
-        block.marginals(other.take(slice(0, 4)), [len(shape) > 1 for _, shape in block.layout]),
+        block.marginals(other.rows(slice(0, 4)), [len(shape) > 1 for _, shape in block.layout]),
         dim=1,
     ),
     "marginals by columns": lambda block, other, *_: torch.cat(
-        block.marginals(other.take(slice(0, 4)), [False] * len(block.layout)), dim=1
+        block.marginals(other.rows(slice(0, 4)), [False] * len(block.layout)), dim=1
     ),
     "sketch": lambda block, other, root, weights, vectors, maps: block.sketch(maps),
     "self_kernel": lambda block, *_: block.self_kernel(),
@@ -114,5 +114,5 @@ QUANTITIES = {
     "add_blocks": lambda block, *_: add_blocks([block, block]).materialize(),
     "for_sums": lambda block, *_: block.for_sums().materialize(),
     "for_pairs": lambda block, *_: block.for_pairs().materialize(),
-    "take": lambda block, *_: block.take(slice(1, 3)).materialize(),
+    "rows": lambda block, *_: block.rows(slice(1, 3)).materialize(),
 }

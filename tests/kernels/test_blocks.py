@@ -51,7 +51,7 @@ def define_sketch(J, layout, maps):
 DEFINITIONS = {
     "gram": lambda J, J2, *_: torch.einsum("now,mpw->nmop", J, J2),
     "trace_gram": lambda J, J2, *_: torch.einsum("now,mow->nm", J, J2),
-    "paired_traces": lambda J, J2, *_: torch.einsum("now,now->n", J, J2[:4]),
+    "paired": lambda J, J2, *_: torch.einsum("now,now->n", J, J2[:4]),
     "marginals by rows": lambda J, J2, layout, *_: define_marginals(
         J, J2[:4], layout, [len(shape) > 1 for _, shape in layout]
     ),
@@ -74,7 +74,7 @@ DEFINITIONS = {
     "add_blocks": lambda J, *_: 2 * J,
     "for_sums": lambda J, *_: J,
     "for_pairs": lambda J, *_: J,
-    "take": lambda J, *_: J[1:3],
+    "rows": lambda J, *_: J[1:3],
 }
 
 
@@ -88,30 +88,30 @@ def test_each_quantity_equals_its_definition(make, quantity):
     torch.testing.assert_close(value, expected)
 
 
-@pytest.mark.parametrize("quantity", ["gram", "trace_gram", "paired_traces"])
+@pytest.mark.parametrize("quantity", ["gram", "trace_gram", "paired"])
 @kinds
 def test_a_block_can_be_compared_with_one_of_another_form(make, quantity):
     block, other, *arguments = draw(make)
     expected = QUANTITIES[quantity](block, other, *arguments)
-    dense = QUANTITIES[quantity](block, other.to_dense(), *arguments)
+    dense = QUANTITIES[quantity](block, other.dense(), *arguments)
     torch.testing.assert_close(dense, expected)
-    dense = QUANTITIES[quantity](block.to_dense(), other, *arguments)
+    dense = QUANTITIES[quantity](block.dense(), other, *arguments)
     torch.testing.assert_close(dense, expected)
 
 
 @kinds
 def test_marginals_of_different_forms_are_those_of_the_gradients(make):
     block, other, *_ = draw(make)
-    other, by_rows = other.take(slice(0, 4)), [False] * len(block.layout)
+    other, by_rows = other.rows(slice(0, 4)), [False] * len(block.layout)
     expected = block.marginals(other, by_rows)
-    torch.testing.assert_close(block.marginals(other.to_dense(), by_rows), expected)
+    torch.testing.assert_close(block.marginals(other.dense(), by_rows), expected)
 
 
 @kinds
 def test_paired_traces_are_the_diagonal_of_the_trace_gram(make):
     block, other, *_ = draw(make)
-    other = other.take(slice(0, 4))
-    torch.testing.assert_close(block.paired_traces(other), block.trace_gram(other).diagonal())
+    other = other.rows(slice(0, 4))
+    torch.testing.assert_close(block.paired(other), block.trace_gram(other).diagonal())
 
 
 @kinds
@@ -156,7 +156,7 @@ def test_uses_at_different_numbers_of_positions_can_be_added(make_block):
 
 def test_blocks_of_different_forms_can_be_added():
     block = make_factor_block(2, 3)
-    added = add_blocks([block, block.to_dense()])
+    added = add_blocks([block, block.dense()])
     torch.testing.assert_close(added.materialize(), 2 * block.materialize())
 
 

@@ -91,7 +91,7 @@ def test_quantities_of_jacobians_stay_on_their_device(make, request):
     results = [
         first.gram(second),
         first.trace_gram(second),
-        first.paired_traces(second, *pairs),
+        first.paired(second, *pairs),
         first.whiten(WHITENINGS["unit"](root, rank)).materialize(),
         first.inner(by_name),
         first.product(by_name),

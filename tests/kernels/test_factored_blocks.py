@@ -63,7 +63,7 @@ def test_gradients_of_a_bias_are_cotangents_summed_over_positions():
 )
 def test_writing_out_keeps_the_gradients(order, bias):
     block = make_factor_block(2, 3, bias=bias, order=order)
-    torch.testing.assert_close(block.write_out().materialize(), block.materialize())
+    torch.testing.assert_close(block.written().materialize(), block.materialize())
 
 
 def make_single_group_block(samples, bias):
@@ -79,7 +79,7 @@ def make_single_group_block(samples, bias):
 def test_a_linear_layer_at_one_position_equals_its_gradients_written_out(quantity, bias):
     block, other, *arguments = draw(lambda samples: make_single_group_block(samples, bias))
     value = QUANTITIES[quantity](block, other, *arguments)
-    expected = QUANTITIES[quantity](block.to_dense(), other.to_dense(), *arguments)
+    expected = QUANTITIES[quantity](block.dense(), other.dense(), *arguments)
     torch.testing.assert_close(value, expected)
 
 

@@ -89,14 +89,14 @@ def test_paired_traces_are_entries_of_the_trace_gram(pair, piece, monkeypatch):
     monkeypatch.setattr(jacobian_module, "_PAIRED_BYTES", piece)
     rows, columns = torch.tensor([0, 3, 3]), torch.tensor([4, 0, 1])
     expected = pair[0].trace_gram(pair[1])[rows, columns]
-    torch.testing.assert_close(pair[0].paired_traces(pair[1], rows, columns), expected)
+    torch.testing.assert_close(pair[0].paired(pair[1], rows, columns), expected)
 
 
 @pytest.mark.parametrize("piece", [1, 2**23])
 @pytest.mark.parametrize("by_rows", [False, True])
 def test_marginals_are_sums_of_products_of_entries(pair, piece, by_rows, monkeypatch):
     monkeypatch.setattr(jacobian_module, "_PAIRED_BYTES", piece)
-    first, second = pair[0], pair[1].take(slice(0, 4))
+    first, second = pair[0], pair[1].rows(slice(0, 4))
     requested = {name: by_rows and len(shape) > 1 for name, shape in SHAPES.items()}
     marginals = first.marginals(second, requested)
     products = split_by_name((first.materialize() * second.materialize()).sum(dim=1))
@@ -199,7 +199,7 @@ def test_each_form_has_the_same_gradients(pair, form):
 
 
 def test_taken_samples_keep_their_gradients_and_outputs(pair):
-    taken = pair[0].take(torch.tensor([2, 0]))
+    taken = pair[0].rows(torch.tensor([2, 0]))
     torch.testing.assert_close(taken.materialize(), pair[0].materialize()[[2, 0]])
     torch.testing.assert_close(taken.outputs, pair[0].outputs[[2, 0]])
 

@@ -51,18 +51,18 @@ def define_position_products(block, other, constant):
 def test_position_products_equal_a_loop_over_pairs_of_positions(constant):
     block, other = make_factor_block(4, 3), make_factor_block(4, 2)
     expected = define_position_products(block, other, constant)
-    torch.testing.assert_close(block.position_products(other, constant), expected)
+    torch.testing.assert_close(block.paired_positions(other, constant), expected)
 
 
 def test_position_products_with_a_constant_are_those_with_a_bias():
     block, other = make_factor_block(4, 3, bias=True), make_factor_block(4, 2, bias=True)
     expected = define_position_products(block, other, 1.0)
-    torch.testing.assert_close(block.position_products(other), expected)
+    torch.testing.assert_close(block.paired_positions(other), expected)
 
 
 def test_position_products_of_embeddings_pair_equal_tokens():
     block, other = make_embedding_block(4, 3), make_embedding_block(4, 2)
-    products = block.position_products(other)
+    products = block.paired_positions(other)
     for n, t, s in torch.cartesian_prod(*map(torch.arange, products.shape)):
         equal = block.indices[n, t] == other.indices[n, s]
         cotangents = (block.cotangents[n, :, t] * other.cotangents[n, :, s]).sum()
