@@ -2,8 +2,9 @@
 
 Index legend: n, m samples; o, p outputs of the network; q vectors; w the block's parameters,
 flattened in the order of its layout; r, c a parameter's first axis and its other axes, flattened;
-f frequencies. J[n,o,w] is the gradient of output o at sample n, x_n and x'_m are the samples of two
-blocks, and J' is the Jacobian of the other block.
+f frequencies. J[n,o,w] = J_o(x_n) is the gradient of output o at sample n; J' and x' belong to the
+other block. Letters side by side are one flattened axis, as in J[n,ow], or, under a sum, several
+indices: sum_no runs over all n and o.
 """
 
 from __future__ import annotations
@@ -117,9 +118,10 @@ class Block(abc.ABC):
         Parameters
         ----------
         other : Block
-            A block of as many samples.
+            A block of n samples.
         by_rows : sequence of bool
-            For each entry of the layout, whether the result has its rows or its columns.
+            For each entry of the layout, True for the shares of its rows and False for those of its
+            columns.
 
         Returns
         -------

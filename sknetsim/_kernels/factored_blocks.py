@@ -4,7 +4,8 @@ Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of
 g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors;
 f frequencies. a[n,t,g,i] are activations and e[n,o,t,g,j] cotangents. The gradient of the weight is
 J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i], and that of the bias is J[n,o,gj] = sum_t e[n,o,t,g,j],
-which is the gradient of a weight whose activation is always 1.
+which is the gradient of a weight whose activation is always 1. Letters side by side are one
+flattened axis, as in J[n,o,gji], or, under a sum, several indices.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w one parameter,
 flattened; P the number of all parameters; r, c a parameter's first axis and its other axes,
-flattened; f frequencies. J_o(x_n) is the gradient of output o at sample n, and J' and x' belong to
-the other Jacobian. A kernel of all parameters is the sum of the kernels of the blocks.
+flattened; f frequencies; i pairs of samples. J_o(x_n) is the gradient of output o at sample n, and
+J' and x' belong to the other Jacobian. Under a sum, letters side by side are several indices:
+sum_no runs over all n and o. A kernel of all parameters is the sum of the kernels of the blocks.
 """
 
 from __future__ import annotations
@@ -137,9 +138,9 @@ class Jacobian:
 
     @in_full_precision
     def paired(self, other: Jacobian, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return tr K(x_n, x'_m) for the pairs of n in rows and m in columns, float64.
+        """Return tr K(x_n, x'_m) for each pair n = rows[i] and m = columns[i], float64.
 
-        These are some entries of `trace_gram`, in a tensor of shape (pairs,).
+        These are entries of `trace_gram`, in a tensor of shape (i,).
         """
         total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
         for block, others in self._pair_blocks(other):
@@ -152,14 +153,14 @@ class Jacobian:
     def marginals(self, other: Jacobian, by_rows: Mapping[str, bool]) -> dict[str, Tensor]:
         """Return the share of each row or column of each parameter in tr K(x_n, x'_n).
 
-        Both Jacobians have n samples. The shares are defined in `Block.marginals`.
+        `Block.marginals` defines these shares.
 
         Parameters
         ----------
         other : Jacobian
-            Jacobians of as many samples.
+            Jacobians of n samples.
         by_rows : dict of str to bool
-            For each parameter, whether the result has its rows or its columns.
+            For each parameter, True for the shares of its rows and False for those of its columns.
 
         Returns
         -------
@@ -320,7 +321,7 @@ def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
         return jacobians[0]
     outputs = torch.cat([jacobian.outputs for jacobian in jacobians])
     if len({frozenset(jacobian.blocks) for jacobian in jacobians}) > 1:
-        # The chunks group their parameters differently, so no two blocks can be concatenated.
+        # The chunks differ in their groups of parameters, so their blocks do not correspond.
         jacobians = [_merge_blocks(jacobian) for jacobian in jacobians]
     blocks = {
         key: concatenate_blocks([jacobian.blocks[key] for jacobian in jacobians])

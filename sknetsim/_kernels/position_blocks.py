@@ -2,13 +2,15 @@
 
 Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
 g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors.
+Letters side by side are one flattened axis, as in J[n,o,gji], or, under a sum, several indices.
 With activations a[n,t,g,i] and cotangents e[n,o,t,g,j], the gradient of the weight is
-J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i]. So kernels follow without forming it:
+J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i]. Kernels follow from products over pairs of positions,
+without forming the gradient:
 
-K[n,m,o,p] = sum_g sum_t,s (a[n,t,g] . a'[m,s,g]) (e[n,o,t,g] . e'[m,p,s,g])
+K[n,m,o,p] = sum_gts (a[n,t,g] . a'[m,s,g]) (e[n,o,t,g] . e'[m,p,s,g])
 
-The other way is to form the gradients, and to multiply these. Its cost does not grow with the
-square of the number of positions, so it is cheaper if there are many positions.
+The alternative is to form the gradients first, and then to multiply them. Its cost does not grow
+with the square of the number of positions, so it is cheaper for many positions.
 """
 
 from __future__ import annotations
@@ -71,23 +73,25 @@ class PositionBlock(Block):
         return self.dense()
 
     def for_sums(self) -> Block:
-        # For one sample and group, the o j i elements written out take o multiplications each in
-        # the self-kernel and o in a sum for o vectors.
+        # The gradients of one sample and group have o j i elements. Each takes o multiplications in
+        # the self-kernel, and o more in weighted sums with o weights per output.
         _, outputs, positions, _, out = self.cotangents.shape
-        written = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
-        return self.written() if written < positions * self._pair_operations() else self
+        dense_operations = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
+        factored_operations = positions * self._pair_operations()
+        return self.written() if dense_operations < factored_operations else self
 
     def for_pairs(self) -> Block:
         # For one pair of samples and one group, the o j i elements take one multiplication each.
         _, outputs, positions, _, out = self.cotangents.shape
-        written = outputs * out * self._width
-        return self.written() if written < positions * self._pair_operations() else self
+        dense_operations = outputs * out * self._width
+        factored_operations = positions * self._pair_operations()
+        return self.written() if dense_operations < factored_operations else self
 
     def _pair_operations(self) -> int:
-        """Return the operations for one position paired with all positions of a sample.
+        """Return the number of operations for one position t and all positions s of a sample.
 
-        For each pair (t, s): i multiplications for the activations, o j for the cotangents, and the
-        two products are moved through memory.
+        Each pair (t, s) takes i multiplications for the activations and o j for the cotangents, and
+        the product is moved through memory once.
         """
         _, outputs, positions, _, out = self.cotangents.shape
         return positions * (self._product_operations + outputs * out + _ELEMENT_OPERATIONS)
@@ -150,6 +154,7 @@ class PositionBlock(Block):
         own = self.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         others = other.cotangents.permute(0, 2, 3, 1, 4).flatten(3)
         products = multiply_positions(own[:, None], others[:, None])[:, 0, :, :, 0]
+        # tr K[n,m] = sum_tsg (a[n,t,g] . a'[m,s,g]) products[n,t,m,s,g]
         products = products.mul_(self._activation_gram(other))
         if products[0, :, 0].numel() == 1:
             return products[:, 0, :, 0, 0]
@@ -176,9 +181,10 @@ class PositionBlock(Block):
         return torch.matmul(own, others.mT)
 
     def _split(self, other: PositionBlock, outputs: int) -> list[Any]:
-        """Return parts of the samples, with temporaries of at most `_PAIR_ELEMENTS` elements.
+        """Return parts of the samples, so that temporaries have at most `_PAIR_ELEMENTS` elements.
 
-        The temporary of one sample has the shape (outputs, t, g, m, s).
+        The temporary of one sample has the shape (outputs, t, g, m, s). A part has at least one
+        sample, even if that exceeds the limit.
         """
         per_sample = outputs * math.prod(self.cotangents.shape[2:4])
         per_sample *= other.cotangents.shape[0] * other.cotangents.shape[2]
