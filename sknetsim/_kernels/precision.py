@@ -1,4 +1,4 @@
-"""Arithmetic in the dtype of the tensors, whatever reduced precision the caller has enabled."""
+"""Arithmetic in the dtype of the tensors, even if the caller has enabled a reduced precision."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def euclidean_distance(gram: np.ndarray, eps: float) -> np.ndarray:
 
 
 def cosine_distance(gram: np.ndarray, eps: float) -> np.ndarray:
-    """Return the distances 1 - k, and 0 up to 16 eps.
+    """Return the distances 1 - k, where distances up to ``16 * eps`` become 0.
 
     Rounding can put equal samples at a small distance, or below 0, which scikit-learn rejects.
     """

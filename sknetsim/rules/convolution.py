@@ -62,8 +62,8 @@ def _make_activations(module: _ConvNd, inputs: Tensor) -> Tensor:
 def _flatten_windows(windows: Tensor, dimensions: int) -> Tensor:
     """Return (n, t, kernel x channels) from (n, positions..., kernel..., channels).
 
-    The copy is fastest in the longest runs that are contiguous in memory: along the last kernel
-    axis and the channels, or along the last axis of the positions.
+    The elements are copied in contiguous runs, along the last kernel axis and the channels or along
+    the last axis of the positions, whichever is longer.
     """
     run, line = math.prod(windows.shape[-2:]), windows.shape[dimensions]
     if run >= line:
