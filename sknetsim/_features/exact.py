@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.inputs import Rows, select_labelled_samples
+from .._networks.samples import Samples, select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .projection import allocate_features
 
@@ -23,9 +23,9 @@ class Exact:
     kernel_error: float = 0.0
     whitening: str = "unit"
 
-    def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = allocate_features(source, len(Rows(X)), self.n_components)
+        features = allocate_features(source, len(X), self.n_components)
         chunks = iterate_chunks(source, X, self.whitening, y)
         for chunk in with_progress(chunks, len(features), verbose):
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
@@ -34,7 +34,7 @@ class Exact:
 
 def fit_exact(
     source: Source,
-    X: Any,
+    X: Samples,
     y: Any,
     n_components: int | str | None,
     kernel_error: float,
@@ -46,5 +46,5 @@ def fit_exact(
             f"n_components is {n_components!r} and method is 'exact', which has as many features"
             " as gradients have entries; allowed is None: or choose another method."
         )
-    _, jacobian = next(source.jacobians(*select_labelled_samples(X, y, [0])))
+    _, jacobian = next(source.jacobians(X.select([0]), select_labels(y, [0])))
     return Exact(jacobian.width)

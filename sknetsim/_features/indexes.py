@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.utils import check_random_state, gen_batches
 from tqdm.auto import tqdm
 
-from .._networks.inputs import Rows
+from .._networks.samples import Samples
 from .rows import check_features
 
 # An index looks at more rows until it finds this share of the nearest ones, of some fitted rows.
@@ -67,13 +67,13 @@ class InvertedLists:
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         faiss = import_package("faiss")
-        samples, width = len(Rows(features)), _single(Rows(features).at([0])).shape[1]
+        samples, width = len(features), _single(features.at([0])).shape[1]
         lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
         quantizer = faiss.IndexFlatIP(width)
         self._index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
         count = min(samples, _TRAINED * lists, _MOST_TRAINED)
         chosen = np.sort(random_state.choice(samples, count, replace=False))
-        self._index.train(_single(Rows(features).at(chosen.tolist())))
+        self._index.train(_single(features.at(chosen.tolist())))
         for _, rows in in_chunks(features, verbose):
             self._index.add(rows)
 
@@ -161,9 +161,9 @@ def fit_index(
     """
     generator = check_random_state(random_state)
     index = ALGORITHMS[algorithm](features, generator, verbose)
-    samples = len(Rows(features))
+    samples = len(features)
     chosen = np.sort(generator.permutation(samples)[:MEASURED])
-    queries = _single(Rows(features).at(chosen.tolist()))
+    queries = Samples(_single(features.at(chosen.tolist())))
     expected = all_pairs(queries)
     while True:
         found, _ = find_nearest_candidates(
@@ -193,7 +193,7 @@ def find_nearest_candidates(
     ``own``: for each query the row of the index that it is, which is not its own neighbour. Where
     an index has too few candidates, all rows are looked at.
     """
-    samples = len(Rows(features))
+    samples = len(features)
     wanted = min(_SPARE * count + (own is not None), samples)
     found = []
     for chunk, rows in in_chunks(queries, verbose):
@@ -231,17 +231,16 @@ def _distances(
 
 def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows in memory, in single precision."""
-    rows = Rows(features)
-    with tqdm(total=len(rows), disable=not verbose, unit="row") as progress:
-        for chunk in gen_batches(len(rows), _CHUNK):
-            yield chunk, _single(check_features(rows.take(chunk)))
+    with tqdm(total=len(features), disable=not verbose, unit="row") as progress:
+        for chunk in gen_batches(len(features), _CHUNK):
+            yield chunk, _single(check_features(features.take(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
     """Products of the features of queries and of their candidates, (n, c), float64, in [-1, 1]."""
     chosen, places = np.unique(candidates, return_inverse=True)
-    rows = np.asarray(Rows(features).at(chosen.tolist()), dtype=np.float64)
+    rows = np.asarray(features.at(chosen.tolist()), dtype=np.float64)
     rows = rows[places.reshape(candidates.shape)]
     return np.einsum("nm,ncm->nc", queries.astype(np.float64), rows).clip(-1, 1)
 

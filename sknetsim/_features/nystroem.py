@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._networks.inputs import Rows, select_labelled_samples
+from .._networks.samples import Samples, select_labels
 from .._passes.chunks import Chunk, Source
 from .._passes.pairs import UNIT_WHITENINGS, iterate_pair_values
 from .._passes.reductions import gram_matrix
@@ -58,9 +58,9 @@ class Nystroem:
         """The number m."""
         return len(self.root)
 
-    def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = allocate_features(source, len(Rows(X)), self.n_components)
+        features = allocate_features(source, len(X), self.n_components)
         features.fill(0)
         both, labels = (X, self.landmarks), (y, self.labels)
         grams = iterate_pair_values(source, *both, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
@@ -73,16 +73,17 @@ class Nystroem:
 
 def fit_nystroem(
     source: Source,
-    X: Any,
+    X: Samples,
     y: Any,
     n_components: int | str,
     kernel_error: float,
     random_state: np.random.RandomState,
 ) -> Nystroem:
     """Landmarks drawn from X, as many as asked for or as the kernel's error needs ("auto")."""
-    candidates, others = _draw_candidates(len(Rows(X)), n_components, random_state)
+    candidates, others = _draw_candidates(len(X), n_components, random_state)
     chosen = np.concatenate([candidates, others])
-    rows, labels = select_labelled_samples(X, y, chosen.tolist())
+    chosen = chosen.tolist()
+    rows, labels = X.select(chosen), select_labels(y, chosen)
     gram = gram_matrix(source, rows, labels=(labels, labels))
     eps = float(torch.finfo(source.dtype).eps)
     # Where no row can be spared, the candidates themselves are looked at.
@@ -96,7 +97,8 @@ def fit_nystroem(
     if n_components == "auto":
         warn_if_missed(pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows")
     indices = pivots.indices
-    landmarks, labels = select_labelled_samples(X, y, candidates[indices].tolist())
+    drawn = candidates[indices].tolist()
+    landmarks, labels = X.select(drawn), select_labels(y, drawn)
     root = _inverse_root(gram[np.ix_(indices, indices)], eps)
     return Nystroem(landmarks, labels, root, pivots.errors[-1])
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .._networks.inputs import Rows
 from .._networks.memory import allocate
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.parallel import map_samples
 from ..exceptions import FewerComponentsWarning, warn
@@ -25,7 +25,7 @@ class Projection(Protocol):
     def kernel_error(self) -> float:
         """Root mean squared error of the similarity of rows that the map was not made from."""
 
-    def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
 
 
@@ -40,10 +40,10 @@ def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
 
 
 def compute_features(
-    projection: Any, source: Source, X: Any, y: Any = None, verbose: Any = 0
+    projection: Any, source: Source, X: Samples, y: Any = None, verbose: Any = 0
 ) -> np.ndarray:
     """What a `Projection` makes of the rows of X, by all workers."""
-    samples, result = len(Rows(X)), None
+    samples, result = len(X), None
     for rows, part in map_samples(projection.transform, source, X, (y,), (), verbose):
         if len(part) == samples:
             result = part

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .._kernels.blocks import DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._networks.fingerprint import fingerprint_rows
-from .._networks.inputs import Rows
+from .._networks.fingerprint import fingerprint_samples
+from .._networks.samples import Samples
 
 # Exact features have length 1, those of landmarks less, those of short sketches more.
 _LONGEST = 2
@@ -41,26 +41,25 @@ class FeatureRows:
         return type(self), (self.dtype,)
 
     def jacobians(
-        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """The rows as Jacobians of one output."""
-        rows = Rows(X)
-        for first in range(start, len(rows), self._CHUNK_ROWS):
-            chunk = slice(first, min(first + self._CHUNK_ROWS, len(rows)))
-            features = check_features(rows.take(chunk)).to(self.dtype)
+        for first in range(start, len(X), self._CHUNK_ROWS):
+            chunk = slice(first, min(first + self._CHUNK_ROWS, len(X)))
+            features = check_features(X.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
 
-    def fingerprint(self, X: Any, y: Any = None) -> str:
+    def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Of the rows."""
         return self.fingerprint_of_rows(X)
 
-    def fingerprint_of_rows(self, X: Any) -> str:
+    def fingerprint_of_rows(self, X: Samples) -> str:
         """Of the rows."""
-        return fingerprint_rows(X, self.dtype)
+        return fingerprint_samples(X, self.dtype)
 
-    def check_rows_independent(self, X: Any) -> None:
+    def check_rows_independent(self, X: Samples) -> None:
         """Nothing is done to the rows."""
 
     def identity(self) -> str:

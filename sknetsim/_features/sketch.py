@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import FourierMap
-from .._networks.inputs import Rows, select_labelled_samples
 from .._networks.memory import memory_budget
+from .._networks.samples import Samples, select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .._passes.reductions import gram_matrix
 from .projection import allocate_features, off_diagonal_error, warn_if_missed
@@ -59,9 +59,9 @@ class TensorSketch:
     kernel_error: float = 0.0
     whitening: str = "unit"
 
-    def transform(self, source: Source, X: Any, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
         """Features of shape (n, m), in the dtype of the gradients."""
-        features = allocate_features(source, len(Rows(X)), self.n_components)
+        features = allocate_features(source, len(X), self.n_components)
         maps: dict[str, FourierMap] = {}
         chunks = iterate_chunks(source, X, self.whitening, y)
         for chunk in with_progress(chunks, len(features), verbose):
@@ -99,7 +99,7 @@ class TensorSketch:
 
 def fit_sketch(
     source: Source,
-    X: Any,
+    X: Samples,
     y: Any,
     n_components: int | str,
     kernel_error: float,
@@ -107,8 +107,8 @@ def fit_sketch(
 ) -> TensorSketch:
     """A sketch of the size asked for, or of the one that the kernel's error needs ("auto")."""
     seed = int(random_state.randint(2**31))
-    measured = random_state.permutation(len(Rows(X)))[:_MEASURED]
-    rows, labels = select_labelled_samples(X, y, np.sort(measured).tolist())
+    measured = np.sort(random_state.permutation(len(X))[:_MEASURED]).tolist()
+    rows, labels = X.select(measured), select_labels(y, measured)
     gram = gram_matrix(source, rows, labels=(labels, labels))
     size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:

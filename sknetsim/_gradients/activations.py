@@ -18,9 +18,10 @@ from torch.nn.utils import parametrize
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
+from .._networks.batches import Inputs, list_tensors
 from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Inputs, Rows, list_tensors
 from .._networks.network import Network, match_names
+from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
 from .verification import make_mixing_error
@@ -29,7 +30,7 @@ from .verification import make_mixing_error
 class ActivationJacobian(Jacobian):
     """Activities of the layers, each divided by the root of how many there are."""
 
-    described: ClassVar[str] = "activity vector"
+    vector_name: ClassVar[str] = "activity vector"
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ class ActivationEngine(BaseEngine):
         """A fingerprint of the network and of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
-    def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
+    def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
         return 1 if self._one_by_one else super()._affordable_rows(rows, labels)
 
-    def _measure(self, rows: Rows, labels: Tensor | None) -> None:
+    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
         """Choose the layers; what all parts take in is about what the network holds at once."""
         ran = self._run(rows, slice(0, 1), None)
         if ran is None:
@@ -138,7 +139,7 @@ class ActivationEngine(BaseEngine):
         self._row_bytes = max(1, 3 * sum(_nbytes(calls[name]) for name in leaves if name in calls))
 
     def _chunk(
-        self, rows: Rows, labels: Tensor | None, chunk: slice, factored: bool
+        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Activities of some rows; None where they must be asked for again."""
         while not self._sizes:
@@ -156,7 +157,7 @@ class ActivationEngine(BaseEngine):
         return ActivationJacobian(blocks, layout, outputs)
 
     def _run(
-        self, rows: Rows, chunk: slice, names: Iterable[str] | None
+        self, rows: Samples, chunk: slice, names: Iterable[str] | None
     ) -> tuple[Calls, list[Tensor]] | None:
         """What layers take in at some rows, and outputs; None where it was not they that ran."""
         shadow = self._isolated.shared_copy
@@ -168,7 +169,7 @@ class ActivationEngine(BaseEngine):
         return (calls, outputs) if self._isolated.shared_copy is shadow else None
 
     def _activities(
-        self, rows: Rows, chunk: slice
+        self, rows: Samples, chunk: slice
     ) -> tuple[dict[str, Tensor], list[Tensor]] | None:
         """Scaled activities (n, i) of each layer, and outputs; None where these are none."""
         ran = self._run(rows, chunk, self._sizes)
@@ -193,7 +194,7 @@ class ActivationEngine(BaseEngine):
         return values / math.sqrt(values.shape[1])
 
     def _same_alone(
-        self, found: dict[str, Tensor], outputs: list[Tensor], rows: Rows, chunk: slice
+        self, found: dict[str, Tensor], outputs: list[Tensor], rows: Samples, chunk: slice
     ) -> bool:
         """Whether the first and the last sample have these activities alone; else one by one.
 

@@ -15,19 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.fingerprint import fingerprint_rows, fingerprint_value
-from .._networks.inputs import (
-    Inputs,
-    Rows,
-    list_tensors,
-    make_label_tensor,
-    map_tensors,
-    select_samples,
-    slice_batch,
-)
+from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.fingerprint import fingerprint_samples, fingerprint_value
 from .._networks.isolation import IsolatedNetwork, check_device
 from .._networks.memory import halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
+from .._networks.samples import Samples, make_label_tensor
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory
 
 # Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
@@ -79,16 +72,16 @@ class BaseEngine(abc.ABC):
     def identity(self) -> str:
         """A fingerprint of the network's bytes, and of what is compared of it."""
 
-    def fingerprint_of_rows(self, X: Any) -> str:
+    def fingerprint_of_rows(self, X: Samples) -> str:
         """Of the rows, as the network gets them."""
-        return fingerprint_rows(self.network.prepare(X), self.dtype)
+        return fingerprint_samples(self.network.prepare(X), self.dtype)
 
-    def check_rows_independent(self, X: Any) -> None:
+    def check_rows_independent(self, X: Samples) -> None:
         """Refuse a Pipeline whose steps give a row alone something else than beside another one."""
-        if len(Rows(X)) == 1:
+        if len(X) == 1:
             return
         alone, together = (
-            list_tensors(Rows(self.network.prepare(select_samples(X, rows))).take(slice(0, 1)))
+            list_tensors(self.network.prepare(X.select(rows)).take(slice(0, 1)))
             for rows in ([0], [0, 1])
         )
         for first, second in zip(alone, together, strict=True):
@@ -99,29 +92,29 @@ class BaseEngine(abc.ABC):
                     " each row by itself: fit such steps before, or set n_jobs=1."
                 )
 
-    def fingerprint(self, X: Any, y: Any = None) -> str:
+    def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""
         labels = None if y is None else make_label_tensor(y)
         return fingerprint_value((self.identity(), self.fingerprint_of_rows(X), labels))
 
     @abc.abstractmethod
-    def _measure(self, rows: Rows, labels: Tensor | None) -> None:
+    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
         """Set the bytes that a row takes, from the first one; leave 0 where that must be redone."""
 
     @abc.abstractmethod
     def _chunk(
-        self, rows: Rows, labels: Tensor | None, chunk: slice, factored: bool
+        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Jacobians of some rows; None where another way must be taken from now on."""
 
     def jacobians(
-        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """The Jacobians of the rows of X from ``start`` on, chunk by chunk.
 
         In a form for sums; ``factored`` leaves layers' factors as they are.
         """
-        rows = Rows(self.network.prepare(X))
+        rows = self.network.prepare(X)
         labels = None if y is None else make_label_tensor(y)
         limit = self.batch_size or _CHUNK_ROWS
         while start < len(rows):
@@ -138,7 +131,7 @@ class BaseEngine(abc.ABC):
             yield chunk, jacobian
             start = chunk.stop
 
-    def _affordable_rows(self, rows: Rows, labels: Tensor | None) -> int:
+    def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
         """Samples per chunk within the memory budget, from the bytes that the first one takes."""
         if len(rows) == 1 or self.batch_size:
             return len(rows)
@@ -148,7 +141,7 @@ class BaseEngine(abc.ABC):
 
     @contextlib.contextmanager
     def batch(
-        self, rows: Rows, labels: Tensor | None, chunk: slice
+        self, rows: Samples, labels: Tensor | None, chunk: slice
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """The module to call, and some rows with their labels where it is."""
         inputs = rows.take(chunk)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from .._kernels.blocks import Block, add_blocks
 from .._kernels.jacobian import Jacobian
+from .._networks.batches import Inputs, list_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Inputs, Rows, list_tensors, slice_batch
 from .._networks.isolation import lock_networks
 from .._networks.network import Network
+from .._networks.samples import Samples
 from ..rules import find_rule
 from .base_engine import BaseEngine
 from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
@@ -92,11 +93,11 @@ class GradientEngine(BaseEngine):
             ((network.module, network.criterion, network.classifier), compared)
         )
 
-    def _measure(self, rows: Rows, labels: Tensor | None) -> None:
+    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
         with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
             self._attempt(module, inputs, y, False)
 
-    def _refuse_mixing(self, rows: Rows, labels: Tensor | None) -> None:
+    def _refuse_mixing(self, rows: Samples, labels: Tensor | None) -> None:
         """Look at two samples together, where chunks hold one."""
         both = slice(0, 2)
         try:
@@ -108,7 +109,7 @@ class GradientEngine(BaseEngine):
             check_no_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
     def _chunk(
-        self, rows: Rows, labels: Tensor | None, chunk: slice, factored: bool
+        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Jacobians of some rows; None where parameters have been moved to another way."""
         shadow = self._isolated.shared_copy

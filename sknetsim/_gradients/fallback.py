@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from .._kernels.blocks import DenseBlock
-from .._networks.inputs import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.network import Network
 from ..exceptions import is_out_of_memory
 from .outputs import Select

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._networks.inputs import Rows
 from .._networks.memory import halve
+from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .engine import GradientEngine
 
@@ -21,13 +21,13 @@ from .engine import GradientEngine
 _CHUNK_ROWS = 256
 
 
-def predict_outputs(engine: GradientEngine, X: Any) -> np.ndarray:
+def predict_outputs(engine: GradientEngine, X: Samples) -> np.ndarray:
     """The outputs themselves, of shape (n, d), float64."""
     found = [engine.outputs.logits(raw).double() for raw in _outputs(engine, X)]
     return torch.cat(found).cpu().numpy()
 
 
-def predict_probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
+def predict_probabilities(engine: GradientEngine, X: Samples) -> np.ndarray:
     """Of the classes, of shape (n, c): the softmax of the logits."""
     found = [
         expand_to_classes(_logits(engine, raw)).double().softmax(dim=1)
@@ -36,9 +36,9 @@ def predict_probabilities(engine: GradientEngine, X: Any) -> np.ndarray:
     return torch.cat(found).cpu().numpy()
 
 
-def _outputs(engine: GradientEngine, X: Any) -> Iterator[Any]:
+def _outputs(engine: GradientEngine, X: Samples) -> Iterator[Any]:
     """The network's raw outputs, chunk by chunk."""
-    rows, start = Rows(engine.network.prepare(X)), 0
+    rows, start = engine.network.prepare(X), 0
     step = engine.batch_size or _CHUNK_ROWS
     while start < len(rows):
         batch = engine.batch(rows, None, slice(start, start + step))

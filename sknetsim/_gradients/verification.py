@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.inputs import Inputs, slice_batch
+from .._networks.batches import Inputs, slice_batch
 from .._networks.network import Network
 from ..exceptions import SoftmaxOutputWarning, UnsupportedNetworkError, warn
 from .outputs import Outputs, looks_like_probabilities

@@ -5,6 +5,7 @@ Pickles would not do: two of equal objects differ, and functions are in them by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 import types
@@ -14,9 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import gen_batches
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from .inputs import Rows, map_tensors
+from .batches import list_tensors, map_tensors
+from .samples import Samples
 
 # Whose classes and functions are known by their names, for their versions are in the key.
 _INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "torch")
@@ -24,6 +28,9 @@ _INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
 
 _OWN = "sknetsim"
+
+# Samples that are digested at a time.
+_DIGEST_ROWS = 1024
 
 # Raised when an attribute of one of this package's classes changes its meaning.
 _FORMAT = 1
@@ -45,11 +52,47 @@ def fingerprint_value(value: Any) -> str:
     return found.hexdigest()
 
 
-def fingerprint_rows(X: Any, dtype: torch.dtype) -> str:
-    """The rows' bytes once they are cast to a dtype, and how they are arranged."""
-    rows = Rows(X)
-    shapes = map_tensors(_shape_of_row, rows.take(slice(0, 1)))
-    return fingerprint_value((len(rows), shapes, b"".join(rows.digests(dtype))))
+def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
+    """Return a fingerprint of the samples' values, cast to a dtype, their shape and their order."""
+    shapes = map_tensors(_shape_of_row, samples.take(slice(0, 1)))
+    return fingerprint_value((len(samples), shapes, b"".join(digest_samples(samples, dtype))))
+
+
+def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
+    """Return a digest of 16 bytes of each sample's values, cast to a dtype."""
+    digests: list[bytes] = []
+    step = 1 if isinstance(samples.data, Dataset) else _DIGEST_ROWS
+    for rows in gen_batches(len(samples), step):
+        inputs = samples.at(range(rows.start, rows.stop), rows)
+        digests += _digest_rows(list_tensors(inputs), dtype)
+    return digests
+
+
+def _digest_rows(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
+    """Return two sums of each row's 32-bit words, times random 64-bit numbers, modulo 2^64.
+
+    Two different rows have the same digest with a probability of at most 2^-66.
+    """
+    words = np.hstack([_words(array.cpu(), dtype) for array in arrays])
+    return (words @ _random_numbers(words.shape[1])).view("V16")[:, 0].tolist()
+
+
+def _words(array: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """Return the 32-bit words of each row after the cast; integers that it alters are not cast."""
+    cast = array.to(dtype) + 0.0  # -0.0 becomes 0.0.
+    if not array.is_floating_point() and not torch.equal(cast.to(array.dtype), array):
+        cast = array.long()
+    flat = cast.reshape(len(array), -1).numpy()
+    return np.ascontiguousarray(flat).view(np.uint32).astype(np.uint64)
+
+
+@functools.lru_cache(maxsize=1)
+def _random_numbers(count: int) -> np.ndarray:
+    """Return two numbers per word; they depend on the count, so that a longer row differs.
+
+    They are the same in all versions of numpy, because digests are pickled.
+    """
+    return np.frombuffer(np.random.RandomState(count).bytes(16 * count), np.uint64).reshape(-1, 2)
 
 
 def _shape_of_row(tensor: Tensor) -> Any:

@@ -17,9 +17,10 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from ..exceptions import UnsupportedNetworkError
+from .batches import Inputs
 from .default_network import train_default_network
-from .inputs import Inputs, is_on_disk, make_label_tensor, reshape_samples
 from .isolation import has_device, working_dtype
+from .samples import Samples, is_on_disk, make_label_tensor
 
 
 def format_names(names: Iterable[str]) -> str:
@@ -57,7 +58,7 @@ class Network:
     module: nn.Module
     criterion: nn.Module | None
     classifier: bool
-    prepare: Callable[[Any], Any]
+    prepare: Callable[[Samples], Samples]
     spread_tuples: bool
 
     @property
@@ -85,7 +86,7 @@ class Network:
         """The network for flat rows of what has a shape of its own."""
         if input_shape is None:
             return self
-        return replace(self, prepare=lambda X: reshape_samples(self.prepare(X), input_shape))
+        return replace(self, prepare=lambda samples: self.prepare(samples).reshape(input_shape))
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
         """The raw outputs of a working copy of the module, or of a function in its place."""
@@ -100,8 +101,10 @@ def resolve_network(estimator: Any) -> Network:
     """The network of a trained skorch net, FrozenEstimator, Pipeline or module."""
     net, steps = _unwrapped(estimator)
 
-    def prepare(X: Any) -> Any:
-        return functools.reduce(lambda rows, step: step.transform(rows), steps, X)
+    def prepare(samples: Samples) -> Samples:
+        if not steps:
+            return samples
+        return Samples(functools.reduce(lambda X, step: step.transform(X), steps, samples.data))
 
     if isinstance(net, nn.Module):
         return Network(_checked(net), None, False, prepare, spread_tuples=True)
@@ -240,7 +243,7 @@ def fit_network(
             " y so that it can be trained."
         )
     make_label_tensor(y)
-    return _train(estimator, X if input_shape is None else reshape_samples(X, input_shape), y)
+    return _train(estimator, X if input_shape is None else Samples(X).reshape(input_shape).data, y)
 
 
 def _matrix(X: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
 from .._kernels.whitening import METRICS, WHITENINGS
+from .._networks.samples import Samples
 from .zero_gradients import ZeroGradients, report_zero_gradients
 
 
@@ -24,20 +25,20 @@ class Source(Protocol):
     """What gives Jacobians: an engine, or `FeatureRows`."""
 
     def jacobians(
-        self, X: Any, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """The Jacobians of the rows of X from ``start`` on, chunk by chunk.
 
         In a form for sums; ``factored`` leaves layers' factors as they are.
         """
 
-    def fingerprint(self, X: Any, y: Any = None) -> str:
+    def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Of all that the Jacobians of X depend on."""
 
-    def fingerprint_of_rows(self, X: Any) -> str:
+    def fingerprint_of_rows(self, X: Samples) -> str:
         """Of the rows alone, as they are used."""
 
-    def check_rows_independent(self, X: Any) -> None:
+    def check_rows_independent(self, X: Samples) -> None:
         """Refuse what is done to rows where it depends on the rows around them."""
 
     def identity(self) -> str:
@@ -146,7 +147,7 @@ class Chunk:
 
 def iterate_chunks(
     source: Source,
-    X: Any,
+    X: Samples,
     whitening: str = "unit",
     y: Any = None,
     start: int = 0,
@@ -156,7 +157,7 @@ def iterate_chunks(
     """Chunks for one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
     zeros, total, vector = 0, 0, ""
     for rows, jacobian in source.jacobians(X, y, start, factored):
-        kernel, vector = jacobian.for_sums().self_kernel(), jacobian.described
+        kernel, vector = jacobian.for_sums().self_kernel(), jacobian.vector_name
         root, rank = jacobian.roots(kernel)
         weights = WHITENINGS[whitening](root, rank)
         yield Chunk(rows, jacobian, kernel, root, rank, weights)

@@ -18,7 +18,6 @@ from torch import nn
 from .._kernels.layouts import Layout
 from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
-from .._networks.inputs import Rows
 from .._networks.memory import allocate
 from .._networks.network import format_names, match_names
 from .chunks import Chunk, Source, iterate_chunks, with_progress
@@ -97,7 +96,7 @@ def compute_contributions(
     found: Collected | None = None
     for first, second in _paired(source, sets, whitening, positions is not None, verbose):
         if found is None:
-            found = Collected(first, second, roles, len(Rows(sets[0])), positions)
+            found = Collected(first, second, roles, len(sets[0]), positions)
         scale = 1.0 if whitening == "unit" else 1 / first.jacobian.outputs.shape[1]
         found.add(first, second, scale)
     assert found is not None
@@ -114,7 +113,7 @@ def _paired(
     """Whitened chunks of the same rows of both sets."""
     firsts, seconds = (iterate_chunks(source, X, whitening, factored=factored) for X in sets)
     second = next(seconds).whitened()
-    for chunk in with_progress(firsts, len(Rows(sets[0])), verbose):
+    for chunk in with_progress(firsts, len(sets[0]), verbose):
         first = chunk.whitened()
         while len(first.rank):
             count = min(len(first.rank), len(second.rank))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._networks.samples import Samples
 from .chunks import Chunk, Source
 from .pairs import iterate_pairs
 from .parallel import map_samples, relative_slice
@@ -105,7 +106,7 @@ class WithinRadius(_Distances):
 
 def find_nearest(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     kind: Callable[..., Any],
     limit: float,
@@ -145,7 +146,7 @@ def _object_array(values: list[np.ndarray]) -> np.ndarray:
 
 
 def compute_similarities(
-    source: Source, X: Any, Y: Any, candidates: np.ndarray, verbose: Any = 0
+    source: Source, X: Samples, Y: Any, candidates: np.ndarray, verbose: Any = 0
 ) -> np.ndarray:
     """k^C of each row of X with some rows of Y, (n, c) of them, of shape (n, c), float64."""
     parts = map_samples(_similarities, source, X, (candidates,), (Y,), verbose)
@@ -153,7 +154,7 @@ def compute_similarities(
 
 
 def _similarities(
-    source: Source, X: Any, candidates: np.ndarray, Y: Any, verbose: Any
+    source: Source, X: Samples, candidates: np.ndarray, Y: Any, verbose: Any
 ) -> np.ndarray:
     found = np.empty(candidates.shape)
     for rows, columns in iterate_pairs(source, X, Y, verbose=verbose):
@@ -167,7 +168,7 @@ def _similarities(
 
 def rerank(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     candidates: np.ndarray,
     distance: Callable[[np.ndarray], np.ndarray],

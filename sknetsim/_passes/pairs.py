@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._kernels.jacobian import concatenate_jacobians
-from .._networks.inputs import Rows
 from .._networks.memory import memory_budget
+from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks
 
 # Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
@@ -82,14 +82,14 @@ def _holds(held: list[Chunk], tile: Chunk) -> bool:
 
 def iterate_pairs(
     source: Source,
-    X: Any,
-    Y: Any = None,
+    X: Samples,
+    Y: Samples | None = None,
     whitenings: tuple[str, str] = UNIT_WHITENINGS,
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Tiles of X with tiles of Y, each pair once; without Y, each pair of tiles of X once."""
-    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
+    samples, others = len(X), len(X if Y is None else Y)
     if Y is None and whitenings[0] == whitenings[1]:
         found, total = _within(source, X, whitenings[0], labels[0]), samples * (samples + 1) // 2
     else:
@@ -107,9 +107,9 @@ def _count(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
     return len(rows.rank) * len(columns.rank)
 
 
-def _within(source: Source, X: Any, whitening: str, y: Any) -> Iterator[tuple[Chunk, Chunk]]:
+def _within(source: Source, X: Samples, whitening: str, y: Any) -> Iterator[tuple[Chunk, Chunk]]:
     """A piece is filled while its own pairs are made; what follows is compared with it."""
-    start, samples = 0, len(Rows(X))
+    start, samples = 0, len(X)
     while start < samples:
         held: list[Chunk] = []
         full, stop = False, start
@@ -126,7 +126,7 @@ def _between(
     source: Source, sets: tuple[Any, Any], whitenings: tuple[str, str], labels: tuple[Any, Any]
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """The smaller set is held, piece by piece, and the larger one gone through for each."""
-    if len(Rows(sets[0])) > len(Rows(sets[1])):
+    if len(sets[0]) > len(sets[1]):
         reversed_ = (sets[::-1], whitenings[::-1], labels[::-1])
         swapped = _held_and_streamed(source, *reversed_, counted=1)
         yield from ((rows, columns) for columns, rows in swapped)
@@ -152,7 +152,7 @@ def _held_and_streamed(
 
 def iterate_pair_values(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],

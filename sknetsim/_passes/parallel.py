@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .._networks.inputs import Rows, is_pickled_by_path, map_arrays, slice_samples
 from .._networks.persistence import dumps, loads
+from .._networks.samples import Samples, is_pickled_by_path, map_arrays
 from ..exceptions import collect_warnings, warn
 from .zero_gradients import ZeroGradients, collect_zero_gradients, report_zero_gradients
 
@@ -78,7 +78,7 @@ def relative_slice(part: slice, whole: slice) -> slice:
 def map_samples(
     function: Callable[..., Any],
     source: Any,
-    X: Any,
+    X: Samples,
     aligned: Sequence[Any] = (),
     fixed: Sequence[Any] = (),
     verbose: Any = 0,
@@ -91,7 +91,7 @@ def map_samples(
     jobs = count_workers(source)
     parts = Parts(X, jobs > 1)
     if pieces is None:
-        pieces = split_evenly(len(parts), 1 if jobs == 1 else _TASKS * jobs)
+        pieces = split_evenly(len(X), 1 if jobs == 1 else _TASKS * jobs)
     shown = verbose if len(pieces) == 1 else 0
     if len(pieces) > 1:
         source.check_rows_independent(X)
@@ -110,7 +110,7 @@ def map_samples(
 
 
 def _on_rows(
-    function: Callable[..., Any], source: Any, X: Any, fixed: Any, part: Any, *aligned: Any
+    function: Callable[..., Any], source: Any, X: Samples, fixed: Any, part: Any, *aligned: Any
 ) -> Any:
     return function(source, slice_part(part, X), *aligned, *fixed)
 
@@ -128,23 +128,19 @@ class Parts:
         Whether parts are sent to workers.
     """
 
-    def __init__(self, X: Any, sent: bool):
+    def __init__(self, X: Samples, sent: bool):
         self._X = X
         self._sent = sent
-        self._length = len(Rows(X))
-        self.shared = X if isinstance(X, Dataset) else None
-
-    def __len__(self) -> int:
-        return self._length
+        self.shared = X if isinstance(X.data, Dataset) else None
 
     def part(self, rows: slice) -> Any:
         """A part; all rows as they are where they stay here."""
         if self.shared is not None:
             return rows
-        if rows == slice(0, len(self)) and (not self._sent or is_pickled_by_path(self._X)):
+        if rows == slice(0, len(self._X)) and (not self._sent or is_pickled_by_path(self._X.data)):
             return self._X
-        part = slice_samples(self._X, rows.start, rows.stop)
-        return map_arrays(_sendable, part) if self._sent else part
+        part = self._X.part(rows)
+        return Samples(map_arrays(_sendable, part.data)) if self._sent else part
 
 
 def _sendable(array: Any) -> Any:
@@ -158,11 +154,11 @@ def slice_labels(y: Any, rows: slice) -> Any:
     return part.clone() if isinstance(part, Tensor) else part
 
 
-def slice_part(part: Any, X: Any) -> Any:
+def slice_part(part: Any, X: Samples) -> Any:
     """The rows of a part, and of the Dataset if it is one of a Dataset."""
     if not isinstance(part, slice):
         return part
-    return X if part == slice(0, len(X)) else slice_samples(X, part.start, part.stop)
+    return X if part == slice(0, len(X)) else X.part(part)
 
 
 def run_tasks(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._networks.inputs import Rows
 from .._networks.memory import allocate
+from .._networks.samples import Samples
 from .chunks import Chunk, Source
 from .pairs import NO_LABELS, UNIT_WHITENINGS, iterate_pair_values, mirror
 from .parallel import (
@@ -48,7 +48,7 @@ class Reduction(Protocol):
 
 def reduce_pairs(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     make: Callable[[slice, slice], Any],
     function: Callable[[Chunk, Chunk], Tensor],
@@ -60,7 +60,7 @@ def reduce_pairs(
 
     ``make`` gives one for the rows and columns of two slices.
     """
-    samples, others = len(Rows(X)), len(Rows(X if Y is None else Y))
+    samples, others = len(X), len(X if Y is None else Y)
     result = make(slice(0, samples), slice(0, others))
     jobs = count_workers(source)
     if jobs == 1:
@@ -140,7 +140,7 @@ def _task(block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) 
 
 def _reduce_block(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     make: Callable[[slice, slice], Any],
     function: Callable[[Chunk, Chunk], Tensor],
@@ -192,7 +192,7 @@ class _Matrix:
 
 def compute_pair_matrix(
     source: Source,
-    X: Any,
+    X: Samples,
     Y: Any,
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
@@ -207,8 +207,8 @@ def compute_pair_matrix(
 
 def gram_matrix(
     source: Source,
-    X: Any,
-    Y: Any = None,
+    X: Samples,
+    Y: Samples | None = None,
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:

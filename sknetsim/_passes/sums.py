@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.inputs import Rows
 from .._networks.memory import check_within_budget
+from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks, with_progress
 from .parallel import map_samples, relative_slice
 from .reductions import reduce_pairs
@@ -23,7 +23,7 @@ from .reductions import reduce_pairs
 
 def pair_sums(
     source: Source,
-    X: Any,
+    X: Samples,
     rows: Any,
     whitening: str,
     weigh: Callable[[Chunk, Chunk], Tensor],
@@ -92,7 +92,7 @@ def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
 
 
 def sum_jacobians(
-    source: Source, X: Any, values: Any = None, whitening: str = "unit", verbose: Any = 0
+    source: Source, X: Samples, values: Any = None, whitening: str = "unit", verbose: Any = 0
 ) -> ParameterVectors:
     """Sums of the whitened Jacobians, times values as `Chunk.add_to` takes them.
 
@@ -103,14 +103,14 @@ def sum_jacobians(
 
 def sum_and_measure(
     source: Source,
-    X: Any,
+    X: Samples,
     values: Any,
     whitening: str,
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any = 0,
 ) -> tuple[ParameterVectors, list[Any]]:
     """A `sum_jacobians`, and what is measured of each chunk and its values."""
-    values = torch.as_tensor(np.ones((len(Rows(X)), 1)) if values is None else values)
+    values = torch.as_tensor(np.ones((len(X), 1)) if values is None else values)
     total: ParameterVectors = {}
     found: list[Any] = []
     for _, (part, measured) in map_samples(
@@ -124,7 +124,7 @@ def sum_and_measure(
 
 def _sum_and_measure(
     source: Source,
-    X: Any,
+    X: Samples,
     values: Tensor,
     whitening: str,
     measure: Callable[[Chunk, Tensor], Any],
@@ -148,7 +148,7 @@ def _measure_nothing(chunk: Chunk, values: Tensor) -> None:
 
 
 def kernel_sums(
-    source: Source, X: Any, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
+    source: Source, X: Samples, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Sums over fitted rows of their values times the kernel, from a `sum_jacobians` of them.
 
@@ -168,7 +168,7 @@ def kernel_sums(
 
 def linear_sums(
     source: Source,
-    X: Any,
+    X: Samples,
     vectors: ParameterVectors,
     whitening: str,
     matrices: bool,
@@ -185,14 +185,14 @@ def linear_sums(
 
 def _linear_sums(
     source: Source,
-    X: Any,
+    X: Samples,
     vectors: ParameterVectors,
     whitening: str,
     matrices: bool,
     verbose: Any,
 ) -> tuple[Tensor, Tensor]:
     found = []
-    for chunk in with_progress(iterate_chunks(source, X, whitening), len(Rows(X)), verbose):
+    for chunk in with_progress(iterate_chunks(source, X, whitening), len(X), verbose):
         sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]
         found.append((sums.cpu(), chunk.own_weight(matrices)))
     sums, own = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -19,7 +19,7 @@ from torch import Tensor
 from .._kernels.jacobian import ParameterVectors
 from .._kernels.similarities import COUNTS
 from .._kernels.whitening import METRICS
-from .._networks.inputs import Rows
+from .._networks.samples import Samples
 from .chunks import Chunk, Source
 from .sums import kernel_sums, linear_sums, pair_sums, sum_and_measure, sum_jacobians
 
@@ -88,7 +88,7 @@ class Weights(Protocol):
     def sums(
         self,
         source: Source,
-        X: Any,
+        X: Samples,
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
@@ -142,7 +142,7 @@ class LinearWeights:
     def sums(
         self,
         source: Source,
-        X: Any,
+        X: Samples,
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
@@ -157,7 +157,7 @@ class LinearWeights:
         squares = self._squares(source, X, verbose) if squared else None
         return WeightedSums(sums[..., :axis], sums[..., axis:], size, squares)
 
-    def _squares(self, source: Source, X: Any, verbose: Any) -> Tensor | None:
+    def _squares(self, source: Source, X: Samples, verbose: Any) -> Tensor | None:
         weigh = _matrices if self._matrices else _traces
         nothing = self.values[..., :0]
         found = pair_sums(
@@ -205,7 +205,7 @@ class CountWeights:
     def sums(
         self,
         source: Source,
-        X: Any,
+        X: Samples,
         own: np.ndarray | None = None,
         squared: bool = False,
         verbose: Any = 0,
@@ -254,7 +254,7 @@ def _matrices(rows: Chunk, columns: Chunk) -> Tensor:
 
 
 def total_influence(
-    source: Source, X: Any, rows: Any, absolute: bool, verbose: Any = 0
+    source: Source, X: Samples, rows: Any, absolute: bool, verbose: Any = 0
 ) -> np.ndarray:
     """sum_j tr K(x, x_j) / tr K(x, x) over fitted rows, or of absolute values, of shape (n,)."""
     total = {} if absolute else sum_jacobians(source, rows, None, "none", verbose)
@@ -263,8 +263,8 @@ def total_influence(
     return np.divide(found, own, out=np.zeros_like(own), where=own > 0)
 
 
-def _absolute_sums(source: Source, X: Any, rows: Any, verbose: Any) -> np.ndarray:
-    nothing = make_empty_values(len(Rows(rows)))
+def _absolute_sums(source: Source, X: Samples, rows: Any, verbose: Any) -> np.ndarray:
+    nothing = make_empty_values(len(rows))
     found = pair_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
     return found.total[:, 0, 0].numpy()
 

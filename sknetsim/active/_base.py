@@ -13,7 +13,6 @@ from .._features.sketch import TensorSketch
 from .._gradients.engine import GradientEngine
 from .._gradients.predictions import predict_probabilities
 from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Rows, select_samples
 from .._networks.network import FEATURES, resolve_network
 from .._passes.chunks import Source
 from ..estimators._base import BaseSimilarity
@@ -79,7 +78,7 @@ class BaseSampler(BaseSimilarity):
         """The strategy, with what it needs to know of pool and labelled samples."""
         source, strategy = self._source(), self._strategy()
         generator = check_random_state(self.random_state)
-        pool = labelled = classes = np.empty((len(Rows(X)), 0))
+        pool = labelled = classes = np.empty((len(X), 0))
         if strategy.gradients is not None:
             pool, labelled = self._features_of_both(source, X)
         elif strategy.classes:
@@ -97,7 +96,7 @@ class BaseSampler(BaseSimilarity):
 
     def _projection(self, source: Source, X: Any) -> Projection:
         """From Jacobians to features, the same for all rows: nothing is fitted to any."""
-        _, jacobian = next(source.jacobians(select_samples(X, [0])))
+        _, jacobian = next(source.jacobians(X.select([0])))
         whitening = self._strategy().gradients
         assert whitening is not None
         named = isinstance(self.estimator_, str)
@@ -119,7 +118,7 @@ class BaseSampler(BaseSimilarity):
         known = self._found.get(key, np.empty((0, projection.n_components)))
         new = range(len(known), self.n_labelled_)
         if new:
-            features = self._features(projection, source, select_samples(self._X, new))
+            features = self._features(projection, source, self._X.select(new))
             known = np.concatenate([known.astype(features.dtype), features])
             self._found.clear()
             self._found[key] = known

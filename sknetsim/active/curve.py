@@ -15,8 +15,8 @@ from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_consistent_length, check_scalar
 
-from .._networks.inputs import Rows
 from .._networks.network import is_trained
+from .._networks.samples import Samples
 from ._loop import Loop, count_test_samples
 
 
@@ -226,10 +226,11 @@ def active_learning_curve(
         check_scalar(value, name, numbers.Integral, min_val=least)
     bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
-    check_consistent_length(np.empty(len(Rows(X))), np.asarray(y))
+    samples = len(Samples(X))
+    check_consistent_length(np.empty(samples), np.asarray(y))
     _refuse_fixed(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
-    _refuse_too_few(len(Rows(X)), test_size, int(counts[-1]))
+    _refuse_too_few(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
     loops = (Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(_undisturbed)(loop.run, counts, test_size) for loop in loops)

@@ -10,7 +10,6 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 
 from .._kernels.similarities import COUNTS
-from .._networks.inputs import Rows, concatenate_samples
 from ..estimators._base import Interval, StrOptions, check_is_fitted, fit_context
 from ._base import BaseSampler, has_utility_alone
 from .strategies import STRATEGIES, select_greedily
@@ -193,7 +192,7 @@ class ActiveLearningSampler(BaseSampler):
             The fitted sampler.
         """
         self._X, _ = self._fit_network(X, y)
-        self.n_labelled_ = len(Rows(self._X))
+        self.n_labelled_ = len(self._X)
         self._forget()
         return self
 
@@ -217,8 +216,8 @@ class ActiveLearningSampler(BaseSampler):
         """
         if not hasattr(self, "n_labelled_"):
             return self.fit(X, y)
-        self._X = concatenate_samples(self._X, self._check_X(X, reset=False))
-        self.n_labelled_ = len(Rows(self._X))
+        self._X = self._X.append(self._check_X(X, reset=False))
+        self.n_labelled_ = len(self._X)
         return self
 
     def query(self, X_pool: Any, n_queries: int = 1, return_utilities: bool = False) -> Any:
@@ -249,7 +248,7 @@ class ActiveLearningSampler(BaseSampler):
             the form of the labelled samples.
         """
         X = self._pool(X_pool)
-        count = _checked_count(n_queries, len(Rows(X)))
+        count = _checked_count(n_queries, len(X))
         selected = select_greedily(self._selection(X, count), count)
         if not return_utilities:
             return np.array([index for index, _ in selected], dtype=np.int64)

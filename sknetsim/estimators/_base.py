@@ -21,10 +21,10 @@ from .._features.projection import compute_features
 from .._features.rows import FeatureRows
 from .._gradients.engine import GradientEngine
 from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Rows, is_on_disk, select_labelled_samples
 from .._networks.isolation import has_device
 from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve_network
 from .._networks.persistence import describe_origin, dumps, loads, warn_if_different
+from .._networks.samples import Samples, is_on_disk, select_labels
 from .._passes.chunks import Source
 
 __all__ = [
@@ -151,17 +151,20 @@ class BaseSimilarity(BaseEstimator):
             now = describe_origin(self.estimator_)
             warn_if_different(type(self).__name__, self.made_with_, now)
 
-    def _check_X(self, X: Any, *, reset: bool) -> Any:
-        """Validate X and, on reset, remember the shape of its rows."""
+    def _check_X(self, X: Any, *, reset: bool) -> Samples:
+        """Return the samples of X after validation; on reset, store the shape of a sample."""
         if isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X):
-            Rows(X).check_finite()
+            samples = Samples(X)
+            samples.check_finite()
             if reset:
                 self._row_shape = None
-            return X
+            return samples
         if isinstance(X, torch.Tensor) or is_on_disk(X):
-            Rows(X).check_finite()
+            samples = Samples(X)
+            samples.check_finite()
         else:
             X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
+            samples = Samples(X)
         if reset:
             self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
             self._row_shape = tuple(X.shape[1:])
@@ -170,25 +173,27 @@ class BaseSimilarity(BaseEstimator):
                 f"X has rows of shape {tuple(X.shape[1:])}; {type(self).__name__} was fitted on"
                 f" rows of shape {self._row_shape}."
             )
-        return X
+        return samples
 
-    def _fit_network(self, X: Any, y: Any) -> tuple[Any, Source]:
+    def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
         """Set ``estimator_``; validated X and where its Jacobians come from, tried on a row."""
         if y is None and get_tags(self).target_tags.required:
             raise ValueError(
                 "The estimator requires y to be passed, but the target y is None: hand over the"
                 " labels that the network was trained on."
             )
-        X = self._check_X(X, reset=True)
+        samples = self._check_X(X, reset=True)
         if y is not None:
-            check_consistent_length(np.empty(len(Rows(X))), y)
-        self.estimator_ = fit_network(self.estimator, X, y, self.random_state, self.input_shape)
+            check_consistent_length(np.empty(len(samples)), y)
+        self.estimator_ = fit_network(
+            self.estimator, samples.data, y, self.random_state, self.input_shape
+        )
         self.made_with_ = describe_origin(self.estimator_)
         source = self._source()
-        self._try(source, *select_labelled_samples(X, self._labels(y), [0]))
-        return X, source
+        self._try(source, samples.select([0]), select_labels(self._labels(y), [0]))
+        return samples, source
 
-    def _try(self, source: Source, X: Any, y: Any) -> None:
+    def _try(self, source: Source, X: Samples, y: Any) -> None:
         """Ask for what will be needed, of one row: a network that is unfit fails in `fit`."""
         next(source.jacobians(X, y))
 
@@ -245,7 +250,7 @@ class BaseReference(BaseSimilarity):
         "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
-    def _fit_projection(self, source: Source, X: Any) -> None:
+    def _fit_projection(self, source: Source, X: Samples) -> None:
         """Draw landmarks where features are asked for."""
         self._projection = None
         self.kernel_error_ = 0.0
@@ -254,12 +259,12 @@ class BaseReference(BaseSimilarity):
             self._projection = fit_nystroem(source, X, None, self.n_components, 0.0, generator)
             self.kernel_error_ = self._projection.kernel_error
 
-    def _projected(self, source: Source, X: Any) -> tuple[Source, Any]:
+    def _projected(self, source: Source, X: Samples) -> tuple[Source, Samples]:
         """The rows, or their features, and where their Jacobians come from."""
         if self._projection is None:
             return source, X
-        found = compute_features(self._projection, source, X, verbose=self.verbose)
-        return FeatureRows(source.dtype, source.n_jobs), found
+        features = compute_features(self._projection, source, X, verbose=self.verbose)
+        return FeatureRows(source.dtype, source.n_jobs), Samples(features)
 
     def _source_of_fitted(self, source: Source) -> Source:
         """Where the Jacobians of the fitted rows come from, which may be features by now."""

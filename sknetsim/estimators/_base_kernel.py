@@ -13,10 +13,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
-from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Rows
+from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.memory import memory_budget
 from .._networks.network import FEATURES, is_trained
+from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
 from .._passes.reductions import compute_pair_matrix
@@ -43,9 +43,10 @@ class RowCache:
     def chunk(self, row: Any) -> Chunk:
         """The Jacobian of one row, of shape (1, ...)."""
         # In double, for what a Pipeline does to a row comes before it is cast.
-        key = Rows(row).digests(torch.float64)[0]
+        sample = Samples(row)
+        key = digest_samples(sample, torch.float64)[0]
         if key not in self._chunks:
-            found = next(iter(iterate_chunks(self.source, row, self.whitening)))
+            found = next(iter(iterate_chunks(self.source, sample, self.whitening)))
             self._keep(key, prepare_for_pairs(found))
         return self._chunks[key]
 
@@ -115,6 +116,7 @@ class KernelProtocol(Kernel):
         """The gram; the last one kept where it is of the same bytes."""
         source = self._source()
         symmetric = Y is None or Y is X
+        X, Y = Samples.of(X), None if symmetric else Samples.of(Y)
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._gram(source, X, Y)
         key = fingerprint_value((self._settings(), source.fingerprint(X)))
@@ -176,8 +178,9 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         self : object
             The fitted kernel.
         """
-        self.X_fit_, _ = self._fit_network(X, y)
-        self._n_features_out = len(Rows(self.X_fit_))
+        samples, _ = self._fit_network(X, y)
+        self.X_fit_ = samples.data
+        self._n_features_out = len(samples)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -194,7 +197,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             The similarities, in [-1, 1] where normalised.
         """
         check_is_fitted(self, "X_fit_")
-        return self._gram(self._source(), self._check_X(X, reset=False), self.X_fit_)
+        return self._gram(self._source(), self._check_X(X, reset=False), Samples(self.X_fit_))
 
     def diag(self, X: Any) -> np.ndarray:
         """Similarity of each row with itself.
@@ -209,8 +212,9 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         diagonal : ndarray of shape (n_samples,), float64
             Where normalised: 1, or 0 for a row whose similarity with every row is 0.
         """
-        chunks = iterate_chunks(self._source(), X, self._similarity_whitening())
-        shown = with_progress(chunks, len(Rows(X)), self.verbose)
+        samples = Samples.of(X)
+        chunks = iterate_chunks(self._source(), samples, self._similarity_whitening())
+        shown = with_progress(chunks, len(samples), self.verbose)
         return np.concatenate([self._own_similarity(chunk) for chunk in shown])
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
@@ -251,5 +255,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     def _assembled(
         self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any
     ) -> np.ndarray:
-        others = None if Y is X else Y
-        return compute_pair_matrix(source, X, others, whitenings, function, self.verbose)
+        others = None if Y is None or Y is X else Samples.of(Y)
+        return compute_pair_matrix(
+            source, Samples.of(X), others, whitenings, function, self.verbose
+        )

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .._kernels.similarities import COUNTS, distinct_squared_distances, two_nearest_dimension
-from .._networks.inputs import Rows, select_samples
+from .._networks.fingerprint import digest_samples
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, find_nearest
 from .._passes.weighted_means import (
@@ -183,7 +184,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             The fitted estimator.
         """
         X, source = self._fit_network(X, y)
-        self._digests = Rows(X).digests(source.dtype)
+        self._digests = digest_samples(X, source.dtype)
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
@@ -200,10 +201,10 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             self.dimension_ = self._estimated_dimension(source, rows)
         return self
 
-    def _estimated_dimension(self, source: Source, X: Any) -> float:
+    def _estimated_dimension(self, source: Source, X: Samples) -> float:
         """On rows chosen by their bytes, so that neither order nor seed matters."""
         chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
-        rows = select_samples(X, np.sort(chosen).tolist())
+        rows = X.select(np.sort(chosen).tolist())
         distance = distinct_squared_distances
         kind = Nearest
         found = find_nearest(source, rows, None, kind, 2, distance, self.verbose)
@@ -245,9 +246,9 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
     def _log_density_of_fitted(self) -> np.ndarray:
         return self._log_density(self._X)
 
-    def _log_density(self, X: Any) -> np.ndarray:
+    def _log_density(self, X: Samples) -> np.ndarray:
         source = self._source()
-        own = match_digests(self._digests, Rows(X).digests(source.dtype))
+        own = match_digests(self._digests, digest_samples(X, source.dtype))
         counts, total = self._counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
@@ -294,8 +295,8 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             moves it or where its gradient is zero; negative where they move it the other way.
             Not bounded by N: a fitted row with a longer gradient counts for more than one.
         """
-        X, source = self._queries(X), self._source()
-        return total_influence(source, X, self._X, absolute, self.verbose)
+        samples, source = self._queries(X), self._source()
+        return total_influence(source, samples, self._X, absolute, self.verbose)
 
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
@@ -307,12 +308,12 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         level: float = getattr(self, COUNTS[self.method].parameter)
         return level
 
-    def _queries(self, X: Any) -> Any:
+    def _queries(self, X: Any) -> Samples:
         """Validated rows, where the method was fitted."""
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 
-    def _counts(self, source: Source, X: Any, own: np.ndarray | None = None) -> np.ndarray:
+    def _counts(self, source: Source, X: Samples, own: np.ndarray | None = None) -> np.ndarray:
         """Counts around rows; ``own`` are fitted ones that are not counted, one each, or -1."""
         sums = self._weights().sums(*self._projected(source, X), own, verbose=self.verbose)
         return sums.total.flatten().numpy()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._kernels.whitening import METRICS, influence_kernel, reduce_kernel
-from .._networks.inputs import Rows
+from .._networks.samples import Samples
 from .._passes.chunks import Chunk
 from .._passes.contribution_pass import ROLES_OF_FEATURES, compute_contributions, find_roles
 from ._base import StrOptions
@@ -233,16 +233,17 @@ class NetworkKernel(BaseKernel):
                 f"metric is {self.metric!r}, which is no sum over parameters; allowed for"
                 " contributions is 'trace': set metric='trace'."
             )
-        if len(Rows(X)) != len(Rows(Y)):
+        pairs = Samples.of(X), Samples.of(Y)
+        if len(pairs[0]) != len(pairs[1]):
             raise ValueError(
-                f"Y has {len(Rows(Y))} rows, and X {len(Rows(X))}; allowed are as many, for row i"
-                " of X is paired with row i of Y: repeat or leave out rows."
+                f"Y must have as many rows as X, {len(pairs[0])}, because row i of X is paired with"
+                f" row i of Y; got {len(pairs[1])}. Repeat rows, or leave some out."
             )
         source, network = self._source(), self._resolved()
         roles = ROLES_OF_FEATURES if isinstance(network, str) else find_roles(network.module)
         whitening = self._similarity_whitening()
         return Contributions(
-            *compute_contributions(source, roles, (X, Y), whitening, positions, self.verbose)
+            *compute_contributions(source, roles, pairs, whitening, positions, self.verbose)
         )
 
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:

@@ -18,8 +18,8 @@ from .._features.indexes import (
     import_package,
 )
 from .._kernels.similarities import DISTANCES
-from .._networks.inputs import Rows
 from .._networks.network import FEATURES
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
@@ -178,7 +178,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         if self.algorithm != "brute":
             import_package(self.algorithm)
         self._X, source = self._fit_network(X, y)
-        self.n_samples_fit_ = self._n_features_out = len(Rows(self._X))
+        self.n_samples_fit_ = self._n_features_out = len(self._X)
         self._fit_projection(source, self._X)
         self._references = self._projected(source, self._X)[1]
         self._fit_index(source)
@@ -197,7 +197,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
             )
         source = self._source_of_fitted(source)
 
-        def all_pairs(queries: np.ndarray) -> np.ndarray:
+        def all_pairs(queries: Samples) -> np.ndarray:
             count = min(MEASURED_NEAREST, self.n_samples_fit_)
             way = (Nearest, count, DISTANCES["cosine"], self.verbose)
             return np.asarray(find_nearest(source, queries, self._references, *way).distances)

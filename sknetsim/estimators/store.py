@@ -20,9 +20,9 @@ from .._features.shards import (
     open_for_writing,
     read_manifest,
 )
-from .._networks.fingerprint import fingerprint_value
-from .._networks.inputs import Rows, select_samples, slice_samples
+from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.persistence import get_versions, warn_if_different
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.parallel import map_samples
 from ..exceptions import FeatureStoreError
@@ -236,16 +236,16 @@ def featurize(
             " put the network in one."
         )
     check_is_fitted(featurizer, "n_components_")
-    X = featurizer._check_X(X, reset=False)
+    samples = featurizer._check_X(X, reset=False)
     source = featurizer._source()
     # Shards of one row would not show whether the network mixes samples.
-    featurizer._try(source, select_samples(X, range(min(2, len(Rows(X))))), None)
+    featurizer._try(source, samples.select(range(min(2, len(samples)))), None)
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),
         featurizer=fingerprint_value((featurizer._projection, featurizer.input_shape)),
-        data=_fingerprint_of_data(source, X),
-        n_samples=len(Rows(X)),
+        data=_fingerprint_of_data(source, samples),
+        n_samples=len(samples),
         n_features=width,
         dtype=_checked_dtype(dtype),
         rows_per_shard=_checked_rows(rows_per_shard, width * np.dtype(dtype).itemsize),
@@ -254,7 +254,7 @@ def featurize(
     with open_for_writing(_checked_folder(folder), manifest) as shards:
         warn_if_different("store", shards.manifest.versions, get_versions())
         shards.refuse_without_space()
-        _fill(shards, featurizer, source, X, verbose)
+        _fill(shards, featurizer, source, samples, verbose)
     return FeatureStore(folder)
 
 
@@ -279,15 +279,15 @@ def _checked_folder(folder: Any) -> Path:
     return Path(folder).absolute()
 
 
-def _fingerprint_of_data(source: Source, X: Any) -> str:
+def _fingerprint_of_data(source: Source, X: Samples) -> str:
     """Of all rows, or of some items of a Dataset, which may be slow to load."""
-    count = len(Rows(X))
-    if isinstance(X, Dataset):
+    count = len(X)
+    if isinstance(X.data, Dataset):
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
         return fingerprint_value(
-            [Rows(select_samples(X, [index])).digests(source.dtype) for index in chosen]
+            [digest_samples(X.select([index]), source.dtype) for index in chosen]
         )
-    pieces = (slice_samples(X, rows.start, rows.stop) for rows in gen_batches(count, _DIGESTED))
+    pieces = (X.part(rows) for rows in gen_batches(count, _DIGESTED))
     return fingerprint_value([source.fingerprint_of_rows(piece) for piece in pieces])
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from .._gradients.engine import GradientEngine
 from .._kernels.similarities import COUNTS
-from .._networks.inputs import Rows
+from .._networks.fingerprint import digest_samples
 from .._networks.network import resolve_network
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.weighted_means import (
     LINEAR,
@@ -61,7 +62,7 @@ class BaseLabelMeans(BaseLabelledReference):
             self.__dict__.pop(name, None)
         X, source = self._fit_network(X, y)
         self._task = infer_target(source, X, y)
-        self._digests, self._label_keys = Rows(X).digests(source.dtype), self._task.label_keys(y)
+        self._digests, self._label_keys = digest_samples(X, source.dtype), self._task.label_keys(y)
         self.n_samples_fit_ = len(self._digests)
         self._fit_projection(source, X)
         self._values = self._fitted_values(source, X, y)
@@ -101,7 +102,7 @@ class BaseLabelMeans(BaseLabelledReference):
         network = require_network(self._source())
         if X is None:
             return self._labels_and_predictions(self._laid_out())[1]
-        return self._task.predictions(network, X)
+        return self._task.predictions(network, Samples.of(X))
 
     def _fitted_values(self, source: Source, X: Any, y: Any) -> Tensor:
         """Labels and residuals of the fitted rows in coordinates, of shape (m, a, 2)."""
@@ -154,7 +155,7 @@ class BaseLabelMeans(BaseLabelledReference):
         """
         check_is_fitted(self, "n_samples_fit_")
         X, source = self._check_X(X, reset=False), self._source()
-        own = self._own_rows(Rows(X).digests(source.dtype), y)
+        own = self._own_rows(digest_samples(X, source.dtype), y)
         sums, lost = self._sums(*self._projected(source, X), own)
         return self._labels_and_predictions(sums.means(lost, self._mean_of_others(own)))[0]
 

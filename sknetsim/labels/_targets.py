@@ -21,7 +21,6 @@ from .._gradients.engine import GradientEngine
 from .._gradients.outputs import Outputs, looks_like_probabilities
 from .._gradients.predictions import expand_to_classes, predict_outputs, predict_probabilities
 from .._networks.default_network import DefaultNetwork
-from .._networks.inputs import Rows, select_samples
 from .._networks.network import Network
 from .._passes.chunks import Source
 from ._validation import check_labels, is_classification, squeeze_column, to_columns
@@ -272,7 +271,7 @@ def infer_target(source: Source, X: Any, y: Any) -> Target:
     if not isinstance(source, GradientEngine):
         discrete = labels.ndim == 1 and is_classification(labels)
         return _classification(np.unique(labels), labels) if discrete else _regression(labels)
-    few = select_samples(X, list(range(min(len(Rows(X)), _FEW))))
+    few = X.select(list(range(min(len(X), _FEW))))
     outputs, network = predict_outputs(source, few), source.network
     count = outputs.shape[1]
     if network.classifier:

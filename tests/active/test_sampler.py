@@ -290,7 +290,7 @@ def test_many_small_steps_of_datasets_are_one_chain():
     sampler = ActiveLearningSampler(classifier(), strategy="random").fit(Counting(rows(2)))
     for _ in range(1_100):
         sampler.partial_fit(Counting(rows(1)))
-    assert len(sampler._X[0]) == 2
+    assert len(sampler._X.data[0]) == 2
     assert sampler.n_labelled_ == 1_102
 
 
@@ -485,7 +485,7 @@ def test_an_empty_pool_is_refused():
 
 def test_arrays_and_datasets_are_not_mixed():
     sampler = ActiveLearningSampler(classifier()).fit(Counting(rows(8)))
-    with pytest.raises(TypeError, match="allowed are two Datasets or none"):
+    with pytest.raises(TypeError, match="X must be a Dataset if the samples before it are one"):
         sampler.partial_fit(rows(8))
 
 

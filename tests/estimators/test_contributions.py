@@ -333,7 +333,7 @@ def test_the_guest_is_left_as_it_was():
 
 
 BAD = {
-    "rows": ({}, lambda X: (X, X[:3]), {}, r"Y has 3 rows, and X 5;"),
+    "rows": ({}, lambda X: (X, X[:3]), {}, r"Y must have as many rows as X, 5, .*; got 3"),
     "metric": ({"metric": "rotation"}, lambda X: (X, X), {}, "metric is 'rotation'.*'trace'"),
     "layer": ({}, lambda X: (X, X), {"positions": "missing"}, "positions is 'missing'.*'0', '4'"),
     "one of two": ({}, lambda X: (X, X), {"positions": ["0", "x"]}, r"positions is \['0', 'x'\]"),

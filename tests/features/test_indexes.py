@@ -100,7 +100,7 @@ def test_an_index_of_a_store(data, features, tmp_path, algorithm):
     store = featurize(featurizer, X, tmp_path / "store")
     found = neighbors(algorithm).fit(store)
     expected = neighbors(algorithm).fit(features)
-    assert isinstance(found._references, FeatureStore)
+    assert isinstance(found._references.data, FeatureStore)
     assert recall(found.kneighbors(store)[1], expected.kneighbors(features)[1]) > 0.9
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from sknetsim._features import nystroem as _nystroem
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
@@ -33,7 +34,7 @@ def data():
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0, y=None):
     generator = np.random.RandomState(seed)
-    return _nystroem.fit_nystroem(source, X, y, n_components, kernel_error, generator)
+    return _nystroem.fit_nystroem(source, Samples(X), y, n_components, kernel_error, generator)
 
 
 def held_out(X, n_components, seed=0):
@@ -42,8 +43,8 @@ def held_out(X, n_components, seed=0):
 
 
 def naive_error(fitted, source, X):
-    features = fitted.transform(source, X)
-    difference = features @ features.T - _reductions.gram_matrix(source, X)
+    features = fitted.transform(source, Samples(X))
+    difference = features @ features.T - _reductions.gram_matrix(source, Samples(X))
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 
@@ -51,25 +52,27 @@ def naive_error(fitted, source, X):
 def test_features_are_similarities_with_landmarks_made_orthonormal(name):
     network, X = build(BY_NAME[name], n_samples=12)
     fitted = fit(engine_of(network), X, 4)
-    J, Z = (naive.jacobians(network, rows) for rows in (X, fitted.landmarks))
+    J, Z = (naive.jacobians(network, rows) for rows in (X, fitted.landmarks.data))
     values, vectors = np.linalg.eigh(naive.correlation(Z, Z, 1e-16))
     expected = naive.correlation(J, Z, 1e-16) @ vectors @ np.diag(values**-0.5) @ vectors.T
-    np.testing.assert_allclose(fitted.transform(engine_of(network), X), expected, atol=1e-7)
+    np.testing.assert_allclose(
+        fitted.transform(engine_of(network), Samples(X)), expected, atol=1e-7
+    )
 
 
 def test_products_with_a_landmark_are_exact(data):
     source, X = data
     fitted = fit(source, X, 6)
-    found = fitted.transform(source, X) @ fitted.transform(source, fitted.landmarks).T
+    found = fitted.transform(source, Samples(X)) @ fitted.transform(source, fitted.landmarks).T
     np.testing.assert_allclose(
-        found, _reductions.gram_matrix(source, X, fitted.landmarks), atol=1e-9
+        found, _reductions.gram_matrix(source, Samples(X), fitted.landmarks), atol=1e-9
     )
 
 
 def test_what_is_left_of_the_kernel_is_positive(data):
     source, X = data
-    features = fit(source, X, 6).transform(source, X)
-    left = _reductions.gram_matrix(source, X) - features @ features.T
+    features = fit(source, X, 6).transform(source, Samples(X))
+    left = _reductions.gram_matrix(source, Samples(X)) - features @ features.T
     assert np.linalg.eigvalsh(left).min() > -1e-12
 
 
@@ -77,9 +80,9 @@ def test_what_is_left_of_the_kernel_is_positive(data):
 def test_neither_batches_nor_a_small_budget_change_features(name):
     network, X = build(BY_NAME[name], n_samples=12)
     fitted = fit(engine_of(network), X, 4)
-    expected = fitted.transform(engine_of(network), X)
+    expected = fitted.transform(engine_of(network), Samples(X))
     with sklearn.config_context(working_memory=0.1):
-        found = fitted.transform(engine_of(network, batch_size=5), X)
+        found = fitted.transform(engine_of(network, batch_size=5), Samples(X))
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -131,9 +134,9 @@ def test_landmarks_that_are_nearly_equal_give_no_nan(data):
     source, X = data
     near = torch.cat([X[:5] + step * 1e-6 for step in range(4)])
     with pytest.warns(FewerComponentsWarning):
-        features = fit(source, near, 16).transform(source, near)
+        features = fit(source, near, 16).transform(source, Samples(near))
     np.testing.assert_allclose(
-        features @ features.T, _reductions.gram_matrix(source, near), atol=1e-6
+        features @ features.T, _reductions.gram_matrix(source, Samples(near)), atol=1e-6
     )
 
 
@@ -159,8 +162,8 @@ def test_zero_gradients_become_zero_features_and_no_landmarks():
     source, X = halves()
     with pytest.warns(ZeroGradientWarning, match="9 of 18 samples"):
         fitted = fit(source, X, 1)
-        features = fitted.transform(source, X)
-    assert (fitted.landmarks > 0).all()
+        features = fitted.transform(source, Samples(X))
+    assert (fitted.landmarks.data > 0).all()
     assert (features[:9] != 0).all()
     assert (features[9:] == 0).all()
 
@@ -182,8 +185,10 @@ def test_more_landmarks_than_rows_are_refused(data):
 
 def test_rows_of_a_dict_or_a_dataset_become_landmarks(data):
     source, X = data
-    expected = fit(source, X, 4).transform(source, X)
+    expected = fit(source, X, 4).transform(source, Samples(X))
     dataset = torch.utils.data.TensorDataset(X, torch.zeros(len(X)))
-    np.testing.assert_allclose(fit(source, dataset, 4).transform(source, dataset), expected)
+    np.testing.assert_allclose(
+        fit(source, dataset, 4).transform(source, Samples(dataset)), expected
+    )
     named = {"input": X}
-    np.testing.assert_allclose(fit(source, named, 4).transform(source, named), expected)
+    np.testing.assert_allclose(fit(source, named, 4).transform(source, Samples(named)), expected)

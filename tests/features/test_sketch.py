@@ -11,6 +11,7 @@ from sknetsim._features import sketch as _sketch
 from sknetsim._features.sketch import TensorSketch
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 from sknetsim._passes import reductions as _reductions
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
@@ -39,7 +40,9 @@ def data():
 
 
 def exact_features(source, X):
-    return _projections.fit_exact(source, X, None, None, 0.0, None).transform(source, X)
+    return _projections.fit_exact(source, Samples(X), None, None, 0.0, None).transform(
+        source, Samples(X)
+    )
 
 
 def drawn_maps(count, parameters, outputs, seed):
@@ -80,7 +83,9 @@ def test_sketches_add_signed_entries_at_their_places(name):
     network, X = build(BY_NAME[name], n_samples=4)
     source = engine_of(network)
     expected = entry_by_entry(exact_features(source, X), network, 10, seed=3)
-    np.testing.assert_allclose(TensorSketch(10, 3).transform(source, X), expected, atol=1e-10)
+    np.testing.assert_allclose(
+        TensorSketch(10, 3).transform(source, Samples(X)), expected, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 500])
@@ -89,23 +94,25 @@ def test_any_number_of_features_is_given(data, count):
     network = build(NETWORKS[0])[0]
     expected = entry_by_entry(exact_features(source, X[:3]), network, count, seed=0)
     np.testing.assert_allclose(
-        TensorSketch(count, 0).transform(source, X[:3]), expected, atol=1e-10
+        TensorSketch(count, 0).transform(source, Samples(X[:3])), expected, atol=1e-10
     )
 
 
 def test_every_shard_has_the_same_map(data):
     source, X = data
     sketch = TensorSketch(9, 0)
-    apart = np.vstack([sketch.transform(source, X[start : start + 5]) for start in (0, 5, 10)])
-    np.testing.assert_allclose(apart, sketch.transform(source, X), atol=1e-12)
+    apart = np.vstack(
+        [sketch.transform(source, Samples(X[start : start + 5])) for start in (0, 5, 10)]
+    )
+    np.testing.assert_allclose(apart, sketch.transform(source, Samples(X)), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_neither_batches_nor_a_small_budget_change_a_sketch(name):
     network, X = build(BY_NAME[name], n_samples=7)
-    expected = TensorSketch(9, 0).transform(engine_of(network), X)
+    expected = TensorSketch(9, 0).transform(engine_of(network), Samples(X))
     with sklearn.config_context(working_memory=0.1):
-        found = TensorSketch(9, 0).transform(engine_of(network, batch_size=4), X)
+        found = TensorSketch(9, 0).transform(engine_of(network, batch_size=4), Samples(X))
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -113,10 +120,10 @@ def test_products_are_unbiased(data):
     """The mean over seeds, by its standard error; one false alarm in a million for all pairs."""
     source, X = data
     X, seeds = X[:4], 200
-    features = [TensorSketch(16, seed).transform(source, X) for seed in range(seeds)]
+    features = [TensorSketch(16, seed).transform(source, Samples(X)) for seed in range(seeds)]
     products = np.stack([rows @ rows.T for rows in features])
     pairs = np.triu_indices(len(X))
-    deviations = (products.mean(axis=0) - _reductions.gram_matrix(source, X))[pairs]
+    deviations = (products.mean(axis=0) - _reductions.gram_matrix(source, Samples(X)))[pairs]
     errors = stats.sem(products, axis=0)[pairs]
     limit = stats.t.isf(1e-6 / (2 * len(errors)), seeds - 1)
     assert (np.abs(deviations) < limit * errors).all()
@@ -134,18 +141,18 @@ def test_phases_of_a_large_sketch_lose_no_digit():
 
 def test_features_follow_the_seed(data):
     source, X = data
-    first, second = (TensorSketch(9, seed).transform(source, X) for seed in (0, 1))
+    first, second = (TensorSketch(9, seed).transform(source, Samples(X)) for seed in (0, 1))
     assert not np.allclose(first, second)
 
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0):
     generator = np.random.RandomState(seed)
-    return _sketch.fit_sketch(source, X, None, n_components, kernel_error, generator)
+    return _sketch.fit_sketch(source, Samples(X), None, n_components, kernel_error, generator)
 
 
 def naive_error(sketch, source, X):
-    features = sketch.transform(source, X)
-    difference = features @ features.T - _reductions.gram_matrix(source, X)
+    features = sketch.transform(source, Samples(X))
+    difference = features @ features.T - _reductions.gram_matrix(source, Samples(X))
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 
@@ -186,7 +193,7 @@ def test_parameters_that_no_output_depends_on_are_sketched_to_zero():
     network, X = build(BY_NAME["raw and unused parameters"], n_samples=4)
     source = engine_of(network, parameters="unused.*")
     with pytest.warns(ZeroGradientWarning, match="4 of 4 samples"):
-        assert not TensorSketch(5, 0).transform(source, X).any()
+        assert not TensorSketch(5, 0).transform(source, Samples(X)).any()
 
 
 def test_a_zero_gradient_is_sketched_to_zero():
@@ -196,6 +203,6 @@ def test_a_zero_gradient_is_sketched_to_zero():
     network[0].weight.data.fill_(1.0)
     X = torch.tensor([[1.0, 2.0], [-1.0, -2.0]], dtype=torch.float64)
     with pytest.warns(ZeroGradientWarning, match="1 of 2 samples"):
-        features = TensorSketch(5, 0).transform(engine_of(network), X)
+        features = TensorSketch(5, 0).transform(engine_of(network), Samples(X))
     assert features[0].any()
     assert not features[1].any()

@@ -21,6 +21,7 @@ from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.outputs import Outputs
 from sknetsim._gradients.parameters import make_plan
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 from sknetsim.rules import DenseBlock, _registry, linear
 
 from .. import naive
@@ -94,7 +95,7 @@ layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 def test_each_layer_is_served_by_its_rule(case):
     network, X = build(case)
     engine = GradientEngine(resolve_network(network))
-    list(engine.jacobians(X))
+    list(engine.jacobians(Samples(X)))
     assert make_plan(network, engine.selected, engine.refused).unserved == []
 
 
@@ -102,7 +103,7 @@ def test_each_layer_is_served_by_its_rule(case):
 def test_exact_jacobians_are_in_the_order_of_the_parameters(case):
     network, X = build(case)
     engine = GradientEngine(resolve_network(network), case.output)
-    found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(X)])
+    found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(Samples(X))])
     np.testing.assert_allclose(found, expected_jacobians(case, network, X), atol=1e-10)
 
 
@@ -120,7 +121,7 @@ def test_parameters_that_a_rule_gets_wrong_go_to_the_fallback(name, served_parts
     case = next(case for case in NETWORKS if case.name == name)
     network, X = build(case)
     engine = GradientEngine(resolve_network(network))
-    list(engine.jacobians(X))
+    list(engine.jacobians(Samples(X)))
     served = set(make_plan(network, engine.selected, engine.refused).names.values())
     served -= set(make_plan(network, engine.selected, engine.refused).unserved)
     assert {parameter.partition(".")[0] for parameter in served} == served_parts
@@ -147,7 +148,7 @@ def test_a_sample_axis_that_is_confused_for_one_sample_only_is_noticed(position)
     X = torch.randn(6, 6, 4, dtype=torch.float64)
     expected = naive.jacobians(network, X)
     engine = GradientEngine(resolve_network(network))
-    found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(X)])
+    found = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(Samples(X))])
     np.testing.assert_allclose(found[position], expected[position], atol=1e-10)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.predictions import predict_probabilities
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 
 ENDINGS = {
     "logits": (3, nn.CrossEntropyLoss, []),
@@ -29,27 +30,31 @@ def trained(outputs, criterion, ending):
 def test_probabilities_are_those_of_skorch(ending, batch_size):
     net, X = trained(*ending), torch.randn(30, 4)
     found = predict_probabilities(
-        GradientEngine(resolve_network(net), "all", batch_size=batch_size), X
+        GradientEngine(resolve_network(net), "all", batch_size=batch_size), Samples(X)
     )
     np.testing.assert_allclose(found, net.predict_proba(X), rtol=1e-5)
 
 
 def test_sure_predictions_stay_finite():
     net, X = trained(*ENDINGS["logits"]), 1e4 * torch.randn(30, 4)
-    found = predict_probabilities(GradientEngine(resolve_network(net), "all"), X)
+    found = predict_probabilities(GradientEngine(resolve_network(net), "all"), Samples(X))
     np.testing.assert_allclose(found.sum(axis=1), 1)
 
 
 def test_outputs_for_each_pixel_are_refused():
     net = NeuralNetClassifier(nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
     with pytest.raises(ValueError, match=r"outputs of shape \(3, 2, 2\)"):
-        predict_probabilities(GradientEngine(resolve_network(net)), torch.randn(5, 1, 2, 2))
+        predict_probabilities(
+            GradientEngine(resolve_network(net)), Samples(torch.randn(5, 1, 2, 2))
+        )
 
 
 def test_many_classes_take_no_more_than_a_forward_pass():
     net = NeuralNetClassifier(nn.Linear(4, 5_000), criterion=nn.CrossEntropyLoss).initialize()
     with sklearn.config_context(working_memory=1):
-        found = predict_probabilities(GradientEngine(resolve_network(net)), torch.randn(9, 4))
+        found = predict_probabilities(
+            GradientEngine(resolve_network(net)), Samples(torch.randn(9, 4))
+        )
     assert found.shape == (9, 5_000)
 
 
@@ -65,5 +70,5 @@ def test_a_full_device_halves_the_chunk(monkeypatch):
 
     engine = GradientEngine(resolve_network(net), batch_size=4)
     monkeypatch.setattr(engine, "forward", forward)
-    np.testing.assert_allclose(predict_probabilities(engine, X), expected, rtol=1e-5)
+    np.testing.assert_allclose(predict_probabilities(engine, Samples(X)), expected, rtol=1e-5)
     assert sizes == [4, 2, 2, 2, 2, 1]

@@ -19,7 +19,8 @@ from torch.nn import functional
 import sknetsim
 from sknetsim._features.rows import check_features
 from sknetsim._features.sketch import TensorSketch
-from sknetsim._networks.fingerprint import fingerprint_rows, fingerprint_value
+from sknetsim._networks.fingerprint import fingerprint_samples, fingerprint_value
+from sknetsim._networks.samples import Samples
 
 
 class Scaled(nn.Module):
@@ -184,9 +185,13 @@ ROWS = {
 
 @pytest.mark.parametrize(("X", "other"), ROWS.values(), ids=ROWS)
 def test_other_rows_are_others(X, other):
-    assert fingerprint_rows(X, torch.float32) != fingerprint_rows(other, torch.float32)
+    assert fingerprint_samples(Samples(X), torch.float32) != fingerprint_samples(
+        Samples(other), torch.float32
+    )
 
 
 @pytest.mark.parametrize("form", [np.asarray, lambda X: X.double(), lambda X: X.long()])
 def test_rows_in_another_form_are_the_same(form):
-    assert fingerprint_rows(form(A), torch.float32) == fingerprint_rows(A, torch.float32)
+    assert fingerprint_samples(Samples(form(A)), torch.float32) == fingerprint_samples(
+        Samples(A), torch.float32
+    )

@@ -8,6 +8,7 @@ import torch
 from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 from sknetsim._passes import chunks as _passes
 from sknetsim._passes import pairs as _pairs
 from sknetsim._passes import reductions as _reductions
@@ -35,7 +36,9 @@ def count_rows(source, monkeypatch):
 
 
 def grams(engine, X, Y=None):
-    return _pairs.iterate_pair_values(engine, X, Y, _pairs.UNIT_WHITENINGS, _passes.Chunk.cosines)
+    return _pairs.iterate_pair_values(
+        engine, Samples(X), None if Y is None else Samples(Y), _pairs.UNIT_WHITENINGS, _passes.Chunk.cosines
+    )
 
 
 def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
@@ -65,7 +68,7 @@ def test_pieces_cover_all_pairs_once(source, megabytes):
 def test_pieces_stay_within_their_share_of_the_budget(source):
     engine, X = source
     with sklearn.config_context(working_memory=0.02):
-        tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, X)))
+        tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X))))
         pieces = list(_pairs.group_tiles(iter(tiles)))
     assert len(pieces) > 1
     assert [tile for piece in pieces for tile in piece] == tiles
@@ -77,11 +80,16 @@ def test_pieces_stay_within_their_share_of_the_budget(source):
 def test_tiles_are_cut_and_joined(source, monkeypatch):
     engine, X = source
     monkeypatch.setattr(_pairs, "_TILE_ROWS", 7)
-    tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, X)))
+    tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X))))
     assert max(len(tile.rank) for tile in tiles) <= 7
     assert [tile.rows.start for tile in tiles[1:]] == [tile.rows.stop for tile in tiles[:-1]]
     monkeypatch.setattr(_pairs, "_TILE_ROWS", 3)
-    assert max(len(tile.rank) for tile in _pairs.make_tiles(_passes.iterate_chunks(engine, X))) <= 3
+    assert (
+        max(
+            len(tile.rank) for tile in _pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X)))
+        )
+        <= 3
+    )
 
 
 def test_the_smaller_set_is_held(source, monkeypatch):
@@ -89,8 +97,8 @@ def test_the_smaller_set_is_held(source, monkeypatch):
     engine, X = source
     rows = count_rows(engine, monkeypatch)
     with sklearn.config_context(working_memory=0.04):
-        list(_pairs.iterate_pairs(engine, X, X[:2]))
-        list(_pairs.iterate_pairs(engine, X[:2], X))
+        list(_pairs.iterate_pairs(engine, Samples(X), Samples(X[:2])))
+        list(_pairs.iterate_pairs(engine, Samples(X[:2]), Samples(X)))
     assert sum(rows) == 2 * 22
 
 
@@ -108,13 +116,13 @@ def test_small_budgets_give_the_same_estimates():
 
 def test_progress_is_silent_unless_asked_for(source, capsys):
     engine, X = source
-    _passes__sums.sum_jacobians(engine, X)
+    _passes__sums.sum_jacobians(engine, Samples(X))
     assert capsys.readouterr().err == ""
-    _passes__sums.sum_jacobians(engine, X, verbose=1)
+    _passes__sums.sum_jacobians(engine, Samples(X), verbose=1)
     assert "20/20" in capsys.readouterr().err
-    list(_pairs.iterate_pairs(engine, X, X[:10], verbose=1))
+    list(_pairs.iterate_pairs(engine, Samples(X), Samples(X[:10]), verbose=1))
     assert "200/200" in capsys.readouterr().err
-    list(_pairs.iterate_pairs(engine, X, verbose=1))
+    list(_pairs.iterate_pairs(engine, Samples(X), verbose=1))
     assert "210/210" in capsys.readouterr().err
 
 
@@ -123,12 +131,12 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
     """Values times the kernel, summed over the rows: from one sum of gradients."""
     engine, X = source
     values = np.random.default_rng(0).normal(size=(20, 3))
-    total = _passes__sums.sum_jacobians(engine, X, values, whitening)
-    sums, own = _passes__sums.kernel_sums(engine, X[:7], total, whitening)
+    total = _passes__sums.sum_jacobians(engine, Samples(X), values, whitening)
+    sums, own = _passes__sums.kernel_sums(engine, Samples(X[:7]), total, whitening)
     pairs = _reductions.compute_pair_matrix(
         engine,
-        X[:7],
-        X,
+        Samples(X[:7]),
+        Samples(X),
         (whitening, whitening),
         lambda rows, columns: rows.jacobian.trace_gram(columns.jacobian),
     )
@@ -138,8 +146,8 @@ def test_kernel_sums_are_those_of_all_pairs(source, whitening):
 
 def test_sums_of_unit_jacobians(source):
     engine, X = source
-    total = _passes__sums.sum_jacobians(engine, X)
-    jacobians = [chunk.whitened().jacobian for chunk in _passes.iterate_chunks(engine, X)]
+    total = _passes__sums.sum_jacobians(engine, Samples(X))
+    jacobians = [chunk.whitened().jacobian for chunk in _passes.iterate_chunks(engine, Samples(X))]
     expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
     found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
     torch.testing.assert_close(found, expected)

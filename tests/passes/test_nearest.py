@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sknetsim._features.rows import FeatureRows
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 from sknetsim._passes import nearest as _nearest
 from sknetsim._passes import reductions as _reductions
 
@@ -98,8 +99,10 @@ def test_similarities_of_candidates_are_entries_of_the_gram(name):
     network, X = build(BY_NAME[name], n_samples=9)
     source = GradientEngine(resolve_network(network), BY_NAME[name].output)
     candidates = np.random.default_rng(0).integers(0, 5, size=(4, 3))
-    found = _nearest.compute_similarities(source, X[5:], X[:5], candidates)
-    expected = np.take_along_axis(_reductions.gram_matrix(source, X[5:], X[:5]), candidates, axis=1)
+    found = _nearest.compute_similarities(source, Samples(X[5:]), Samples(X[:5]), candidates)
+    expected = np.take_along_axis(
+        _reductions.gram_matrix(source, Samples(X[5:]), Samples(X[:5])), candidates, axis=1
+    )
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -109,15 +112,17 @@ def test_a_small_budget_changes_no_similarity(megabytes, queries):
     source, X = source_of("MLP")
     first, rest = X[:queries], X[queries:]
     candidates = np.random.default_rng(0).integers(0, len(rest), size=(queries, 3))
-    expected = _nearest.compute_similarities(source, first, rest, candidates)
+    expected = _nearest.compute_similarities(source, Samples(first), Samples(rest), candidates)
     with sklearn.config_context(working_memory=megabytes):
-        found = _nearest.compute_similarities(source, first, rest, candidates)
+        found = _nearest.compute_similarities(source, Samples(first), Samples(rest), candidates)
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_similarities_are_at_most_one():
     rows = np.array([[1.5, 0.0], [-1.5, 0.0]])
-    found = _nearest.compute_similarities(FeatureRows(), rows, rows, np.array([[0, 1], [0, 1]]))
+    found = _nearest.compute_similarities(
+        FeatureRows(), Samples(rows), Samples(rows), np.array([[0, 1], [0, 1]])
+    )
     assert found.tolist() == [[1, -1], [-1, 1]]
 
 
@@ -128,8 +133,10 @@ def cosine(gram):
 def test_all_rows_as_candidates_are_put_in_the_order_of_the_gram():
     source, X = source_of("CNN with BatchNorm")
     candidates = np.random.default_rng(0).permuted(np.tile(np.arange(9), (5, 1)), axis=1)
-    found, indices = _nearest.rerank(source, X[9:], X[:9], candidates, cosine)
-    distances, order = sorted_rows(1 - _reductions.gram_matrix(source, X[9:], X[:9]), 9)
+    found, indices = _nearest.rerank(source, Samples(X[9:]), Samples(X[:9]), candidates, cosine)
+    distances, order = sorted_rows(
+        1 - _reductions.gram_matrix(source, Samples(X[9:]), Samples(X[:9])), 9
+    )
     np.testing.assert_array_equal(indices, order)
     np.testing.assert_allclose(found, distances, atol=1e-10)
 
@@ -137,5 +144,5 @@ def test_all_rows_as_candidates_are_put_in_the_order_of_the_gram():
 def test_candidates_at_equal_distances_keep_the_order_of_the_rows():
     source, X = source_of("MLP")
     candidates = np.array([[3, 7, 1], [8, 2, 5]])
-    _, indices = _nearest.rerank(source, X[:2], X, candidates, np.zeros_like)
+    _, indices = _nearest.rerank(source, Samples(X[:2]), Samples(X), candidates, np.zeros_like)
     assert indices.tolist() == [[1, 3, 7], [2, 5, 8]]

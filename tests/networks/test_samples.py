@@ -17,7 +17,9 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._networks.inputs import Rows, concatenate_samples, list_tensors
+from sknetsim._networks.batches import list_tensors
+from sknetsim._networks.fingerprint import digest_samples
+from sknetsim._networks.samples import Samples, concatenate_arrays
 
 from ..cases import Forked
 
@@ -133,19 +135,19 @@ BAD = {
         "first in row 1",
     ),
     "empty": (np.ones((0, 4)), ValueError, r"0 sample"),
-    "empty tensor": (torch.ones(0, 4), ValueError, "0 samples; at least one is needed"),
+    "empty tensor": (torch.ones(0, 4), ValueError, "at least 1 sample; got 0 samples"),
     "strings": (np.array([["a"] * 4] * 3), ValueError, "convert|dtype"),
-    "complex": (torch.ones(3, 4, dtype=torch.complex64), ValueError, "allowed are floating point"),
+    "complex": (torch.ones(3, 4, dtype=torch.complex64), ValueError, "must hold floating-point, integer or boolean numbers; got torch.complex64"),
     "one dimension": (np.ones(4), ValueError, "Expected 2D array"),
     "fewer features": (X[:, :3], ValueError, r"rows of shape \(3,\).*estimator fails.*allowed are"),
     "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "estimator fails.*'rows'"),
-    "different lengths": ((torch.ones(3, 4), torch.ones(2, 4)), ValueError, "different lengths"),
+    "different lengths": ((torch.ones(3, 4), torch.ones(2, 4)), ValueError, "one row per sample; got lengths .2, 3."),
     "shuffled loader": (
         DataLoader(TensorDataset(torch.ones(3, 4)), shuffle=True),
         TypeError,
-        "pass a loader's `dataset` instead",
+        "Pass the `dataset` of a loader instead",
     ),
-    "stream": (Stream(), TypeError, "X is a Stream, .*Datasets with a length"),
+    "stream": (Stream(), TypeError, "X must be .*Dataset with a length; got a Stream"),
     "sparse": (
         __import__("scipy.sparse", fromlist=["csr_array"]).csr_array(X),
         TypeError,
@@ -186,18 +188,18 @@ def test_labels_of_another_length_are_refused(network):
 
 def test_digests_tell_rows_apart_and_follow_the_dtype():
     rows = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]])
-    first, second, third = Rows(rows).digests(torch.float32)
+    first, second, third = digest_samples(Samples(rows), torch.float32)
     assert first == second != third
-    assert Rows(rows.astype(np.float32)).digests(torch.float32)[0] == first
-    assert len(Rows(np.ones((5000, 1))).digests(torch.float64)) == 5000
+    assert digest_samples(Samples(rows.astype(np.float32)), torch.float32)[0] == first
+    assert len(digest_samples(Samples(np.ones((5000, 1))), torch.float64)) == 5000
 
 
 def test_digests_are_of_what_the_network_sees():
     whole = np.array([[1, 0], [2, 3]])
-    expected = Rows(whole.astype(float)).digests(torch.float32)
-    assert Rows(whole).digests(torch.float32) == expected
-    assert Rows(whole * -1 * -1.0).digests(torch.float32) == expected
-    assert Rows(np.array([[1, -0.0], [2, 3]])).digests(torch.float32) == expected
+    expected = digest_samples(Samples(whole.astype(float)), torch.float32)
+    assert digest_samples(Samples(whole), torch.float32) == expected
+    assert digest_samples(Samples(whole * -1 * -1.0), torch.float32) == expected
+    assert digest_samples(Samples(np.array([[1, -0.0], [2, 3]])), torch.float32) == expected
 
 
 BAD_FEATURES = {
@@ -222,7 +224,7 @@ def test_a_query_in_another_form_than_the_fit(network):
 def test_items_of_different_shapes_go_one_by_one():
     words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4)]
     bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
-    with pytest.raises(ValueError, match=r"cannot be put in a batch.*set batch_size=1"):
+    with pytest.raises(ValueError, match=r"whose items have one shape.*set batch_size=1"):
         NetworkDensity(bag).fit(Items(words))
     density = NetworkDensity(bag, batch_size=1, method="power", dimension=2.0).fit(Items(words))
     np.testing.assert_allclose(
@@ -243,7 +245,7 @@ def test_landmarks_may_differ_in_shape():
 
 def test_a_longer_item_is_another():
     words = [torch.tensor([1, 2]), torch.tensor([1, 2, 0])]
-    assert len(set(Rows(Items(words)).digests(torch.float32))) == 2
+    assert len(set(digest_samples(Samples(Items(words)), torch.float32))) == 2
 
 
 def test_single_numbers_as_rows():
@@ -267,5 +269,5 @@ JOINED = {
 
 @pytest.mark.parametrize(("first", "second"), JOINED.values(), ids=JOINED)
 def test_samples_are_joined_in_order(first, second):
-    (found,) = list_tensors(Rows(concatenate_samples(first, second)).take(slice(None)))
+    (found,) = list_tensors(Samples(concatenate_arrays(first, second)).take(slice(None)))
     assert found.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]

@@ -1,0 +1,275 @@
+"""Samples in all forms that a network takes: arrays, tensors, tables, dicts, tuples, Datasets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import gen_batches
+from torch import Tensor
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    default_collate,
+)
+
+from .batches import Inputs, list_tensors
+
+# Samples that are checked for NaN at a time.
+_CHECKED_ROWS = 1024
+
+# Packages whose arrays on disk are pickled by their path.
+_PICKLED_BY_PATH = ("sknetsim", "zarr")
+
+
+class Samples:
+    """Random access to the samples of X, as tensors of their own on the CPU.
+
+    Parameters
+    ----------
+    X : array-like, Tensor, DataFrame, sparse matrix, dict, tuple or Dataset
+        A dict (skorch's SliceDict included) or a tuple holds one array per argument of the
+        network; the items of a Dataset are (x, y) pairs, as skorch takes them, or x alone.
+
+    Attributes
+    ----------
+    data : object
+        X itself, as skorch and the steps of a Pipeline take it.
+    """
+
+    def __init__(self, X: Any):
+        if isinstance(X, DataLoader | IterableDataset):
+            raise TypeError(
+                "X must be an array, tensor, table, dict, tuple or Dataset with a length; got a"
+                f" {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
+                " loader instead."
+            )
+        self.data = X
+        self._source = X if isinstance(X, Dataset) else _indexable(X)
+        lengths = set(_lengths(self._source))
+        if len(lengths) != 1:
+            raise ValueError(
+                f"X must hold arrays of one length, one row per sample; got lengths"
+                f" {sorted(lengths)}."
+            )
+        self._length = lengths.pop()
+        if self._length == 0:
+            raise ValueError("X must hold at least 1 sample; got 0 samples.")
+
+    @classmethod
+    def of(cls, X: Any) -> Samples:
+        """Return X if it holds samples already, else the samples of X."""
+        return X if isinstance(X, Samples) else cls(X)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.data,)
+
+    def take(self, rows: slice) -> Inputs:
+        """Return the samples of a slice as a batch; raise if it holds NaN or infinity."""
+        inputs = self.at(range(*rows.indices(len(self))), rows)
+        _check_finite(inputs, rows.start or 0)
+        return inputs
+
+    def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
+        """Return the samples at some indices; ``rows`` addresses the same ones faster."""
+        if isinstance(self._source, Dataset):
+            items = [self._source[int(index)] for index in indices]
+            pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
+            return _tuples_for_lists(_collate([item[0] if pairs else item for item in items]))
+        rows = indices if rows is None else rows
+        return map_arrays(lambda array: _make_tensor(_take_rows(array, rows)), self._source)
+
+    def select(self, indices: Sequence[int]) -> Samples:
+        """Return copies of the samples at some indices."""
+        if isinstance(self.data, Dataset):
+            return Samples(ListDataset([self.data[int(index)] for index in indices]))
+        if isinstance(self.data, np.ndarray):
+            return Samples(self.data[list(indices)])  # The steps of a Pipeline take arrays.
+        return Samples(self.at(indices))
+
+    def part(self, rows: slice) -> Samples:
+        """Return the samples of a slice in the form of X, without reading them if possible."""
+        if isinstance(self.data, Dataset):
+            return Samples(Subset(self.data, range(rows.start, rows.stop)))
+        return Samples(map_arrays(lambda array: array[rows], self._source))
+
+    def append(self, others: Samples) -> Samples:
+        """Return these samples, followed by others."""
+        return Samples(concatenate_arrays(self.data, others.data))
+
+    def reshape(self, shape: Sequence[int]) -> Samples:
+        """Return arrays with a shape for each row; several arrays and items stay as they are."""
+        if isinstance(self.data, Mapping | tuple | Dataset):
+            return self
+        array: Any = np.asarray(self.data) if is_on_disk(self.data) else self._source
+        if math.prod(array.shape[1:]) != math.prod(shape):
+            raise ValueError(
+                f"`input_shape` must have as many values as a row of X, whose rows have the shape"
+                f" {tuple(array.shape[1:])}; got {tuple(shape)}, of {math.prod(shape)} values."
+            )
+        return Samples(array.reshape(len(array), *shape))
+
+    def check_finite(self) -> None:
+        """Raise if X holds NaN or infinity; items of a Dataset, slow to load, are not read."""
+        if not isinstance(self._source, Dataset):
+            for rows in gen_batches(len(self), _CHECKED_ROWS):
+                self.take(rows)
+
+
+class ListDataset(Dataset):
+    """Items of a Dataset, kept in memory; they may differ in shape.
+
+    Parameters
+    ----------
+    items : list
+        The items.
+    """
+
+    def __init__(self, items: list[Any]):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
+    """Apply a function to each array of X."""
+    if isinstance(source, Mapping):
+        return {key: map_arrays(function, value) for key, value in source.items()}
+    if isinstance(source, tuple):
+        return tuple(map_arrays(function, value) for value in source)
+    return function(source)
+
+
+def concatenate_arrays(first: Any, second: Any) -> Any:
+    """Return the samples of the first X, followed by those of the second, in one form."""
+    if isinstance(first, Dataset) != isinstance(second, Dataset):
+        raise TypeError(
+            f"X must be a Dataset if the samples before it are one, and else not; got a"
+            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
+        )
+    if isinstance(first, Dataset):
+        before = first.datasets if isinstance(first, ConcatDataset) else [first]
+        return ConcatDataset([*before, second])
+    if isinstance(first, Mapping):
+        return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
+    if isinstance(first, tuple):
+        return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
+    if isinstance(first, Tensor):
+        return torch.cat([first, torch.as_tensor(second, device=first.device)])
+    return np.concatenate([_indexable(first), _indexable(second)])
+
+
+def make_label_tensor(y: Any) -> Tensor:
+    """Return labels as a tensor; strings and objects are refused."""
+    if isinstance(y, Tensor):
+        return y
+    array = np.asarray(y)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            "y must hold numbers, for classes the numbers that the network was trained with; got"
+            f" dtype {array.dtype}. Encode the labels, for example with LabelEncoder."
+        )
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
+
+
+def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
+    """Return the labels at some indices, or None without labels."""
+    return None if y is None else make_label_tensor(y)[list(indices)]
+
+
+def is_on_disk(X: Any) -> bool:
+    """Return whether X is an array on disk: of a FeatureStore, zarr or h5py."""
+    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
+
+
+def is_pickled_by_path(X: Any) -> bool:
+    """Return whether a pickle of X contains its path, and not its values."""
+    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
+
+
+def _package(X: Any) -> str:
+    return type(X).__module__.split(".")[0]
+
+
+def _check_finite(inputs: Inputs, start: int) -> None:
+    for tensor in list_tensors(inputs):
+        # The sum takes one pass over the numbers; it may also overflow.
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+            continue
+        if not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
+            raise ValueError(
+                f"X must be finite; it contains NaN or infinity, first in row {start + bad}."
+                " Impute or drop such rows."
+            )
+
+
+def _collate(items: list[Any]) -> Any:
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"X must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
+            " items, or set batch_size=1."
+        ) from error
+
+
+def _tuples_for_lists(inputs: Any) -> Inputs:
+    if isinstance(inputs, list):
+        return tuple(_tuples_for_lists(value) for value in inputs)
+    return inputs
+
+
+def _take_rows(array: Any, rows: Any) -> Any:
+    """Return some rows; of an array on disk, read each row once, in the order on disk."""
+    if isinstance(rows, slice) or not is_on_disk(array):
+        return array[rows]
+    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
+
+
+def _indexable(X: Any) -> Any:
+    if isinstance(X, Mapping | tuple):
+        return map_arrays(_indexable, X)
+    if isinstance(X, Tensor | np.ndarray):
+        return X
+    if hasattr(X, "toarray"):
+        return X.toarray()
+    if hasattr(X, "to_numpy"):
+        return X.to_numpy()
+    return X if is_on_disk(X) else np.asarray(X)
+
+
+def _lengths(source: Any) -> list[int]:
+    lengths: list[int] = []
+    if isinstance(source, Dataset):
+        return [len(source)]  # type: ignore[arg-type]
+    map_arrays(lambda array: lengths.append(array.shape[0] if array.ndim else 0), source)
+    return lengths
+
+
+def _make_tensor(array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        _check_dtype(array.dtype, array.is_complex())
+        return array.detach().clone()
+    array = np.asarray(array)
+    _check_dtype(array.dtype, array.dtype.kind not in "fiub")
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def _check_dtype(dtype: Any, refused: bool) -> None:
+    if refused:
+        raise ValueError(f"X must hold floating-point, integer or boolean numbers; got {dtype}.")
