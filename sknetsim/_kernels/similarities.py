@@ -9,20 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import special
-
-
-def _count_threshold(gram: np.ndarray, threshold: float, eps: float) -> np.ndarray:
-    """Return 1 where k >= tau, and 0 elsewhere."""
-    # Without the margin, rounding would lose k(x, x) = 1 at tau = 1.
-    return (gram >= threshold - 4 * eps).astype(np.float64)
-
-
-def _count_power(gram: np.ndarray, alpha: float, eps: float) -> np.ndarray:
-    """Return max(k, 0)^alpha, at most 1."""
-    return np.clip(gram, 0, 1) ** alpha
 
 
 def log_mean_threshold(threshold: float, dimension: float) -> float:
@@ -62,30 +52,66 @@ def _log_betainc(a: float, b: float, x: float) -> float:
     )
 
 
+class Count(Protocol):
+    """Way to count similar samples."""
+
+    def __call__(self, gram: np.ndarray, eps: float) -> np.ndarray:
+        """Return what each pair adds to the count, in [0, 1], from k and the eps of its dtype."""
+
+    def log_mean(self, dimension: float) -> float:
+        """Return the logarithm of the mean contribution over the sphere S^{D-1}."""
+
+
 @dataclass(frozen=True)
-class Count:
-    """Way to count similar samples.
+class ThresholdCount:
+    """Count of the samples with k >= tau.
 
     Attributes
     ----------
-    count : callable
-        Contribution of each pair to the count, from (gram, threshold or alpha, eps).
-    log_mean : callable
-        Logarithm of the mean contribution over the sphere, from (threshold or alpha, D).
-    parameter : str
-        Name of the estimators' parameter that sets the threshold or alpha.
+    threshold : float in [0, 1)
+        The threshold tau.
     """
 
-    count: Callable[[np.ndarray, float, float], np.ndarray]
-    log_mean: Callable[[float, float], float]
-    parameter: str
+    threshold: float
+
+    def __call__(self, gram: np.ndarray, eps: float) -> np.ndarray:
+        """Return 1 where k >= tau, and 0 elsewhere."""
+        # Without the margin, rounding would lose k(x, x) = 1 at tau = 1.
+        return (gram >= self.threshold - 4 * eps).astype(np.float64)
+
+    def log_mean(self, dimension: float) -> float:
+        """Return the logarithm of Z_tau."""
+        return log_mean_threshold(self.threshold, dimension)
 
 
-#: Ways to count similar samples, by the name of the estimators' method.
-COUNTS = {
-    "threshold": Count(_count_threshold, log_mean_threshold, "threshold"),
-    "power": Count(_count_power, log_mean_power, "alpha"),
-}
+@dataclass(frozen=True)
+class PowerCount:
+    """Count in which a sample counts max(k, 0)^alpha.
+
+    Attributes
+    ----------
+    alpha : float > 0
+        The exponent.
+    """
+
+    alpha: float
+
+    def __call__(self, gram: np.ndarray, eps: float) -> np.ndarray:
+        """Return max(k, 0)^alpha, at most 1."""
+        return np.clip(gram, 0, 1) ** self.alpha
+
+    def log_mean(self, dimension: float) -> float:
+        """Return the logarithm of Z_alpha."""
+        return log_mean_power(self.alpha, dimension)
+
+
+#: Estimators' methods that count pair by pair, and the parameter that each one uses.
+COUNTS = {"threshold": "threshold", "power": "alpha"}
+
+
+def make_count(method: str, threshold: float, alpha: float) -> Count:
+    """Return the count of one of `COUNTS`."""
+    return ThresholdCount(threshold) if method == "threshold" else PowerCount(alpha)
 
 
 def euclidean_distance(gram: np.ndarray, eps: float) -> np.ndarray:

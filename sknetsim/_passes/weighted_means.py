@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._kernels.jacobian import ParameterVectors
-from .._kernels.similarities import COUNTS
+from .._kernels.similarities import COUNTS, Count
 from .._kernels.whitening import METRICS
 from .._networks.samples import Samples
 from .chunks import Chunk, Source
@@ -183,22 +183,19 @@ class LinearWeights:
 
 @dataclass(frozen=True)
 class CountWeights:
-    """Weights that are a count of `_kernels.COUNTS` of k^C.
+    """Weights that count similar samples pair by pair, W_j = count(k^C(x, x_j)).
 
     Attributes
     ----------
-    method : str
+    count : Count
         The count.
-    level : float
-        Its threshold or power.
     rows : any
         The fitted rows.
     values : Tensor of shape (m, 1, s)
         Their values.
     """
 
-    method: str
-    level: float
+    count: Count
     rows: Any
     values: Tensor
 
@@ -211,15 +208,14 @@ class CountWeights:
         verbose: Any = 0,
     ) -> WeightedSums:
         """One pass over the pairs."""
-        weigh = partial(_counted, self.method, self.level, torch.finfo(source.dtype).eps)
+        weigh = partial(_count_pairs, self.count, torch.finfo(source.dtype).eps)
         values = self.values
         found = pair_sums(source, X, self.rows, "unit", weigh, values, own, squared, verbose)
         return WeightedSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
 
 
-def _counted(method: str, level: float, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
-    gram = rows.cosines(columns).cpu().numpy()
-    return torch.as_tensor(COUNTS[method].count(gram, level, eps))
+def _count_pairs(count: Count, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
+    return torch.as_tensor(count(rows.cosines(columns).cpu().numpy(), eps))
 
 
 def make_empty_values(samples: int) -> Tensor:

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from .._kernels.similarities import COUNTS, distinct_squared_distances, two_nearest_dimension
+from .._kernels.similarities import (
+    COUNTS,
+    Count,
+    distinct_squared_distances,
+    make_count,
+    two_nearest_dimension,
+)
 from .._networks.fingerprint import digest_samples
 from .._networks.samples import Samples
 from .._passes.chunks import Source
@@ -301,12 +307,11 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
     def _log_mean(self) -> float:
         """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
         assert self.dimension_ is not None
-        return COUNTS[self.method].log_mean(self._level(), self.dimension_ + 1)
+        return self._count().log_mean(self.dimension_ + 1)
 
-    def _level(self) -> float:
-        """The method's own parameter."""
-        level: float = getattr(self, COUNTS[self.method].parameter)
-        return level
+    def _count(self) -> Count:
+        """Return the count with the current threshold or power, for methods other than "soft"."""
+        return make_count(self.method, self.threshold, self.alpha)
 
     def _queries(self, X: Any) -> Samples:
         """Validated rows, where the method was fitted."""
@@ -323,4 +328,4 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         if self.method == "soft":
             return self._sum
         nothing = make_empty_values(self.n_samples_fit_)
-        return CountWeights(self.method, self._level(), self._references, nothing)
+        return CountWeights(self._count(), self._references, nothing)

@@ -16,7 +16,7 @@ from sklearn.utils import check_consistent_length
 from torch import Tensor
 
 from .._gradients.engine import GradientEngine
-from .._kernels.similarities import COUNTS
+from .._kernels.similarities import COUNTS, make_count
 from .._networks.fingerprint import digest_samples
 from .._networks.network import resolve_network
 from .._networks.samples import Samples
@@ -120,8 +120,8 @@ class BaseLabelMeans(BaseLabelledReference):
         """Of the method and its level as they are now."""
         if self.method in LINEAR:
             return self._linear_weights()
-        level = getattr(self, COUNTS[self.method].parameter)
-        return CountWeights(self.method, level, self._rows, self._laid_out())
+        count = make_count(self.method, self.threshold, self.alpha)
+        return CountWeights(count, self._rows, self._laid_out())
 
     def _linear_weights(self) -> LinearWeights:
         key = self.method, self._by_matrices()
@@ -209,11 +209,11 @@ class BaseLabelMeans(BaseLabelledReference):
         sums = self._weights().sums(source, rows, own, squared, self.verbose)
         lost = sums.lost(torch.finfo(source.dtype).eps)
         if lost.any():
-            count = COUNTS.get(self.method)
+            parameter = COUNTS.get(self.method)
             cure = (
                 "method='power' does not cancel"
-                if count is None
-                else (f"a lower {count.parameter} reaches further")
+                if parameter is None
+                else f"a lower {parameter} reaches further"
             )
             warn(
                 f"{int(lost.sum())} of {len(lost)} samples have no similar sample, or weights that"

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel
-from sknetsim._kernels import similarities as _kernels__similarities
+from sknetsim._kernels.similarities import log_mean_power, log_mean_threshold
 from sknetsim._networks.samples import Samples
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
@@ -47,10 +47,9 @@ def written_out(method, gram, known, dimension):
         if method == "soft":
             terms = 1 + others
         else:
+            log_mean = log_mean_threshold if method == "threshold" else log_mean_power
             parameter = density.threshold if method == "threshold" else density.alpha
-            terms = count(others) / np.exp(
-                _kernels__similarities.COUNTS[method].log_mean(parameter, dimension + 1)
-            )
+            terms = count(others) / np.exp(log_mean(parameter, dimension + 1))
         result.append(np.log((1 + terms.sum()) / (len(others) + 1)))
     return np.array(result)
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from sknetsim._kernels.similarities import (
-    COUNTS,
     DISTANCES,
     SIMILARITIES,
+    PowerCount,
+    ThresholdCount,
     distinct_squared_distances,
     log_mean_power,
     log_mean_threshold,
@@ -91,17 +92,17 @@ def test_the_intrinsic_dimension_of_degenerate_data_is_one(points):
 def test_threshold_counts_do_not_lose_a_sample_itself():
     eps = torch.finfo(torch.float32).eps
     gram = np.array([1 - 2 * eps, 1 - 100 * eps, 0.5])
-    assert COUNTS["threshold"].count(gram, 1.0, eps).tolist() == [1, 0, 0]
+    assert ThresholdCount(1.0)(gram, eps).tolist() == [1, 0, 0]
 
 
 def test_threshold_counts_are_one_from_the_threshold_on():
     gram = np.array([-1, 0, 0.5, 0.6, 1])
-    assert COUNTS["threshold"].count(gram, 0.5, EPS).tolist() == [0, 0, 1, 1, 1]
+    assert ThresholdCount(0.5)(gram, EPS).tolist() == [0, 0, 1, 1, 1]
 
 
 def test_power_counts_are_powers_of_positive_similarities():
     gram = np.array([-1, 0, 0.5, 1, 1 + EPS])
-    assert COUNTS["power"].count(gram, 3.0, EPS).tolist() == [0, 0, 0.125, 1, 1]
+    assert PowerCount(3.0)(gram, EPS).tolist() == [0, 0, 0.125, 1, 1]
 
 
 def test_distances_are_those_of_unit_vectors():

@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..._kernels.similarities import Count, make_count
+
 # Entries of a product that are held at a time (32 MiB in float32).
 _ENTRIES = 2**23
 
@@ -51,6 +53,16 @@ class Setting:
     threshold: float | str
     alpha: float
     generator: np.random.RandomState
+
+    def make_count(self, rows: np.ndarray, balls: int) -> Count | None:
+        """Return the count of similar samples, or None for method "soft", which adds similarities.
+
+        A threshold "auto" follows from the rows and the number of balls, see `least_similarity`.
+        """
+        if self.method == "soft":
+            return None
+        threshold = self.least_similarity(rows, balls) if self.method == "threshold" else np.nan
+        return make_count(self.method, threshold, self.alpha)
 
     def least_similarity(self, rows: np.ndarray, balls: int) -> float:
         """The threshold; "auto": so that so many balls hold the rows once.

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from ..._kernels.similarities import COUNTS
+from ..._kernels.similarities import ThresholdCount
 from ._selection import Selection, Setting, split_rows
 
 # As in the paper: the most clusters, and the neighbours that typicality looks at.
@@ -36,7 +36,7 @@ class Coverage(Selection):
     def __init__(self, setting: Setting):
         self.pool = setting.pool
         balls = len(setting.labelled) + setting.n_queries
-        self.threshold = setting.least_similarity(setting.pool, balls)
+        self.count = ThresholdCount(setting.least_similarity(setting.pool, balls))
         self.covered = self._near(setting.labelled) > 0
         self._count_uncovered()
 
@@ -55,7 +55,7 @@ class Coverage(Selection):
     def _is_near(self, others: np.ndarray) -> np.ndarray:
         """1 for similar rows; products of matrices and of vectors may be rounded otherwise."""
         gram: np.ndarray = self.pool @ others
-        return COUNTS["threshold"].count(gram, self.threshold, 4 * float(np.finfo(gram.dtype).eps))
+        return self.count(gram, 4 * float(np.finfo(gram.dtype).eps))
 
     def utilities(self) -> np.ndarray:
         """Counts of uncovered rows, of shape (n,)."""

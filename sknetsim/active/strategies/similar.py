@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..._kernels.similarities import COUNTS
+from ..._kernels.similarities import Count
 from ._selection import Selection, Setting, split_rows
 
 
@@ -26,32 +26,23 @@ class FewestSimilar(Selection):
     alone: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
-        self.pool, self.method = setting.pool, self._method(setting)
-        self.level = self._level(setting)
+        self.pool, self.count = setting.pool, self._make_count(setting)
         self.total = np.zeros(len(self.pool))
-        # What is linear in the others is so in their sum.
-        linear = self.method == "soft"
+        # A sum of similarities is the product with the sum: sum_j f . f_j = f . sum_j f_j.
+        linear = self.count is None
         others = setting.labelled.sum(axis=0, keepdims=True) if linear else setting.labelled
         for rows in split_rows(len(self.pool), len(others)):
             self.total[rows] = self._counts(rows, others.T).sum(axis=1)
 
     @staticmethod
-    def _method(setting: Setting) -> str:
-        return setting.method
-
-    @staticmethod
-    def _level(setting: Setting) -> float:
-        """The threshold or the exponent; "auto": so that each labelled row has one similar one."""
-        if setting.method == "threshold":
-            return setting.least_similarity(setting.labelled, len(setting.labelled))
-        return setting.alpha
+    def _make_count(setting: Setting) -> Count | None:
+        """Return the count; threshold "auto" gives a labelled sample one similar one on average."""
+        return setting.make_count(setting.labelled, len(setting.labelled))
 
     def _counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
         """What each of the others, of shape (m, ...), counts for each row."""
         gram: np.ndarray = self.pool[rows] @ others
-        if self.method == "soft":
-            return gram
-        return COUNTS[self.method].count(gram, self.level, float(np.finfo(gram.dtype).eps))
+        return gram if self.count is None else self.count(gram, float(np.finfo(gram.dtype).eps))
 
     def utilities(self) -> np.ndarray:
         """Counts, times -1, of shape (n,)."""
@@ -81,8 +72,8 @@ class LeastReliable(FewestSimilar):
         super().__init__(setting)
 
     @staticmethod
-    def _method(setting: Setting) -> str:
-        return "soft"
+    def _make_count(setting: Setting) -> Count | None:
+        return None
 
     def _counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
         """Influences, in samples; 0 on a row without a gradient."""
