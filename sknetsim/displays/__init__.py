@@ -1,8 +1,8 @@
 """Displays: plots of neighbours, densities, similarities and labels, in scikit-learn's style.
 
-Each display has ``from_estimator``, which computes, ``from_predictions``, which takes what was
-computed, and ``plot``, which draws it and sets ``ax_`` and ``figure_``. matplotlib is imported when
-something is drawn.
+Each display has ``from_estimator``, which computes the data, ``from_predictions``, which takes
+computed data, and ``plot``, which draws them and sets ``ax_`` and ``figure_``. matplotlib is
+imported when a display is drawn.
 """
 
 from __future__ import annotations

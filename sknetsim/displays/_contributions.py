@@ -1,4 +1,4 @@
-"""What layers, and places of images, add to the similarity of a pair."""
+"""Display of the contributions of layers, or of image positions, to the similarity of a pair."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from ._rendering import is_image_like, render_images
 
 
 class ContributionsDisplay(Display):
-    """What the parts of a network add to the similarity of two inputs.
+    """Contributions of the parts of a network to the similarity of two samples.
 
-    Layers are drawn as bars. The positions of one layer are drawn as a map of what each pair of
-    them adds or, where they have a ``grid``, as two maps of what the places of either input add,
-    each summed over the places of the other one. Blue adds to the similarity, red takes away.
+    Layers are drawn as bars. The positions of one layer are drawn as a matrix with the contribution
+    of each pair of positions or, with ``grid``, as two maps: the contribution of each position of
+    one sample, summed over the positions of the other. Positive contributions are blue, negative
+    ones red; all contributions sum to the similarity.
 
     Parameters
     ----------
     contributions : Contributions
-        Of one pair or several.
+        Contributions to the similarities of one or more pairs.
     pair : int, default=0
-        Which pair is drawn.
+        Number of the pair that is drawn; negative numbers count from the last pair.
     layer : str or None, default=None
-        The layer whose positions are drawn; None: all layers as bars.
+        Layer whose positions are drawn; None: all layers as bars.
     grid : tuple of int or None, default=None
-        Rows and columns in which the positions of the layer lie, such as (14, 14); None: they are
-        one after the other, as those of a sequence.
+        Rows and columns of the layer's positions, such as (14, 14); None: a sequence.
     images : ndarray of shape (2, height, width) or (2, height, width, channels), default=None
-        The two inputs, in [0, 1], drawn beneath the maps.
+        The two samples with values in [0, 1], drawn beneath the maps.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn; with ``grid``, an ndarray of shape (1, 2) of these.
+        Axes of the plot; with ``grid``, an ndarray of Axes of shape (1, 2).
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    NetworkKernel.contributions : Takes similarities apart.
+    NetworkKernel.contributions : Method that computes the contributions.
 
     Examples
     --------
@@ -69,14 +69,14 @@ class ContributionsDisplay(Display):
     ):
         if not isinstance(contributions, Contributions):
             raise TypeError(
-                f"contributions is a {type(contributions).__name__}; allowed is what"
-                " NetworkKernel.contributions gives: call it with two inputs."
+                "`contributions` must be a Contributions object; got"
+                f" {type(contributions).__name__}. Pass the result of NetworkKernel.contributions."
             )
         count = len(contributions.similarity)
         if not -count <= pair < count:
             raise ValueError(
-                f"pair is {pair}; allowed are the numbers of the {count} pairs, from 0: draw one of"
-                " these."
+                f"`pair` must be an integer between {-count} and {count - 1} ({count} pairs); got"
+                f" {pair}. Pass the number of a pair."
             )
         if grid is not None:
             _check_grid(contributions, layer, grid)
@@ -99,41 +99,49 @@ class ContributionsDisplay(Display):
         image_shape: Sequence[int] | None = None,
         ax: Any = None,
     ) -> ContributionsDisplay:
-        """Take the similarity of pairs of rows apart, and draw that of one pair.
+        """Compute the contributions to the similarities of pairs, and draw those of one pair.
 
         Parameters
         ----------
         estimator : NetworkKernel
             The kernel.
         X, Y : array-like of shape (n_pairs, ...)
-            The first and the second row of each pair.
+            The first and the second sample of each pair.
         pair : int, default=0
-            Which pair is drawn.
+            Number of the pair that is drawn.
         layer : str or None, default=None
-            The layer whose positions are drawn; None: all layers as bars.
+            Layer whose positions are drawn; None: all layers as bars.
         grid : tuple of int or None, default=None
-            Rows and columns in which the positions of the layer lie; None: one after the other.
+            Rows and columns of the layer's positions; None: a sequence.
         image_shape : tuple of int, default=None
-            Shape of a row as an image, (height, width), (channels, height, width) or (height,
-            width, channels); None: the one that it has. Images are drawn beneath
-            maps of a ``grid``.
+            Shape of a sample as an image, (height, width), (channels, height, width) or (height,
+            width, channels); None: its own shape. Images are drawn beneath the maps of a ``grid``.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in, replaced by two with ``grid``; None: a new figure.
 
         Returns
         -------
         display : ContributionsDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a NetworkKernel.
+        ValueError
+            If there is no such pair or layer, or if the layer's positions do not form the grid.
         """
         if not isinstance(estimator, NetworkKernel):
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}; allowed is a NetworkKernel: put the"
-                " network in one."
+                f"`estimator` must be a NetworkKernel; got {type(estimator).__name__}. Pass"
+                " NetworkKernel(network)."
             )
-        found, images = estimator.contributions(X, Y, positions=layer), None
+        contributions, images = estimator.contributions(X, Y, positions=layer), None
         if grid is not None and is_image_like(X, image_shape):
-            images = np.concatenate([render_images(rows, [pair], image_shape) for rows in (X, Y)])
-        return cls.from_predictions(found, pair=pair, layer=layer, grid=grid, images=images, ax=ax)
+            images = np.concatenate([render_images(side, [pair], image_shape) for side in (X, Y)])
+        return cls.from_predictions(
+            contributions, pair=pair, layer=layer, grid=grid, images=images, ax=ax
+        )
 
     @classmethod
     def from_predictions(
@@ -146,22 +154,23 @@ class ContributionsDisplay(Display):
         images: np.ndarray | None = None,
         ax: Any = None,
     ) -> ContributionsDisplay:
-        """Draw what was taken apart.
+        """Draw computed contributions.
 
         Parameters
         ----------
         contributions : Contributions
-            Of one pair or several.
+            Contributions to the similarities of one or more pairs.
         pair : int, default=0
-            Which pair is drawn.
+            Number of the pair that is drawn.
         layer : str or None, default=None
-            The layer whose positions are drawn, one of those asked for; None: all layers as bars.
+            Layer whose positions are drawn, one of the ``positions`` of
+            `NetworkKernel.contributions`; None: all layers as bars.
         grid : tuple of int or None, default=None
-            Rows and columns in which the positions of the layer lie; None: one after the other.
+            Rows and columns of the layer's positions; None: a sequence.
         images : ndarray of shape (2, height, width) or (2, height, width, channels), default=None
-            The two inputs, in [0, 1].
+            The two samples with values in [0, 1].
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in, replaced by two with ``grid``; None: a new figure.
 
         Returns
         -------
@@ -170,7 +179,7 @@ class ContributionsDisplay(Display):
         """
         return cls(contributions, pair=pair, layer=layer, grid=grid, images=images).plot(ax)
 
-    def _size(self) -> tuple[float, float] | None:
+    def _figure_size(self) -> tuple[float, float] | None:
         if self.layer is None:
             return 6.4, max(2.4, 0.22 * len(self.contributions.by_layer()) + 1)
         return None if self.grid is None else (6.4, 3.2)
@@ -179,47 +188,48 @@ class ContributionsDisplay(Display):
         if self.layer is None:
             return self._draw_layers()
         parts = self.contributions.by_position(self.layer)[self.pair]
-        title = f"{self.layer} adds {parts.sum():.2f}"
+        title = f"Contribution of {self.layer}: {parts.sum():.2f}"
         if self.grid is not None:
-            return self._draw_places([parts.sum(axis=axis) for axis in (1, 0)], title)
-        drawn = self.ax_.imshow(parts, **_colours(parts))
+            # parts[t, s] belongs to position t of the first sample and position s of the second.
+            return self._draw_maps([parts.sum(axis=axis) for axis in (1, 0)], title)
+        image = self.ax_.imshow(parts, **_make_colour_scale(parts))
         self.ax_.set_title(title, parse_math=False)
-        self.ax_.set(xlabel="Position of the second input", ylabel="Position of the first input")
-        self.figure_.colorbar(drawn, ax=self.ax_, label="Adds to the similarity")
+        self.ax_.set(xlabel="Position of the second sample", ylabel="Position of the first sample")
+        self.figure_.colorbar(image, ax=self.ax_, label="Contribution to the similarity")
 
     def _draw_layers(self) -> None:
         parts = self.contributions.by_layer()
         values = np.array([part[self.pair] for part in parts.values()])
         names = [name or "(network)" for name in parts]
-        places = np.arange(len(names))
-        self.ax_.barh(places, values, color=np.where(values < 0, VERMILION, BLUE))
+        heights = np.arange(len(names))
+        self.ax_.barh(heights, values, color=np.where(values < 0, VERMILION, BLUE))
         self.ax_.axvline(0, color="black", linewidth=0.8)
-        self.ax_.set_yticks(places, names, parse_math=False)
+        self.ax_.set_yticks(heights, names, parse_math=False)
         self.ax_.invert_yaxis()
         similarity = self.contributions.similarity[self.pair]
-        self.ax_.set(xlabel=f"Adds to the similarity of {similarity:.2f}", ylabel="Layer")
+        self.ax_.set(xlabel=f"Contribution to the similarity of {similarity:.2f}", ylabel="Layer")
 
-    def _draw_places(self, maps: list[np.ndarray], title: str) -> None:
-        """What places add, over the images, on one scale."""
+    def _draw_maps(self, maps: list[np.ndarray], title: str) -> None:
+        """Draw the contributions of positions over the images, on one colour scale."""
         self._divide(1, 2)
-        colours = _colours(np.array(maps))
+        colours = _make_colour_scale(np.array(maps))
         for side, (axis, values) in enumerate(zip(self.ax_[0], maps, strict=True)):
-            places = values.reshape(tuple(self.grid or ()))
+            positions = values.reshape(tuple(self.grid or ()))
             if self.images is None:
-                drawn = axis.imshow(places, **colours)
+                image = axis.imshow(positions, **colours)
             else:
                 height, width = self.images.shape[1:3]
                 extent = (0, width, height, 0)
                 axis.imshow(self.images[side], cmap="gray_r", alpha=0.5, extent=extent)
-                drawn = axis.imshow(places, alpha=0.75, extent=extent, **colours)
-            axis.set_title(f"{('first', 'second')[side]} input", fontsize=10)
+                image = axis.imshow(positions, alpha=0.75, extent=extent, **colours)
+            axis.set_title(f"{('First', 'Second')[side]} sample", fontsize=10)
             axis.set(xticks=[], yticks=[])
-        bar = self.figure_.colorbar(drawn, ax=list(self.ax_[0]))
+        bar = self.figure_.colorbar(image, ax=list(self.ax_[0]))
         bar.set_label(title, parse_math=False)
 
 
-def _colours(values: np.ndarray) -> dict[str, Any]:
-    """White where nothing is added, blue where something is."""
+def _make_colour_scale(values: np.ndarray) -> dict[str, Any]:
+    """Return a colour scale that is white at 0, blue for positive and red for negative values."""
     size = float(np.abs(values).max()) or 1.0
     return {"cmap": "RdBu", "vmin": -size, "vmax": size}
 
@@ -227,12 +237,12 @@ def _colours(values: np.ndarray) -> dict[str, Any]:
 def _check_grid(contributions: Contributions, layer: str | None, grid: Sequence[int]) -> None:
     if layer is None:
         raise ValueError(
-            f"grid is {tuple(grid)} and layer None; allowed with a grid is the name of a layer: say"
-            " whose positions lie in it."
+            "`layer` must be the name of a layer if `grid` is set; got None with grid="
+            f"{tuple(grid)}. Set it to the layer whose positions form the grid."
         )
     positions = contributions.by_position(layer).shape[1]
     if len(grid) != 2 or min(grid) < 1 or math.prod(grid) != positions:
         raise ValueError(
-            f"grid is {tuple(grid)}; allowed are rows and columns of the {positions} positions of"
-            f" layer {layer!r}: give two numbers with that product."
+            f"`grid` must be the rows and columns of the {positions} positions of layer {layer!r};"
+            f" got {tuple(grid)}. Pass two integers whose product is {positions}."
         )

@@ -1,4 +1,4 @@
-"""Noisy labels, what a network predicts, and labels smoothed over what it finds similar."""
+"""Display of noisy labels, predictions and labels smoothed over similar samples."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from ._figures import BLUE, GREY, VERMILION, Display
 
 
 class DenoisingDisplay(Display):
-    """Labels, predictions and smoothed labels of samples, above the share of noise that is left.
+    """Labels, predictions and smoothed labels of samples, above the share of noise that remains.
 
     Parameters
     ----------
     labels : array-like of shape (n_samples,) or (n_samples, n_columns)
-        Labels as they were given; of classes, their indicators.
+        Noisy labels; for classes, their indicators.
     denoising : Denoising
-        What the network makes of the labels around each sample.
+        Smoothed labels and noise factors of the same samples, see `LabelDenoiser.denoising`.
     coordinate : array-like of shape (n_samples,), default=None
-        Where each sample is drawn; None: at the network's prediction for it.
+        Horizontal position of each sample; None: the network's prediction for it.
     column : int, default=0
-        Which column of the labels is drawn; of classes, which class.
+        Column of the labels that is drawn; for classes, the number of the class.
 
     Attributes
     ----------
     ax_ : ndarray of shape (2, 1) of matplotlib Axes
-        Where labels were drawn, and below it the factor by which the standard deviation of their
-        noise shrinks (`Denoising.deviation_factor`): 0 where all of it averages out, 1 where a
-        sample counts alone.
+        Axes of the labels and, below, of the factor by which smoothing multiplies the standard
+        deviation of their noise (`Denoising.deviation_factor`): 0 if all noise averages out, 1 if
+        nothing but the sample's own label counts.
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    LabelDenoiser : Smooths labels.
+    LabelDenoiser : Estimator that smooths labels.
 
     Examples
     --------
@@ -56,24 +56,24 @@ class DenoisingDisplay(Display):
     ):
         if not isinstance(denoising, Denoising):
             raise TypeError(
-                f"denoising is a {type(denoising).__name__}; allowed is what"
-                " LabelDenoiser.denoising gives: call it with the rows."
+                f"`denoising` must be a Denoising object; got {type(denoising).__name__}. Pass the"
+                " result of LabelDenoiser.denoising."
             )
         count, columns = denoising.labels.shape
         if not 0 <= column < columns:
             raise ValueError(
-                f"column is {column}; allowed are the numbers of the {columns} columns of labels,"
-                " from 0: draw one of these."
+                f"`column` must be an integer between 0 and {columns - 1} ({columns} columns of"
+                f" labels); got {column}. Pass the number of a column."
             )
         self.denoising = denoising
         self.column = column
         self.predictions = (denoising.predictions + denoising.shift)[:, column]
-        given = np.asarray(labels, dtype=float)
-        given = given[:, None] if given.ndim == 1 else given
-        self.labels = _numbers("labels", given, (count, columns))[:, column]
-        place = self.predictions if coordinate is None else coordinate
-        self.coordinate = _numbers("coordinate", place, (count,))
-        self._is_placed = coordinate is not None
+        labels = np.asarray(labels, dtype=float)
+        labels = labels[:, None] if labels.ndim == 1 else labels
+        self.labels = _check_shape("labels", labels, (count, columns))[:, column]
+        position = self.predictions if coordinate is None else coordinate
+        self.coordinate = _check_shape("coordinate", position, (count,))
+        self._has_coordinate = coordinate is not None
 
     @classmethod
     def from_estimator(
@@ -86,36 +86,42 @@ class DenoisingDisplay(Display):
         column: int = 0,
         ax: Any = None,
     ) -> DenoisingDisplay:
-        """Smooth the labels around the rows of X, and draw them.
+        """Smooth the labels around the samples of X, and draw them.
 
         Parameters
         ----------
         estimator : LabelDenoiser
-            A fitted one.
+            A fitted estimator.
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
             Their labels.
         coordinate : array-like of shape (n_samples,), default=None
-            Where each row is drawn; None: at the network's prediction for it.
+            Horizontal position of each sample; None: the network's prediction for it.
         column : int, default=0
-            Which column of the labels is drawn; of classes, which class.
+            Column of the labels that is drawn; for classes, the number of the class.
         ax : matplotlib Axes, default=None
-            What to draw in place of; None: a new figure.
+            Axes to replace by two; None: a new figure.
 
         Returns
         -------
         display : DenoisingDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a LabelDenoiser.
+        ValueError
+            If there is no such column, or if there is not one label or coordinate per sample.
         """
         if not isinstance(estimator, LabelDenoiser):
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}; allowed is a fitted LabelDenoiser:"
-                " put the network in one."
+                f"`estimator` must be a fitted LabelDenoiser; got {type(estimator).__name__}. Fit"
+                " LabelDenoiser(network)."
             )
-        found = estimator.denoising(X)
-        labels = estimator._task.values(y)
-        return cls.from_predictions(labels, found, coordinate=coordinate, column=column, ax=ax)
+        denoising, labels = estimator.denoising(X), estimator._task.values(y)
+        return cls.from_predictions(labels, denoising, coordinate=coordinate, column=column, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -127,20 +133,20 @@ class DenoisingDisplay(Display):
         column: int = 0,
         ax: Any = None,
     ) -> DenoisingDisplay:
-        """Draw labels that were smoothed.
+        """Draw labels with their smoothed values.
 
         Parameters
         ----------
         labels : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Labels as they were given; of classes, their indicators.
+            Noisy labels; for classes, their indicators.
         denoising : Denoising
-            What the network makes of the labels around each sample.
+            Smoothed labels and noise factors of the same samples.
         coordinate : array-like of shape (n_samples,), default=None
-            Where each sample is drawn; None: at the network's prediction for it.
+            Horizontal position of each sample; None: the network's prediction for it.
         column : int, default=0
-            Which column of the labels is drawn; of classes, which class.
+            Column of the labels that is drawn; for classes, the number of the class.
         ax : matplotlib Axes, default=None
-            What to draw in place of; None: a new figure.
+            Axes to replace by two; None: a new figure.
 
         Returns
         -------
@@ -149,7 +155,7 @@ class DenoisingDisplay(Display):
         """
         return cls(labels, denoising, coordinate=coordinate, column=column).plot(ax)
 
-    def _size(self) -> tuple[float, float]:
+    def _figure_size(self) -> tuple[float, float]:
         return 6.4, 5.6
 
     def _draw(self) -> None:
@@ -158,7 +164,7 @@ class DenoisingDisplay(Display):
         smoothed = self.denoising.labels[:, self.column]
         for name, values, color, marker in (
             ("label", self.labels, GREY, "."),
-            ("label, smoothed", smoothed, BLUE, "x"),
+            ("smoothed label", smoothed, BLUE, "x"),
             ("prediction", self.predictions, VERMILION, "_"),
         ):
             upper.plot(self.coordinate, values, marker, color=color, markersize=4, label=name)
@@ -168,14 +174,16 @@ class DenoisingDisplay(Display):
         upper.tick_params(labelbottom=False)
         lower.plot(self.coordinate, self.denoising.deviation_factor, ".", color="black")
         lower.set_ylim(0, max(1.0, *self.denoising.deviation_factor) * 1.05)
-        lower.set(ylabel="Noise left", xlabel="Coordinate" if self._is_placed else "Prediction")
+        xlabel = "Coordinate" if self._has_coordinate else "Prediction"
+        lower.set(ylabel="Remaining noise", xlabel=xlabel)
 
 
-def _numbers(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    found = np.asarray(values, dtype=float)
-    if found.shape != shape:
+def _check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return values as floats; raise if they do not have the shape."""
+    array = np.asarray(values, dtype=float)
+    if array.shape != shape:
         raise ValueError(
-            f"{name} has shape {found.shape}; allowed is {shape}, a row for each sample that was"
-            " smoothed: hand over those of the same rows, and of classes their indicators."
+            f"`{name}` must have shape {shape}, like the smoothed labels; got {array.shape}. Pass"
+            " the values of the same samples; for classes, pass the labels as indicators."
         )
-    return found
+    return array

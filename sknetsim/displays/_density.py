@@ -1,4 +1,4 @@
-"""Densities as a picture: along a coordinate, or over a plane."""
+"""Display of densities along a coordinate or over a plane."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ._figures import BLUE, Display
 
 
 class DensityDisplay(Display):
-    """The log density of samples, along a coordinate of theirs or over a plane that they lie in.
+    """Log density of samples, along one coordinate or over the plane of two coordinates.
 
     Parameters
     ----------
     coordinates : array-like of shape (n_samples,) or (n_samples, 2)
-        Where each sample is drawn: a coordinate, or two, such as those of an embedding.
+        Position of each sample: one coordinate, or two such as those of an embedding.
     log_density : array-like of shape (n_samples,)
-        Log densities, in nats.
+        Log densities in nats, see `NetworkDensity.score_samples`.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the plot.
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    NetworkDensity : Gives the densities.
+    NetworkDensity : Estimator of the densities.
 
     Examples
     --------
@@ -48,43 +48,50 @@ class DensityDisplay(Display):
         self.coordinates = np.asarray(coordinates, dtype=float)
         if self.log_density.ndim != 1:
             raise ValueError(
-                f"log_density has shape {self.log_density.shape}; allowed is a number for each"
-                " sample, (n_samples,): as score_samples gives them."
+                "`log_density` must have shape (n_samples,), one number per sample; got shape"
+                f" {self.log_density.shape}. Pass the result of score_samples."
             )
         count = len(self.log_density)
         if self.coordinates.shape not in ((count,), (count, 2)):
             raise ValueError(
-                f"coordinates has shape {self.coordinates.shape}; allowed are one or two for each"
-                f" of the {count} samples, ({count},) or ({count}, 2): choose a column of X, or"
-                " hand over an embedding."
+                f"`coordinates` must have shape ({count},) or ({count}, 2), one or two numbers per"
+                f" sample; got shape {self.coordinates.shape}. Pass a column of X, or an embedding"
+                " in two dimensions."
             )
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, *, coordinates: Any = None, ax: Any = None
     ) -> DensityDisplay:
-        """Compute the densities of the rows of X, and draw them.
+        """Compute the densities of the samples of X, and draw them.
 
         Parameters
         ----------
         estimator : NetworkDensity
-            A fitted one.
+            A fitted estimator.
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         coordinates : array-like of shape (n_samples,) or (n_samples, 2), default=None
-            Where each row is drawn; None: at its own numbers, where a row has one or two.
+            Position of each sample; None: its own values, if a sample has one or two.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         display : DensityDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` does not estimate a density.
+        ValueError
+            If ``coordinates`` do not have one or two numbers per sample.
         """
         if not isinstance(estimator, DensityOutlierMixin):
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}; allowed is a fitted NetworkDensity:"
-                " put the network in one."
+                "`estimator` must be a fitted NetworkDensity; got"
+                f" {type(estimator).__name__}. Fit NetworkDensity(network)."
             )
         scores = estimator.score_samples(X)
         if coordinates is None:
@@ -96,16 +103,16 @@ class DensityDisplay(Display):
     def from_predictions(
         cls, coordinates: Any, log_density: Any, *, ax: Any = None
     ) -> DensityDisplay:
-        """Draw densities.
+        """Draw computed densities.
 
         Parameters
         ----------
         coordinates : array-like of shape (n_samples,) or (n_samples, 2)
-            Where each sample is drawn.
+            Position of each sample.
         log_density : array-like of shape (n_samples,)
-            Log densities, in nats.
+            Log densities in nats.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
@@ -119,7 +126,7 @@ class DensityDisplay(Display):
             self.ax_.plot(self.coordinates, self.log_density, ".", color=BLUE, alpha=0.6)
             self.ax_.set(xlabel="Coordinate", ylabel="Log density (nats)")
             return
-        # The least dense on top: they are what is looked for.
+        # Samples of low density are drawn last, on top: they are the ones to be seen.
         order = np.argsort(-self.log_density, kind="stable")
         points = self.ax_.scatter(
             *self.coordinates[order].T, c=self.log_density[order], s=12, cmap="viridis"

@@ -1,4 +1,4 @@
-"""What displays have in common: axes to draw in."""
+"""Base of the displays: axes, sizes of figures and colours."""
 
 from __future__ import annotations
 
@@ -7,75 +7,81 @@ from typing import Any, Self
 
 import numpy as np
 
-#: Colours that the colour-blind tell apart, from the palette of Okabe and Ito.
+#: Colours that colour-blind readers can tell apart, from the palette of Okabe and Ito.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#999999"
 
 COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#000000", GREY)
 
 
 class Display(abc.ABC):
-    """What can be drawn: in axes that are given, or in those of a new figure."""
+    """Base class of the displays: drawing into given axes or into a new figure."""
 
     ax_: Any
     figure_: Any
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Draw the display.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in, or to replace by a grid if the display has several axes; None: a new
+            figure.
 
         Returns
         -------
         self : object
-            The display.
+            The display, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        TypeError
+            If ``ax`` is not one matplotlib Axes.
         """
         if ax is None:
-            _, ax = _pyplot().subplots(layout="constrained", figsize=self._size())
+            _, ax = _import_pyplot().subplots(layout="constrained", figsize=self._figure_size())
         elif not hasattr(ax, "get_subplotspec"):
             raise TypeError(
-                f"ax is a {type(ax).__name__}; allowed is one matplotlib Axes: hand over one of a"
-                " figure's."
+                f"`ax` must be one matplotlib Axes; got {type(ax).__name__}. Pass one of a figure's"
+                " axes."
             )
         self.ax_, self.figure_ = ax, ax.figure
         self._draw()
         return self
 
-    def _size(self) -> tuple[float, float] | None:
-        """Inches of a new figure; None: matplotlib's own."""
+    def _figure_size(self) -> tuple[float, float] | None:
+        """Return width and height of a new figure in inches; None: matplotlib's default."""
         return None
 
     @abc.abstractmethod
     def _draw(self) -> None:
-        """Draw in ``ax_``."""
+        """Draw into ``ax_``."""
 
     def _divide(self, rows: int, columns: int, **layout: Any) -> None:
-        """Put a grid of axes in place of ``ax_``."""
+        """Replace ``ax_`` by a grid of axes."""
         place = self.ax_.get_subplotspec()
         if place is None:
             raise ValueError(
-                "ax has a place of its own in its figure; allowed for displays of several axes are"
-                " those of a grid: make them with plt.subplots, or leave ax out."
+                "`ax` must be part of a grid, because this display has several axes; got one with a"
+                " position of its own. Use plt.subplots to create it, or leave `ax` out."
             )
         self.ax_.set_axis_off()
         grid = place.subgridspec(rows, columns, **layout)
         self.ax_ = np.reshape(grid.subplots(), (rows, columns))
 
 
-def draw_image(axis: Any, image: np.ndarray, words: str) -> None:
-    """An image in [0, 1], with words above it."""
+def draw_image(axis: Any, image: np.ndarray, caption: str) -> None:
+    """Draw an image with values in [0, 1] below a caption."""
     axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-    axis.set_title(words, fontsize=8, parse_math=False)
+    axis.set_title(caption, fontsize=8, parse_math=False)
     axis.set(xticks=[], yticks=[])
 
 
-def _pyplot() -> Any:
+def _import_pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            "displays draw with matplotlib, which is not installed: pip install matplotlib."
+            "Displays need matplotlib, which is not installed. Run `pip install matplotlib`."
         ) from error
     return pyplot

@@ -1,4 +1,4 @@
-"""Learning curves of active learning, side by side."""
+"""Display of learning curves of active learning."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _MARKERS = "osD^vP*X"
 
 
 class LearningCurveDisplay(Display):
-    """Scores against the number of labelled samples: mean over seeds, and a standard deviation.
+    """Scores by number of labelled samples: mean over seeds, and bands of one standard deviation.
 
-    scikit-learn's display of the same name draws samples that are labelled at random; in this one a
-    sampler chose them.
+    scikit-learn's display of the same name is for training sets drawn at random; in this one, a
+    sampler chooses the labelled samples.
 
     Parameters
     ----------
     curves : dict of str to ActiveLearningCurve
-        By the name that stands in the legend.
+        Curves by their name in the legend.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the plot.
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    active_learning_curve : Makes a curve.
+    active_learning_curve : Function that computes a curve.
 
     Examples
     --------
@@ -52,11 +52,11 @@ class LearningCurveDisplay(Display):
     """
 
     def __init__(self, curves: Mapping[str, ActiveLearningCurve]):
-        for name, curve in _named(curves, "curves").items():
+        for name, curve in _check_names(curves, "curves").items():
             if not isinstance(curve, ActiveLearningCurve):
                 raise TypeError(
-                    f"curves[{name!r}] is a {type(curve).__name__}; allowed is what"
-                    " active_learning_curve gives: run it with a sampler."
+                    f"`curves` must contain ActiveLearningCurve objects; got {type(curve).__name__}"
+                    f" for {name!r}. Pass results of active_learning_curve."
                 )
         self.curves = dict(curves)
 
@@ -71,31 +71,36 @@ class LearningCurveDisplay(Display):
         ax: Any = None,
         **settings: Any,
     ) -> LearningCurveDisplay:
-        """Run a loop of active learning with each sampler, and draw the curves.
+        """Run active learning with each sampler, and draw the curves.
 
         Parameters
         ----------
         estimator : skorch net or Pipeline that ends in one
             An untrained network.
         samplers : dict of str to ActiveLearningSampler
-            Who chooses, by the name that stands in the legend.
+            Samplers by their name in the legend.
         X : array-like of shape (n_samples, ...) or Dataset
             All samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             All labels.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
         **settings : object
-            Further ones of `active_learning_curve`, such as ``n_rounds`` and ``seeds``.
+            Further parameters of `active_learning_curve`, such as ``n_rounds`` and ``seeds``.
 
         Returns
         -------
         display : LearningCurveDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``samplers`` is not a dict with at least one sampler.
         """
         curves = {
             name: active_learning_curve(estimator, sampler, X, y, **settings)
-            for name, sampler in _named(samplers, "samplers").items()
+            for name, sampler in _check_names(samplers, "samplers").items()
         }
         return cls.from_predictions(curves, ax=ax)
 
@@ -103,14 +108,14 @@ class LearningCurveDisplay(Display):
     def from_predictions(
         cls, curves: Mapping[str, ActiveLearningCurve], *, ax: Any = None
     ) -> LearningCurveDisplay:
-        """Draw curves.
+        """Draw computed curves.
 
         Parameters
         ----------
         curves : dict of str to ActiveLearningCurve
-            By the name that stands in the legend.
+            Curves by their name in the legend.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
@@ -120,22 +125,23 @@ class LearningCurveDisplay(Display):
         return cls(curves).plot(ax)
 
     def _draw(self) -> None:
-        for place, (name, curve) in enumerate(self.curves.items()):
-            mean, spread = curve.scores.mean(axis=0), curve.scores.std(axis=0)
-            look = {"color": COLOURS[place % len(COLOURS)]}
-            marker = _MARKERS[place // len(COLOURS) % len(_MARKERS)]
-            self.ax_.plot(curve.n_labelled, mean, marker=marker, label=name, **look)
-            band = (mean - spread, mean + spread)
-            self.ax_.fill_between(curve.n_labelled, *band, alpha=0.12, linewidth=0, **look)
+        for number, (name, curve) in enumerate(self.curves.items()):
+            mean, deviation = curve.scores.mean(axis=0), curve.scores.std(axis=0)
+            colour = COLOURS[number % len(COLOURS)]
+            marker = _MARKERS[number // len(COLOURS) % len(_MARKERS)]
+            self.ax_.plot(curve.n_labelled, mean, marker=marker, label=name, color=colour)
+            band = (mean - deviation, mean + deviation)
+            self.ax_.fill_between(curve.n_labelled, *band, alpha=0.12, linewidth=0, color=colour)
         self.ax_.set(xlabel="Labelled samples", ylabel="Score")
         for text in self.ax_.legend(loc="lower right").get_texts():
             text.set_parse_math(False)
 
 
-def _named(values: Any, parameter: str) -> Mapping[str, Any]:
+def _check_names(values: Any, parameter: str) -> Mapping[str, Any]:
+    """Return a dict with at least one entry; raise if it is something else."""
     if not isinstance(values, Mapping) or not values:
         raise TypeError(
-            f"{parameter} is {values!r}; allowed is a dict with one of them at least by its name in"
-            " the legend: give it a name."
+            f"`{parameter}` must be a dict with at least one entry; got {values!r}. Use the names"
+            " in the legend as keys."
         )
     return values

@@ -1,4 +1,4 @@
-"""Queries and the samples that a network finds most similar, as pictures or rows of a table."""
+"""Display of queries and their neighbours, as images or as rows of a table."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from typing import Any
 import numpy as np
 
 from .._kernels.similarities import SIMILARITIES
-from .._networks.inputs import Rows
+from .._networks.samples import Samples
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image
 from ._rendering import is_image_like, render_images, render_table
 
-# Inches of a picture, and of the words above it; of a letter of a table, and of its lines.
-_SIZE, _WORDS = 1.1, 0.45
+# Width and height of an image, and height of its caption, in inches.
+_IMAGE_INCHES, _CAPTION_INCHES = 1.1, 0.45
 
-_LETTER, _LINE = 0.085, 0.24
+# Width of a character and height of a row of a table, in inches.
+_CHARACTER_INCHES, _ROW_INCHES = 0.085, 0.24
 
 
 class NeighborsDisplay(Display):
-    """Samples and those that a network finds most similar to them: images, or rows of a table.
+    """Queries and the samples most similar to them, as images or as rows of a table.
 
-    Images stand in a row for each query; above each neighbour its similarity, its label and what
-    the network says of it, in vermilion where that is something else. Tables stand one above the
-    other, the query first.
+    Each row of images has a query, followed by its neighbours. The caption of a neighbour has its
+    similarity, its label and its prediction, in vermilion if the prediction differs from the label.
+    Tables are drawn one below the other, each with the query in its first row.
 
     Parameters
     ----------
     queries : ndarray of shape (n_queries, ...)
-        Images in [0, 1], (height, width) or (height, width, channels) each, or rows of a table,
-        (n_columns,) each.
+        Images with values in [0, 1], of shape (height, width) or (height, width, channels) each, or
+        rows of a table, of shape (n_columns,) each.
     neighbors : ndarray of shape (n_queries, n_neighbors, ...)
-        The most similar ones of each.
+        Neighbours of each query, in the same form.
     similarities : ndarray of shape (n_queries, n_neighbors)
-        Their similarities, in [-1, 1].
+        Similarities of the neighbours to their query, in [-1, 1].
     labels : array-like of shape (n_queries, n_neighbors), default=None
         Labels of the neighbours.
     predictions : array-like of shape (n_queries, n_neighbors), default=None
-        What the network says of the neighbours.
-    query_labels, query_predictions : array-like of shape (n_queries,), default=None
-        Likewise of the queries.
+        Predictions of the network for the neighbours.
+    query_labels : array-like of shape (n_queries,), default=None
+        Labels of the queries.
+    query_predictions : array-like of shape (n_queries,), default=None
+        Predictions of the network for the queries.
     columns : list of str of length n_columns, default=None
-        Names of a table's columns; None: their numbers.
+        Names of the columns of a table; None: their numbers.
 
     Attributes
     ----------
     ax_ : ndarray of shape (n_queries, n_neighbors + 1) of matplotlib Axes
-        Where each image was drawn; of tables (n_queries, 1).
+        Axes of each image; for tables of shape (n_queries, 1).
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    NetworkNeighbors : Finds the neighbours.
+    NetworkNeighbors : Estimator that finds the neighbours.
 
     Examples
     --------
@@ -85,17 +88,17 @@ class NeighborsDisplay(Display):
         self.queries, self.neighbors = np.asarray(queries), np.asarray(neighbors)
         self.similarities = np.asarray(similarities)
         _check_neighbors(self.queries, self.neighbors, self.similarities)
-        several, one = self.similarities.shape, (len(self.queries),)
-        self.labels = _checked("labels", labels, several)
-        self.predictions = _checked("predictions", predictions, several)
-        self.query_labels = _checked("query_labels", query_labels, one)
-        self.query_predictions = _checked("query_predictions", query_predictions, one)
+        shape, query_shape = self.similarities.shape, (len(self.queries),)
+        self.labels = _check_shape("labels", labels, shape)
+        self.predictions = _check_shape("predictions", predictions, shape)
+        self.query_labels = _check_shape("query_labels", query_labels, query_shape)
+        self.query_predictions = _check_shape("query_predictions", query_predictions, query_shape)
         self.columns = columns
-        width = self.queries.shape[1] if self.queries.ndim == 2 else None
+        width = self.queries.shape[1] if self._is_table() else 0
         if columns is not None and len(columns) != width:
             raise ValueError(
-                f"columns has {len(columns)} names; allowed are those of the columns of a table, of"
-                f" which there are {width or 'none'}: hand over one for each."
+                f"`columns` must have {width} names, one for each column of a table; got"
+                f" {len(columns)}. Pass the names of all columns, or None for images."
             )
 
     @classmethod
@@ -112,179 +115,196 @@ class NeighborsDisplay(Display):
         image_shape: Sequence[int] | None = None,
         ax: Any = None,
     ) -> NeighborsDisplay:
-        """Find the neighbours of the rows of X, and draw them.
+        """Find the neighbours of the samples of X, and draw them.
 
         Parameters
         ----------
         estimator : NetworkNeighbors
-            A fitted one.
+            A fitted estimator.
         X : array-like of shape (n_queries, ...)
             The queries.
         n_neighbors : int, default=None
             Number of neighbours; None: that of the estimator.
         labels : array-like of shape (n_samples_fit,), default=None
-            Labels of the fitted rows.
+            Labels of the fitted samples.
         predictions : array-like of shape (n_samples_fit,), default=None
-            What the network says of the fitted rows.
-        query_labels, query_predictions : array-like of shape (n_queries,), default=None
-            Likewise of the queries.
+            Predictions of the network for the fitted samples.
+        query_labels : array-like of shape (n_queries,), default=None
+            Labels of the queries.
+        query_predictions : array-like of shape (n_queries,), default=None
+            Predictions of the network for the queries.
         image_shape : tuple of int, default=None
-            Shape of a row as an image, (height, width), (channels, height, width) or (height,
-            width, channels); None: the one that it has, and rows of one axis are those of a table.
+            Shape of a sample as an image, (height, width), (channels, height, width) or (height,
+            width, channels). None: its own shape, and samples with one axis are rows of a table.
         ax : matplotlib Axes, default=None
-            What to draw in place of; None: a new figure.
+            Axes to replace by a grid; None: a new figure.
 
         Returns
         -------
         display : NeighborsDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a NetworkNeighbors.
+        ValueError
+            If there is not one label or prediction per sample, or if ``image_shape`` does not fit.
         """
         if not isinstance(estimator, NetworkNeighbors):
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}; allowed is a fitted NetworkNeighbors:"
-                " put the network in one."
+                "`estimator` must be a fitted NetworkNeighbors; got"
+                f" {type(estimator).__name__}. Fit NetworkNeighbors(network)."
             )
         check_is_fitted(estimator, "n_samples_fit_")
-        fitted = (estimator.n_samples_fit_,)
-        labels = _checked("labels", labels, fitted)
-        predictions = _checked("predictions", predictions, fitted)
+        fitted_shape = (estimator.n_samples_fit_,)
+        labels = _check_shape("labels", labels, fitted_shape)
+        predictions = _check_shape("predictions", predictions, fitted_shape)
         distances, indices = estimator.kneighbors(X, n_neighbors)
         return cls.from_predictions(
-            *_appearances(estimator, X, indices, image_shape),
+            *_render_samples(estimator, X, indices, image_shape),
             SIMILARITIES[estimator.distance](distances),
             labels=None if labels is None else labels[indices],
             predictions=None if predictions is None else predictions[indices],
             query_labels=query_labels,
             query_predictions=query_predictions,
-            columns=_columns(estimator, X),
+            columns=_find_column_names(estimator, X),
             ax=ax,
         )
 
     @classmethod
     def from_predictions(
-        cls, queries: Any, neighbors: Any, similarities: Any, *, ax: Any = None, **words: Any
+        cls, queries: Any, neighbors: Any, similarities: Any, *, ax: Any = None, **texts: Any
     ) -> NeighborsDisplay:
-        """Draw neighbours that were found.
+        """Draw given neighbours.
 
         Parameters
         ----------
         queries, neighbors, similarities : ndarray
-            As of the class.
+            Parameters of the class.
         ax : matplotlib Axes, default=None
-            What to draw in place of; None: a new figure.
-        **words : array-like
-            ``labels``, ``predictions``, ``query_labels``, ``query_predictions`` and ``columns``, as
-            of the class.
+            Axes to replace by a grid; None: a new figure.
+        **texts : array-like
+            Further parameters of the class: ``labels``, ``predictions``, ``query_labels``,
+            ``query_predictions`` and ``columns``.
 
         Returns
         -------
         display : NeighborsDisplay
             The display.
         """
-        return cls(queries, neighbors, similarities, **words).plot(ax)
+        return cls(queries, neighbors, similarities, **texts).plot(ax)
 
     def _is_table(self) -> bool:
         return self.queries.ndim == 2
 
-    def _size(self) -> tuple[float, float]:
-        rows, neighbors = self.similarities.shape
+    def _figure_size(self) -> tuple[float, float]:
+        queries, neighbors = self.similarities.shape
         if self._is_table():
-            return _LETTER * self._widths().sum(), _LINE * (neighbors + 3) * rows
-        return _SIZE * (neighbors + 1), (_SIZE + _WORDS) * rows
+            # The heading, the query and a margin take three rows more.
+            height = _ROW_INCHES * (neighbors + 3) * queries
+            return _CHARACTER_INCHES * self._count_characters().sum(), height
+        return _IMAGE_INCHES * (neighbors + 1), (_IMAGE_INCHES + _CAPTION_INCHES) * queries
 
     def _draw(self) -> None:
-        """Draw in place of ``ax_``, and put the axes of the images or tables there."""
-        rows, neighbors = self.similarities.shape
-        self._divide(rows, 1 if self._is_table() else neighbors + 1)
-        for row, axes in enumerate(self.ax_):
+        queries, neighbors = self.similarities.shape
+        self._divide(queries, 1 if self._is_table() else neighbors + 1)
+        for query, axes in enumerate(self.ax_):
             if self._is_table():
-                self._draw_table(axes[0], row)
+                self._draw_table(axes[0], query)
             else:
-                self._draw_images(axes, row)
+                self._draw_images(axes, query)
 
-    def _draw_images(self, axes: np.ndarray, row: int) -> None:
-        known: tuple[Any, ...] = (self.query_labels, self.query_predictions, row)
-        draw_image(axes[0], self.queries[row], f"query\n{_said(*known)}".rstrip())
-        axes[0].title.set_color(_colour(*known))
+    def _draw_images(self, axes: np.ndarray, query: int) -> None:
+        texts: tuple[Any, ...] = (self.query_labels, self.query_predictions, query)
+        draw_image(axes[0], self.queries[query], f"query\n{_format_caption(*texts)}".rstrip())
+        axes[0].title.set_color(_choose_colour(*texts))
         for place, axis in enumerate(axes[1:]):
-            known = self.labels, self.predictions, (row, place)
-            words = f"{self.similarities[row, place]:.2f}\n{_said(*known)}".rstrip()
-            draw_image(axis, self.neighbors[row, place], words)
-            axis.title.set_color(_colour(*known))
+            texts = self.labels, self.predictions, (query, place)
+            similarity = self.similarities[query, place]
+            caption = f"{similarity:.2f}\n{_format_caption(*texts)}".rstrip()
+            draw_image(axis, self.neighbors[query, place], caption)
+            axis.title.set_color(_choose_colour(*texts))
 
-    def _headings(self) -> dict[str, tuple[Any, Any]]:
-        """What is known of samples beside their columns: of the queries, and of neighbours."""
-        known = {
+    def _extra_columns(self) -> dict[str, tuple[Any, Any]]:
+        """Return the labels and predictions that are given, each of queries and of neighbours."""
+        columns = {
             "label": (self.query_labels, self.labels),
-            "says": (self.query_predictions, self.predictions),
+            "predicted": (self.query_predictions, self.predictions),
         }
         return {
-            name: pair for name, pair in known.items() if any(side is not None for side in pair)
+            name: pair for name, pair in columns.items() if any(side is not None for side in pair)
         }
 
-    def _lines(self, row: int) -> list[list[str]]:
-        """A table's heading, its query and the neighbours, as words."""
+    def _extra_cells(self, side: int, index: Any) -> list[str]:
+        """Return label and prediction of a query (side 0) or a neighbour (side 1), if given."""
+        columns = [pair[side] for pair in self._extra_columns().values()]
+        return ["" if values is None else str(values[index]) for values in columns]
+
+    def _format_table(self, query: int) -> list[list[str]]:
+        """Return the rows of a table as text: the heading, the query and its neighbours."""
         columns = range(self.queries.shape[1]) if self.columns is None else self.columns
-        lines = [
-            ["similarity", *self._headings(), *columns],
-            ["query", *self._known(0, row), *self.queries[row]],
+        rows = [
+            ["similarity", *self._extra_columns(), *columns],
+            ["query", *self._extra_cells(0, query), *self.queries[query]],
         ]
-        for place, similarity in enumerate(self.similarities[row]):
-            known = self._known(1, (row, place))
-            lines.append([f"{similarity:.2f}", *known, *self.neighbors[row, place]])
-        return [[str(word) for word in line] for line in lines]
+        for place, similarity in enumerate(self.similarities[query]):
+            extra = self._extra_cells(1, (query, place))
+            rows.append([f"{similarity:.2f}", *extra, *self.neighbors[query, place]])
+        return [[str(cell) for cell in row] for row in rows]
 
-    def _widths(self) -> np.ndarray:
-        """Letters of each column of the tables."""
-        lines = [line for row in range(len(self.queries)) for line in self._lines(row)]
-        return np.max([[len(word) for word in line] for line in lines], axis=0) + 2
+    def _count_characters(self) -> np.ndarray:
+        """Return the width of each column of the tables in characters, with a margin."""
+        rows = [row for query in range(len(self.queries)) for row in self._format_table(query)]
+        return np.max([[len(cell) for cell in row] for row in rows], axis=0) + 2
 
-    def _draw_table(self, axis: Any, row: int) -> None:
-        names, *cells = self._lines(row)
-        widths = self._widths() / self._widths().sum()
-        drawn = axis.table(
+    def _draw_table(self, axis: Any, query: int) -> None:
+        names, *cells = self._format_table(query)
+        widths = self._count_characters() / self._count_characters().sum()
+        table = axis.table(
             cells, colLabels=names, colWidths=widths, cellLoc="right", bbox=(0, 0, 1, 1)
         )
-        drawn.auto_set_font_size(False)
-        drawn.set_fontsize(8)
-        for (line, _), cell in drawn.get_celld().items():
-            cell.set(edgecolor="0.85", facecolor="0.93" if line == 1 else "white")
-            cell.get_text().set(parse_math=False, weight="bold" if line == 0 else "normal")
+        table.auto_set_font_size(False)
+        table.set_fontsize(8)
+        for (row, _), cell in table.get_celld().items():
+            cell.set(edgecolor="0.85", facecolor="0.93" if row == 1 else "white")
+            cell.get_text().set(parse_math=False, weight="bold" if row == 0 else "normal")
         axis.set_axis_off()
 
-    def _known(self, side: int, at: Any) -> list[str]:
-        found = [pair[side] for pair in self._headings().values()]
-        return ["" if values is None else str(values[at]) for values in found]
+
+def _format_caption(labels: Any, predictions: Any, index: Any) -> str:
+    """Return the label and the prediction of a sample as text, empty if neither is given."""
+    texts = [] if labels is None else [f"{labels[index]}"]
+    if predictions is not None:
+        texts.append(f"predicted {predictions[index]}")
+    return ", ".join(texts)
 
 
-def _said(labels: Any, predictions: Any, at: Any) -> str:
-    """A label, and what the network says."""
-    words = [] if labels is None else [f"{labels[at]}"]
-    return ", ".join(words if predictions is None else [*words, f"says {predictions[at]}"])
+def _choose_colour(labels: Any, predictions: Any, index: Any) -> str:
+    """Return the colour of a caption: vermilion for a prediction of another class.
 
-
-def _colour(labels: Any, predictions: Any, at: Any) -> str:
-    """Numbers that are predicted are never quite the labels: nothing is said of them."""
+    Predictions of a regression never equal the labels exactly, so they stay black.
+    """
     if labels is None or predictions is None or "f" in (labels.dtype.kind, predictions.dtype.kind):
         return "black"
-    return VERMILION if str(labels[at]) != str(predictions[at]) else "black"
+    return VERMILION if str(labels[index]) != str(predictions[index]) else "black"
 
 
-def _appearances(
+def _render_samples(
     estimator: NetworkNeighbors, X: Any, indices: np.ndarray, image_shape: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and neighbours as images, or as the cells of tables."""
-    fitted, chosen, asked = estimator._X, indices.ravel().tolist(), range(len(Rows(X)))
+    """Return queries and neighbours as images, or as cells of tables."""
+    positions, fitted = range(len(Samples.of(X))), indices.ravel().tolist()
     if is_image_like(X, image_shape):
-        found = [
-            render_images(rows, at, image_shape) for rows, at in ((X, asked), (fitted, chosen))
-        ]
+        queries = render_images(X, positions, image_shape)
+        neighbors = render_images(estimator._X, fitted, image_shape)
     else:
-        found = [render_table(rows, at).cells for rows, at in ((X, asked), (fitted, chosen))]
-    return found[0], found[1].reshape(*indices.shape, *found[1].shape[1:])
+        queries = render_table(X, positions).cells
+        neighbors = render_table(estimator._X, fitted).cells
+    return queries, neighbors.reshape(*indices.shape, *neighbors.shape[1:])
 
 
-def _columns(estimator: NetworkNeighbors, X: Any) -> list[str] | None:
+def _find_column_names(estimator: NetworkNeighbors, X: Any) -> list[str] | None:
     names = getattr(X, "columns", getattr(estimator, "feature_names_in_", None))
     return None if names is None else [str(name) for name in names]
 
@@ -292,23 +312,26 @@ def _columns(estimator: NetworkNeighbors, X: Any) -> list[str] | None:
 def _check_neighbors(queries: np.ndarray, neighbors: np.ndarray, similarities: np.ndarray) -> None:
     if similarities.ndim != 2 or similarities.shape != neighbors.shape[:2]:
         raise ValueError(
-            f"similarities has shape {similarities.shape} and neighbors {neighbors.shape}; allowed"
-            " is one for each neighbour: (n_queries, n_neighbors), and the same before what a"
-            " neighbour looks like."
+            "`similarities` must have shape (n_queries, n_neighbors), the first two axes of"
+            f" `neighbors`; got {similarities.shape} with neighbors of shape {neighbors.shape}."
+            " Pass one similarity per neighbour."
         )
     if len(neighbors) != len(queries) or neighbors.shape[2:] != queries.shape[1:]:
         raise ValueError(
-            f"neighbors has shape {neighbors.shape} and queries {queries.shape}; allowed are one"
-            " row of neighbours for each query, all of its shape."
+            "`neighbors` must have shape (n_queries, n_neighbors, ...), the last axes as in"
+            f" `queries`; got {neighbors.shape} with queries of shape {queries.shape}. Pass the"
+            " neighbours of each query in its shape."
         )
 
 
-def _checked(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+def _check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return values as an array, or None if there are none; raise if the shape is another."""
     if values is None:
         return None
-    found = np.asarray(values)
-    if found.shape != shape:
+    array = np.asarray(values)
+    if array.shape != shape:
         raise ValueError(
-            f"{name} has shape {found.shape}; allowed is one for each sample, of shape {shape}."
+            f"`{name}` must have shape {shape}, one value per sample; got {array.shape}. Pass the"
+            " values of the same samples."
         )
-    return found
+    return array

@@ -1,4 +1,7 @@
-"""How samples look to a person: as pictures, or as rows of a table."""
+"""Samples as images, or as rows of a table, for the displays and the explorer.
+
+Index legend: n samples.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._networks.inputs import Rows, is_on_disk, list_tensors
+from .._networks.batches import list_tensors
+from .._networks.samples import Samples, is_on_disk
 
 
 class Table(NamedTuple):
-    """Some rows of a table, as words.
+    """Rows of a table as text.
 
     Parameters
     ----------
     columns : list of str of length n_columns
-        Their names.
+        Names of the columns.
     cells : ndarray of shape (n, n_columns) of str
-        Their values.
+        Values of the cells.
     """
 
     columns: list[str]
@@ -29,64 +33,112 @@ class Table(NamedTuple):
 
 
 def is_image_like(X: Any, image_shape: Sequence[int] | None) -> bool:
-    """Whether rows are images: they have several axes, or are given such a shape."""
-    return image_shape is not None or (not _is_table(X) and _values(X, [0]).ndim > 2)
+    """Return whether samples are drawn as images: with a shape given, or with several axes."""
+    return image_shape is not None or (not _is_table(X) and _select_values(X, [0]).ndim > 2)
 
 
 def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
-    """Rows as images (n, height, width) or (n, height, width, channels), in [0, 1]."""
-    found = to_images(X, indices, image_shape)
-    return scale_to_unit(found, found.min(), found.max())
+    """Return samples as images with values in [0, 1].
+
+    Parameters
+    ----------
+    X : array-like, Tensor or Dataset
+        All samples.
+    indices : sequence of int of length n
+        Positions of the samples in X.
+    image_shape : tuple of int or None
+        Shape of a sample as an image; None: its own shape.
+
+    Returns
+    -------
+    images : ndarray of shape (n, height, width) or (n, height, width, 3), float64
+        0 is the smallest value of all these samples and 1 the largest.
+    """
+    images = to_images(X, indices, image_shape)
+    return scale_to_unit(images, images.min(), images.max())
 
 
 def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
-    """Rows as images, grey or in three colours, in the range that they have."""
-    rows = _values(X, indices).astype(float)
-    if not np.isfinite(rows).all():
-        bad = indices[int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))[0])]
-        raise ValueError(f"row {bad} has NaN or infinity, which no image can show: leave it out.")
-    shape = tuple(rows.shape[1:]) if image_shape is None else _checked(image_shape, rows)
+    """Return samples as grey or coloured images, in their own range of values.
+
+    Parameters
+    ----------
+    X, indices, image_shape
+        See `render_images`.
+
+    Returns
+    -------
+    images : ndarray of shape (n, height, width) or (n, height, width, 3), float64
+        The images. Of one or two channels the first is used, and of four or more the first three.
+    """
+    values = _select_values(X, indices).astype(float)
+    if not np.isfinite(values).all():
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        raise ValueError(
+            f"Images must be finite; sample {indices[int(np.argmin(finite))]} has NaN or infinity."
+            " Leave it out."
+        )
+    shape = values.shape[1:] if image_shape is None else _check_image_shape(image_shape, values)
     if len(shape) not in (2, 3):
         raise ValueError(
-            f"rows have shape {shape}, which is no image's; allowed are (height, width), (channels,"
-            " height, width) and (height, width, channels): say with image_shape which one it is."
+            "Samples must have the shape of an image: (height, width), (channels, height, width) or"
+            f" (height, width, channels); got {shape}. Set `image_shape`."
         )
-    found = rows.reshape(len(rows), *shape)
-    return found if len(shape) == 2 else _in_colours(found)
+    images = values.reshape(len(values), *shape)
+    return images if len(shape) == 2 else _move_channels(images)
 
 
-def _checked(image_shape: Any, rows: np.ndarray) -> tuple[int, ...]:
+def _check_image_shape(image_shape: Any, values: np.ndarray) -> tuple[int, ...]:
+    """Return the shape of an image as a tuple; raise if a sample cannot have it."""
     shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else (image_shape,)
-    whole = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
-    if not whole or len(shape) not in (2, 3) or np.prod(shape) != np.prod(rows.shape[1:]):
+    is_positive = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
+    if not is_positive or len(shape) not in (2, 3) or np.prod(shape) != np.prod(values.shape[1:]):
         raise ValueError(
-            f"image_shape is {image_shape} and X has rows of shape {rows.shape[1:]}; allowed are"
-            " (height, width), (channels, height, width) and (height, width, channels), of as many"
-            " values as a row has: say which shape a row has."
+            "`image_shape` must be (height, width), (channels, height, width) or (height, width,"
+            f" channels), with as many values as a sample of shape {values.shape[1:]}; got"
+            f" {image_shape}. Set it to the shape of a sample as an image."
         )
     return shape
 
 
-def _in_colours(found: np.ndarray) -> np.ndarray:
-    """Channels last, three or none: where first and last axis could be them, the first is."""
-    of_channels = (1, 3, 4)
-    if found.shape[1] in of_channels or found.shape[3] not in of_channels:
-        found = np.moveaxis(found, 1, -1)
-    return found[..., 0] if found.shape[-1] < 3 else found[..., :3]
+def _move_channels(images: np.ndarray) -> np.ndarray:
+    """Return images with three channels on the last axis, or with one and no axis for it.
+
+    The channels are on the first axis of a sample if its length is a usual number of channels.
+    """
+    channels = (1, 3, 4)
+    if images.shape[1] in channels or images.shape[3] not in channels:
+        images = np.moveaxis(images, 1, -1)
+    return images[..., 0] if images.shape[-1] < 3 else images[..., :3]
 
 
 def scale_to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """What lies between two numbers, in [0, 1]."""
+    """Return values scaled so that ``low`` is 0 and ``high`` is 1."""
     return np.asarray((values - low) / (high - low if high > low else 1))
 
 
 def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
-    """Rows as words, under the names that X has, those given, or numbers."""
-    values = X.to_numpy()[list(indices)] if _is_table(X) else _values(X, indices)
+    """Return samples as rows of a table.
+
+    Parameters
+    ----------
+    X : array-like, DataFrame, Tensor or Dataset
+        All samples.
+    indices : sequence of int of length n
+        Positions of the samples in X.
+    columns : list of str or None, default=None
+        Names of the columns if X has none; None: their numbers.
+
+    Returns
+    -------
+    table : Table
+        Names and cells.
+    """
+    values = X.to_numpy()[list(indices)] if _is_table(X) else _select_values(X, indices)
     if values.ndim != 2:
         raise ValueError(
-            f"X has rows of shape {values.shape[1:]}; allowed for a table are rows of one axis:"
-            " flatten them, or say with image_shape how they are images."
+            f"Samples must have one axis to be rows of a table; got shape {values.shape[1:]}."
+            " Flatten them, or set `image_shape` to draw them as images."
         )
     columns = [*X.columns] if _is_table(X) else columns
     names = range(values.shape[1]) if columns is None else columns
@@ -98,18 +150,19 @@ def _is_table(X: Any) -> bool:
     return hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
-def _values(X: Any, indices: Sequence[int]) -> np.ndarray:
-    """Of rows that hold several arrays, those of the first."""
+def _select_values(X: Any, indices: Sequence[int]) -> np.ndarray:
+    """Return the values of some samples; of samples with several arrays, those of the first."""
     if isinstance(X, Tensor):
-        rows = X.detach()[list(indices)].cpu()
-        return (rows.float() if rows.dtype is torch.bfloat16 else rows).numpy()
+        values = X.detach()[list(indices)].cpu()
+        # numpy has no bfloat16.
+        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
     if isinstance(X, Dataset) or is_on_disk(X) or not hasattr(X, "dtype"):
-        return list_tensors(Rows(X).at([int(index) for index in indices]))[0].numpy()
+        return list_tensors(Samples.of(X).at([int(index) for index in indices]))[0].numpy()
     return np.asarray(X[list(indices)])
 
 
 def format_value(value: Any) -> str:
-    """A value in four digits, whole numbers to the last one."""
+    """Return a value as text: fractions with four digits, whole numbers with all digits."""
     if isinstance(value, float | np.floating):
         return f"{value:.15g}" if float(value).is_integer() else f"{value:.4g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""The similarities of all pairs as a picture."""
+"""Display of the similarities of all pairs of samples as a matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.spatial.distance import squareform
 from ..estimators._base_kernel import BaseKernel
 from ._figures import Display
 
-# Colours that the colour-blind tell apart: Paul Tol's muted scheme.
+# Colours that colour-blind readers can tell apart: Paul Tol's muted scheme.
 _COLOURS = (
     "#CC6677",
     "#332288",
@@ -27,30 +27,30 @@ _COLOURS = (
 
 
 class SimilarityMatrixDisplay(Display):
-    r"""The similarities of all pairs of samples, with similar samples side by side.
+    r"""Similarities of all pairs of samples, with similar samples side by side.
 
-    Samples are in the order of the leaves of a tree of clusters (average linkage of the distances
-    :math:`\sqrt{2 - 2 k^C}`), turned so that neighbouring leaves are near.
+    Samples are in the order of the leaves of a hierarchical clustering (average linkage of the
+    distances :math:`\sqrt{2 - 2 k^C}`), arranged so that adjacent leaves are close to each other.
 
     Parameters
     ----------
     gram : ndarray of shape (n_samples, n_samples)
         The similarities, in [-1, 1].
     labels : array-like of shape (n_samples,), default=None
-        Labels, drawn as a coloured strip beside the rows: of up to ten different ones.
+        Labels with up to ten different values, drawn as a coloured strip beside the matrix.
 
     Attributes
     ----------
     order : ndarray of shape (n_samples,), int64
-        Which sample is drawn in each row, from the top.
+        Position in ``gram`` of the sample drawn in each row, from the top.
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes of the matrix.
     figure_ : matplotlib Figure
-        The figure of these axes.
+        Figure of these axes.
 
     See Also
     --------
-    NetworkKernel : Gives the similarities.
+    NetworkKernel : Estimator of the similarities.
 
     Examples
     --------
@@ -65,36 +65,43 @@ class SimilarityMatrixDisplay(Display):
     """
 
     def __init__(self, gram: Any, *, labels: Any = None):
-        self.gram = _checked_gram(gram)
-        self.labels = None if labels is None else _checked_labels(labels, len(self.gram))
-        self.order = _order(self.gram)
+        self.gram = _check_gram(gram)
+        self.labels = None if labels is None else _check_labels(labels, len(self.gram))
+        self.order = _order_by_clusters(self.gram)
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, *, labels: Any = None, ax: Any = None
     ) -> SimilarityMatrixDisplay:
-        """Compute the similarities of the rows of X, and draw them.
+        """Compute the similarities of the samples of X, and draw them.
 
         Parameters
         ----------
         estimator : NetworkKernel or PerceptualKernel
-            What computes them, normalised.
+            A normalised kernel.
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         labels : array-like of shape (n_samples,), default=None
-            Their labels.
+            Their labels, with up to ten different values.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
         display : SimilarityMatrixDisplay
             The display.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a kernel.
+        ValueError
+            If the kernel is not normalised, or if the labels do not fit.
         """
         if not isinstance(estimator, BaseKernel):
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}; allowed are NetworkKernel and"
-                " PerceptualKernel: put the network in one."
+                "`estimator` must be a NetworkKernel or PerceptualKernel; got"
+                f" {type(estimator).__name__}. Pass NetworkKernel(network)."
             )
         return cls.from_predictions(estimator(X), labels=labels, ax=ax)
 
@@ -102,16 +109,16 @@ class SimilarityMatrixDisplay(Display):
     def from_predictions(
         cls, gram: Any, *, labels: Any = None, ax: Any = None
     ) -> SimilarityMatrixDisplay:
-        """Draw similarities.
+        """Draw computed similarities.
 
         Parameters
         ----------
         gram : array-like of shape (n_samples, n_samples)
             The similarities, in [-1, 1].
         labels : array-like of shape (n_samples,), default=None
-            The samples' labels.
+            Labels of the samples, with up to ten different values.
         ax : matplotlib Axes, default=None
-            Where to draw; None: in a new figure.
+            Axes to draw in; None: a new figure.
 
         Returns
         -------
@@ -121,24 +128,24 @@ class SimilarityMatrixDisplay(Display):
         return cls(gram, labels=labels).plot(ax)
 
     def _draw(self) -> None:
-        found = self.gram[np.ix_(self.order, self.order)]
-        image = self.ax_.imshow(found, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
-        self.ax_.set(xlabel="Sample, in order of clusters", xticks=[], yticks=[])
+        gram = self.gram[np.ix_(self.order, self.order)]
+        image = self.ax_.imshow(gram, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+        self.ax_.set(xlabel="Sample (ordered by clusters)", xticks=[], yticks=[])
         self.figure_.colorbar(image, ax=self.ax_, label="Similarity")
         if self.labels is not None:
             self._draw_labels(self.labels)
 
     def _draw_labels(self, labels: np.ndarray) -> None:
-        """A strip at the left, and what its colours mean."""
+        """Draw the labels as a strip at the left, with a legend of its colours."""
         from matplotlib.colors import ListedColormap
         from matplotlib.patches import Patch
 
-        kinds, codes = np.unique(labels, return_inverse=True)
-        colours = _COLOURS[: len(kinds)]
+        values, codes = np.unique(labels, return_inverse=True)
+        colours = _COLOURS[: len(values)]
         strip = self.ax_.inset_axes((-0.06, 0, 0.04, 1))
         strip.imshow(codes[self.order][:, None], aspect="auto", cmap=ListedColormap(colours))
         strip.set(xticks=[], yticks=[])
-        handles = [Patch(color=c, label=str(k)) for c, k in zip(colours, kinds, strict=True)]
+        handles = [Patch(color=c, label=str(v)) for c, v in zip(colours, values, strict=True)]
         legend = self.ax_.legend(
             handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, frameon=False
         )
@@ -146,40 +153,46 @@ class SimilarityMatrixDisplay(Display):
             text.set_parse_math(False)
 
 
-def _checked_gram(gram: Any) -> np.ndarray:
-    found = np.asarray(gram, dtype=float)
-    if found.ndim != 2 or found.shape[0] != found.shape[1] or not len(found):
+def _check_gram(gram: Any) -> np.ndarray:
+    """Return the similarities as an array; raise if they are not those of all pairs."""
+    similarities = np.asarray(gram, dtype=float)
+    shape = similarities.shape
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(
-            f"gram has shape {found.shape}; allowed are the similarities of all pairs of the same"
-            " samples, (n_samples, n_samples): compute them with NetworkKernel(network)(X)."
+            "`gram` must have shape (n_samples, n_samples), the similarities of all pairs of"
+            f" samples; got {shape}. Compute them with NetworkKernel(network)(X)."
         )
-    if not (np.abs(found) <= 1 + 1e-6).all():
+    # Rounding may exceed 1.
+    if not (np.abs(similarities) <= 1 + 1e-6).all():
         raise ValueError(
-            f"gram has values from {found.min():.3g} to {found.max():.3g}; allowed are similarities"
-            " in [-1, 1]: compute them with normalize=True."
+            f"`gram` must be in [-1, 1]; got values from {similarities.min():.3g} to"
+            f" {similarities.max():.3g}. Compute the similarities with normalize=True."
         )
-    return found
+    return similarities
 
 
-def _checked_labels(labels: Any, count: int) -> np.ndarray:
-    found = np.asarray(labels)
-    if found.shape != (count,):
+def _check_labels(labels: Any, count: int) -> np.ndarray:
+    """Return the labels as an array; raise if they cannot be drawn in different colours."""
+    array = np.asarray(labels)
+    if array.shape != (count,):
         raise ValueError(
-            f"labels has shape {found.shape}; allowed is one label for each of the {count} samples."
+            f"`labels` must have shape ({count},), one label per sample; got {array.shape}. Pass"
+            " the labels of the same samples."
         )
-    kinds = len(np.unique(found))
-    if kinds > len(_COLOURS):
+    values = len(np.unique(array))
+    if values > len(_COLOURS):
         raise ValueError(
-            f"labels has {kinds} different values; allowed are up to {len(_COLOURS)}, which colours"
-            " can tell apart: leave them out, or join some."
+            f"`labels` must have at most {len(_COLOURS)} different values, one colour each; got"
+            f" {values}. Merge some labels, or leave them out."
         )
-    return found
+    return array
 
 
-def _order(gram: np.ndarray) -> np.ndarray:
-    """Leaves of a tree of clusters."""
+def _order_by_clusters(gram: np.ndarray) -> np.ndarray:
+    """Return the order of the leaves of a hierarchical clustering."""
     if len(gram) < 3:
         return np.arange(len(gram))
+    # ||u - v||^2 = 2 - 2 k^C(u, v) for unit features; the mean of both triangles is taken.
     distances = np.sqrt(np.clip(2 - gram - gram.T, 0, None))
     np.fill_diagonal(distances, 0)
     tree = hierarchy.linkage(squareform(distances, checks=False), "average", optimal_ordering=True)

@@ -25,48 +25,50 @@ def explore(
     predictions: Any = None,
     n_neighbors: int = 8,
     alpha: float = 16.0,
-    title: str = "What the network finds similar",
+    title: str = "Similarity explorer",
     **settings: Any,
 ) -> Path:
-    r"""Write a page on which samples can be clicked: their neighbours, density, and why.
+    r"""Write a web page that shows each sample with its neighbours, density and label quality.
 
-    The page is one file that opens from disk in any browser: no server, no outside address. It
-    shows, for each sample, its most similar ones with what each layer adds to their similarity
-    (`NetworkKernel.contributions`), and
+    The page is a single file that opens from disk in any browser, without a server and without
+    loading anything from the network. For each sample it shows the most similar samples, with the
+    contribution of each layer to the similarity (`NetworkKernel.contributions`), and
 
-    - its log density (`NetworkDensity` by :math:`\max(k^C, 0)^\alpha`), in nats: 0 is as dense as
-      samples spread evenly over the sphere, low is unusual;
-    - the reliability of its prediction (`NetworkDensity.reliability`), in samples;
-    - the quality of its label (`LabelDenoiser.label_quality`), in [0, 1]: low is suspicious.
+    - the log density (`NetworkDensity` by :math:`\max(k^C, 0)^\alpha`) in nats: 0 is as dense as
+      samples spread evenly over the sphere, and low values are unusual;
+    - the reliability of the prediction (`NetworkDensity.reliability`), as a number of samples: near
+      0, no training sample supports the prediction;
+    - the quality of the label (`LabelDenoiser.label_quality`), in [0, 1]: low values are
+      suspicious.
 
-    Samples can be filtered by their label, and put in order by any of these. A page of n samples
-    takes all n^2 similarities for neighbours, density and labels each, and n times ``n_neighbors``
-    comparisons layer by layer; for thousands, ``n_components=256`` features find the same in a
-    fraction of the time.
+    Samples can be filtered by label, and sorted by each of these three. For n samples, neighbours,
+    density and label quality take all n^2 similarities each, and the contributions take n times
+    ``n_neighbors`` comparisons by layer. For thousands of samples, ``n_components=256`` features
+    give nearly the same page in a fraction of the time.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None
-        The network, see `NetworkKernel`; one that is not trained yet is trained on X and y.
+        The network, see `NetworkKernel`; an untrained network is trained on X and y.
     X : array-like of shape (n_samples, ...)
-        What the network takes: some thousands of rows.
+        Inputs of the network; some thousands of samples are practical.
     y : array-like of shape (n_samples,), default=None
-        Labels; None: nothing is said of labels.
+        Labels; None: the page has no labels, predictions or label quality.
     path : str or Path, default="explorer.html"
-        Where the page is written.
+        File of the page.
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None
-        What a person sees of each sample, in place of X: images, rows of a table, or texts.
+        Appearance of each sample on the page: images, rows of a table, or texts; None: X itself.
     image_shape : tuple of int, default=None
-        Shape of a row as an image, (height, width), (channels, height, width) or (height, width,
-        channels); None: the one that it has, and rows of one axis are those of a table.
+        Shape of a sample as an image, (height, width), (channels, height, width) or (height, width,
+        channels). None: its own shape, and samples with one axis are rows of a table.
     predictions : array-like of shape (n_samples,), default=None
-        What the network says of each sample; None: asked of it where there are labels.
+        Predictions that are shown; None: those of the network, if there are labels.
     n_neighbors : int, default=8
         Number of neighbours.
     alpha : float > 0, default=16.0
-        The exponent with which similarities count for the density and the quality of labels.
-    title : str, default="What the network finds similar"
-        The page's heading.
+        Exponent of the similarities in the density and the label quality.
+    title : str, default="Similarity explorer"
+        Heading of the page.
     **settings : object
         Parameters that all estimators have, such as ``output``, ``n_components``, ``input_shape``,
         ``n_jobs`` and ``verbose``.
@@ -74,22 +76,24 @@ def explore(
     Returns
     -------
     path : Path
-        Where the page is.
+        File of the page.
 
     Raises
     ------
+    TypeError
+        If the path or the title has another type.
     ValueError
-        If labels, predictions or samples are not as many as the rows of X, or not what can be
-        shown, or the path is no file in a folder that exists.
+        If there is not one label, prediction and appearance per sample, if the samples cannot be
+        shown, or if the path is not a file in an existing folder.
 
     See Also
     --------
-    sknetsim.displays : Pictures of the same for papers and notebooks.
+    sknetsim.displays : Plots of the same results for papers and notebooks.
 
     Notes
     -----
-    Images are shown at up to 96 pixels a side. All words are shown as they are: neither a label nor
-    a text can put anything else into the page.
+    The longer side of an image is at most 96 pixels. Labels and texts are shown literally: they
+    cannot add markup or scripts to the page.
 
     Examples
     --------
@@ -104,34 +108,32 @@ def explore(
     'explorer.html'
     >>> folder.cleanup()
     """
-    target = _checked_path(path)
+    target = _check_path(path)
     if not isinstance(title, str):
-        raise TypeError(f"title is {title!r}; allowed is a str: say what the page shows.")
+        raise TypeError(f"`title` must be a str; got {title!r}. Pass the heading of the page.")
     appearance = describe_samples(samples, image_shape, X)
-    found = compute_measures(
+    measures = compute_measures(
         estimator, X, y, predictions=predictions, n_neighbors=n_neighbors, alpha=alpha, **settings
     )
-    _write(target, render_page(title, appearance, found))
+    _write_atomically(target, render_page(title, appearance, measures))
     return target
 
 
-def _checked_path(path: Any) -> Path:
-    """Looked at before the work is done."""
+def _check_path(path: Any) -> Path:
+    """Return the path of the page; raise before anything is computed if it cannot be written."""
     if not isinstance(path, str | PathLike):
-        raise TypeError(
-            f"path is {path!r}; allowed is a str or a Path: say where the page is written."
-        )
+        raise TypeError(f"`path` must be a str or a Path; got {path!r}. Pass the file of the page.")
     target = Path(path)
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(
-            f"path is {str(path)!r}; allowed is a file in a folder that exists: make the folder, or"
-            " name a file in one."
+            f"`path` must be a file in an existing folder; got {str(path)!r}. Create the folder, or"
+            " pass another file."
         )
     return target
 
 
-def _write(target: Path, text: str) -> None:
-    """Whole or not at all: an earlier page stays until then."""
+def _write_atomically(target: Path, text: str) -> None:
+    """Write a file completely or not at all: an earlier page is replaced only at the end."""
     partial = target.with_name(f"{target.name}.part")
     try:
         partial.write_bytes(text.encode("utf-8", errors="replace"))

@@ -1,4 +1,4 @@
-"""What the page says of samples, by the estimators.
+"""Neighbours, contributions, scores and texts of the samples, computed by the estimators.
 
 Index legend: n samples; k neighbours; l layers.
 """
@@ -12,46 +12,46 @@ import numpy as np
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..._networks.inputs import Rows, select_samples
+from ..._networks.samples import Samples
 from ...estimators.density import NetworkDensity
 from ...estimators.kernel import NetworkKernel
 from ...estimators.neighbors import NetworkNeighbors
 from ...labels.denoising import LabelDenoiser
-from ._words import Words, describe_with_words
+from ._texts import Texts, format_texts
 
-# Pairs that are taken apart at a time: each layer's activities are kept for them.
+# Pairs whose contributions are computed at a time: they are held for each activation of each layer.
 _PAIRS = 512
 
-# Digits that similarities are told apart by: beyond them they are rounding.
-_DIGITS = 6
+# Decimals of similarities that are compared: further ones differ by rounding only.
+_DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Of n samples.
+    """Everything that the page shows about n samples, apart from their appearance.
 
     Attributes
     ----------
     neighbors : ndarray of shape (n, k), int64
-        Positions of the most similar samples.
+        Positions of the most similar samples, in descending order of similarity.
     similarities : ndarray of shape (n, k)
-        In [-1, 1], exact.
-    parts : ndarray of shape (n, k, l)
-        What each layer adds to a similarity.
+        Exact similarities, in [-1, 1].
+    contributions : ndarray of shape (n, k, l)
+        Contribution of each layer to each similarity.
     layers : list of str of length l
-        Their names.
-    numbers : dict of str to ndarray of shape (n,)
-        What samples can be put in order by: "density", "reliability", and "quality" of labels.
-    words : Words
-        Labels, and what the network predicts.
+        Names of the layers.
+    scores : dict of str to ndarray of shape (n,)
+        Numbers that samples can be sorted by: "density", "reliability" and, with labels, "quality".
+    texts : Texts
+        Labels and predictions.
     """
 
     neighbors: np.ndarray
     similarities: np.ndarray
-    parts: np.ndarray
+    contributions: np.ndarray
     layers: list[str]
-    numbers: dict[str, np.ndarray]
-    words: Words
+    scores: dict[str, np.ndarray]
+    texts: Texts
 
 
 def compute_measures(
@@ -64,8 +64,19 @@ def compute_measures(
     alpha: float,
     **settings: Any,
 ) -> Measures:
-    """All of it; a network that is not trained is trained once."""
-    count = len(Rows(X))
+    """Return the measures of all samples; an untrained network is trained once.
+
+    Parameters
+    ----------
+    estimator, X, y, predictions, n_neighbors, alpha, **settings
+        See `explore`.
+
+    Returns
+    -------
+    measures : Measures
+        The measures.
+    """
+    count = len(Samples.of(X))
     for name, values in {"y": y, "predictions": predictions}.items():
         _check_count(name, values, count)
     neighbors = NetworkNeighbors(estimator, n_neighbors=n_neighbors, **settings).fit(X, y)
@@ -73,47 +84,54 @@ def compute_measures(
     indices = neighbors.kneighbors(return_distance=False)
     weights = {"method": "power", "alpha": alpha, **settings}
     density = NetworkDensity(network, **weights).fit(X)
-    numbers = {"density": density.score_samples(X), "reliability": density.reliability(X)}
+    scores = {"density": density.score_samples(X), "reliability": density.reliability(X)}
     denoiser = None if y is None else LabelDenoiser(network, **weights).fit(X, y)
     if denoiser is not None:
-        numbers["quality"] = denoiser.label_quality(X, y)
-    layers, parts = _parts(_kernel(network, settings), X, indices, settings.get("verbose", 0))
-    words = describe_with_words(denoiser, y, predictions, count)
-    return Measures(*_in_order(indices, parts), layers, numbers, words)
+        scores["quality"] = denoiser.label_quality(X, y)
+    kernel = _make_exact_kernel(network, settings)
+    layers, contributions = _compute_contributions(kernel, X, indices, settings.get("verbose", 0))
+    texts = format_texts(denoiser, y, predictions, count)
+    return Measures(*_sort_by_similarity(indices, contributions), layers, scores, texts)
 
 
-def _kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
-    """Similarities are taken apart exactly, whatever features they were found by."""
+def _make_exact_kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
+    """Return a kernel without features: contributions are exact, however neighbours are found."""
     exact = {name: value for name, value in settings.items() if name != "n_components"}
     return NetworkKernel(network, **{**exact, "verbose": 0})
 
 
-def _parts(
+def _compute_contributions(
     kernel: NetworkKernel, X: Any, indices: np.ndarray, verbose: int
 ) -> tuple[list[str], np.ndarray]:
-    """What layers add to the similarity of each sample and each of its neighbours."""
-    rows = np.repeat(np.arange(len(indices)), indices.shape[1])
-    pairs, found = indices.ravel(), []
-    pieces = list(gen_batches(len(pairs), _PAIRS))
-    for piece in tqdm(pieces, disable=not verbose, unit=f"{_PAIRS} pairs"):
-        both = (select_samples(X, chosen[piece].tolist()) for chosen in (rows, pairs))
-        by_layer = kernel.contributions(*both).by_layer()
-        found.append(np.stack(list(by_layer.values()), axis=1))
-    return [*by_layer], np.concatenate(found).reshape(*indices.shape, -1)
+    """Return the layers, and their contributions (n, k, l) to the similarities of neighbours."""
+    queries = np.repeat(np.arange(len(indices)), indices.shape[1])
+    neighbors, parts = indices.ravel(), []
+    samples, slices = Samples.of(X), list(gen_batches(len(neighbors), _PAIRS))
+    for piece in tqdm(slices, disable=not verbose, unit=f"{_PAIRS} pairs"):
+        pair = (samples.select(side[piece].tolist()).data for side in (queries, neighbors))
+        by_layer = kernel.contributions(*pair).by_layer()
+        parts.append(np.stack(list(by_layer.values()), axis=1))
+    return [*by_layer], np.concatenate(parts).reshape(*indices.shape, -1)
 
 
-def _in_order(indices: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours by their exact similarity: features may have found them in another order."""
-    similarities = parts.sum(axis=2)
-    order = np.argsort(-similarities.round(_DIGITS), axis=1, kind="stable")
-    nearest, near = (np.take_along_axis(one, order, axis=1) for one in (indices, similarities))
-    return nearest, near, np.take_along_axis(parts, order[:, :, None], axis=1)
+def _sort_by_similarity(
+    indices: np.ndarray, contributions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return neighbours, similarities and contributions in the order of the exact similarity.
+
+    Neighbours that were found by features may be in another order.
+    """
+    # k^C = sum over layers of their contributions
+    similarities = contributions.sum(axis=2)
+    order = np.argsort(-similarities.round(_DECIMALS), axis=1, kind="stable")
+    indices, similarities = (np.take_along_axis(a, order, axis=1) for a in (indices, similarities))
+    return indices, similarities, np.take_along_axis(contributions, order[:, :, None], axis=1)
 
 
 def _check_count(name: str, values: Any, count: int) -> None:
     shape = () if values is None else np.shape(values)
     if values is not None and shape[:1] != (count,):
         raise ValueError(
-            f"{name} has shape {shape} and X {count} rows; allowed is one for each sample: hand"
-            " over as many."
+            f"`{name}` must have {count} entries, one for each sample of X; got shape {shape}. Pass"
+            " the values of the same samples."
         )

@@ -1,4 +1,4 @@
-"""The page: a template, its style and script, and what they show."""
+"""The page: a template with its style, its script and the data that it shows."""
 
 from __future__ import annotations
 
@@ -12,40 +12,58 @@ import numpy as np
 
 from ._measures import Measures
 
-# Digits after the point: similarities, and what layers add to them, are read as such.
-_DIGITS = 4
+# Decimals of all numbers on the page.
+_DECIMALS = 4
 
-# What ends a script, or begins a comment in it.
-_UNSAFE = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&"})
+# Characters that could end a script element, or begin a comment in it, as escapes of JSON.
+_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 
-def render_page(title: str, appearance: dict[str, Any], found: Measures) -> str:
-    """The page as one text."""
+def render_page(title: str, appearance: dict[str, Any], measures: Measures) -> str:
+    """Return the page as text.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+    appearance : dict
+        Result of `describe_samples`.
+    measures : Measures
+        Result of `compute_measures`.
+
+    Returns
+    -------
+    page : str
+        HTML with all styles, scripts, images and data inline.
+    """
     data = {
         "samples": appearance,
-        "neighbors": found.neighbors.tolist(),
-        "similarities": _rounded(found.similarities),
-        "layers": [name or "(network)" for name in found.layers],
-        "parts": _rounded(found.parts),
-        "numbers": {name: _rounded(values) for name, values in found.numbers.items()},
-        "words": found.words.spoken,
-        "contradicted": found.words.contradicted.tolist(),
+        "neighbors": measures.neighbors.tolist(),
+        "similarities": _round(measures.similarities),
+        "layers": [name or "(network)" for name in measures.layers],
+        "contributions": _round(measures.contributions),
+        "scores": {name: _round(values) for name, values in measures.scores.items()},
+        "texts": measures.texts.columns,
+        "mismatches": measures.texts.mismatches.tolist(),
     }
-    return Template(_text("page.html")).substitute(
-        title=html.escape(title), style=_text("page.css"), script=_text("page.js"), data=_json(data)
+    return Template(_read_resource("page.html")).substitute(
+        title=html.escape(title),
+        style=_read_resource("page.css"),
+        script=_read_resource("page.js"),
+        data=_encode_json(data),
     )
 
 
-def _text(name: str) -> str:
+def _read_resource(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _rounded(values: np.ndarray) -> Any:
-    """As lists; a number needs no more digits than are read."""
-    return np.round(values.astype(float), _DIGITS).tolist()
+def _round(values: np.ndarray) -> Any:
+    """Return rounded values as nested lists, so that the page stays small."""
+    return np.round(values.astype(float), _DECIMALS).tolist()
 
 
-def _json(data: dict[str, Any]) -> str:
-    """For a script element: no letter of it can end the element."""
+def _encode_json(data: dict[str, Any]) -> str:
+    """Return JSON for a script element, without any character that could end the element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.translate(_UNSAFE)
+    return text.translate(_ESCAPES)

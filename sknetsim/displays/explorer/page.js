@@ -1,23 +1,24 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const { samples, neighbors, similarities, layers, parts, numbers, words } = data;
+const { samples, neighbors, similarities, layers, contributions, scores, texts } = data;
 const total = neighbors.length;
-const pictured = "sheets" in samples;
-const page = 300;
+const hasImages = "sheets" in samples;
+const pageSize = 300;
+// Name and meaning of each score.
 const meanings = {
-  density: ["log density", "nats; 0 is as dense as samples spread evenly, low is unusual"],
-  reliability: ["reliability", "samples that the prediction rests on; near 0, training says little here"],
-  quality: ["label quality", "0 to 1; low is suspicious: similar samples have other labels"],
+  density: ["log density", "nats; 0 is as dense as evenly spread samples, low values are unusual"],
+  reliability: ["reliability", "training samples that support the prediction; near 0: hardly any"],
+  quality: ["label quality", "0 to 1; low values are suspicious: similar samples differ in label"],
 };
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-// Each sheet once, by a name: a tile that held its sheet would be as large as all of it.
+// Each sheet is a variable of the document, so that tiles do not repeat it.
 (samples.sheets ?? []).forEach((sheet, number) => {
   document.documentElement.style.setProperty(`--sheet${number}`, `url(${sheet})`);
 });
 
-// Words become text nodes, never markup.
-function element(name, options = {}, ...children) {
+// Texts become text nodes, never markup.
+function makeElement(name, options = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(options)) {
     if (key === "class") made.className = value;
@@ -28,10 +29,11 @@ function element(name, options = {}, ...children) {
   return made;
 }
 
-function picture(index, scale) {
+function makePicture(index, scale) {
   const { side, width, height } = samples;
   const place = index % (side * side);
-  const made = element("span", { class: "picture", role: "img", "aria-label": `sample ${index}` });
+  const options = { class: "picture", role: "img", "aria-label": `sample ${index}` };
+  const made = makeElement("span", options);
   Object.assign(made.style, {
     width: `${scale * width}px`,
     height: `${scale * height}px`,
@@ -43,234 +45,243 @@ function picture(index, scale) {
   return made;
 }
 
-const contradicted = (index) => data.contradicted[index];
-const said = (index) => {
-  const parts = "label" in words ? [words.label[index]] : [];
-  if ("prediction" in words && (contradicted(index) || !parts.length)) {
-    parts.push(`says ${words.prediction[index]}`);
+// The scale that makes the longer side of an image about `pixels` long.
+const scaleTo = (pixels) =>
+  Math.max(1, Math.round(pixels / Math.max(samples.width, samples.height)));
+
+const isMismatch = (index) => data.mismatches[index];
+function makeCaption(index) {
+  const parts = "label" in texts ? [texts.label[index]] : [];
+  if ("prediction" in texts && (isMismatch(index) || !parts.length)) {
+    parts.push(`predicted ${texts.prediction[index]}`);
   }
   return parts.join(", ") || `#${index}`;
-};
+}
 
-// What is shown of a sample wherever it can be clicked.
-function tile(index, title, choose, chosen) {
-  const scale = Math.max(1, Math.round(56 / Math.max(samples.width, samples.height)));
-  const name = `tile${chosen ? " chosen" : ""}${contradicted(index) ? " contradicted" : ""}`;
-  return element(
+// A sample with an image, wherever it can be clicked.
+function makeTile(index, captions, select, isSelected) {
+  const name = `tile${isSelected ? " selected" : ""}${isMismatch(index) ? " mismatch" : ""}`;
+  return makeElement(
     "button",
     {
-      class: name, type: "button", title: `sample ${index}`, "data-index": index, onclick: choose,
-      "aria-current": chosen,
+      class: name, type: "button", title: `sample ${index}`, "data-index": index, onclick: select,
+      "aria-current": isSelected,
     },
-    picture(index, scale),
-    ...title.map((line) => element("span", { class: "caption" }, line)),
+    makePicture(index, scaleTo(56)),
+    ...captions.map((line) => makeElement("span", { class: "caption" }, line)),
   );
 }
 
-const kind = (column) => (column === "text" && samples.columns.length === 1 ? "text" : "");
-function heading(first) {
-  const names = [...first, ...Object.keys(words), ...samples.columns];
-  return element("tr", {}, ...names.map((name) => element("th", { class: kind(name) }, name)));
+// A sample as a row of a table, with its heading.
+const columnClass = (column) => (column === "text" && samples.columns.length === 1 ? "text" : "");
+function makeHeading(first) {
+  const names = [...first, ...Object.keys(texts), ...samples.columns];
+  return makeElement("tr", {}, ...names.map((name) =>
+    makeElement("th", { class: columnClass(name) }, name)));
 }
-function row(index, first, choose, chosen) {
-  const cells = [...first, ...Object.values(words).map((values) => values[index])];
-  const made = element(
+function makeRow(index, first, select, isSelected) {
+  const cells = [...first, ...Object.values(texts).map((values) => values[index])];
+  const made = makeElement(
     "tr",
     {
-      class: `row${chosen ? " chosen" : ""}`, tabIndex: 0, "data-index": index, onclick: choose,
-      "aria-current": chosen,
+      class: `row${isSelected ? " selected" : ""}`, tabIndex: 0, "data-index": index,
+      onclick: select, "aria-current": isSelected,
     },
-    ...cells.map((word) => element("td", { title: word }, word)),
-    ...samples.cells[index].map((word, column) =>
-      element("td", { class: kind(samples.columns[column]), title: word }, word)),
+    ...cells.map((text) => makeElement("td", { title: text }, text)),
+    ...samples.cells[index].map((text, column) =>
+      makeElement("td", { class: columnClass(samples.columns[column]), title: text }, text)),
   );
   made.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(); }
   });
   return made;
 }
 
-// The list: filtered, in order, drawn as far as it is scrolled.
+// The list of samples: filtered and sorted, and drawn as far as the user has scrolled.
 let listed = [];
 let drawn = 0;
 let current = null;
 const watcher = new IntersectionObserver((entries) => {
   if (entries.some((entry) => entry.isIntersecting)) drawMore();
-}, { root: at("samples"), rootMargin: "400px" });
+}, { root: byId("samples"), rootMargin: "400px" });
 
-function ordered(indices, order) {
+function sortSamples(indices, order) {
   if (!order) return indices;
   const [name, sign] = order.split(" ");
-  const key = (index) => numbers[name][index] * Number(sign);
+  const key = (index) => scores[name][index] * Number(sign);
   return indices.sort((a, b) => key(a) - key(b) || a - b);
 }
 
-function list() {
-  const label = at("label").value;
-  const only = at("contradicted").querySelector("input").checked;
+// The score that the list is sorted by; it is shown beside each sample.
+const sortedScores = () => byId("order").value.split(" ").filter((name) => name in scores);
+
+function drawList() {
+  const label = byId("label").value;
+  const onlyMismatches = byId("mismatch").querySelector("input").checked;
   const all = Array.from({ length: total }, (_, index) => index);
-  listed = ordered(
-    all.filter((index) => (label === "" || words.label[index] === label.slice(1)) &&
-      (!only || contradicted(index))),
-    at("order").value,
+  listed = sortSamples(
+    all.filter((index) => (label === "" || texts.label[index] === label.slice(1)) &&
+      (!onlyMismatches || isMismatch(index))),
+    byId("order").value,
   );
-  at("count").value = `${listed.length.toLocaleString("en")} of ${total.toLocaleString("en")} samples`;
+  byId("count").value =
+    `${listed.length.toLocaleString("en")} of ${total.toLocaleString("en")} samples`;
   drawn = 0;
-  const body = pictured
-    ? element("div", { class: "tiles" })
-    : element("table", {}, element("thead", {}, heading(["sample", ...sorted().map((name) =>
-      meanings[name][0])])), element("tbody"));
-  at("samples").replaceChildren(body, element("div", { id: "end" }));
-  at("samples").scrollTop = 0;
+  const names = ["sample", ...sortedScores().map((name) => meanings[name][0])];
+  const body = hasImages
+    ? makeElement("div", { class: "tiles" })
+    : makeElement("table", {}, makeElement("thead", {}, makeHeading(names)), makeElement("tbody"));
+  byId("samples").replaceChildren(body, makeElement("div", { id: "end" }));
+  byId("samples").scrollTop = 0;
   watcher.disconnect();
-  watcher.observe(at("end"));
+  watcher.observe(byId("end"));
   drawMore();
 }
 
-// What the list is sorted by, which stands beside each sample.
-const sorted = () => at("order").value.split(" ").filter((word) => word in numbers);
-
 function drawMore() {
   if (drawn >= listed.length) return;
-  const body = at("samples").querySelector(pictured ? ".tiles" : "tbody");
-  for (const index of listed.slice(drawn, drawn + page)) {
-    const choose = () => go(index);
-    const chosen = index === current;
-    const note = sorted().map((name) => numbers[name][index].toFixed(2));
-    body.append(pictured
-      ? tile(index, [said(index), ...note], choose, chosen)
-      : row(index, [index, ...note], choose, chosen));
+  const body = byId("samples").querySelector(hasImages ? ".tiles" : "tbody");
+  for (const index of listed.slice(drawn, drawn + pageSize)) {
+    const select = () => openSample(index);
+    const isSelected = index === current;
+    const values = sortedScores().map((name) => scores[name][index].toFixed(2));
+    body.append(hasImages
+      ? makeTile(index, [makeCaption(index), ...values], select, isSelected)
+      : makeRow(index, [index, ...values], select, isSelected));
   }
-  drawn += page;
-  // An end that stays in sight says nothing new: look again.
-  watcher.unobserve(at("end"));
-  watcher.observe(at("end"));
+  drawn += pageSize;
+  // The watcher reports changes only: observe the end anew, in case it is still in view.
+  watcher.unobserve(byId("end"));
+  watcher.observe(byId("end"));
 }
 
-// The chosen sample: facts, neighbours, and why.
-function facts(index) {
-  const found = Object.entries(numbers).flatMap(([name, values]) => [
-    element("dt", {}, meanings[name][0]),
-    element("dd", { "data-fact": name }, values[index].toFixed(3)),
-    element("dd", { class: "said" }, meanings[name][1]),
+// The selected sample: label, prediction and scores, neighbours, and contributions by layer.
+function makeFacts(index) {
+  const scoreFacts = Object.entries(scores).flatMap(([name, values]) => [
+    makeElement("dt", {}, meanings[name][0]),
+    makeElement("dd", { "data-fact": name }, values[index].toFixed(3)),
+    makeElement("dd", { class: "meaning" }, meanings[name][1]),
   ]);
-  const spoken = Object.entries(words).flatMap(([name, values]) => [
-    element("dt", {}, name),
-    element("dd", { "data-fact": name }, values[index]),
-    element("dd", { class: `said${contradicted(index) ? " contradicted" : ""}` },
-      name === "prediction" && contradicted(index) ? "contradicts the label" : ""),
+  const textFacts = Object.entries(texts).flatMap(([name, values]) => [
+    makeElement("dt", {}, name),
+    makeElement("dd", { "data-fact": name }, values[index]),
+    makeElement("dd", { class: `meaning${isMismatch(index) ? " mismatch" : ""}` },
+      name === "prediction" && isMismatch(index) ? "differs from the label" : ""),
   ]);
-  return element("dl", { class: "facts" }, ...spoken, ...found);
+  return makeElement("dl", { class: "facts" }, ...textFacts, ...scoreFacts);
 }
 
-function why(index, place) {
-  const values = parts[index][place];
+function makeContributions(index, place) {
+  const values = contributions[index][place];
   const largest = Math.max(...values.map(Math.abs), 1e-9);
-  const low = values.some((value) => value < 0) ? 50 : 0;
+  // With negative contributions, the bars start in the middle.
+  const zero = values.some((value) => value < 0) ? 50 : 0;
   const bars = values.flatMap((value, layer) => {
-    const size = ((100 - low) * Math.abs(value)) / largest;
-    const bar = element("span", { class: `bar ${value < 0 ? "takes" : "adds"}` });
+    const size = ((100 - zero) * Math.abs(value)) / largest;
+    const bar = makeElement("span", { class: `bar ${value < 0 ? "negative" : "positive"}` });
     bar.style.width = `${size}%`;
-    bar.style.left = `${value < 0 ? low - size : low}%`;
+    bar.style.left = `${value < 0 ? zero - size : zero}%`;
     return [
-      element("span", {}, layers[layer]),
-      element("span", { class: "track" }, bar),
-      element("span", { class: "number" }, value.toFixed(3)),
+      makeElement("span", {}, layers[layer]),
+      makeElement("span", { class: "track" }, bar),
+      makeElement("span", { class: "number" }, value.toFixed(3)),
     ];
   });
   const sum = values.reduce((one, other) => one + other, 0);
   return [
-    element("h2", {}, `Why: what layers add to the similarity of ${sum.toFixed(3)} with sample ` +
-      `${neighbors[index][place]}`),
-    element("div", { class: "bars", id: "why" }, ...bars),
+    makeElement("h2", {}, `Contribution of each layer to the similarity of ${sum.toFixed(3)} to ` +
+      `sample ${neighbors[index][place]}`),
+    makeElement("div", { class: "bars", id: "contributions" }, ...bars),
   ];
 }
 
-function neighbourhood(index, place) {
-  const choose = (other) => () => show(index, other);
-  const near = (other) => similarities[index][other].toFixed(3);
+function makeNeighbours(index, place) {
+  const select = (other) => () => show(index, other);
+  const similarity = (other) => similarities[index][other].toFixed(3);
   const all = neighbors[index].map((_, other) => other);
-  const made = pictured
-    ? element("div", { class: "tiles" }, ...all.map((other) =>
-      tile(neighbors[index][other], [near(other), said(neighbors[index][other])], choose(other),
-        other === place)))
-    : element("table", {}, heading(["sample", "similarity"]), ...all.map((other) =>
-      row(neighbors[index][other], [neighbors[index][other], near(other)], choose(other),
+  const made = hasImages
+    ? makeElement("div", { class: "tiles" }, ...all.map((other) =>
+      makeTile(neighbors[index][other], [similarity(other), makeCaption(neighbors[index][other])],
+        select(other), other === place)))
+    : makeElement("table", {}, makeHeading(["sample", "similarity"]), ...all.map((other) =>
+      makeRow(neighbors[index][other], [neighbors[index][other], similarity(other)], select(other),
         other === place)));
   made.id = "neighbours";
-  return element("div", { class: "scroll" }, made);
+  return makeElement("div", { class: "scroll" }, made);
 }
 
-// Into view, drawn first where the list does not reach that far yet.
+// Scroll the list to a sample, after drawing it if necessary.
 function reveal(index) {
   const position = listed.indexOf(index);
   while (position >= drawn) drawMore();
-  for (const one of at("samples").querySelectorAll("[data-index]")) {
-    const chosen = Number(one.dataset.index) === index;
-    one.classList.toggle("chosen", chosen);
-    one.setAttribute("aria-current", chosen);
-    if (chosen) one.scrollIntoView({ block: "nearest" });
+  for (const item of byId("samples").querySelectorAll("[data-index]")) {
+    const isSelected = Number(item.dataset.index) === index;
+    item.classList.toggle("selected", isSelected);
+    item.setAttribute("aria-current", isSelected);
+    if (isSelected) item.scrollIntoView({ block: "nearest" });
   }
 }
 
-// The address follows, so that one can go back.
-function go(index) {
+// Show a sample and put it into the address, so that the browser can go back.
+function openSample(index) {
   show(index);
   location.hash = index;
 }
 
 function show(index, place = 0) {
-  // What had the focus is drawn anew: give it back.
-  const focused = at("details").contains(document.activeElement);
-  const same = current === index;
+  // The focused element is replaced, so its successor gets the focus at the end.
+  const hasFocus = byId("details").contains(document.activeElement);
+  const isSame = current === index;
   current = index;
-  const follow = element("button", { type: "button", id: "go" }, "Go to this neighbour");
-  follow.onclick = () => go(neighbors[index][place]);
-  const head = pictured
-    ? element("div", { class: "head" },
-      picture(index, Math.max(1, Math.round(140 / Math.max(samples.width, samples.height)))),
-      facts(index))
-    : element("div", {},
-      element("div", { class: "scroll" }, element("table", {}, heading([]),
-        row(index, [], () => {}, false))),
-      element("p"), facts(index));
-  at("details").replaceChildren(
-    element("h2", { id: "title", tabIndex: -1 }, `Sample ${index}`),
+  const follow = makeElement("button", { type: "button", id: "follow" }, "Go to this neighbour");
+  follow.onclick = () => openSample(neighbors[index][place]);
+  const head = hasImages
+    ? makeElement("div", { class: "head" }, makePicture(index, scaleTo(140)), makeFacts(index))
+    : makeElement("div", {},
+      makeElement("div", { class: "scroll" }, makeElement("table", {}, makeHeading([]),
+        makeRow(index, [], () => {}, false))),
+      makeElement("p"), makeFacts(index));
+  byId("details").replaceChildren(
+    makeElement("h2", { id: "title", tabIndex: -1 }, `Sample ${index}`),
     head,
-    element("h2", {}, "Most similar samples: choose one to see why"),
-    neighbourhood(index, place),
-    ...why(index, place),
-    element("p", {}, follow),
+    makeElement("h2", {}, "Most similar samples (select one to see its contributions)"),
+    makeNeighbours(index, place),
+    ...makeContributions(index, place),
+    makeElement("p", {}, follow),
   );
-  if (!same) reveal(index);
-  at("news").textContent = `Sample ${index}, why it is similar to sample ${neighbors[index][place]}`;
-  if (focused) (same ? at("neighbours").querySelector(".chosen") : at("title")).focus();
+  if (!isSame) reveal(index);
+  byId("announcement").textContent =
+    `Sample ${index}, contributions to the similarity to sample ${neighbors[index][place]}`;
+  if (hasFocus) (isSame ? byId("neighbours").querySelector(".selected") : byId("title")).focus();
 }
 
-function chosen() {
+// The sample in the address, or the first one of the list.
+function findSelected() {
   const index = Number.parseInt(location.hash.slice(1), 10);
   return index >= 0 && index < total ? index : listed[0] ?? 0;
 }
 
-function option(value, text) {
-  return element("option", { value }, text);
+function makeOption(value, text) {
+  return makeElement("option", { value }, text);
 }
 
-// A value with a mark before it: no label is the empty choice.
-const labels = [...new Set(words.label ?? [])];
+// Values of labels begin with "=", because the empty value stands for all labels.
+const labels = [...new Set(texts.label ?? [])];
 labels.sort((a, b) => (Number(a) - Number(b)) || (a < b ? -1 : 1));
-at("label").append(option("", "all"), ...labels.map((label) => option(`=${label}`, label)));
-at("label").parentElement.hidden = labels.length < 2 || labels.length > 1000;
-at("contradicted").hidden = !data.contradicted.some(Boolean);
-at("order").append(option("", "as given"), ...Object.keys(numbers).flatMap((name) => [
-  option(`${name} 1`, `${meanings[name][0]}, lowest first`),
-  option(`${name} -1`, `${meanings[name][0]}, highest first`),
+byId("label").append(
+  makeOption("", "all"), ...labels.map((label) => makeOption(`=${label}`, label)),
+);
+byId("label").parentElement.hidden = labels.length < 2 || labels.length > 1000;
+byId("mismatch").hidden = !data.mismatches.some(Boolean);
+byId("order").append(makeOption("", "position"), ...Object.keys(scores).flatMap((name) => [
+  makeOption(`${name} 1`, `${meanings[name][0]}, lowest first`),
+  makeOption(`${name} -1`, `${meanings[name][0]}, highest first`),
 ]));
-at("controls").addEventListener("change", () => { list(); });
-at("controls").addEventListener("submit", (event) => event.preventDefault());
-at("skip").addEventListener("click", () => at("title").focus());
+byId("controls").addEventListener("change", drawList);
+byId("controls").addEventListener("submit", (event) => event.preventDefault());
+byId("skip").addEventListener("click", () => byId("title").focus());
 window.addEventListener("hashchange", () => {
-  if (chosen() !== current) show(chosen());
+  if (findSelected() !== current) show(findSelected());
 });
-list();
-show(chosen());
+drawList();
+show(findSelected());

@@ -1,0 +1,84 @@
+"""Labels and predictions of the samples as texts.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..._networks.network import FEATURES
+from ...labels._targets import Classification
+from ...labels._validation import check_labels, squeeze_column
+from ...labels.denoising import LabelDenoiser
+from .._rendering import format_value
+
+
+class Texts(NamedTuple):
+    """Labels and predictions of n samples as texts.
+
+    Parameters
+    ----------
+    columns : dict of str to list of str
+        "label" and "prediction", each if there are any.
+    mismatches : ndarray of shape (n,), bool
+        Whether the predicted class differs from the label. It is False for regression, whose
+        predictions never equal the labels exactly.
+    """
+
+    columns: dict[str, list[str]]
+    mismatches: np.ndarray
+
+
+def format_texts(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count: int) -> Texts:
+    """Return labels and predictions as texts.
+
+    Parameters
+    ----------
+    denoiser : LabelDenoiser or None
+        Denoiser fitted on the labels; None if there are no labels.
+    y : array-like of shape (n,) or None
+        The labels.
+    predictions : array-like of shape (n,) or None
+        Predictions to show; None: those of the denoiser's network.
+    count : int
+        The number n of samples.
+
+    Returns
+    -------
+    texts : Texts
+        The texts, and the mismatches between them.
+    """
+    no_mismatches = np.zeros(count, dtype=bool)
+    given = {"prediction": predictions} if denoiser is None else {"label": y}
+    columns = {name: _format_values(values) for name, values in given.items() if values is not None}
+    if denoiser is None:
+        return Texts(columns, no_mismatches)
+    task = denoiser._task
+    if predictions is not None:
+        columns["prediction"] = _format_values(predictions)
+        mismatches = np.array(columns["label"]) != np.array(columns["prediction"])
+        return Texts(columns, mismatches if isinstance(task, Classification) else no_mismatches)
+    if denoiser.estimator_ == FEATURES:
+        # Features have no network, and so no predictions.
+        return Texts(columns, no_mismatches)
+    values = denoiser._predictions(None)
+    if not isinstance(task, Classification):
+        columns["prediction"] = _format_values(task.labels(values))
+        return Texts(columns, no_mismatches)
+    labels, predicted = task.values(y).argmax(axis=1), values.argmax(axis=1)
+    # Predicted classes are spelled like the labels that the user passed.
+    names = dict(enumerate(_format_values(task.classes)))
+    names |= dict(zip(labels.tolist(), columns["label"], strict=True))
+    columns["prediction"] = [names[code] for code in predicted.tolist()]
+    return Texts(columns, labels != predicted)
+
+
+def _format_values(values: Any) -> list[str]:
+    """Return one text per sample, with a comma between several columns."""
+    array = squeeze_column(check_labels(values))
+    if array.ndim == 1:
+        return [format_value(value) for value in array]
+    return [", ".join(map(format_value, row)) for row in array]
