@@ -39,17 +39,17 @@ class BaseSampler(BaseSimilarity):
         self._seed = int(check_random_state(self.random_state).randint(2**31))
         self._found: dict[str, np.ndarray] = {}
 
-    def _compared(self) -> Any:
+    def _choose_output(self) -> Any:
         return self._strategy().output or self.output
 
     def _strategy(self) -> type[Selection]:
         return STRATEGIES[self.strategy]
 
-    def _source_of(self, estimator: Any) -> Source:
+    def _make_source_for(self, estimator: Any) -> Source:
         """Where the Jacobians come from; refused where the strategy asks for classes in vain."""
         if self._strategy().classes:
             self._refuse_without_classes(estimator)
-        return super()._source_of(estimator)
+        return super()._make_source_for(estimator)
 
     def _refuse_without_classes(self, estimator: Any) -> None:
         named = isinstance(estimator, str) and estimator == FEATURES
@@ -63,10 +63,10 @@ class BaseSampler(BaseSimilarity):
                 " NeuralNetClassifier, or choose another strategy."
             )
 
-    def _try(self, source: Source, X: Any, y: Any) -> None:
+    def _try_network(self, source: Source, X: Any, y: Any) -> None:
         """Strategies by classes need predictions, random choice nothing."""
         if self._strategy().gradients is not None:
-            super()._try(source, X, y)
+            super()._try_network(source, X, y)
         elif self._strategy().classes:
             self._probabilities(source, X)
 
@@ -76,7 +76,7 @@ class BaseSampler(BaseSimilarity):
 
     def _selection(self, X: Any, count: int) -> Selection:
         """The strategy, with what it needs to know of pool and labelled samples."""
-        source, strategy = self._source(), self._strategy()
+        source, strategy = self._make_source(), self._strategy()
         generator = check_random_state(self.random_state)
         pool = labelled = classes = np.empty((len(X), 0))
         if strategy.gradients is not None:
@@ -126,8 +126,8 @@ class BaseSampler(BaseSimilarity):
 
     def _key(self, projection: Projection) -> str:
         """Of all that features of a row depend on, the network as it is now among them."""
-        chosen = (self._compared(), self.parameters, self.input_shape)
-        return fingerprint_value((projection, self._resolved(), chosen))
+        chosen = (self._choose_output(), self.parameters, self.input_shape)
+        return fingerprint_value((projection, self._resolve_network(), chosen))
 
 
 def has_utility_alone(sampler: BaseSampler) -> bool:

@@ -189,55 +189,55 @@ class BaseSimilarity(BaseEstimator):
             self.estimator, samples.data, y, self.random_state, self.input_shape
         )
         self.made_with_ = describe_origin(self.estimator_)
-        source = self._source()
-        self._try(source, samples.select([0]), select_labels(self._labels(y), [0]))
+        source = self._make_source()
+        self._try_network(source, samples.select([0]), select_labels(self._choose_labels(y), [0]))
         return samples, source
 
-    def _try(self, source: Source, X: Samples, y: Any) -> None:
+    def _try_network(self, source: Source, X: Samples, y: Any) -> None:
         """Ask for what will be needed, of one row: a network that is unfit fails in `fit`."""
         next(source.jacobians(X, y))
 
-    def _source(self) -> Source:
+    def _make_source(self) -> Source:
         """Where the Jacobians come from."""
         check_is_fitted(self, "estimator_")
         self._validate_params()
-        return self._source_of(self.estimator_)
+        return self._make_source_for(self.estimator_)
 
-    def _network(self) -> Any:
+    def _get_estimator(self) -> Any:
         """The trained network, or the word for none."""
         return self.estimator_
 
-    def _state(self) -> str:
+    def _fingerprint(self) -> str:
         """A fingerprint of the parameters, and of the network as it is now."""
-        return fingerprint_value((self._settings(), self._resolved()))
+        return fingerprint_value((self._get_settings(), self._resolve_network()))
 
-    def _settings(self) -> dict[str, Any]:
+    def _get_settings(self) -> dict[str, Any]:
         """All parameters but the network."""
         params = self.get_params(deep=False).items()
         return {name: value for name, value in params if name != "estimator"}
 
-    def _resolved(self) -> Network | str:
+    def _resolve_network(self) -> Network | str:
         """The trained network without what is around it, or the word for none."""
-        network = self._network()
+        network = self._get_estimator()
         return network if isinstance(network, str) else resolve_network(network)
 
-    def _source_of(self, estimator: Any) -> Source:
-        source = self._engine(estimator)
+    def _make_source_for(self, estimator: Any) -> Source:
+        source = self._make_engine(estimator)
         source.n_jobs = self.n_jobs
         return source
 
-    def _engine(self, estimator: Any) -> Source:
+    def _make_engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
         network = resolve_network(estimator).with_input_shape(self.input_shape)
-        output = self._compared()
+        output = self._choose_output()
         return GradientEngine(network, output, self.parameters, self.batch_size, self.device)
 
-    def _compared(self) -> Any:
+    def _choose_output(self) -> Any:
         """The outputs whose gradients are compared."""
         return self.output
 
-    def _labels(self, y: Any) -> Any:
+    def _choose_labels(self, y: Any) -> Any:
         """Labels that the outputs are compared at; None: the predicted ones."""
         return None
 
@@ -259,14 +259,14 @@ class BaseReference(BaseSimilarity):
             self._projection = fit_nystroem(source, X, None, self.n_components, 0.0, generator)
             self.kernel_error_ = self._projection.kernel_error
 
-    def _projected(self, source: Source, X: Samples) -> tuple[Source, Samples]:
+    def _project(self, source: Source, X: Samples) -> tuple[Source, Samples]:
         """The rows, or their features, and where their Jacobians come from."""
         if self._projection is None:
             return source, X
         features = compute_features(self._projection, source, X, verbose=self.verbose)
         return FeatureRows(source.dtype, source.n_jobs), Samples(features)
 
-    def _source_of_fitted(self, source: Source) -> Source:
+    def _make_fitted_source(self, source: Source) -> Source:
         """Where the Jacobians of the fitted rows come from, which may be features by now."""
         return source if self._projection is None else FeatureRows(source.dtype, source.n_jobs)
 

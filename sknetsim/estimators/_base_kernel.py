@@ -73,15 +73,15 @@ class KernelProtocol(Kernel):
         """How chunks are whitened for that."""
 
     @abc.abstractmethod
-    def _settings(self) -> dict[str, Any]:
+    def _get_settings(self) -> dict[str, Any]:
         """All parameters but the network."""
 
     @abc.abstractmethod
-    def _state(self) -> str:
+    def _fingerprint(self) -> str:
         """A fingerprint of parameters and network."""
 
     @abc.abstractmethod
-    def _source(self) -> Source:
+    def _make_source(self) -> Source:
         """Where the Jacobians come from."""
 
     def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
@@ -114,12 +114,12 @@ class KernelProtocol(Kernel):
 
     def _kept_gram(self, X: Any, Y: Any, keep: bool) -> np.ndarray:
         """The gram; the last one kept where it is of the same bytes."""
-        source = self._source()
+        source = self._make_source()
         symmetric = Y is None or Y is X
         X, Y = Samples.of(X), None if symmetric else Samples.of(Y)
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._gram(source, X, Y)
-        key = fingerprint_value((self._settings(), source.fingerprint(X)))
+        key = fingerprint_value((self._get_settings(), source.fingerprint(X)))
         if getattr(self, "_last", ("", None))[0] != key:
             gram = self._gram(source, X, Y)
             if not keep:
@@ -129,10 +129,10 @@ class KernelProtocol(Kernel):
         return self._last[1].copy()
 
     def _of_two_rows(self, x: np.ndarray, y: np.ndarray) -> float:
-        state = self._state()
+        state = self._fingerprint()
         before, cache = getattr(self, "_rows", ("", None))
         if cache is None or before != state:
-            cache = RowCache(self._source(), self._similarity_whitening())
+            cache = RowCache(self._make_source(), self._similarity_whitening())
             self._rows = (state, cache)
         return float(self._similarity(cache.chunk(x), cache.chunk(y)))
 
@@ -197,7 +197,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             The similarities, in [-1, 1] where normalised.
         """
         check_is_fitted(self, "X_fit_")
-        return self._gram(self._source(), self._check_X(X, reset=False), Samples(self.X_fit_))
+        return self._gram(self._make_source(), self._check_X(X, reset=False), Samples(self.X_fit_))
 
     def diag(self, X: Any) -> np.ndarray:
         """Similarity of each row with itself.
@@ -213,7 +213,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             Where normalised: 1, or 0 for a row whose similarity with every row is 0.
         """
         samples = Samples.of(X)
-        chunks = iterate_chunks(self._source(), samples, self._similarity_whitening())
+        chunks = iterate_chunks(self._make_source(), samples, self._similarity_whitening())
         shown = with_progress(chunks, len(samples), self.verbose)
         return np.concatenate([self._own_similarity(chunk) for chunk in shown])
 
@@ -237,7 +237,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     def _whitening(self, normalized: str) -> str:
         return normalized if self.normalize else "none"
 
-    def _network(self) -> Any:
+    def _get_estimator(self) -> Any:
         """The fitted network, or a trained one handed in."""
         if is_trained(self.estimator) or self.estimator == FEATURES:
             return self.estimator
@@ -248,9 +248,9 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             )
         return self.estimator_
 
-    def _source(self) -> Source:
+    def _make_source(self) -> Source:
         self._validate_params()
-        return self._source_of(self._network())
+        return self._make_source_for(self._get_estimator())
 
     def _assembled(
         self, source: Source, X: Any, Y: Any, whitenings: tuple[str, str], function: Any

@@ -27,7 +27,7 @@ class DensityOutlierMixin(OutlierMixin):
 
     contamination: Any
     fit: Any
-    _state: Any
+    _fingerprint: Any
 
     #: Offsets, behind the state of parameters and network; empty after `fit`.
     _offset: dict[str, float]
@@ -40,7 +40,7 @@ class DensityOutlierMixin(OutlierMixin):
         below. Found when it is first asked for, by scoring the fitted rows.
         """
         check_is_fitted(self, "n_samples_fit_")
-        key = self._state()
+        key = self._fingerprint()
         if key not in self._offset:
             share = _AUTO if self.contamination == "auto" else self.contamination
             scores = self._log_density_of_fitted()

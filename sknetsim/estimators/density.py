@@ -197,7 +197,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self._X, self._offset = X, {}
         self.dimension_ = self.dimension
         self._fit_projection(source, X)
-        source, rows = self._projected(source, X)
+        source, rows = self._project(source, X)
         if self.method == "soft":
             nothing = make_empty_values(self.n_samples_fit_)
             self._sum = LinearWeights.fit(source, rows, nothing, "unit", self.verbose)
@@ -230,7 +230,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
             "soft": between plus and minus ``n_samples_fit_``.
         """
-        return self._counts(self._source(), self._queries(X))
+        return self._counts(self._make_source(), self._queries(X))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row, relative to the uniform law on the sphere.
@@ -253,7 +253,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         return self._log_density(self._X)
 
     def _log_density(self, X: Samples) -> np.ndarray:
-        source = self._source()
+        source = self._make_source()
         own = match_digests(self._digests, digest_samples(X, source.dtype))
         counts, total = self._counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
@@ -301,7 +301,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
             moves it or where its gradient is zero; negative where they move it the other way.
             Not bounded by N: a fitted row with a longer gradient counts for more than one.
         """
-        samples, source = self._queries(X), self._source()
+        samples, source = self._queries(X), self._make_source()
         return total_influence(source, samples, self._X, absolute, self.verbose)
 
     def _log_mean(self) -> float:
@@ -320,7 +320,7 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
 
     def _counts(self, source: Source, X: Samples, own: np.ndarray | None = None) -> np.ndarray:
         """Counts around rows; ``own`` are fitted ones that are not counted, one each, or -1."""
-        sums = self._weights().sums(*self._projected(source, X), own, verbose=self.verbose)
+        sums = self._weights().sums(*self._project(source, X), own, verbose=self.verbose)
         return sums.total.flatten().numpy()
 
     def _weights(self) -> Weights:

@@ -196,7 +196,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             all gradients are zero.
         """
         X, source = self._fit_network(X, y)
-        method, labels = self._method(), self._labels(y)
+        method, labels = self._method(), self._choose_labels(y)
         settings = (self.n_components, self.kernel_error)
         self._key = self._fit_key(source, X, labels, (method, *settings))
         self._projection = cached(
@@ -244,9 +244,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         features : ndarray of shape (n_samples, n_features_out)
             The features.
         """
-        return self.fit(X, y)._featurize(self._check_X(X, reset=False), self._labels(y))
+        return self.fit(X, y)._featurize(self._check_X(X, reset=False), self._choose_labels(y))
 
-    def _labels(self, y: Any) -> Any:
+    def _choose_labels(self, y: Any) -> Any:
         return y if isinstance(self.output, str) and self.output == "loss" else None
 
     def transform(self, X: Any) -> np.ndarray:
@@ -267,7 +267,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self._featurize(self._check_X(X, reset=False), None)
 
     def _featurize(self, X: Any, y: Any) -> np.ndarray:
-        source = self._source()
+        source = self._make_source()
         return cached(
             self.memory,
             self._key and f"{self._key} {source.fingerprint(X, y)}",

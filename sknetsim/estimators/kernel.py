@@ -168,7 +168,7 @@ class NetworkKernel(BaseKernel):
         """
         whitening = self._whitening("half")
         return self._assembled(
-            self._source(),
+            self._make_source(),
             X,
             Y,
             (whitening, whitening),
@@ -193,7 +193,7 @@ class NetworkKernel(BaseKernel):
             output o at Y[j] when output p at X[i] moves by one.
         """
         found = self._assembled(
-            self._source(),
+            self._make_source(),
             X,
             Y,
             ("half", "none"),
@@ -239,7 +239,7 @@ class NetworkKernel(BaseKernel):
                 f"Y must have as many rows as X, {len(pairs[0])}, because row i of X is paired with"
                 f" row i of Y; got {len(pairs[1])}. Repeat rows, or leave some out."
             )
-        source, network = self._source(), self._resolved()
+        source, network = self._make_source(), self._resolve_network()
         roles = ROLES_OF_FEATURES if isinstance(network, str) else find_roles(network.module)
         whitening = self._similarity_whitening()
         return Contributions(

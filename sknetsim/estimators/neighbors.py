@@ -180,7 +180,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         self._X, source = self._fit_network(X, y)
         self.n_samples_fit_ = self._n_features_out = len(self._X)
         self._fit_projection(source, self._X)
-        self._references = self._projected(source, self._X)[1]
+        self._references = self._project(source, self._X)[1]
         self._fit_index(source)
         return self
 
@@ -195,7 +195,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
                 " features is 'brute': set n_components, or hand over features to"
                 " estimator='features'."
             )
-        source = self._source_of_fitted(source)
+        source = self._make_fitted_source(source)
 
         def all_pairs(queries: Samples) -> np.ndarray:
             count = min(MEASURED_NEAREST, self.n_samples_fit_)
@@ -274,8 +274,8 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         if self._index is None:
             found = self._nearest(X, Nearest, count)
             return found.distances, found.indices
-        source = self._source()
-        rows = self._references if X is None else self._projected(source, X)[1]
+        source = self._make_source()
+        rows = self._references if X is None else self._project(source, X)[1]
         own = np.arange(self.n_samples_fit_) if X is None else None
         way = (self._distance(source), own, self.verbose)
         return find_nearest_candidates(self._index, self._references, rows, count, *way)
@@ -287,7 +287,7 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
     def _reranked(
         self, queries: Any, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        source = self._source()
+        source = self._make_source()
         found, indices = rerank(
             source, queries, self._X, candidates, self._distance(source), self.verbose
         )
@@ -295,11 +295,11 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
 
     def _nearest(self, X: Any, kind: type[Any], limit: float) -> Any:
         """Among the fitted rows; without X, of each of these among the others."""
-        source = self._source()
+        source = self._make_source()
         if X is not None:
-            source, rows, others = *self._projected(source, X), self._references
+            source, rows, others = *self._project(source, X), self._references
         else:
-            source, rows, others = self._source_of_fitted(source), self._references, None
+            source, rows, others = self._make_fitted_source(source), self._references, None
         distance = DISTANCES[self.distance]
         return find_nearest(source, rows, others, kind, limit, distance, self.verbose)
 

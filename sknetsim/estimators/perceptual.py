@@ -125,7 +125,7 @@ class PerceptualKernel(BaseKernel):
         self.verbose = verbose
         self.random_state = random_state
 
-    def _engine(self, estimator: Any) -> Source:
+    def _make_engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             raise ValueError(
                 f"estimator is {FEATURES!r}, whose rows have no layers; allowed are networks and"

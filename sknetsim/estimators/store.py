@@ -237,9 +237,9 @@ def featurize(
         )
     check_is_fitted(featurizer, "n_components_")
     samples = featurizer._check_X(X, reset=False)
-    source = featurizer._source()
+    source = featurizer._make_source()
     # Shards of one row would not show whether the network mixes samples.
-    featurizer._try(source, samples.select(range(min(2, len(samples)))), None)
+    featurizer._try_network(source, samples.select(range(min(2, len(samples)))), None)
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),

@@ -66,8 +66,8 @@ class BaseLabelMeans(BaseLabelledReference):
         self.n_samples_fit_ = len(self._digests)
         self._fit_projection(source, X)
         self._values = self._fitted_values(source, X, y)
-        source = self._source() if self._by_matrices() else source
-        source, self._rows = self._projected(source, X)
+        source = self._make_source() if self._by_matrices() else source
+        source, self._rows = self._project(source, X)
         whitening = LINEAR.get(self.method)
         if whitening is not None:
             fitted = LinearWeights.fit(
@@ -81,7 +81,7 @@ class BaseLabelMeans(BaseLabelledReference):
             return super()._fit_projection(source, X)
         self._projection, self.kernel_error_ = None, 0.0
 
-    def _compared(self) -> Any:
+    def _choose_output(self) -> Any:
         """Of weights that are matrices, the output whose gradients the loss sums."""
         fitted = hasattr(self, "_task") and self._by_matrices()
         return (
@@ -99,7 +99,7 @@ class BaseLabelMeans(BaseLabelledReference):
 
     def _predictions(self, X: Any) -> np.ndarray:
         """The network's own, of the fitted rows where X is None, of shape (n, q)."""
-        network = require_network(self._source())
+        network = require_network(self._make_source())
         if X is None:
             return self._labels_and_predictions(self._laid_out())[1]
         return self._task.predictions(network, Samples.of(X))
@@ -154,9 +154,9 @@ class BaseLabelMeans(BaseLabelledReference):
             where no other sample is similar.
         """
         check_is_fitted(self, "n_samples_fit_")
-        X, source = self._check_X(X, reset=False), self._source()
+        X, source = self._check_X(X, reset=False), self._make_source()
         own = self._own_rows(digest_samples(X, source.dtype), y)
-        sums, lost = self._sums(*self._projected(source, X), own)
+        sums, lost = self._sums(*self._project(source, X), own)
         return self._labels_and_predictions(sums.means(lost, self._mean_of_others(own)))[0]
 
     def _own_rows(self, digests: Sequence[bytes], y: Any) -> np.ndarray:
@@ -199,8 +199,8 @@ class BaseLabelMeans(BaseLabelledReference):
         """Validated rows, or the fitted ones, as the weights take them."""
         check_is_fitted(self, "n_samples_fit_")
         if X is not None:
-            return self._projected(self._source(), self._check_X(X, reset=False))
-        return self._source_of_fitted(self._source()), self._rows
+            return self._project(self._make_source(), self._check_X(X, reset=False))
+        return self._make_fitted_source(self._make_source()), self._rows
 
     def _sums(
         self, source: Source, rows: Any, own: np.ndarray | None = None, squared: bool = False

@@ -246,7 +246,7 @@ class FitDiagnostics(BaseLabelledReference):
             raise ValueError(
                 f"X has n_samples={samples}; allowed are 3 or more, for neighbours to differ."
             )
-        source, rows = self._projected(source, X)
+        source, rows = self._project(source, X)
         distance = DISTANCES["cosine"]
         count = min(self.n_neighbors, samples - 1)
         kind = Nearest

@@ -193,7 +193,7 @@ def test_kernel_error_is_zero_without_features(method):
 def test_features_are_compared_in_the_gradients_dtype(dtype):
     network, X = build(NETWORKS[0], n_samples=20, dtype=dtype)
     density = by_features("soft", network).fit(X)
-    assert density._projected(density._source(), Samples(X))[0].dtype == dtype
+    assert density._project(density._make_source(), Samples(X))[0].dtype == dtype
 
 
 @methods

@@ -288,7 +288,7 @@ def test_threads_are_as_they_were_after_an_error(X):
 
 
 def test_parts_are_not_made_far_ahead(X):
-    source, started = GradientFeaturizer(perceptron(), n_jobs=2).fit(X)._source(), []
+    source, started = GradientFeaturizer(perceptron(), n_jobs=2).fit(X)._make_source(), []
     pieces = [slice(row, row + 2) for row in range(0, SAMPLES, 2)]
 
     def tasks():
