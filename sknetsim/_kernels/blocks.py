@@ -10,6 +10,7 @@ indices: sum_no runs over all n and o.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -25,6 +26,9 @@ _DOUBLE_ELEMENTS = 2**16
 
 # Elements whose squares are summed in the dtype of the gradients, before float64 takes over.
 _SEGMENT = 512
+
+# Elements that a product sums in the dtype of the gradients.
+_LONGEST_SUM = 2**14
 
 
 @dataclass(frozen=True)
@@ -228,12 +232,12 @@ class DenseBlock(Block):
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         # sum_ow J[n,ow] v[ow]
         stored = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
-        return self.gradients.flatten(1) @ stored.flatten()
+        return sum_products(self.gradients.flatten(1), stored.flatten()[:, None])[:, 0]
 
     def product(self, vectors: Sequence[Tensor]) -> Tensor:
         # sum_w J[n,o,w] v[q,w]
         stored = self.order.from_layout(torch.cat(list(vectors), dim=1).to(self.gradients))
-        return self.gradients @ stored.mT
+        return sum_products(self.gradients, stored.mT)
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         parts = self.materialize().split([shape.numel() for _, shape in self.layout], dim=2)
@@ -246,20 +250,20 @@ class DenseBlock(Block):
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         # K[no,mp] = sum_w J[no,w] J'[mp,w], then the axes are moved to (n, m, o, p).
-        product = self.gradients.flatten(0, 1) @ other.gradients.flatten(0, 1).mT
+        product = sum_products(self.gradients.flatten(0, 1), other.gradients.flatten(0, 1).mT)
         outputs = self.gradients.shape[1]
         return product.unflatten(1, (-1, outputs)).unflatten(0, (-1, outputs)).transpose(1, 2)
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         # sum_ow J[n,ow] J'[m,ow]
-        return self.gradients.flatten(1) @ other.gradients.flatten(1).mT
+        return sum_products(self.gradients.flatten(1), other.gradients.flatten(1).mT)
 
     def _paired(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         # sum_ow J[n,ow] J'[n,ow]
         own, others = self.gradients.flatten(1), other.gradients.flatten(1)
-        return torch.bmm(own[:, None], others[:, :, None])[:, 0, 0]
+        return sum_products(own[:, None], others[:, :, None])[:, 0, 0]
 
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         assert isinstance(other, DenseBlock)
@@ -277,6 +281,22 @@ class DenseBlock(Block):
 
     def _add(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
         return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
+
+
+def sum_products(first: Tensor, second: Tensor) -> Tensor:
+    """Return the matrix product, in float64 if the axis that is summed is long.
+
+    The rounding error of one product in float32 grows with the length of that axis: some libraries
+    reach 1e-3 of the value at 10^7 elements. So segments of `_LONGEST_SUM` elements are summed in
+    the dtype of the matrices, and their sums are added in float64.
+    """
+    width = first.shape[-1]
+    if width <= _LONGEST_SUM or first.dtype == torch.float64:
+        return first @ second
+    # sum_w A[n,w] B[w,m] = sum_s (sum_{w in segment s} A[n,w] B[w,m])
+    segments = (slice(start, start + _LONGEST_SUM) for start in range(0, width, _LONGEST_SUM))
+    products = ((first[..., part] @ second[..., part, :]).double() for part in segments)
+    return functools.reduce(torch.add, products)
 
 
 def squared_norms(vectors: Tensor) -> Tensor:

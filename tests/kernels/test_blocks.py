@@ -200,3 +200,24 @@ def test_tensors_are_concatenated_with_and_without_recorded_gradients(axis, reco
     with torch.set_grad_enabled(recording):
         joined = concatenate_tensors(tensors, axis)
     assert torch.equal(joined, torch.cat(tensors, axis))
+
+
+WIDE = 2_000_000
+PRODUCTS_OF_WIDE_BLOCKS = {
+    "gram": lambda block, vector: block.gram(block),
+    "trace_gram": lambda block, vector: block.trace_gram(block),
+    "paired": lambda block, vector: block.paired(block),
+    "inner": lambda block, vector: block.inner([vector]),
+    "product": lambda block, vector: block.product([vector]),
+}
+
+
+@pytest.mark.parametrize("quantity", PRODUCTS_OF_WIDE_BLOCKS.values(), ids=PRODUCTS_OF_WIDE_BLOCKS)
+def test_products_of_wide_gradients_lose_no_more_digits_than_narrow_ones(quantity):
+    """One product in float32 loses four digits at this width, and all of them have one sign."""
+    gradients, vector = torch.rand(3, 1, WIDE), torch.rand(1, WIDE)
+    layout = (("weight", torch.Size([WIDE])),)
+    expected = quantity(DenseBlock(layout, gradients.double()), vector.double())
+    torch.testing.assert_close(
+        quantity(DenseBlock(layout, gradients), vector).double(), expected, rtol=3e-6, atol=0
+    )
