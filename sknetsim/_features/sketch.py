@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import FourierMap
-from .._networks.memory import memory_budget
+from .._networks.memory import SKETCH, memory_budget
 from .._networks.samples import Samples, select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .._passes.reductions import gram_matrix
@@ -75,7 +75,7 @@ class TensorSketch:
         """Samples whose complex factors, twice, take an eighth of the budget."""
         vectors = max((block.sketched_vectors for block in jacobian.blocks.values()), default=1)
         taken = 2 * vectors * (self.n_components + 2) * jacobian.outputs.element_size()
-        return max(1, memory_budget() // (8 * taken))
+        return max(1, memory_budget(SKETCH) // taken)
 
     def _maps(self, jacobian: Jacobian) -> dict[str, FourierMap]:
         outputs = jacobian.outputs

@@ -18,7 +18,7 @@ from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_samples, fingerprint_value
 from .._networks.isolation import IsolatedNetwork, check_device
-from .._networks.memory import halve, keep_freed_pages, memory_budget
+from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples, make_label_tensor
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory
@@ -137,7 +137,7 @@ class BaseEngine(abc.ABC):
             return len(rows)
         while self._row_bytes == 0:
             self._measure(rows, labels)
-        return max(1, min(_CHUNK_BYTES, memory_budget() // 4) // self._row_bytes)
+        return max(1, min(_CHUNK_BYTES, memory_budget(CHUNK)) // self._row_bytes)
 
     @contextlib.contextmanager
     def batch(

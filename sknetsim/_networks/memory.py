@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -14,16 +15,37 @@ from sklearn import get_config
 
 from ..exceptions import is_out_of_memory
 
+# Shares of the memory budget. `tests/passes/test_memory_shares.py` adds up those that are in use at
+# the same time.
 
-def memory_budget() -> int:
-    """Bytes of scikit-learn's ``working_memory``."""
+#: The Jacobians of a chunk, with everything that is needed to compute them.
+CHUNK = Fraction(1, 4)
+
+#: The tiles of one set that are held while the tiles of the other set pass.
+HELD_TILES = Fraction(3, 8)
+
+#: The blocks of one tile.
+TILE = Fraction(1, 12)
+
+#: The d x d kernels of all pairs of two tiles, in float64.
+TILE_KERNELS = Fraction(1, 8)
+
+#: The Fourier transforms of the factors of a chunk in a tensor sketch.
+SKETCH = Fraction(1, 8)
+
+#: The Jacobians that a kernel keeps when it is called with two single samples.
+SINGLE_ROWS = Fraction(1, 2)
+
+
+def memory_budget(share: Fraction = Fraction(1)) -> int:
+    """Return a share of scikit-learn's ``working_memory``, in bytes."""
     megabytes = get_config()["working_memory"]
     if not megabytes > 0:
         raise ValueError(
             f"working_memory is {megabytes}; allowed are positive numbers of MiB: set it with"
             " sklearn.set_config(working_memory=1024)."
         )
-    return int(megabytes * 2**20)
+    return int(megabytes * 2**20) * share.numerator // share.denominator
 
 
 def keep_freed_pages() -> None:

@@ -1,6 +1,9 @@
-"""Passes over data: chunks of Jacobians with their whitening, and sums over them.
+"""Chunks of Jacobians with their self-kernels and whitening, and products with them.
 
-Index legend: n, m samples; o, p outputs of the network (d of them).
+Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w one parameter,
+flattened. J_o(x_n) is the gradient of output o at sample n, W[n,o,p] the whitening matrix at x_n,
+and J^_o(x_n) = sum_p W[n,o,p] J_p(x_n) the whitened Jacobian. Without a whitening, W is the
+identity.
 """
 
 from __future__ import annotations
@@ -22,41 +25,55 @@ from .zero_gradients import ZeroGradients, report_zero_gradients
 
 
 class Source(Protocol):
-    """What gives Jacobians: an engine, or `FeatureRows`."""
+    """Source of Jacobians: an engine, or `FeatureRows`."""
 
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X from ``start`` on, chunk by chunk.
+        """Yield the Jacobians of the samples from ``start`` on, chunk by chunk.
 
-        In a form for sums; ``factored`` leaves layers' factors as they are.
+        The blocks have the form that is cheaper for sums; with ``factored``, they keep the factors
+        of their layers.
         """
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
-        """Of all that the Jacobians of X depend on."""
+        """Return a fingerprint of everything that determines the Jacobians of X."""
 
     def fingerprint_of_rows(self, X: Samples) -> str:
-        """Of the rows alone, as they are used."""
+        """Return a fingerprint of the samples, in the form in which they are differentiated."""
 
     def check_rows_independent(self, X: Samples) -> None:
-        """Refuse what is done to rows where it depends on the rows around them."""
+        """Raise an error if the preprocessing of a sample depends on the other samples."""
 
     def identity(self) -> str:
-        """Of all but the rows."""
+        """Return a fingerprint of everything except the samples."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the gradients."""
+        """Dtype of the gradients."""
 
-    #: Workers for passes over the rows.
+    #: Number of workers for passes over samples, as in joblib.
     n_jobs: int | None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Jacobians of the rows of a slice, with roots and ranks of their self-kernels.
+    """Jacobians of consecutive samples, with their self-kernels and their whitening.
 
-    ``whitening`` is what acts on the output axis, None where nothing does.
+    Attributes
+    ----------
+    rows : slice
+        Positions of the samples in the data set.
+    jacobian : Jacobian
+        The Jacobians J(x_n), before the whitening.
+    self_kernel : Tensor of shape (n, d, d), float64
+        The self-kernels K(x_n, x_n).
+    root : Tensor of shape (n, d, d), float64
+        Their pseudo-inverse square roots K(x_n, x_n)^{-1/2}.
+    rank : Tensor of shape (n,), int64
+        Their ranks; 0 for a zero gradient.
+    whitening : Tensor of shape (n, d, d), float64, or None
+        The matrices W(x_n) that are still to be applied to the Jacobians; None for the identity.
     """
 
     rows: slice
@@ -67,13 +84,14 @@ class Chunk:
     whitening: Tensor | None
 
     def own_kernel(self) -> Tensor:
-        """The whitened self-kernels, of shape (n, d, d), float64."""
+        """Return the whitened self-kernels, of shape (n, d, d), float64."""
         if self.whitening is None:
             return self.self_kernel
+        # K^(x,x) = J^ J^T = W K(x,x) W^T
         return self.whitening @ self.self_kernel @ self.whitening.mT
 
     def own_similarity(self) -> np.ndarray:
-        """The trace of the whitened self-kernels, of shape (n,), float64."""
+        """Return the traces of the whitened self-kernels, of shape (n,), float64."""
         return METRICS["trace"](self.own_kernel()).cpu().numpy()
 
     def cosines(self, other: Chunk) -> Tensor:
@@ -81,58 +99,70 @@ class Chunk:
         return self.jacobian.cosines(other.jacobian)
 
     def own_weight(self, matrices: bool) -> Tensor:
-        """The whitened self-kernels (n, d, d), or their traces (n, 1, 1), on the CPU."""
+        """Return the whitened self-kernels (n, d, d), or their traces (n, 1, 1), on the CPU."""
         kernel = self.own_kernel().cpu()
         return kernel if matrices else METRICS["trace"](kernel)[:, None, None]
 
     def inner(self, total: ParameterVectors) -> Tensor:
-        """sum_o <(whitened J)_o(x), v_qo> with vectors (q d, w), of shape (n, q), float64."""
+        """Return sum_o <J^_o(x_n), v_qo> with vectors of shape (q d, w), of shape (n, q), float64.
+
+        If ``total`` has no vectors, because no output has a gradient, q is 1 and the sums are 0.
+        """
         outputs = self.jacobian.outputs.shape[1]
+        # With one output, W is a number per sample: it scales the products, not the Jacobians.
         scale = self.whitening if outputs == 1 else None
-        acting = self if scale is not None else self.whitened()
-        # Nothing is summed where no output has a gradient: then every product is 0.
+        jacobian = (self if scale is not None else self.whitened()).jacobian
         count = max(1, len(next(iter(total.values()), ())) // outputs)
-        parts = (slice(value * outputs, (value + 1) * outputs) for value in range(count))
-        found = [
-            acting.jacobian.inner({name: vector[part] for name, vector in total.items()})
-            for part in parts
-        ]
-        products = torch.stack(found, dim=1)
+        parts = (slice(index * outputs, (index + 1) * outputs) for index in range(count))
+        # products[n,q] = sum_o <J^_o(x_n), v_qo>, one q at a time
+        products = torch.stack(
+            [
+                jacobian.inner({name: vectors[part] for name, vectors in total.items()})
+                for part in parts
+            ],
+            dim=1,
+        )
         return products if scale is None else products * scale[:, 0]
 
     def product(self, vectors: ParameterVectors) -> Tensor:
-        """<(whitened J)_o(x), v_q>, of shape (n, o, q), float64."""
+        """Return <J^_o(x_n), v_q> with vectors of shape (q, w), of shape (n, o, q), float64."""
         return self.whitened().jacobian.product(vectors)
 
     def add_to(self, total: ParameterVectors, values: Tensor) -> None:
-        """Add the whitened Jacobians, times values, per parameter.
+        """Add sums of the whitened Jacobians, weighted by values, to the total of each parameter.
 
-        Values (n, q) give each output a sum of its own, of shape (q d, w); values (n, d, q) one
-        sum over the outputs, of shape (q, w).
+        Values v of shape (n, q) keep the outputs apart: the sums are sum_n v[n,q] J^_o(x_n), of
+        shape (q d, w). Values v of shape (n, d, q) sum over the outputs as well: the sums are
+        sum_no v[n,o,q] J^_o(x_n), of shape (q, w).
         """
         samples, outputs = self.jacobian.outputs.shape
         identity = torch.eye(outputs, dtype=torch.float64, device=values.device)
-        acting = identity.expand(samples, -1, -1) if self.whitening is None else self.whitening.mT
+        # W^T, which moves from the Jacobians to the weights: sum_o v_o J^_o = sum_p (W^T v)_p J_p
+        transposed = (
+            identity.expand(samples, -1, -1) if self.whitening is None else self.whitening.mT
+        )
         if values.ndim == 3:
-            weights = acting @ values
+            # weights[n,p,q] = sum_o W[n,o,p] v[n,o,q]
+            weights = transposed @ values
         else:
-            weights = torch.einsum("nop,nq->noqp", acting, values).flatten(2)
+            # weights[n,p,(q,o)] = W[n,o,p] v[n,q]
+            weights = torch.einsum("npo,nq->npqo", transposed, values).flatten(2)
         self.jacobian.weighted_sum(weights, total)
 
     def whitened(self) -> Chunk:
-        """The chunk with the whitened Jacobians, and nothing left to do."""
+        """Return the chunk with its whitening applied to the Jacobians."""
         if self.whitening is None:
             return self
         whitened = self.jacobian.whiten(self.whitening)
         return replace(self, jacobian=whitened, self_kernel=self.own_kernel(), whitening=None)
 
     def split(self, limit: int) -> list[Chunk]:
-        """Parts of nearly equal length, of at most so many rows."""
+        """Return parts of nearly equal length, with at most ``limit`` samples each."""
         count = -(-len(self.rank) // limit)
         return [self.part(rows) for rows in gen_even_slices(len(self.rank), count)]
 
     def part(self, part: slice) -> Chunk:
-        """Some of the rows."""
+        """Return the samples of a slice of the chunk."""
         rows = slice(self.rows.start + part.start, self.rows.start + part.stop)
         jacobian, whitening = self.jacobian.rows(part), self.whitening
         return Chunk(
@@ -154,20 +184,23 @@ def iterate_chunks(
     counted: bool = True,
     factored: bool = False,
 ) -> Iterator[Chunk]:
-    """Chunks for one of `_kernels.WHITENINGS`; zero gradients are reported, if counted."""
-    zeros, total, vector = 0, 0, ""
+    """Yield chunks of the samples from ``start`` on, for one of `WHITENINGS`.
+
+    At the end, zero gradients are reported if ``counted``.
+    """
+    zeros, total, vector_name = 0, 0, ""
     for rows, jacobian in source.jacobians(X, y, start, factored):
-        kernel, vector = jacobian.for_sums().self_kernel(), jacobian.vector_name
+        kernel, vector_name = jacobian.for_sums().self_kernel(), jacobian.vector_name
         root, rank = jacobian.roots(kernel)
-        weights = WHITENINGS[whitening](root, rank)
-        yield Chunk(rows, jacobian, kernel, root, rank, weights)
+        matrices = WHITENINGS[whitening](root, rank)
+        yield Chunk(rows, jacobian, kernel, root, rank, matrices)
         zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
     if counted:
-        report_zero_gradients(ZeroGradients(zeros, total, vector))
+        report_zero_gradients(ZeroGradients(zeros, total, vector_name))
 
 
 def with_progress(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:
-    """The chunks, with a progress bar over the samples where asked for."""
+    """Yield the chunks, with a progress bar over the samples if ``verbose``."""
     with tqdm(total=samples, disable=not verbose, unit="sample") as progress:
         for chunk in chunks:
             yield chunk

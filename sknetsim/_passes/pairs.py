@@ -1,4 +1,8 @@
-"""Pairs of samples in tiles, within the memory budget: nothing is computed twice that fits.
+"""Pairs of samples, tile by tile, within the memory budget.
+
+A tile is a chunk of whitened Jacobians of a size at which matrix products are fast. Tiles of one
+set are kept in memory, as many as fit, while tiles of the other set pass; so the Jacobians of a set
+that fits are computed once.
 
 Index legend: n, m samples; o, p outputs of the network (d of them).
 """
@@ -15,46 +19,51 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._kernels.jacobian import concatenate_jacobians
-from .._networks.memory import memory_budget
+from .._networks.memory import HELD_TILES, TILE, TILE_KERNELS, memory_budget
 from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks
 
-# Rows of a tile: larger ones leave the caches, smaller ones waste the matrix product.
+# Samples of a tile. Larger tiles leave the caches, smaller ones waste the matrix product.
 _TILE_ROWS = 640
 
+#: Whitenings of both sets for k^C.
 UNIT_WHITENINGS = ("unit", "unit")
 
+#: Labels of both sets if the outputs do not depend on labels.
 NO_LABELS = (None, None)
 
 
-def make_tiles(found: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Whitened chunks, cut or joined to the size at which products are fast."""
+def make_tiles(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield tiles: whitened chunks, split or concatenated to the size of a tile."""
     waiting: list[Chunk] = []
-    for chunk in found:
-        limit = _tile_rows(chunk)
+    for chunk in chunks:
+        limit = _count_tile_rows(chunk)
         for part in chunk.split(limit):
             if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
-                yield _joined(waiting)
+                yield _concatenate(waiting)
                 waiting = []
             waiting.append(prepare_for_pairs(part))
-    yield _joined(waiting)
+    yield _concatenate(waiting)
 
 
-def _tile_rows(chunk: Chunk) -> int:
-    """So that a tile's blocks, and its d x d kernels in float64, take a part of the budget."""
+def _count_tile_rows(chunk: Chunk) -> int:
+    """Return the largest number of samples in a tile, from the shares of the memory budget."""
     outputs = chunk.jacobian.outputs.shape[1]
-    row = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
-    kernels = math.isqrt(memory_budget() // (64 * outputs**2))
-    return max(1, min(_TILE_ROWS, kernels, memory_budget() // (12 * max(1, row))))
+    row_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
+    # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
+    by_kernels = math.isqrt(memory_budget(TILE_KERNELS) // (8 * outputs**2))
+    by_blocks = memory_budget(TILE) // max(1, row_bytes)
+    return max(1, min(_TILE_ROWS, by_kernels, by_blocks))
 
 
 def prepare_for_pairs(chunk: Chunk) -> Chunk:
-    """Whitened, and in the form that is cheaper for grams."""
+    """Return the whitened chunk, in the form that is cheaper for gram matrices."""
     whitened = chunk.whitened()
     return replace(whitened, jacobian=whitened.jacobian.for_pairs())
 
 
-def _joined(parts: list[Chunk]) -> Chunk:
+def _concatenate(parts: list[Chunk]) -> Chunk:
+    """Return one whitened chunk of the samples of consecutive whitened chunks."""
     jacobian = concatenate_jacobians([part.jacobian for part in parts])
     kernel, root, rank = (
         torch.cat([getattr(part, name) for part in parts])
@@ -64,20 +73,21 @@ def _joined(parts: list[Chunk]) -> Chunk:
     return Chunk(rows, jacobian, kernel, root, rank, None)
 
 
-def group_tiles(found: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    """Lists of tiles whose blocks stay within three eighths of the memory budget."""
+def group_tiles(tiles: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+    """Yield lists of consecutive tiles that fit into the share `HELD_TILES` of the budget."""
     held: list[Chunk] = []
-    for tile in found:
-        if held and not _holds(held, tile):
+    for tile in tiles:
+        if held and not _fits(held, tile):
             yield held
             held = []
         held.append(tile)
     yield held
 
 
-def _holds(held: list[Chunk], tile: Chunk) -> bool:
+def _fits(held: list[Chunk], tile: Chunk) -> bool:
+    """Return whether a tile can be held beside others."""
     taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= 3 * memory_budget() // 8
+    return taken + tile.jacobian.nbytes <= memory_budget(HELD_TILES)
 
 
 def iterate_pairs(
@@ -88,33 +98,45 @@ def iterate_pairs(
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """Tiles of X with tiles of Y, each pair once; without Y, each pair of tiles of X once."""
+    """Yield each pair of a tile of X and a tile of Y once.
+
+    Without Y, the tiles of X are paired with each other. If both whitenings are the same, the pair
+    of tiles (b, a) is left out after (a, b).
+    """
     samples, others = len(X), len(X if Y is None else Y)
     if Y is None and whitenings[0] == whitenings[1]:
-        found, total = _within(source, X, whitenings[0], labels[0]), samples * (samples + 1) // 2
+        pairs = _iterate_within(source, X, whitenings[0], labels[0])
+        total = samples * (samples + 1) // 2
     else:
         sets = (X, X if Y is None else Y)
-        found, total = _between(source, sets, whitenings, labels), samples * others
+        pairs, total = _iterate_between(source, sets, whitenings, labels), samples * others
     with tqdm(total=total, disable=not verbose, unit="pair", unit_scale=True) as progress:
-        for rows, columns in found:
+        for rows, columns in pairs:
             yield rows, columns
-            progress.update(_count(rows, columns, Y is None))
+            progress.update(_count_pairs(rows, columns, Y is None))
 
 
-def _count(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
+def _count_pairs(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
+    """Return the number of pairs of two tiles, without (x', x) in a tile paired with itself."""
     if rows is columns and symmetric:
         return len(rows.rank) * (len(rows.rank) + 1) // 2
     return len(rows.rank) * len(columns.rank)
 
 
-def _within(source: Source, X: Samples, whitening: str, y: Any) -> Iterator[tuple[Chunk, Chunk]]:
-    """A piece is filled while its own pairs are made; what follows is compared with it."""
+def _iterate_within(
+    source: Source, X: Samples, whitening: str, y: Any
+) -> Iterator[tuple[Chunk, Chunk]]:
+    """Yield each pair of tiles of one set once, in as many passes as the budget needs.
+
+    A pass holds tiles from ``start`` on until the budget is full, and pairs each tile from there to
+    the end with all tiles held so far. The next pass starts behind the tiles that were held.
+    """
     start, samples = 0, len(X)
     while start < samples:
         held: list[Chunk] = []
         full, stop = False, start
         for tile in make_tiles(iterate_chunks(source, X, whitening, y, start, counted=start == 0)):
-            full = full or bool(held and not _holds(held, tile))
+            full = full or bool(held and not _fits(held, tile))
             if not full:
                 held.append(tile)
                 stop = tile.rows.stop
@@ -122,32 +144,35 @@ def _within(source: Source, X: Samples, whitening: str, y: Any) -> Iterator[tupl
         start = stop
 
 
-def _between(
+def _iterate_between(
     source: Source, sets: tuple[Any, Any], whitenings: tuple[str, str], labels: tuple[Any, Any]
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """The smaller set is held, piece by piece, and the larger one gone through for each."""
+    """Yield each pair of tiles of two sets, where the tiles of the smaller set are held."""
     if len(sets[0]) > len(sets[1]):
-        reversed_ = (sets[::-1], whitenings[::-1], labels[::-1])
-        swapped = _held_and_streamed(source, *reversed_, counted=1)
-        yield from ((rows, columns) for columns, rows in swapped)
+        swapped = (sets[::-1], whitenings[::-1], labels[::-1])
+        pairs = _hold_first_set(source, *swapped, counted=1)
+        yield from ((rows, columns) for columns, rows in pairs)
     else:
-        yield from _held_and_streamed(source, sets, whitenings, labels, counted=0)
+        yield from _hold_first_set(source, sets, whitenings, labels, counted=0)
 
 
-def _held_and_streamed(
+def _hold_first_set(
     source: Source,
     sets: tuple[Any, ...],
     whitenings: tuple[str, ...],
     labels: tuple[Any, ...],
     counted: int,
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """Zero gradients are reported for one of the sets, once."""
-    first = iterate_chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
-    for number, piece in enumerate(group_tiles(make_tiles(first))):
+    """Yield each pair of tiles, with one pass over the second set per group of the first.
+
+    Zero gradients are reported once, for the set with the index ``counted``.
+    """
+    chunks = iterate_chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
+    for number, group in enumerate(group_tiles(make_tiles(chunks))):
         reported = counted == 1 and number == 0
-        streamed = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
-        for tile in make_tiles(streamed):
-            yield from ((held, tile) for held in piece)
+        others = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
+        for tile in make_tiles(others):
+            yield from ((held, tile) for held in group)
 
 
 def iterate_pair_values(
@@ -159,19 +184,23 @@ def iterate_pair_values(
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """A function of all pairs, tile by tile: rows, columns, values of shape (n, m, ...).
+    """Yield rows, columns and values of a function of all pairs, tile by tile.
 
-    Without Y the function of (x', x) must be that of (x, x'), transposed.
+    The values have the shape (n, m, ...). If Y is None and both whitenings are the same, values of
+    (x', x) are those of (x, x'), transposed by `mirror`, and the function must satisfy this.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
     for rows, columns in iterate_pairs(source, X, Y, whitenings, verbose, labels):
-        found = function(rows, columns)
-        yield rows.rows, columns.rows, found
+        values = function(rows, columns)
+        yield rows.rows, columns.rows, values
         if symmetric and rows is not columns:
-            yield columns.rows, rows.rows, mirror(found)
+            yield columns.rows, rows.rows, mirror(values)
 
 
-def mirror(found: Tensor) -> Tensor:
-    """The function of (x', x) from that of (x, x')."""
-    turned = found.transpose(0, 1)
-    return turned.mT if turned.ndim == 4 else turned
+def mirror(values: Tensor) -> Tensor:
+    """Return the values of the pairs (x', x), of shape (m, n, ...), from those of (x, x').
+
+    K(x', x) = K(x, x')^T: the axes of the pair change places, and those of d x d kernels too.
+    """
+    mirrored = values.transpose(0, 1)
+    return mirrored.mT if mirrored.ndim == 4 else mirrored

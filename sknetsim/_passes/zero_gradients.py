@@ -1,4 +1,4 @@
-"""How many samples have no gradient: counted in each pass over data, and warned of."""
+"""Zero gradients: samples that every pass over data counts, and one warning about them."""
 
 from __future__ import annotations
 
@@ -12,54 +12,57 @@ from ..exceptions import ZeroGradientWarning, warn
 
 @dataclass
 class ZeroGradients:
-    """How many samples have no gradient, of how many.
+    """Number of samples with a zero gradient.
 
     Attributes
     ----------
-    zeros, total : int
-        The numbers.
-    vector : str
-        What is zero.
+    zeros : int
+        Number of samples with a zero gradient.
+    total : int
+        Number of all samples.
+    vector_name : str
+        Word for the vector that is zero, such as "gradient".
     """
 
     zeros: int = 0
     total: int = 0
-    vector: str = ""
+    vector_name: str = ""
 
     def add(self, other: ZeroGradients) -> None:
-        """Count others too."""
+        """Add the numbers of another pass."""
         self.zeros, self.total = self.zeros + other.zeros, self.total + other.total
-        self.vector = other.vector or self.vector
+        self.vector_name = other.vector_name or self.vector_name
 
     def report(self) -> None:
-        """Warn of them, if there are any."""
+        """Warn if there is a zero gradient."""
         if self.zeros:
             warn(
-                f"{self.zeros} of {self.total} samples have a zero {self.vector}: their similarity"
-                " with every sample is 0 (is the network dead there, or does it saturate?).",
+                f"{self.zeros} of {self.total} samples have a zero {self.vector_name}: their"
+                " similarity with every sample is 0. Check the network for dead ReLUs and"
+                " saturated outputs at these samples.",
                 ZeroGradientWarning,
             )
 
 
+# The numbers of the enclosing `collect_zero_gradients`, or None outside of it.
 _collected: ContextVar[ZeroGradients | None] = ContextVar("zero_gradients", default=None)
 
 
 @contextlib.contextmanager
 def collect_zero_gradients() -> Iterator[ZeroGradients]:
-    """Passes over parts of data count their zero gradients here, and do not warn of them."""
-    token = _collected.set(ZeroGradients())
+    """Collect the zero gradients of all passes inside the block, in place of warnings."""
+    collected = ZeroGradients()
+    token = _collected.set(collected)
     try:
-        found = _collected.get()
-        assert found is not None
-        yield found
+        yield collected
     finally:
         _collected.reset(token)
 
 
-def report_zero_gradients(found: ZeroGradients) -> None:
-    """Warn of a pass's zero gradients, or leave that to who counts several passes together."""
+def report_zero_gradients(zero_gradients: ZeroGradients) -> None:
+    """Warn of zero gradients, or add them to the enclosing `collect_zero_gradients`."""
     collected = _collected.get()
     if collected is None:
-        found.report()
+        zero_gradients.report()
     else:
-        collected.add(found)
+        collected.add(zero_gradients)
