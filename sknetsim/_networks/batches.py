@@ -1,4 +1,4 @@
-"""Batches: what a network takes for some samples, a tensor or a dict or tuple of tensors."""
+"""Batches of samples as a network takes them: a tensor, or a dict or tuple of tensors."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def list_tensors(inputs: Inputs) -> list[Tensor]:
 
 
 def slice_batch(inputs: Inputs, rows: slice) -> Inputs:
-    """Return some samples of a batch."""
+    """Return the samples of a batch in a slice."""
     return map_tensors(lambda tensor: tensor[rows], inputs)

@@ -1,4 +1,4 @@
-"""The network of ``estimator=None``: a small float64 perceptron for any width of input."""
+"""Default network (``estimator=None``): a small float64 perceptron for tables of any width."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_HIDDEN = 32
-
-_STEPS = 100
-
-_BATCH = 512
+# Units of a hidden layer, steps of Adam, and samples per step.
+_HIDDEN, _STEPS, _BATCH = 32, 100, 512
 
 
 class DefaultNetwork(nn.Module):
-    """Standardised inputs, two hidden layers of 32 tanh units, outputs as the labels are.
+    """Perceptron with standardised inputs, and outputs in the units of the labels.
+
+    It has two hidden layers of 32 tanh units.
 
     Parameters
     ----------
@@ -53,7 +52,8 @@ class DefaultNetwork(nn.Module):
         ).double()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs of shape (n_samples, n_outputs)."""
+        """Return the outputs, of shape (n_samples, n_outputs)."""
+        # z(x) = m + s * g((x - location) / scale), where g are the layers.
         outputs: Tensor = self.layers((inputs - self.location) / self.scale)
         return self.output_location + self.output_scale * outputs
 
@@ -61,45 +61,53 @@ class DefaultNetwork(nn.Module):
 def train_default_network(
     X: np.ndarray, y: np.ndarray | None, random_state: int | np.random.RandomState | None
 ) -> DefaultNetwork:
-    """Train on (X, y), or to reconstruct X where y is None; no global random state is touched."""
+    """Train a network to predict y, or to reconstruct X if y is None.
+
+    Labels that scikit-learn's `type_of_target` calls binary or multiclass are classes; other labels
+    are targets of a regression. The global random states stay unchanged.
+    """
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     inputs = torch.as_tensor(np.array(X, dtype=np.float64))
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         location, scale = _moments(inputs)
-        loss, targets, *moments = _task((inputs - location) / scale, y)
+        loss, targets, *moments = _make_objective((inputs - location) / scale, y)
         network = DefaultNetwork(location, scale, *moments)
-        _descend(network, inputs, targets, loss)
+        _minimize(network, inputs, targets, loss)
     return network.eval()
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of each column; 1 for a constant column."""
     scale = values.std(dim=0, correction=0)
     return values.mean(dim=0), torch.where(scale > 1e-12, scale, 1.0)
 
 
-def _task(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, Tensor]:
-    """Loss, targets, and the outputs' location and scale."""
+def _make_objective(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, Tensor]:
+    """Return the loss, the targets, and location and scale of the outputs."""
     if y is None:
-        return functional.mse_loss, inputs, *_keep_scale(inputs.shape[1])
+        return functional.mse_loss, inputs, *_unit_scale(inputs.shape[1])
     y = np.asarray(y)
     if y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
         classes, codes = np.unique(y, return_inverse=True)
-        return functional.cross_entropy, torch.as_tensor(codes), *_keep_scale(len(classes))
+        return functional.cross_entropy, torch.as_tensor(codes), *_unit_scale(len(classes))
     targets = torch.as_tensor(y.astype(np.float64).reshape(len(inputs), -1))
     location, scale = _moments(targets)
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        # Mean squared error of the standardised targets.
         return ((outputs - targets) / scale).square().mean()
 
     return loss, targets, location, scale
 
 
-def _keep_scale(count: int) -> tuple[Tensor, Tensor]:
+def _unit_scale(count: int) -> tuple[Tensor, Tensor]:
+    """Return location 0 and scale 1 for each output."""
     return torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
 
 
-def _descend(network: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
+def _minimize(network: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
+    """Minimise the mean loss with Adam, on a new random batch in each step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(_STEPS):
         rows = torch.randperm(len(inputs))[:_BATCH]

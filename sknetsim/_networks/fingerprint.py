@@ -1,6 +1,7 @@
-"""What identifies networks, rows and settings: digests of what they consist of, never of objects.
+"""Fingerprints of networks, samples and settings, computed from their contents.
 
-Pickles would not do: two of equal objects differ, and functions are in them by name only.
+A digest of a pickle is no alternative: pickles of equal objects may differ, and a pickle contains
+only the name of a function.
 """
 
 from __future__ import annotations
@@ -22,44 +23,54 @@ from torch.utils.data import Dataset
 from .batches import list_tensors, map_tensors
 from .samples import Samples
 
-# Whose classes and functions are known by their names, for their versions are in the key.
+# Packages whose classes and functions are identified by their names, because the versions of these
+# packages are compared separately.
 _INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "torch")
 
+# Types of values that are digested by their repr.
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
 
+# This package, whose modules may be renamed without a change of fingerprints.
 _OWN = "sknetsim"
 
-# Samples that are digested at a time.
+# Number of samples that are digested at a time.
 _DIGEST_ROWS = 1024
 
-# Raised when an attribute of one of this package's classes changes its meaning.
+# Version of the format. Increase it if an attribute of a class of this package changes its meaning.
 _FORMAT = 1
 
-# What of a class is looked at.
+# Members of a class that are digested.
 _MEMBERS = (types.FunctionType, staticmethod, classmethod, property, *_PLAIN)
 
 
 def fingerprint_value(value: Any) -> str:
-    """A network, a function, a setting or anything made of such, by its content.
+    """Return the fingerprint of a network, a function, a setting, or a container of these.
 
-    A network is the classes of its parts with their code, and all that they hold: parameters,
-    buffers, numbers, functions. What code finds under a global name is not looked at.
+    The fingerprint of a network covers the classes of its parts with their code, and their
+    attributes: parameters, buffers, numbers, functions. It does not cover objects that the code
+    refers to by a global name.
+
+    Returns
+    -------
+    fingerprint : str
+        32 hexadecimal digits, equal for equal contents in any process.
     """
-    found = hashlib.blake2b(digest_size=16)
-    for part in _content(value, set()):
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return found.hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _iterate_content(value, set()):
+        # With the lengths, ("ab", "c") and ("a", "bc") differ.
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
-    """Return a fingerprint of the samples' values, cast to a dtype, their shape and their order."""
+    """Return the fingerprint of the samples: values cast to a dtype, shape and order."""
     shapes = map_tensors(_shape_of_row, samples.take(slice(0, 1)))
     return fingerprint_value((len(samples), shapes, b"".join(digest_samples(samples, dtype))))
 
 
 def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
-    """Return a digest of 16 bytes of each sample's values, cast to a dtype."""
+    """Return 16 bytes per sample, a digest of its values cast to a dtype."""
     digests: list[bytes] = []
     step = 1 if isinstance(samples.data, Dataset) else _DIGEST_ROWS
     for rows in gen_batches(len(samples), step):
@@ -69,16 +80,17 @@ def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
 
 
 def _digest_rows(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
-    """Return two sums of each row's 32-bit words, times random 64-bit numbers, modulo 2^64.
+    """Return a digest of each row: two weighted sums of its 32-bit words.
 
     Two different rows have the same digest with a probability of at most 2^-66.
     """
+    # digest[n,k] = sum_w words[n,w] r[w,k] modulo 2^64, k = 0, 1, with random 64-bit numbers r.
     words = np.hstack([_words(array.cpu(), dtype) for array in arrays])
     return (words @ _random_numbers(words.shape[1])).view("V16")[:, 0].tolist()
 
 
 def _words(array: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Return the 32-bit words of each row after the cast; integers that it alters are not cast."""
+    """Return the 32-bit words of each row after the cast; integers that it alters stay int64."""
     cast = array.to(dtype) + 0.0  # -0.0 becomes 0.0.
     if not array.is_floating_point() and not torch.equal(cast.to(array.dtype), array):
         cast = array.long()
@@ -88,9 +100,11 @@ def _words(array: Tensor, dtype: torch.dtype) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _random_numbers(count: int) -> np.ndarray:
-    """Return two numbers per word; they depend on the count, so that a longer row differs.
+    """Return two random 64-bit numbers for each of ``count`` words.
 
-    They are the same in all versions of numpy, because digests are pickled.
+    They depend on the count, so that a row and the same row with zeros appended have different
+    digests. Pickled digests require the same numbers in all versions of numpy, so RandomState is
+    used.
     """
     return np.frombuffer(np.random.RandomState(count).bytes(16 * count), np.uint64).reshape(-1, 2)
 
@@ -99,29 +113,33 @@ def _shape_of_row(tensor: Tensor) -> Any:
     return tuple(tensor.shape[1:])
 
 
-def _content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
-    """Names of types and bytes of values, in an order of their own; cycles end."""
+def _iterate_content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
+    """Yield the names of the types and the bytes of the values, depth first.
+
+    ``seen`` contains the ids of the enclosing objects: of an object inside itself, only the type is
+    yielded, so that cycles end.
+    """
     yield type(value).__qualname__.encode()
     if isinstance(value, _PLAIN):
         yield repr(value).encode()
     elif isinstance(value, Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
-        plain = value.detach().cpu().contiguous().flatten()
-        yield plain.view(torch.uint8).numpy().data
+        flat = value.detach().cpu().contiguous().flatten()
+        yield flat.view(torch.uint8).numpy().data
     elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         yield f"{value.dtype} {value.shape}".encode()
         yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
     elif id(value) not in seen:
         seen.add(id(value))
-        parts = list(_parts(value))
+        parts = list(_list_parts(value))
         yield str(len(parts)).encode()
         for part in parts:
-            yield from _content(part, seen)
+            yield from _iterate_content(part, seen)
         seen.discard(id(value))
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What something consists of."""
+def _list_parts(value: Any) -> Iterable[Any]:
+    """Return the parts of a container, a function, a class, a module or another object."""
     if isinstance(value, Mapping):
         return [part for item in value.items() for part in item]
     if isinstance(value, list | tuple):
@@ -131,18 +149,18 @@ def _parts(value: Any) -> Iterable[Any]:
     for kind, parts in _PARTS.items():
         if isinstance(value, kind):
             return parts(value)
-    return _reduced(value)
+    return _parts_of_object(value)
 
 
 def _parts_of_function(function: types.FunctionType) -> list[Any]:
     if _is_installed(function):
-        return [_stable(function.__module__), function.__qualname__]
+        return [_module_identity(function.__module__), function.__qualname__]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
 
 
 def _parts_of_class(kind: type) -> list[Any]:
-    name = [_stable(kind.__module__), kind.__qualname__]
+    name = [_module_identity(kind.__module__), kind.__qualname__]
     if _is_installed(kind):
         return name
     members = {
@@ -156,10 +174,10 @@ def _is_installed(value: Any) -> bool:
     return _package(value.__module__) in _INSTALLED
 
 
-def _stable(module: str | None) -> Any:
-    """Return what identifies a module, even after one of this package was renamed.
+def _module_identity(module: str | None) -> Any:
+    """Return the name of a module, or a constant for all modules of this package.
 
-    Feature stores and caches on disk must outlive such a move.
+    If a module of this package is renamed, feature stores and caches on disk stay valid.
     """
     return (_OWN, _FORMAT) if _package(module) == _OWN else module
 
@@ -169,25 +187,25 @@ def _package(module: str | None) -> str:
 
 
 def _parts_of_module(module: nn.Module) -> list[Any]:
-    """Its mode says nothing of a network that is always evaluated."""
     if isinstance(module, torch.jit.ScriptModule):
         return [str(module.inlined_graph), dict(module.state_dict())]
+    # The mode is left out, because networks are always evaluated in eval mode.
     left_out = ("training", "_compiled_call_impl")
     attributes = sorted(vars(module).items())
     return [type(module), {name: value for name, value in attributes if name not in left_out}]
 
 
-def _reduced(value: Any) -> list[Any]:
-    """What a pickle would hold; an object that cannot be taken apart counts by its type."""
+def _parts_of_object(value: Any) -> list[Any]:
+    """Return the parts that a pickle would contain; none if the object cannot be pickled."""
     if isinstance(value, BaseEstimator):
-        # A pickle would hold a skorch net's networks as bytes, which fails where it knows no name.
+        # skorch pickles its networks to bytes, which fails for a class without an importable name.
         return [type(value), vars(value)]
     try:
         reduced = value.__reduce_ex__(4)
     except (AttributeError, RuntimeError, TypeError, pickle.PicklingError):
         return []
     if isinstance(reduced, str):
-        return [_stable(getattr(value, "__module__", None)), reduced]
+        return [_module_identity(getattr(value, "__module__", None)), reduced]
     return [*reduced[:3], *(list(part) for part in reduced[3:5] if part is not None)]
 
 

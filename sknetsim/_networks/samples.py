@@ -1,4 +1,4 @@
-"""Samples in all forms that a network takes: arrays, tensors, tables, dicts, tuples, Datasets."""
+"""Samples in each form that a network takes: array, tensor, table, dict, tuple or Dataset."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from torch.utils.data import (
 
 from .batches import Inputs, list_tensors
 
-# Samples that are checked for NaN at a time.
+# Number of samples that are checked for NaN at a time.
 _CHECKED_ROWS = 1024
 
-# Packages whose arrays on disk are pickled by their path.
+# Packages whose arrays on disk are pickled as their path.
 _PICKLED_BY_PATH = ("sknetsim", "zarr")
 
 
 class Samples:
-    """Random access to the samples of X, as tensors of their own on the CPU.
+    """Random access to the samples of X, as new tensors on the CPU.
 
     Parameters
     ----------
     X : array-like, Tensor, DataFrame, sparse matrix, dict, tuple or Dataset
         A dict (skorch's SliceDict included) or a tuple holds one array per argument of the
-        network; the items of a Dataset are (x, y) pairs, as skorch takes them, or x alone.
+        network. The items of a Dataset are (x, y) pairs, as in skorch, or only x.
 
     Attributes
     ----------
     data : object
-        X itself, as skorch and the steps of a Pipeline take it.
+        X itself, which skorch and the steps of a Pipeline take.
     """
 
     def __init__(self, X: Any):
@@ -55,16 +55,16 @@ class Samples:
         lengths = set(_lengths(self._source))
         if len(lengths) != 1:
             raise ValueError(
-                f"X must hold arrays of one length, one row per sample; got lengths"
-                f" {sorted(lengths)}."
+                f"X must contain arrays of one length, one row per sample; got lengths"
+                f" {sorted(lengths)}. Pass arrays with a row for each sample."
             )
         self._length = lengths.pop()
         if self._length == 0:
-            raise ValueError("X must hold at least 1 sample; got 0 samples.")
+            raise ValueError("X must contain at least 1 sample; got 0 samples. Pass some samples.")
 
     @classmethod
     def of(cls, X: Any) -> Samples:
-        """Return X if it holds samples already, else the samples of X."""
+        """Return X if it is a `Samples` object already, else the samples of X."""
         return X if isinstance(X, Samples) else cls(X)
 
     def __len__(self) -> int:
@@ -74,17 +74,17 @@ class Samples:
         return type(self), (self.data,)
 
     def take(self, rows: slice) -> Inputs:
-        """Return the samples of a slice as a batch; raise if it holds NaN or infinity."""
+        """Return the samples of a slice as a batch, and check that they are finite."""
         inputs = self.at(range(*rows.indices(len(self))), rows)
         _check_finite(inputs, rows.start or 0)
         return inputs
 
     def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
-        """Return the samples at some indices; ``rows`` addresses the same ones faster."""
+        """Return the samples at some indices; ``rows``, if given, selects the same ones faster."""
         if isinstance(self._source, Dataset):
             items = [self._source[int(index)] for index in indices]
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
-            return _tuples_for_lists(_collate([item[0] if pairs else item for item in items]))
+            return _convert_lists(_collate([item[0] if pairs else item for item in items]))
         rows = indices if rows is None else rows
         return map_arrays(lambda array: _make_tensor(_take_rows(array, rows)), self._source)
 
@@ -97,7 +97,7 @@ class Samples:
         return Samples(self.at(indices))
 
     def part(self, rows: slice) -> Samples:
-        """Return the samples of a slice in the form of X, without reading them if possible."""
+        """Return the samples of a slice in the form of X, if possible without reading them."""
         if isinstance(self.data, Dataset):
             return Samples(Subset(self.data, range(rows.start, rows.stop)))
         return Samples(map_arrays(lambda array: array[rows], self._source))
@@ -107,19 +107,20 @@ class Samples:
         return Samples(concatenate_arrays(self.data, others.data))
 
     def reshape(self, shape: Sequence[int]) -> Samples:
-        """Return arrays with a shape for each row; several arrays and items stay as they are."""
+        """Reshape each row; a dict, tuple or Dataset is returned unchanged."""
         if isinstance(self.data, Mapping | tuple | Dataset):
             return self
         array: Any = np.asarray(self.data) if is_on_disk(self.data) else self._source
         if math.prod(array.shape[1:]) != math.prod(shape):
             raise ValueError(
                 f"`input_shape` must have as many values as a row of X, whose rows have the shape"
-                f" {tuple(array.shape[1:])}; got {tuple(shape)}, of {math.prod(shape)} values."
+                f" {tuple(array.shape[1:])}; got {tuple(shape)}, of {math.prod(shape)} values. Set"
+                " it to the shape of one sample of the network."
             )
         return Samples(array.reshape(len(array), *shape))
 
     def check_finite(self) -> None:
-        """Raise if X holds NaN or infinity; items of a Dataset, slow to load, are not read."""
+        """Check that X is finite; a Dataset is not checked, because its items may load slowly."""
         if not isinstance(self._source, Dataset):
             for rows in gen_batches(len(self), _CHECKED_ROWS):
                 self.take(rows)
@@ -157,7 +158,7 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
     """Return the samples of the first X, followed by those of the second, in one form."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
         raise TypeError(
-            f"X must be a Dataset if the samples before it are one, and else not; got a"
+            f"X must have the form of the samples before it, a Dataset or not; got a"
             f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
         )
     if isinstance(first, Dataset):
@@ -173,13 +174,13 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
 
 
 def make_label_tensor(y: Any) -> Tensor:
-    """Return labels as a tensor; strings and objects are refused."""
+    """Return labels as a tensor, and check that they are numbers."""
     if isinstance(y, Tensor):
         return y
     array = np.asarray(y)
     if array.dtype.kind not in "fiub":
         raise ValueError(
-            "y must hold numbers, for classes the numbers that the network was trained with; got"
+            "y must contain numbers, for classes the numbers that the network was trained with; got"
             f" dtype {array.dtype}. Encode the labels, for example with LabelEncoder."
         )
     return torch.as_tensor(array if array.flags.writeable else array.copy())
@@ -191,12 +192,12 @@ def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
 
 
 def is_on_disk(X: Any) -> bool:
-    """Return whether X is an array on disk: of a FeatureStore, zarr or h5py."""
+    """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
     return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
 
 
 def is_pickled_by_path(X: Any) -> bool:
-    """Return whether a pickle of X contains its path, and not its values."""
+    """Return whether a pickle of X contains the path of X instead of its values."""
     return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
 
 
@@ -206,14 +207,15 @@ def _package(X: Any) -> str:
 
 def _check_finite(inputs: Inputs, start: int) -> None:
     for tensor in list_tensors(inputs):
-        # The sum takes one pass over the numbers; it may also overflow.
+        # The sum is finite in nearly all cases, and computed in one pass. It may also overflow, so
+        # that each number is checked only if the sum is not finite.
         if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
             continue
         if not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
             raise ValueError(
-                f"X must be finite; it contains NaN or infinity, first in row {start + bad}."
-                " Impute or drop such rows."
+                f"X must be finite; got NaN or infinity, first in row {start + bad}. Impute or drop"
+                " these rows."
             )
 
 
@@ -227,14 +229,15 @@ def _collate(items: list[Any]) -> Any:
         ) from error
 
 
-def _tuples_for_lists(inputs: Any) -> Inputs:
+def _convert_lists(inputs: Any) -> Inputs:
+    """Replace lists by tuples, which batches consist of."""
     if isinstance(inputs, list):
-        return tuple(_tuples_for_lists(value) for value in inputs)
+        return tuple(_convert_lists(value) for value in inputs)
     return inputs
 
 
 def _take_rows(array: Any, rows: Any) -> Any:
-    """Return some rows; of an array on disk, read each row once, in the order on disk."""
+    """Return some rows; rows on disk are read once each, in the order on disk."""
     if isinstance(rows, slice) or not is_on_disk(array):
         return array[rows]
     chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
@@ -272,4 +275,7 @@ def _make_tensor(array: Any) -> Tensor:
 
 def _check_dtype(dtype: Any, refused: bool) -> None:
     if refused:
-        raise ValueError(f"X must hold floating-point, integer or boolean numbers; got {dtype}.")
+        raise ValueError(
+            f"X must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to"
+            " one of these."
+        )

@@ -109,7 +109,7 @@ def test_loss_of_a_binary_classifier_with_a_column_of_outputs():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array(list("abcabcab")), "y must hold numbers.*got dtype <U1.*LabelEncoder"),
+        (np.array(list("abcabcab")), "y must contain numbers.*got dtype <U1.*LabelEncoder"),
         (LABELS.numpy() + 1, "y has labels from 1 to 3; allowed are 0 to 2"),
     ],
 )

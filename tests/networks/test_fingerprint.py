@@ -1,4 +1,4 @@
-"""Equal content has one fingerprint, in whatever object or process; other content has another."""
+"""Equal contents have equal fingerprints in all objects and processes; others differ."""
 
 import ast
 import copy
@@ -24,7 +24,7 @@ from sknetsim._networks.samples import Samples
 
 
 class Scaled(nn.Module):
-    """A network that holds more than parameters."""
+    """A network with attributes besides its parameters."""
 
     def __init__(self, scale=2.0, activation=torch.tanh, constant=1.0):
         super().__init__()
@@ -40,18 +40,18 @@ class Scaled(nn.Module):
 
 
 class Edited(Scaled):
-    """The same with other code."""
+    """The same network with different code."""
 
     def forward(self, X):
         return self.scale * self.activation(self.layer(X)) - self.constant
 
 
-def shifted(network):
+def shift(network):
     network.layer.weight.data[0, 0] += 1e-7
     return network
 
 
-def hooked(network):
+def double_output(network):
     network.layer.register_forward_hook(lambda layer, args, output: 2 * output)
     return network
 
@@ -70,14 +70,14 @@ def power(exponent):
 
 
 PAIRS = {
-    "parameters": (Scaled(), shifted(Scaled())),
+    "parameters": (Scaled(), shift(Scaled())),
     "numbers": (Scaled(), Scaled(scale=3.0)),
     "functions": (Scaled(), Scaled(activation=torch.relu)),
     "functions of Python": (Scaled(), Scaled(activation=functional.gelu)),
     "plain tensors": (Scaled(), Scaled(constant=2.0)),
     "code": (Scaled(), Edited()),
-    "hooks": (Scaled(), hooked(Scaled())),
-    "what repr leaves out": (attention(1), attention(2)),
+    "hooks": (Scaled(), double_output(Scaled())),
+    "attributes outside repr": (attention(1), attention(2)),
     "criteria": (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)),
     "order": (nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Tanh(), nn.ReLU())),
     "closures": (power(2), power(3)),
@@ -90,7 +90,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("value", "other"), PAIRS.values(), ids=PAIRS)
-def test_other_content_is_another(value, other):
+def test_different_contents_have_different_fingerprints(value, other):
     assert fingerprint_value(value) != fingerprint_value(other)
 
 
@@ -107,26 +107,26 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("make", EQUAL.values(), ids=EQUAL)
-@pytest.mark.parametrize("copied", COPIES)
-def test_a_copy_is_the_same(make, copied):
+@pytest.mark.parametrize("copy_value", COPIES)
+def test_a_copy_has_the_same_fingerprint(make, copy_value):
     torch.manual_seed(0)
     value = make()
-    assert fingerprint_value(copied(value)) == fingerprint_value(value)
+    assert fingerprint_value(copy_value(value)) == fingerprint_value(value)
 
 
-def test_the_mode_does_not_count():
+def test_the_mode_does_not_change_the_fingerprint():
     network = Scaled().train()
     before = fingerprint_value(network)
     assert fingerprint_value(network.eval()) == before
 
 
-def test_cycles_end():
+def test_an_object_may_contain_itself():
     network = Scaled()
     network.__dict__["parent"] = [network]
     assert fingerprint_value(network) == fingerprint_value(network)
 
 
-def test_a_scripted_network():
+def test_scripted_networks_have_fingerprints():
     scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
     assert fingerprint_value(scripted) == fingerprint_value(scripted)
     assert fingerprint_value(scripted) != fingerprint_value(
@@ -135,19 +135,18 @@ def test_a_scripted_network():
 
 
 @pytest.mark.slow
-def test_another_process_finds_the_same():
+def test_another_process_computes_the_same_fingerprint():
     program = (
         "from tests.networks.test_fingerprint import Scaled, attention, power; "
-        "from sknetsim._networks.fingerprint import of_value; "
-        "print(of_value((Scaled(), attention(2), power(3))))"
+        "from sknetsim._networks.fingerprint import fingerprint_value; "
+        "print(fingerprint_value((Scaled(), attention(2), power(3))))"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout.strip() == fingerprint_value((Scaled(), attention(2), power(3))), (
-        found.stderr
-    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    expected = fingerprint_value((Scaled(), attention(2), power(3)))
+    assert process.stdout.strip() == expected, process.stderr
 
 
-def test_a_class_of_this_package_may_move_to_another_module(monkeypatch):
+def test_a_class_of_this_package_keeps_its_fingerprint_in_another_module(monkeypatch):
     sketch = TensorSketch(8, 0)
     before = fingerprint_value((sketch, TensorSketch, check_features))
     monkeypatch.setattr(TensorSketch, "__module__", "sknetsim.elsewhere")
@@ -155,7 +154,7 @@ def test_a_class_of_this_package_may_move_to_another_module(monkeypatch):
     assert fingerprint_value((sketch, TensorSketch, check_features)) == before
 
 
-def test_a_class_of_another_package_that_moves_is_another(monkeypatch):
+def test_a_class_of_another_package_changes_its_fingerprint_in_another_module(monkeypatch):
     before = fingerprint_value(nn.Linear)
     monkeypatch.setattr(nn.Linear, "__module__", "torch.elsewhere")
     assert fingerprint_value(nn.Linear) != before
@@ -179,19 +178,19 @@ ROWS = {
     "number": (A, A[:2]),
     "shape": (A, A.reshape(3, 1, 2)),
     "names": ({"left": A, "right": B}, {"right": A, "left": B}),
-    "large whole numbers": (torch.tensor([[2**24]]), torch.tensor([[2**24 + 1]])),
+    "large integers": (torch.tensor([[2**24]]), torch.tensor([[2**24 + 1]])),
 }
 
 
 @pytest.mark.parametrize(("X", "other"), ROWS.values(), ids=ROWS)
-def test_other_rows_are_others(X, other):
+def test_different_samples_have_different_fingerprints(X, other):
     assert fingerprint_samples(Samples(X), torch.float32) != fingerprint_samples(
         Samples(other), torch.float32
     )
 
 
 @pytest.mark.parametrize("form", [np.asarray, lambda X: X.double(), lambda X: X.long()])
-def test_rows_in_another_form_are_the_same(form):
+def test_the_form_of_the_samples_does_not_change_the_fingerprint(form):
     assert fingerprint_samples(Samples(form(A)), torch.float32) == fingerprint_samples(
         Samples(A), torch.float32
     )

@@ -137,11 +137,19 @@ BAD = {
     "empty": (np.ones((0, 4)), ValueError, r"0 sample"),
     "empty tensor": (torch.ones(0, 4), ValueError, "at least 1 sample; got 0 samples"),
     "strings": (np.array([["a"] * 4] * 3), ValueError, "convert|dtype"),
-    "complex": (torch.ones(3, 4, dtype=torch.complex64), ValueError, "must hold floating-point, integer or boolean numbers; got torch.complex64"),
+    "complex": (
+        torch.ones(3, 4, dtype=torch.complex64),
+        ValueError,
+        "must contain floating-point, integer or boolean numbers; got torch.complex64",
+    ),
     "one dimension": (np.ones(4), ValueError, "Expected 2D array"),
     "fewer features": (X[:, :3], ValueError, r"rows of shape \(3,\).*estimator fails.*allowed are"),
     "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "estimator fails.*'rows'"),
-    "different lengths": ((torch.ones(3, 4), torch.ones(2, 4)), ValueError, "one row per sample; got lengths .2, 3."),
+    "different lengths": (
+        (torch.ones(3, 4), torch.ones(2, 4)),
+        ValueError,
+        "one row per sample; got lengths .2, 3.",
+    ),
     "shuffled loader": (
         DataLoader(TensorDataset(torch.ones(3, 4)), shuffle=True),
         TypeError,
