@@ -15,17 +15,52 @@ Result = TypeVar("Result")
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Disable autocast and TF32 inside the block."""
-    backend = torch.backends.cuda.matmul
-    before = backend.allow_tf32
-    with torch.autocast(device.type, enabled=False):
-        try:
-            # Assigned only if necessary, because some versions of torch warn at any assignment.
-            if before:
-                backend.allow_tf32 = False
-            yield
-        finally:
-            if before:
-                backend.allow_tf32 = before
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        for owner, name, value in _settings_without_tf32(device):
+            stack.enter_context(assign(owner, name, value))
+        yield
+
+
+@contextlib.contextmanager
+def assign(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute inside the block."""
+    before = getattr(owner, name)
+    if before == value:
+        # Some versions of torch warn at any assignment to one of its settings.
+        yield
+        return
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _settings_without_tf32(device: torch.device) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the settings (owner, attribute, value) that disable TF32.
+
+    torch has two interfaces to them. Once the caller has used the newer one, the older one raises.
+    """
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    if _has_older_interface(matmul):
+        yield matmul, "allow_tf32", False
+    else:
+        yield matmul, "fp32_precision", "ieee"
+    if device.type == "cuda":
+        if _has_older_interface(cudnn):
+            yield cudnn, "allow_tf32", False
+        else:
+            yield cudnn.conv, "fp32_precision", "ieee"
+            yield cudnn.rnn, "fp32_precision", "ieee"
+
+
+def _has_older_interface(backend: Any) -> bool:
+    try:
+        return isinstance(backend.allow_tf32, bool)
+    except RuntimeError:
+        return False
 
 
 def in_full_precision(method: Callable[..., Result]) -> Callable[..., Result]:

@@ -1,7 +1,8 @@
-"""The user's network is a guest: it is studied on a copy of its structure that shares its weights.
+"""Isolated evaluation of the user's network, which is the same before and after each call.
 
-Where the structure cannot be copied, or the copy still reaches the original through a closure, the
-network itself is lent, under a lock, and put back as it was.
+The network is evaluated on a copy of its modules that shares its weights. If the modules cannot be
+copied, or the copy still uses the original network through a closure, the original network is
+borrowed instead: it is evaluated under a lock, and its state is restored afterwards.
 """
 
 from __future__ import annotations
@@ -9,38 +10,42 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torch.nn.modules.conv import _ConvNd
 
-from .._kernels.precision import full_precision
+from .._kernels.precision import assign, full_precision
 from ..exceptions import UnsupportedNetworkError
 
-_lending = threading.RLock()
+# Held while a network is borrowed.
+_borrow_lock = threading.RLock()
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that gradients are computed in: float32 for half-precision networks."""
+    """Return the dtype that gradients are computed in: float32 for half-precision networks."""
     return torch.float32 if dtype in _HALF else dtype
 
 
 def check_device(device: Any) -> torch.device:
-    """A device of this machine; any other is refused."""
+    """Return a device of this machine, with its index; raise if torch cannot use it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"device is {device!r}, which torch cannot use here ({str(error).splitlines()[0]});"
-            " allowed are None (where the network is), 'cpu' and devices of this machine."
+            "`device` must be None (the device of the network), 'cpu' or another device of this"
+            f" machine; got {device!r}, which torch cannot use ({str(error).splitlines()[0]}). Use"
+            " device=None."
         ) from error
 
 
 def has_device(device: Any) -> bool:
-    """Whether this machine can compute there."""
+    """Return whether this machine has a device."""
     try:
         check_device(device)
     except ValueError:
@@ -49,44 +54,62 @@ def has_device(device: Any) -> bool:
 
 
 @contextlib.contextmanager
-def exact_evaluation(device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and TF32 off, whatever the caller has set."""
+def exact_evaluation(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Enable gradients and disable autocast and TF32 inside the block."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(full_precision(device))
-        if device.type == "cuda":
-            # cuDNN's recurrent layers refuse a backward pass in eval mode.
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False, allow_tf32=False))
+        if device.type == "cuda" and not needs_cudnn(module):
+            stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
         yield
+
+
+def needs_cudnn(module: nn.Module) -> bool:
+    """Return whether cuDNN makes a network faster and can differentiate it in eval mode.
+
+    Convolutions are slow without it. Its recurrent layers have a backward pass in training mode
+    only, so a network with any of them is evaluated without cuDNN.
+    """
+    layers = list(module.modules())
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in layers)
+    return not recurrent and any(isinstance(layer, _ConvNd) for layer in layers)
 
 
 def make_weight_sharing_copy(
     module: nn.Module, selected: set[str], device: torch.device
 ) -> nn.Module | None:
-    """A copy in eval mode whose parameters share the guest's memory; None where none can be made.
+    """Return a copy in eval mode whose parameters share the memory of the original ones.
 
-    Only the ``selected`` parameters require a gradient.
+    Only the ``selected`` parameters require a gradient. On another device or in half precision, the
+    parameters are copied. Buffers are shared too; tensors in plain attributes are copied.
+
+    Returns
+    -------
+    shared_copy : Module or None
+        None if no copy can be made, or if it contains modules of the original network.
     """
+    # deepcopy takes the copies of these objects from the memo instead of copying the objects.
     memo: dict[int, object] = {}
     for name, parameter in module.named_parameters():
-        memo[id(parameter)] = nn.Parameter(_shared(parameter, device), name in selected)
+        memo[id(parameter)] = nn.Parameter(_share(parameter, device), name in selected)
     for tensor in _plain_tensors(module):
-        memo.setdefault(id(tensor), _shared(tensor, device).clone())
+        memo.setdefault(id(tensor), _share(tensor, device).clone())
     try:
-        twin = copy.deepcopy(module, memo)
+        shared_copy = copy.deepcopy(module, memo)
     except Exception:
         return None
-    if {id(part) for part in twin.modules()} & {id(part) for part in module.modules()}:
+    if {id(part) for part in shared_copy.modules()} & {id(part) for part in module.modules()}:
         return None
-    for part in twin.modules():
+    for part in shared_copy.modules():
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                part._buffers[name] = _shared(buffer, device)
-    return twin.eval()
+                part._buffers[name] = _share(buffer, device)
+    return shared_copy.eval()
 
 
-def _shared(tensor: Tensor, device: torch.device) -> Tensor:
+def _share(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor with the same memory, if its device and dtype are those of the evaluation."""
     shared = tensor.detach()
     if shared.is_inference():
         shared = shared.clone()
@@ -94,7 +117,7 @@ def _shared(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors kept as plain attributes (old-style weight_norm keeps its weight so)."""
+    """Yield the tensors in plain attributes, such as the weight of old-style weight_norm."""
     for part in module.modules():
         for value in vars(part).values():
             if isinstance(value, Tensor):
@@ -102,21 +125,21 @@ def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 class IsolatedNetwork:
-    """Where a network is evaluated: on its shadow, or on itself.
+    """Evaluation of a network on its weight-sharing copy, or else on the network itself.
 
     Parameters
     ----------
     module : Module
-        The guest.
+        The original network.
     selected : set of str
         Names of the parameters that require a gradient.
     device : device
-        Where to compute.
+        Device of the evaluation.
 
     Attributes
     ----------
-    shadow : Module or None
-        The shadow; None where the guest itself is lent.
+    shared_copy : Module or None
+        The weight-sharing copy; None if the original network is borrowed.
     """
 
     def __init__(self, module: nn.Module, selected: set[str], device: torch.device):
@@ -125,73 +148,87 @@ class IsolatedNetwork:
         self.device = device
         with lock_networks():
             self.shared_copy = make_weight_sharing_copy(module, selected, device)
-        self._guests = {id(parameter) for parameter in module.parameters()}
-        self._tried = False
-        self._draws = False
+        self._original_ids = {id(parameter) for parameter in module.parameters()}
+        self._was_evaluated = False
+        self._is_random = False
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[nn.Module]:
-        """The module to call; the first time the guest is lent too, in case it is reached."""
-        with exact_evaluation(self.device), self._random_states():
-            if self.shared_copy is not None and self._tried:
+        """Yield the module to call, in eval mode.
+
+        In the first evaluation of the copy, the original network is borrowed too, because the copy
+        may call modules of the original network. If it does, the original network is evaluated from
+        then on.
+        """
+        with exact_evaluation(self.module, self.device), self._preserve_random_states():
+            if self.shared_copy is not None and self._was_evaluated:
                 yield self.shared_copy
                 return
-            self._refuse_half()
+            self._check_precision()
             selected = self.selected if self.shared_copy is None else None
             with (
                 borrow_and_restore(self.module, selected),
                 record_called_modules(self.module) as called,
             ):
                 yield self.module if self.shared_copy is None else self.shared_copy
-            self._tried = True
+            self._was_evaluated = True
             if called:
                 self.shared_copy = None
 
     def depends_on_original(self, outputs: Tensor) -> bool:
-        """Give the shadow up where its outputs depend on the guest's own parameters."""
-        if self.shared_copy is None or not _reaches(outputs, self._guests):
+        """Return whether outputs of the copy depend on parameters of the original network.
+
+        If they do, the copy is dropped, and the original network is evaluated from then on.
+        """
+        if self.shared_copy is None or not _depend_on(outputs, self._original_ids):
             return False
         self.shared_copy = None
         return True
 
-    def _refuse_half(self) -> None:
+    def _check_precision(self) -> None:
         if self.shared_copy is None and is_half(self.module):
             raise UnsupportedNetworkError(
-                "estimator is a half-precision network that cannot be copied, so that it cannot be"
-                " evaluated in float32; allowed are float32 and float64: call .float() on it first."
+                "`estimator` must be a float32 or float64 network, or one that can be copied and"
+                " evaluated in float32; got a half-precision network that cannot be copied. Call"
+                " .float() on it first."
             )
 
     @contextlib.contextmanager
-    def _random_states(self) -> Iterator[None]:
-        """Put back where the network draws: other threads draw from the same generator."""
-        if self._tried and not self._draws:
+    def _preserve_random_states(self) -> Iterator[None]:
+        """Restore the random states after the block, if the network draws random numbers.
+
+        If it draws none, they are left alone, because other threads draw from the same generator.
+        """
+        if self._was_evaluated and not self._is_random:
             yield
             return
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             before = torch.get_rng_state()
             yield
-            self._draws |= self.device.type == "cuda" or not torch.equal(
+            self._is_random |= self.device.type == "cuda" or not torch.equal(
                 before, torch.get_rng_state()
             )
 
 
 def lock_networks() -> contextlib.AbstractContextManager[bool]:
-    """No guest is lent meanwhile."""
-    return _lending
+    """Return the lock inside which no other thread borrows a network."""
+    return _borrow_lock
 
 
 def is_half(module: nn.Module) -> bool:
-    """Whether some parameters are in half precision."""
+    """Return whether some parameters are in half precision."""
     return any(parameter.dtype in _HALF for parameter in module.parameters())
 
 
 @contextlib.contextmanager
 def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
-    """The guest itself, in eval mode, put back as it was at the end.
+    """Set a network to eval mode inside the block, and restore its state at the end.
 
-    Only the ``selected`` parameters require a gradient; None leaves that as it is.
+    Inside the block, only the ``selected`` parameters require a gradient; None changes nothing in
+    this respect. The restored state consists of the modes, attributes, contents of buffers,
+    gradients, and hooks of parameters.
     """
-    with _lending, contextlib.ExitStack() as restore:
+    with _borrow_lock, contextlib.ExitStack() as restore:
         for part in module.modules():
             if isinstance(part, torch.jit.ScriptModule):
                 restore.callback(setattr, part, "training", part.training)
@@ -201,15 +238,15 @@ def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator
         for name, parameter in module.named_parameters():
             restore.callback(setattr, parameter, "grad", parameter.grad)
             parameter.grad = None
-            _still_hooks(parameter, restore)
+            _disable_hooks(parameter, restore)
             if selected is not None:
                 restore.callback(parameter.requires_grad_, parameter.requires_grad)
                 parameter.requires_grad_(name in selected)
         yield module
 
 
-def _still_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
-    """Hold back what acts on a gradient once it is there, such as an optimiser's step."""
+def _disable_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
+    """Disable the hooks that run once a gradient is accumulated, such as an optimiser's step."""
     hooks: Any = parameter._post_accumulate_grad_hooks
     if hooks is not None:
         restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
@@ -217,7 +254,7 @@ def _still_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None
 
 
 def _attributes(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """A module's attributes, copies of its containers, and its buffers with their contents."""
+    """Return a module's attributes, copies of its containers, and its buffers with contents."""
     containers = {
         name: copy.copy(value)
         for name, value in vars(part).items()
@@ -248,27 +285,38 @@ def _restore_attributes(
 
 @contextlib.contextmanager
 def record_called_modules(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """The parts of a network that are called meanwhile."""
+    """Record the modules of a network that are called inside the block."""
     called: list[nn.Module] = []
-    handles = [
-        part.register_forward_pre_hook(lambda part, args: called.append(part))
-        for part in module.modules()
-        if not isinstance(part, torch.jit.ScriptModule)
-    ]
-    try:
+
+    def record(part: nn.Module, args: Any) -> None:
+        called.append(part)
+
+    with attach_hooks(module.modules(), lambda part: part.register_forward_pre_hook(record)):
         yield called
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _reaches(outputs: Tensor, guests: set[int]) -> bool:
-    """Whether the graph of some outputs leads to parameters with these ids."""
-    return any(id(getattr(node, "variable", None)) in guests for node in iterate_graph(outputs))
+@contextlib.contextmanager
+def attach_hooks(
+    modules: Iterable[nn.Module], register: Callable[[nn.Module], RemovableHandle]
+) -> Iterator[None]:
+    """Register a hook on each module inside the block, and remove all hooks at the end.
+
+    ScriptModules are skipped, because torch does not support hooks on them.
+    """
+    with contextlib.ExitStack() as hooks:
+        for module in modules:
+            if not isinstance(module, torch.jit.ScriptModule):
+                hooks.callback(register(module).remove)
+        yield
+
+
+def _depend_on(outputs: Tensor, ids: set[int]) -> bool:
+    """Return whether the graph of the outputs leads to parameters with these ids."""
+    return any(id(getattr(node, "variable", None)) in ids for node in iterate_graph(outputs))
 
 
 def iterate_graph(outputs: Tensor) -> Iterator[Any]:
-    """The nodes that some outputs come from."""
+    """Yield the nodes of the autograd graph of the outputs, each once."""
     seen, waiting = set(), [outputs.grad_fn]
     while waiting:
         node = waiting.pop()

@@ -21,7 +21,7 @@ from .._gradients.fallback import Fallback
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
-from .._kernels.precision import full_precision
+from .._kernels.precision import assign, full_precision
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.isolation import borrow_and_restore, is_half, iterate_graph
 from .._networks.network import Network, resolve_network
@@ -223,7 +223,7 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(full_precision(device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if has_recurrent and device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
         stack.enter_context(borrow_and_restore(module, None))
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)

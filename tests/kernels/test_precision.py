@@ -38,6 +38,32 @@ def test_tf32_is_on_again_after_an_error(tf32):
     assert tf32.allow_tf32
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"),
+    reason="this torch has only the older interface to TF32",
+)
+def test_tf32_is_off_inside_if_the_caller_uses_the_newer_interface():
+    backend = torch.backends.cuda.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"
+    try:
+        with full_precision(CPU):
+            assert backend.fp32_precision == "ieee"
+        assert backend.fp32_precision == "tf32"
+    finally:
+        backend.fp32_precision = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_convolutions_are_exact_on_a_device_that_has_tf32():
+    X, weight = torch.randn(2, 64, 16, 16), torch.randn(64, 64, 3, 3)
+    expected = torch.nn.functional.conv2d(X.double(), weight.double())
+    with full_precision(torch.device("cuda")):
+        result = torch.nn.functional.conv2d(X.cuda(), weight.cuda()).cpu()
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=1e-4)
+
+
 class Doubling:
     """An object with outputs, as the decorator needs it."""
 

@@ -18,6 +18,7 @@ from sknetsim import (
     PerceptualKernel,
     UnsupportedNetworkError,
 )
+from sknetsim._networks.isolation import needs_cudnn
 
 from ..cases import NETWORKS, build
 from ..states import make_state_uneven, record_state
@@ -201,6 +202,20 @@ def test_threads_may_share_a_network():
         np.testing.assert_allclose(gram, expected, atol=1e-10)
     assert record_state(network) == before
     assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([nn.Linear(2, 2)], False),
+        ([nn.Conv1d(1, 1, 1), nn.Linear(2, 2)], True),
+        ([nn.ConvTranspose2d(1, 1, 1)], True),
+        ([nn.LSTM(2, 2)], False),
+        ([nn.Conv1d(1, 1, 1), nn.GRU(2, 2)], False),
+    ],
+)
+def test_cudnn_is_needed_by_convolutions_if_no_layer_is_recurrent(layers, expected):
+    assert needs_cudnn(nn.ModuleList(layers)) is expected
 
 
 def test_an_untrained_kernel_asks_for_training():
