@@ -1,4 +1,4 @@
-"""The only room that knows skorch: from an estimator to its module, criterion and training."""
+"""The network of an estimator: its module, criterion and training. Only this module uses skorch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,10 @@ from .default_network import train_default_network
 from .isolation import has_device, working_dtype
 from .samples import Samples, is_on_disk, make_label_tensor
 
-
-def format_names(names: Iterable[str]) -> str:
-    """The first of some names, as they stand in a message."""
-    return ", ".join(repr(name) for name in list(names)[:20])
-
-
+# Value of `estimator` for samples that are features already, without a network.
 FEATURES = "features"
 
+# Classes that wrap a module, and the attribute that contains the module.
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -39,20 +35,20 @@ _WRAPPERS = {
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network.
+    """Trained network of an estimator, with the steps of the Pipeline before it.
 
     Attributes
     ----------
     module : Module
-        The guest.
+        The user's module, without wrappers.
     criterion : Module or None
-        skorch's criterion, where there is one.
+        The criterion of a skorch net; None for a module.
     classifier : bool
         Whether the network predicts classes.
     prepare : callable
-        What a Pipeline does to X before the network.
+        Transformation of X by the steps of a Pipeline before the network.
     spread_tuples : bool
-        Whether a tuple of inputs becomes several arguments (skorch hands it over as one).
+        Whether a tuple of inputs is passed as several arguments (skorch passes it as one).
     """
 
     module: nn.Module
@@ -63,33 +59,33 @@ class Network:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.module.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What floating-point inputs are cast to."""
+        """Dtype that floating-point inputs are cast to."""
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return working_dtype(next(floating, torch.get_default_dtype()))
 
     @property
     def takes_logarithm(self) -> bool:
-        """Whether the outputs are probabilities whose logarithm the criterion takes (skorch)."""
+        """Whether the outputs are probabilities whose logarithm skorch passes to the criterion."""
         return self.classifier and isinstance(self.criterion, nn.NLLLoss)
 
     @property
     def takes_logit(self) -> bool:
-        """Whether the output is the probability of a class that the criterion takes as such."""
+        """Whether the output is the probability of one class, as BCELoss takes it."""
         return self.classifier and isinstance(self.criterion, nn.BCELoss)
 
     def with_input_shape(self, input_shape: Sequence[int] | None) -> Network:
-        """The network for flat rows of what has a shape of its own."""
+        """Return a network that reshapes each flat row of X to ``input_shape`` first."""
         if input_shape is None:
             return self
         return replace(self, prepare=lambda samples: self.prepare(samples).reshape(input_shape))
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
-        """The raw outputs of a working copy of the module, or of a function in its place."""
+        """Return the raw outputs of a copy of the module, or of a function that replaces it."""
         if isinstance(inputs, dict):
             return module(**inputs)
         if isinstance(inputs, tuple) and self.spread_tuples:
@@ -98,8 +94,8 @@ class Network:
 
 
 def resolve_network(estimator: Any) -> Network:
-    """The network of a trained skorch net, FrozenEstimator, Pipeline or module."""
-    net, steps = _unwrapped(estimator)
+    """Return the network of a trained skorch net, FrozenEstimator, Pipeline or module."""
+    net, steps = _unwrap(estimator)
 
     def prepare(samples: Samples) -> Samples:
         if not steps:
@@ -107,22 +103,23 @@ def resolve_network(estimator: Any) -> Network:
         return Samples(functools.reduce(lambda X, step: step.transform(X), steps, samples.data))
 
     if isinstance(net, nn.Module):
-        return Network(_checked(net), None, False, prepare, spread_tuples=True)
+        return Network(_check_module(net), None, False, prepare, spread_tuples=True)
     if not is_trained(net):
         raise NotFittedError(
-            f"estimator is {_describe(net)}, which is not trained; allowed are trained networks:"
-            " call its fit first, or hand y to fit."
+            f"`estimator` must be a trained network; got {_describe(net)}, which is not"
+            " trained. Call its fit first, or pass y to fit."
         )
     criterion = getattr(net, "criterion_", None)
-    return Network(_checked(net.module_), criterion, is_classifier(net), prepare, False)
+    return Network(_check_module(net.module_), criterion, is_classifier(net), prepare, False)
 
 
 def _describe(value: Any) -> str:
-    return f"a {type(value).__name__}" if not isinstance(value, str) else repr(value)
+    """Return a string itself, or else the type of a value, for messages."""
+    return repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
 
 
-def _unwrapped(estimator: Any) -> tuple[Any, list[Any]]:
-    """What is below FrozenEstimator and Pipeline, and the steps before it."""
+def _unwrap(estimator: Any) -> tuple[Any, list[Any]]:
+    """Return the estimator inside FrozenEstimators and Pipelines, and the steps before it."""
     steps: list[Any] = []
     while True:
         if isinstance(estimator, Pipeline):
@@ -135,66 +132,68 @@ def _unwrapped(estimator: Any) -> tuple[Any, list[Any]]:
 
 
 def _innermost(estimator: Any) -> Any:
-    return _unwrapped(estimator)[0]
+    return _unwrap(estimator)[0]
 
 
-def _checked(module: nn.Module) -> nn.Module:
-    """The module without its wrappers, refused where its gradients cannot be per sample."""
+def _check_module(module: nn.Module) -> nn.Module:
+    """Return the module without its wrappers; raise if it cannot have per-sample gradients."""
     while (attribute := _WRAPPERS.get(type(module).__name__)) is not None:
         module = getattr(module, attribute)
     if type(module).__name__ == "FullyShardedDataParallel":
         raise UnsupportedNetworkError(
-            "estimator is a FullyShardedDataParallel module, whose parameters are elsewhere;"
-            " allowed are whole modules: gather its state_dict into a plain one."
+            "`estimator` must be a module with all its parameters; got a FullyShardedDataParallel,"
+            " whose parameters are distributed. Gather its state_dict into a plain module."
         )
     for name, part in module.named_modules():
-        for refused, cure in _refusals(part):
+        for problem, cure in _list_problems(part):
             raise UnsupportedNetworkError(
-                f"estimator has a {type(part).__name__} {name!r} with {refused}: {cure}"
+                f"`estimator` must have no layer {problem}; got the {type(part).__name__} {name!r}."
+                f" {cure}"
             )
     return module
 
 
-def _refusals(part: nn.Module) -> list[tuple[str, str]]:
-    """What makes a layer unfit, and the cure."""
-    found = []
+def _list_problems(part: nn.Module) -> list[tuple[str, str]]:
+    """Return the properties of a layer that rule out per-sample gradients, each with its cure."""
+    problems = []
     if isinstance(part, nn.Embedding | nn.EmbeddingBag):
         if part.max_norm is not None:
-            found.append(
+            problems.append(
                 (
-                    "max_norm, which alters the weights in the forward pass",
-                    "renormalise them once and set max_norm=None.",
+                    "with max_norm, which changes the weights in the forward pass",
+                    "Renormalise the weights once, and set max_norm=None.",
                 )
             )
         if part.scale_grad_by_freq:
-            found.append(
+            problems.append(
                 (
-                    "scale_grad_by_freq, which mixes the samples of a batch",
-                    "set scale_grad_by_freq=False.",
+                    "with scale_grad_by_freq, which mixes the samples of a batch",
+                    "Set scale_grad_by_freq=False.",
                 )
             )
     if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-        found.append(
+        problems.append(
             (
-                "no running statistics, so that its outputs depend on the batch",
-                "train it with track_running_stats=True, or use GroupNorm.",
+                "without running statistics, because its outputs depend on the batch",
+                "Train it with track_running_stats=True, or use GroupNorm.",
             )
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
-        found.append(("uninitialised parameters", "run it once on a batch."))
-    return found
+        problems.append(("with uninitialised parameters", "Run the network once on a batch."))
+    return problems
 
 
 def is_trained(estimator: Any) -> bool:
-    """Whether there is a trained network to keep: ``initialized_`` of skorch, or a module."""
+    """Return whether an estimator is a trained network: an initialised skorch net, or a module."""
     net = _innermost(estimator)
     return isinstance(net, nn.Module) or bool(getattr(net, "initialized_", False))
 
 
 def get_net_attributes(value: Any) -> dict[str, Any] | None:
-    """All that a skorch net consists of, networks included; None for anything else.
+    """Return all attributes of a skorch net, networks included; None for other objects.
 
-    A net hands its networks over as bytes that plain pickle made, which know classes by name only.
+    The state that a net itself returns contains its networks as bytes of a plain pickle, which
+    refers to classes by name only.
     """
     if isinstance(value, NeuralNet) and type(value).__getstate__ is NeuralNet.__getstate__:
         return vars(value)
@@ -202,14 +201,14 @@ def get_net_attributes(value: Any) -> dict[str, Any] | None:
 
 
 def restore_net(net: Any, attributes: dict[str, Any]) -> None:
-    """Fill an empty skorch net; one of a device that is not here works on the CPU."""
+    """Set the attributes of an empty skorch net, on the CPU if its device is missing."""
     vars(net).update(attributes)
     if net.device is not None and not has_device(net.device):
         net.device = "cpu"
 
 
 def make_classifier(net: Any, criterion: Any) -> Any:
-    """A trained skorch net's own module, as one that predicts classes by another criterion."""
+    """Return a classifier with the module of a trained skorch net and another criterion."""
     params = net.get_params(deep=False).items()
     named = {name: value for name, value in params if name.startswith("criterion__")}
     settings = {"criterion": criterion, "device": net.device, "verbose": 0, **named}
@@ -219,44 +218,47 @@ def make_classifier(net: Any, criterion: Any) -> Any:
 def fit_network(
     estimator: Any, X: Any, y: Any, random_state: Any, input_shape: Sequence[int] | None
 ) -> Any:
-    """What ``estimator_`` becomes: the trained estimator itself, or a trained clone."""
+    """Return a trained estimator itself, or else a trained clone, as ``estimator_``."""
     if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
         return estimator
     if input_shape is not None and (estimator is None or estimator is not _innermost(estimator)):
         raise ValueError(
-            f"input_shape is {tuple(input_shape)} and estimator is {_describe(estimator)} that is"
-            " to be trained; allowed with input_shape are trained networks and skorch nets: train"
-            " the pipeline first."
+            "`estimator` must be a trained network or a skorch net if `input_shape` is given; got"
+            f" {_describe(estimator)}, which is not trained, and input_shape={tuple(input_shape)}."
+            " Train the network first."
         )
     X = np.asarray(X) if is_on_disk(X) else X
     if estimator is None:
-        return train_default_network(_matrix(X), y, random_state)
+        return train_default_network(_make_matrix(X), y, random_state)
     net = _innermost(estimator)
     if not hasattr(net, "initialize") or not hasattr(net, "get_params"):
         raise TypeError(
-            f"estimator is {_describe(estimator)}; allowed are a skorch net, a FrozenEstimator or"
-            f" Pipeline that ends in one, a torch.nn.Module, {FEATURES!r} and None."
+            "`estimator` must be a skorch net, a FrozenEstimator or Pipeline that ends in one, a"
+            f" torch.nn.Module, {FEATURES!r} or None; got {_describe(estimator)}. Pass a PyTorch"
+            " network."
         )
     if y is None:
         raise ValueError(
-            f"estimator is an untrained {type(net).__name__} and y is None; pass a trained net, or"
-            " y so that it can be trained."
+            f"y must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass a"
+            " trained net, or y to train it."
         )
     make_label_tensor(y)
     return _train(estimator, X if input_shape is None else Samples(X).reshape(input_shape).data, y)
 
 
-def _matrix(X: Any) -> np.ndarray:
+def _make_matrix(X: Any) -> np.ndarray:
+    """Return X as a numpy array, and check that it has two axes."""
     array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
     if array.ndim != 2:
         raise ValueError(
-            f"X has {array.ndim} dimensions; estimator=None takes 2 (samples, features): pass a"
-            " trained network for other inputs."
+            "X must have 2 dimensions (samples, features) if `estimator` is None; got"
+            f" {array.ndim}. Pass a trained network for other inputs."
         )
     return array
 
 
 def _train(estimator: Any, X: Any, y: Any) -> Any:
+    """Return a clone of a Pipeline, FrozenEstimator or skorch net, trained on (X, y)."""
     if isinstance(estimator, Pipeline) or estimator is not _innermost(estimator):
         return clone(estimator).fit(X, y)
     net = clone(estimator).initialize()
@@ -265,18 +267,36 @@ def _train(estimator: Any, X: Any, y: Any) -> Any:
 
 
 def _cast(values: Any, dtype: torch.dtype) -> Any:
-    """Arrays of floating numbers in the network's dtype, which skorch leaves as they are."""
+    """Return a floating-point array in the network's dtype, because skorch does not cast it."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return torch.tensor(values).to(dtype).numpy()
     return values
 
 
 def match_names(names: Iterable[str], patterns: Any) -> set[str]:
-    """Those that a name or pattern, or one of several, matches; none where one matches nothing."""
+    """Return the names that match one of the patterns; none if some pattern matches no name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of layers or parameters.
+    patterns : object
+        A name, a pattern such as "head.*", or a list of these; no name matches other values.
+
+    Returns
+    -------
+    matches : set of str
+        The names.
+    """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list | tuple | set) or not all(
         isinstance(pattern, str) for pattern in patterns
     ):
         return set()
-    found = [fnmatch.filter(names, pattern) for pattern in patterns]
-    return {name for some in found for name in some} if all(found) else set()
+    matches = [fnmatch.filter(names, pattern) for pattern in patterns]
+    return set().union(*matches) if all(matches) else set()
+
+
+def format_names(names: Iterable[str]) -> str:
+    """Return the first 20 names, quoted and separated by commas, for messages."""
+    return ", ".join(repr(name) for name in list(names)[:20])

@@ -1,4 +1,4 @@
-"""Fitted estimators as bytes: networks by value where need be, for whatever device there is."""
+"""Conversion of fitted estimators to bytes and back, for other processes and other devices."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from .fingerprint import fingerprint_value
 from .isolation import has_device
 from .network import FEATURES, get_net_attributes, resolve_network, restore_net
 
+# Packages whose versions results depend on.
 _PACKAGES = ("sknetsim", "torch", "scikit-learn", "skorch", "numpy")
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Classes that only this program knows go by value; a skorch net would send them by name."""
+    """Pickler that stores classes of scripts by value, also those inside a skorch net."""
 
     def reducer_override(self, value: Any) -> Any:
         attributes = get_net_attributes(value)
@@ -34,7 +35,7 @@ class _Pickler(cloudpickle.Pickler):
 
 
 def dumps(state: dict[str, Any]) -> bytes:
-    """The bytes of a state, each tensor once."""
+    """Return the bytes of a state, which contain each tensor once."""
     file = io.BytesIO()
     by_value = types.SimpleNamespace(__name__="by_value", Pickler=_Pickler)
     torch.save(state, file, by_value, pickle.HIGHEST_PROTOCOL)
@@ -42,7 +43,7 @@ def dumps(state: dict[str, Any]) -> bytes:
 
 
 def loads(data: Any) -> dict[str, Any]:
-    """The state; tensors of a device that is not here are put on the CPU."""
+    """Return the state; tensors of a missing device are loaded on the CPU."""
     state: dict[str, Any] = torch.load(
         io.BytesIO(data), map_location=_choose_location, weights_only=False
     )
@@ -50,16 +51,19 @@ def loads(data: Any) -> dict[str, Any]:
 
 
 def _choose_location(storage: Any, location: str) -> Any:
-    """None leaves a storage where it was; the storage itself is on the CPU."""
+    """Return None to load a storage on its device, or the storage itself, which is on the CPU."""
     return None if has_device(location) else storage
 
 
 def describe_origin(estimator: Any) -> dict[str, str]:
-    """The network, by its class, size and bytes, and the versions of what it lives on."""
-    return {"network": _described(estimator), **get_versions()}
+    """Return a description of the network, and the versions of Python and the packages.
+
+    The description consists of the class, the number of parameters and the fingerprint.
+    """
+    return {"network": _describe_network(estimator), **get_versions()}
 
 
-def _described(estimator: Any) -> str:
+def _describe_network(estimator: Any) -> str:
     if isinstance(estimator, str):
         return FEATURES
     module = resolve_network(estimator).module
@@ -70,26 +74,34 @@ def _described(estimator: Any) -> str:
 
 @functools.cache
 def get_versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     python = ".".join(map(str, sys.version_info[:2]))
     return {"python": python, **{package: _version(package) for package in _PACKAGES}}
 
 
 def _version(package: str) -> str:
     try:
-        # Builds for other devices (2.13.0+cpu) are of the same version.
+        # Builds for other devices (2.13.0+cpu) have the same version.
         return version(package).split("+")[0]
     except PackageNotFoundError:
         return "not installed"
 
 
 def warn_if_different(name: str, before: dict[str, str], now: dict[str, str]) -> None:
-    """Say what a loaded estimator was made with, where that is not what is here."""
-    differing = [key for key in before if before[key] != now.get(key)]
-    if differing:
-        told = "; ".join(f"{key} was {before[key]}, is {now.get(key)}" for key in differing)
+    """Warn if a loaded estimator was fitted with another network or other versions.
+
+    Parameters
+    ----------
+    name : str
+        Name of the estimator's class.
+    before, now : dict of str to str
+        Origin at fit and at loading, see `describe_origin`.
+    """
+    changed = [key for key in before if before[key] != now.get(key)]
+    if changed:
+        changes = "; ".join(f"{key} was {before[key]}, is {now.get(key)}" for key in changed)
         warn(
-            f"this {name} was fitted with something else than there is now ({told}): results may"
-            " differ; fit it again to be sure.",
+            f"This {name} was fitted with another network or with other versions ({changes})."
+            " Results may differ from those before. Fit it again to be sure.",
             LoadedElsewhereWarning,
         )

@@ -345,7 +345,7 @@ def test_an_input_shape_is_for_networks_that_are_trained_alone(images, untrained
     network, X = images
     if untrained is not None:
         untrained = make_pipeline(StandardScaler(), NeuralNetRegressor(network, verbose=0))
-    with pytest.raises(ValueError, match=r"input_shape is \(2, 6, 5\) and estimator is"):
+    with pytest.raises(ValueError, match=r"`input_shape` is given; got .*=\(2, 6, 5\)"):
         NetworkKernel(untrained, input_shape=(2, 6, 5)).fit(X.reshape(14, -1), X[:, 0, 0, :2])
 
 

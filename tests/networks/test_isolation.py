@@ -130,7 +130,7 @@ def test_hooks_of_the_user_still_act_on_the_forward_pass():
 
 
 def test_a_lent_half_precision_network_is_refused():
-    with pytest.raises(UnsupportedNetworkError, match=r"call \.float\(\)"):
+    with pytest.raises(UnsupportedNetworkError, match=r"Call \.float\(\)"):
         NetworkKernel(Failing(9, copyable=False).half())(torch.randn(3, 4))
 
 

@@ -111,9 +111,9 @@ def test_a_grid_over_the_networks_own_parameters_is_refused(data, net):
     before = weights(net)
     density = NetworkDensity(net)
     assert not any(name.startswith("estimator__") for name in density.get_params(deep=True))
-    with pytest.raises(ValueError, match="'estimator__module__hidden' would reset the trained"):
+    with pytest.raises(ValueError, match="`estimator__module__hidden` must belong to an untrained"):
         density.set_params(estimator__module__hidden=3)
-    with pytest.raises(ValueError, match="would reset the trained network"):
+    with pytest.raises(ValueError, match="got a trained network"):
         GridSearchCV(density, {"estimator__module__hidden": [2, 3]}, error_score="raise").fit(
             data[0]
         )
@@ -142,7 +142,7 @@ def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
 
 
 def test_an_untrained_net_without_y_is_refused(data):
-    with pytest.raises(ValueError, match="an untrained NeuralNetClassifier and y is None; pass"):
+    with pytest.raises(ValueError, match=r"an untrained NeuralNetClassifier; got None\. Pass"):
         NetworkDensity(classifier()).fit(data[0])
     with pytest.raises(NotFittedError, match="not trained"):
         NetworkKernel(classifier())(data[0])
@@ -153,7 +153,7 @@ def test_an_untrained_net_without_y_is_refused(data):
 @pytest.mark.parametrize("bad", [3, "network", LogisticRegression(), nn.Linear], ids=repr)
 def test_other_estimators_are_refused(data, bad):
     X, y = data
-    with pytest.raises(TypeError, match="allowed are a skorch net, a FrozenEstimator"):
+    with pytest.raises(TypeError, match="`estimator` must be a skorch net, a FrozenEstimator"):
         NetworkDensity(bad).fit(X, y)
 
 
@@ -241,9 +241,9 @@ class FullyShardedDataParallel(nn.Linear):
 REFUSED = {
     "sharded": (lambda: FullyShardedDataParallel(4, 3), "gather its state_dict"),
     "no running statistics": (batch_norm_without_statistics, "track_running_stats=True"),
-    "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "set max_norm=None"),
+    "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "and set max_norm=None"),
     "scale_grad_by_freq": (lambda: nn.Embedding(5, 3, scale_grad_by_freq=True), "by_freq=False"),
-    "uninitialised": (lambda: nn.LazyLinear(3), "run it once on a batch"),
+    "uninitialised": (lambda: nn.LazyLinear(3), "Run the network once on a batch"),
     "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), "unfreeze those"),
 }
 
