@@ -55,16 +55,16 @@ def make_review_task(seed, quick):
     the one that gives the unseen noise.
     """
     generator, reviews = np.random.default_rng(seed), load_film_reviews()
-    rows = generator.permutation(len(reviews.texts))[: 2_000 if quick else None]
+    order = generator.permutation(len(reviews.texts))[: 2_000 if quick else None]
     words = TfidfVectorizer(max_features=2_000, sublinear_tf=True)
-    X = words.fit_transform([reviews.texts[row] for row in rows]).toarray().astype(np.float32)
-    ratings = reviews.ratings[rows]
+    X = words.fit_transform([reviews.texts[row] for row in order]).toarray().astype(np.float32)
+    ratings = reviews.ratings[order]
     # Two random raters of each text; missing ratings (NaN) get 2, more than all random numbers.
     places = np.argsort(np.where(np.isfinite(ratings), generator.random(ratings.shape), 2))
     noisy, other = (np.take_along_axis(ratings, places[:, [place]], 1) for place in (0, 1))
     counts = np.isfinite(ratings).sum(axis=1, keepdims=True)
     clean = (np.nansum(ratings, axis=1, keepdims=True) - noisy - other) / (counts - 2)
-    train = np.arange(len(rows)) < 0.8 * len(rows)
+    train = np.arange(len(order)) < 0.8 * len(order)
     net = make_perceptron_net(
         NeuralNetRegressor, X.shape[1], 64, 1, epochs=4, batch_size=64, optimizer__weight_decay=0.0
     )
