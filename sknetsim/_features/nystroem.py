@@ -95,7 +95,7 @@ def fit_nystroem(
     pivots = draw_landmarks(gram, len(candidates), held_out, limit, error, eps, random_state)
     _report(pivots, n_components, len(candidates))
     if n_components == "auto":
-        warn_if_missed(pivots.errors[-1], kernel_error, len(pivots.indices), "fit more rows")
+        warn_if_missed(pivots.errors[-1], kernel_error, len(pivots.indices), "fit more samples")
     indices = pivots.indices
     drawn = candidates[indices].tolist()
     landmarks, labels = X.select(drawn), select_labels(y, drawn)

@@ -1,4 +1,4 @@
-"""How far products of features are from the similarities: measured, and reported."""
+"""Projections of samples to features, the error of their inner products, and its warning."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ..exceptions import FewerComponentsWarning, warn
 
 
 class Projection(Protocol):
-    """A fitted map from samples to features, whose products are similarities."""
+    """Fitted map from n samples to m features, whose inner products approximate k^C."""
 
     @property
     def n_components(self) -> int:
-        """The number m of features."""
+        """Number m of features."""
 
     @property
     def kernel_error(self) -> float:
-        """Root mean squared error of the similarity of rows that the map was not made from."""
+        """Root mean squared error of the similarity of different samples."""
 
     def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
-        """Features of shape (n, m), in the dtype of the gradients."""
+        """Return features of shape (n, m), in the dtype of the gradients."""
 
 
 def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
-    """Features to be filled, in the dtype of the gradients."""
+    """Return an array for features of shape (samples, width), in the dtype of the gradients."""
     dtype = torch.empty(0, dtype=source.dtype).numpy().dtype
     cure = (
-        "set a smaller n_components, choose fewer `parameters` (such as 'last_layer'), or hand over"
-        " fewer rows at a time"
+        "Set a smaller `n_components`, choose fewer `parameters` (such as 'last_layer'), or pass"
+        " fewer samples at a time"
     )
     return allocate("Features", (samples, width), dtype, cure)
 
@@ -42,31 +42,33 @@ def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
 def compute_features(
     projection: Any, source: Source, X: Samples, y: Any = None, verbose: Any = 0
 ) -> np.ndarray:
-    """What a `Projection` makes of the rows of X, by all workers."""
-    samples, result = len(X), None
+    """Return the features of X by a `Projection`, of shape (n, m), computed by all workers."""
+    samples, features = len(X), None
     for rows, part in map_samples(projection.transform, source, X, (y,), (), verbose):
         if len(part) == samples:
-            result = part
+            # A single worker returns all features, which are not copied.
+            features = part
             continue
-        if result is None:
-            result = allocate_features(source, samples, projection.n_components)
-        result[rows] = part
-    assert result is not None
-    return result
+        if features is None:
+            features = allocate_features(source, samples, projection.n_components)
+        features[rows] = part
+    assert features is not None
+    return features
 
 
 def off_diagonal_error(difference: np.ndarray) -> float:
-    """Root mean square of the entries off the diagonal; 0 for a single row."""
+    """Return the root mean square of the entries off the diagonal; 0 for a single row."""
     squares = difference**2
     np.fill_diagonal(squares, 0)
     return float(np.sqrt(squares.sum() / max(1, len(squares) * (len(squares) - 1))))
 
 
 def warn_if_missed(error: float, kernel_error: float, components: int, cure: str) -> None:
-    """Say so where "auto" ends above the error that was asked for."""
+    """Warn if the features that "auto" chooses miss the requested kernel error."""
     if error > kernel_error:
         warn(
-            f"kernel_error is {kernel_error:.2g}, but {components} components reach {error:.2g}"
-            f" only: allow a larger kernel_error, or {cure}.",
+            f"`kernel_error` {kernel_error:.2g} was not reached: the similarities of"
+            f" {components} features have an error of {error:.2g}. Set a larger `kernel_error`, or"
+            f" {cure}.",
             FewerComponentsWarning,
         )

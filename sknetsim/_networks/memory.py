@@ -1,7 +1,4 @@
-"""What a pass takes in memory, against scikit-learn's ``working_memory``.
-
-Index legend: n samples; d outputs of the network.
-"""
+"""Memory budget: scikit-learn's ``working_memory``, and what to do if memory is exhausted."""
 
 from __future__ import annotations
 
@@ -37,49 +34,76 @@ SKETCH = Fraction(1, 8)
 SINGLE_ROWS = Fraction(1, 2)
 
 
-def memory_budget(share: Fraction = Fraction(1)) -> int:
-    """Return a share of scikit-learn's ``working_memory``, in bytes."""
+#: The part of the free memory of a CUDA device that a pass may take.
+OF_DEVICE = Fraction(3, 4)
+
+
+def memory_budget(share: Fraction = Fraction(1), device: torch.device | None = None) -> int:
+    """Return a share of the memory that a pass may take, in bytes.
+
+    On a CUDA device this is `OF_DEVICE` of its free memory, elsewhere scikit-learn's
+    ``working_memory``.
+    """
+    if device is not None and device.type == "cuda":
+        return int(_free_memory(device) * OF_DEVICE * share)
     megabytes = get_config()["working_memory"]
     if not megabytes > 0:
         raise ValueError(
-            f"working_memory is {megabytes}; allowed are positive numbers of MiB: set it with"
-            " sklearn.set_config(working_memory=1024)."
+            f"`working_memory` of scikit-learn must be a positive number of MiB; got {megabytes}."
+            " Call sklearn.set_config(working_memory=1024)."
         )
     return int(megabytes * 2**20) * share.numerator // share.denominator
 
 
-def keep_freed_pages() -> None:
-    """Have the C library keep what chunks free, rather than take new pages for each of them.
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a CUDA device, those in torch's cache included."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + unused)
 
-    glibc keeps twice the largest block of at most 32 MiB that was ever freed; so one is, untouched.
+
+def keep_freed_pages() -> None:
+    """Make the C library keep the pages that a chunk frees for the next chunk.
+
+    glibc keeps up to twice the size of the largest block of at most 32 MiB that was ever freed. So
+    one block of nearly 32 MiB is allocated and freed here, without writing to it.
     """
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
 def allocate(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str) -> np.ndarray:
-    """An array to be filled; refused where this machine's memory cannot hold it."""
+    """Return an array to be filled; raise an error if it exceeds the memory of this machine."""
     needed = math.prod(shape) * dtype.itemsize
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise MemoryError(
-            f"{described} of shape {tuple(shape)} take {needed / 2**30:,.1f} GiB; this machine has"
-            f" {available / 2**30:,.1f} GiB: {cure}."
+            f"{described} of shape {tuple(shape)} must fit into the memory of this machine,"
+            f" {available / 2**30:,.1f} GiB; they take {needed / 2**30:,.1f} GiB. {cure}."
         )
     return np.empty(shape, dtype)
 
 
-def check_within_budget(described: str, needed: int, cure: str) -> None:
-    """Refuse what must be held at once and exceeds the budget."""
-    if needed > memory_budget():
+def check_within_budget(
+    described: str, needed: int, cure: str, device: torch.device | None = None
+) -> None:
+    """Raise an error if something that must be in memory at once exceeds the memory budget."""
+    budget = memory_budget(device=device)
+    if needed > budget:
         raise MemoryError(
-            f"{described} takes {needed / 2**20:,.0f} MiB; allowed are"
-            f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): {cure}, or raise"
-            " working_memory."
+            f"{described} must fit into {describe_budget(device)}, {budget / 2**20:,.0f} MiB; it"
+            f" takes {needed / 2**20:,.0f} MiB. {cure}."
         )
 
 
+def describe_budget(device: torch.device | None) -> str:
+    """Return what the memory budget is, for an error message."""
+    if device is not None and device.type == "cuda":
+        return f"the part of the free memory of {str(device)!r} that a pass may take"
+    return "scikit-learn's `working_memory`"
+
+
 def halve(samples: int, error: Exception) -> int:
-    """Half of a chunk for which memory did not suffice; any other error goes on."""
+    """Return half the samples of a chunk that ran out of memory; raise any other error again."""
     if samples == 1 or not is_out_of_memory(error):
         raise error
     return samples // 2

@@ -1,4 +1,4 @@
-"""What is made of all pairs of samples: block by block in workers, tile by tile within a block.
+"""Reductions over all pairs of samples: block by block in workers, tile by tile within a block.
 
 Index legend: n, m samples.
 """
@@ -31,19 +31,19 @@ from .parallel import (
 from .zero_gradients import ZeroGradients, report_zero_gradients
 
 _FEWER_ROWS = (
-    "hand over fewer rows at a time, or use NetworkDensity or NetworkNeighbors, which hold no such"
-    " matrix"
+    "Pass fewer samples at a time, or use NetworkDensity or NetworkNeighbors, which do not need the"
+    " whole matrix"
 )
 
 
 class Reduction(Protocol):
-    """What is made of the values of all pairs of some rows and some columns."""
+    """Result for all pairs of a slice of rows and a slice of columns, built tile by tile."""
 
-    def add(self, rows: slice, columns: slice, found: Tensor) -> None:
-        """Take the values of a tile."""
+    def add(self, rows: slice, columns: slice, values: Tensor) -> None:
+        """Add the values of a tile, of shape (n, m, ...)."""
 
     def merge(self, other: Any) -> None:
-        """Take what was made of some of the pairs."""
+        """Add the result for some of the pairs."""
 
 
 def reduce_pairs(
@@ -56,9 +56,24 @@ def reduce_pairs(
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> Any:
-    """A `Reduction` of the `values` of all pairs, by all workers.
+    """Return a `Reduction` of the values of a function of all pairs, computed by all workers.
 
-    ``make`` gives one for the rows and columns of two slices.
+    Parameters
+    ----------
+    source : Source
+        The source of Jacobians.
+    X : Samples
+        The samples of the rows.
+    Y : Samples or None
+        The samples of the columns; None for those of X.
+    make : callable
+        Function that returns an empty `Reduction` for a slice of rows and a slice of columns.
+    function : callable
+        Function of two tiles that returns their values, see `iterate_pair_values`.
+    whitenings, labels : tuple
+        Whitening and labels of X and of Y.
+    verbose : int
+        Whether to show a progress bar.
     """
     samples, others = len(X), len(X if Y is None else Y)
     result = make(slice(0, samples), slice(0, others))
@@ -69,9 +84,9 @@ def reduce_pairs(
         return result
     blocks = _make_blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
-    for rows in (X,) if Y is None else (X, Y):
-        source.check_rows_independent(rows)
-    tasks = (_task(block, sets, labels) for block in blocks)
+    for checked in (X,) if Y is None else (X, Y):
+        source.check_rows_independent(checked)
+    tasks = (_make_task(block, sets, labels) for block in blocks)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()
     bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
@@ -88,18 +103,18 @@ def reduce_pairs(
 
 @dataclass(frozen=True)
 class PairBlock:
-    """Pairs of some rows and some columns, for a worker.
+    """Pairs of a slice of rows and a slice of columns, for one worker.
 
     Attributes
     ----------
     rows, columns : slice
-        Which.
+        The rows and the columns.
     within : bool
-        Whether these are the same, and each pair is in it once.
+        Whether the columns are the rows, so that the pair (x', x) follows from (x, x').
     mirrored : bool
-        Whether the pairs of the columns and the rows are to be made too.
+        Whether the worker also returns the result for the pairs (x', x), which no block contains.
     counted : bool
-        Whether its rows are in no other block that is counted.
+        Whether zero gradients of this block are reported; each row is in one counted block.
     """
 
     rows: slice
@@ -110,15 +125,19 @@ class PairBlock:
 
     @property
     def pairs(self) -> int:
-        """Their number."""
+        """Number of pairs, with the mirrored ones."""
         rows, columns = self.rows, self.columns
         return (1 + self.mirrored) * (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 def _make_blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
-    """Of about as much work each; Jacobians are made again in each block that they are in."""
+    """Return blocks of about equal work that cover all pairs.
+
+    Each block computes the Jacobians of its rows and columns again, so blocks are few.
+    """
     if symmetric:
         parts = list(enumerate(split_evenly(samples, jobs + 1)))
+        # Blocks on the diagonal, i = j, contain each sample once; those above it are mirrored.
         return [
             PairBlock(rows, columns, i == j, i != j, i == j)
             for i, rows in parts
@@ -130,12 +149,14 @@ def _make_blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[
     return [PairBlock(slice(0, samples), part, counted=index == 0) for index, part in columns]
 
 
-def _task(block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]) -> tuple[Any, ...]:
+def _make_task(
+    block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]
+) -> tuple[Any, ...]:
+    """Return what a worker needs for a block: the block, its samples and their labels."""
     slices = (block.rows, block.columns)
-    parts = [rows.part(piece) for rows, piece in zip(sets, slices, strict=True)]
-    # Where X is compared with itself, it has one set of labels.
-    found = [slice_labels(y, piece) for y, piece in zip(labels, slices, strict=True)]
-    return block, *parts, tuple(found)
+    parts = [samples.part(piece) for samples, piece in zip(sets, slices, strict=True)]
+    part_labels = [slice_labels(y, piece) for y, piece in zip(labels, slices, strict=True)]
+    return block, *parts, tuple(part_labels)
 
 
 def _reduce_block(
@@ -150,40 +171,52 @@ def _reduce_block(
     columns: Any,
     labels: tuple[Any, Any],
 ) -> list[Any]:
-    """The reduction of a block, and that of its mirror image."""
+    """Return the reduction of a block, and that of its mirror image if it is mirrored."""
     sets = (slice_part(rows, X), None if block.within else slice_part(columns, Y))
     results = [make(block.rows, block.columns)]
     if block.mirrored:
         results.append(make(block.columns, block.rows))
-    for at, to, found in iterate_pair_values(source, *sets, whitenings, function, 0, labels):
-        places = _shifted(at, block.rows), _shifted(to, block.columns)
-        results[0].add(*places, found)
+    for first, second, values in iterate_pair_values(
+        source, *sets, whitenings, function, 0, labels
+    ):
+        tile = _shift(first, block.rows.start), _shift(second, block.columns.start)
+        results[0].add(*tile, values)
         if block.mirrored:
-            results[1].add(*places[::-1], mirror(found))
+            results[1].add(*tile[::-1], mirror(values))
     return results
 
 
-def _shifted(part: slice, whole: slice) -> slice:
-    return slice(part.start + whole.start, part.stop + whole.start)
+def _shift(part: slice, start: int) -> slice:
+    """Return the slice of the whole for a slice of a part that begins at ``start``."""
+    return slice(part.start + start, part.stop + start)
 
 
 class _Matrix:
-    """Values as they are."""
+    """Reduction that keeps all values in one array.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n, m, ...), float64, or None
+        The values; None until the first tile is added.
+    """
 
     def __init__(self, rows: slice, columns: slice):
         self.rows, self.columns = rows, columns
         self.values: np.ndarray | None = None
 
-    def add(self, rows: slice, columns: slice, found: Tensor) -> None:
-        # By torch, for numpy is slow to copy what is transposed.
-        at = relative_slice(rows, self.rows), relative_slice(columns, self.columns)
-        torch.from_numpy(self._filled(found.shape[2:]))[at] = found.cpu()
+    def add(self, rows: slice, columns: slice, values: Tensor) -> None:
+        """Copy the values of a tile to their place."""
+        place = relative_slice(rows, self.rows), relative_slice(columns, self.columns)
+        # torch copies the values, because numpy copies a transposed array slowly.
+        torch.from_numpy(self._get_array(values.shape[2:]))[place] = values.cpu()
 
     def merge(self, other: _Matrix) -> None:
+        """Copy the values of some of the pairs to their place."""
         assert other.values is not None
         self.add(other.rows, other.columns, torch.from_numpy(other.values))
 
-    def _filled(self, more: Sequence[int]) -> np.ndarray:
+    def _get_array(self, more: Sequence[int]) -> np.ndarray:
+        """Return the array of the values, which the first call allocates."""
         if self.values is None:
             shape = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
             self.values = allocate("Values", (*shape, *more), np.dtype(np.float64), _FEWER_ROWS)
@@ -199,10 +232,10 @@ def compute_pair_matrix(
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
-    """One array of shape (n, m, ...) of a function of pairs."""
-    result = reduce_pairs(source, X, Y, _Matrix, function, whitenings, verbose, labels)
-    found: np.ndarray = result.values
-    return found
+    """Return the values of a function of all pairs, of shape (n, m, ...), float64."""
+    matrix = reduce_pairs(source, X, Y, _Matrix, function, whitenings, verbose, labels)
+    values: np.ndarray = matrix.values
+    return values
 
 
 def gram_matrix(
@@ -212,5 +245,5 @@ def gram_matrix(
     verbose: Any = 0,
     labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
-    """k^C of all pairs, of shape (n, m), float64."""
+    """Return k^C of all pairs, of shape (n, m), float64, in [-1, 1]."""
     return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)

@@ -207,5 +207,6 @@ def _check_sum_affordable(jacobian: Jacobian, vectors: int) -> None:
     check_within_budget(
         f"The sum of the gradients of {outputs.shape[1]} outputs",
         needed * outputs.element_size(),
-        "compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",
+        "Compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",
+        outputs.device,
     )

@@ -205,7 +205,7 @@ def test_the_number_of_features_follows_the_landmarks_found(data, method):
 
 def test_the_warning_of_a_missed_error_points_to_fit(data):
     network, X = data
-    with pytest.warns(FewerComponentsWarning, match="kernel_error is 1e-09") as caught:
+    with pytest.warns(FewerComponentsWarning, match="`kernel_error` 1e-09 was not reached") as caught:
         featurizer_of(network, n_components="auto", kernel_error=1e-9).fit(X)
     assert caught[0].filename == __file__
 

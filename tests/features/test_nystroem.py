@@ -120,7 +120,7 @@ def test_auto_stops_at_the_first_landmark_that_reaches_the_error(data):
 
 def test_auto_says_so_where_all_candidates_miss_the_error(data):
     source, X = data
-    with pytest.warns(FewerComponentsWarning, match="16 components reach .* fit more rows"):
+    with pytest.warns(FewerComponentsWarning, match="of 16 features have .* fit more samples"):
         assert fit(source, X, "auto", kernel_error=1e-9).n_components == 16
 
 

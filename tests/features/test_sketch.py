@@ -184,7 +184,7 @@ def test_auto_takes_the_first_double_that_reaches_the_error(data, seed):
 def test_auto_says_so_where_the_largest_sketch_misses_the_error(data, monkeypatch):
     source, X = data
     monkeypatch.setattr(_sketch, "_MOST", 128)
-    with pytest.warns(FewerComponentsWarning, match="128 components reach .*method='nystroem'"):
+    with pytest.warns(FewerComponentsWarning, match="of 128 features have .*method='nystroem'"):
         sketch = fit(source, X, "auto", kernel_error=1e-9)
     assert sketch.n_components == 128
 

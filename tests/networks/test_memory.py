@@ -67,7 +67,7 @@ def test_a_sum_beyond_the_budget_is_refused_before_it_is_made():
 
 def test_a_budget_of_nothing_is_refused():
     network, X = pixels(8)
-    refused = pytest.raises(ValueError, match="working_memory is 0; allowed are positive")
+    refused = pytest.raises(ValueError, match="`working_memory` of .* must be a positive number of MiB; got 0")
     with sklearn.config_context(working_memory=0), refused:
         NetworkDensity(network).fit(X)
 
@@ -75,7 +75,7 @@ def test_a_budget_of_nothing_is_refused():
 def test_a_result_beyond_the_machine_is_refused(monkeypatch):
     network, X = pixels(8)
     monkeypatch.setattr("os.sysconf", lambda name: 10)
-    with pytest.raises(MemoryError, match=r"Values of shape \(8, 8\).*fewer rows"):
+    with pytest.raises(MemoryError, match=r"Values of shape \(8, 8\).*fewer samples"):
         NetworkKernel(network)(X)
 
 

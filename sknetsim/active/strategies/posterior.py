@@ -40,7 +40,7 @@ class MaximalDeterminant(Selection):
         check_within_budget(
             f"The posterior covariance of {width:,} features",
             _MATRICES * 8 * width**2,
-            "set a smaller n_components, or choose strategy='kcenter' or 'lcmd'",
+            "Set a smaller `n_components`, choose strategy='kcenter' or 'lcmd'",
         )
         labelled = setting.labelled.astype(np.float64)
         scale = np.einsum("lm,lm->", labelled, labelled) / len(labelled)
