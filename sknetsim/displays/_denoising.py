@@ -120,7 +120,7 @@ class DenoisingDisplay(Display):
                 f"`estimator` must be a fitted LabelDenoiser; got {type(estimator).__name__}. Fit"
                 " LabelDenoiser(network)."
             )
-        denoising, labels = estimator.denoising(X), estimator._task.values(y)
+        denoising, labels = estimator.denoising(X), estimator._target.values(y)
         return cls.from_predictions(labels, denoising, coordinate=coordinate, column=column, ax=ax)
 
     @classmethod

@@ -1,36 +1,76 @@
-"""Labels as their neighbours have them: how much of their noise a network averages out."""
+"""Denoising of labels: means over similar samples, and the noise that remains in them."""
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from torch import Tensor
 
-from ..estimators._base import fit_context
-from ._label_means import BaseLabelMeans
+from .._kernels.similarities import COUNTS, make_count
+from .._networks.fingerprint import digest_samples
+from .._networks.network import resolve_network
+from .._networks.samples import Samples
+from .._passes.chunks import Source
+from .._passes.weighted_means import LINEAR, METHODS, WeightedSums
+from ..estimators._base import (
+    BaseLabelledReference,
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    fit_context,
+)
+from ..exceptions import NoNeighborsWarning, warn
+from ._label_weights import LabelWeights, compute_values
+from ._targets import Target, infer_target, require_network
 
 
 @dataclass(frozen=True, eq=False)
 class Denoising:
-    """What a network makes of labels around each of n rows.
+    r"""Smoothed labels and predictions of n samples, and the label noise that remains in them.
+
+    With weights :math:`A_j = (\sum_l W_l)^{-1} W_j` of the fitted samples (see `LabelDenoiser`),
+    the mean of labels with independent noise of variance :math:`\sigma^2` has a noise of variance
+    :math:`\sigma^2 \operatorname{tr} \sum_j A_j A_j^T / d`, averaged over the d coordinates.
 
     Parameters
     ----------
     labels : ndarray of shape (n, q), float64
-        Weighted means of the fitted labels; of classes, of their indicators.
+        Weighted means of the fitted labels, in their unit. For classes: one column per class, with
+        the share of its labels.
     predictions : ndarray of shape (n, q), float64
-        Weighted means of the network's predictions for the fitted rows.
+        Weighted means of the network's predictions for the fitted samples, in the same unit.
     shift : ndarray of shape (n, q), float64
-        The network's prediction for a row, less the mean of predictions around it.
+        The network's prediction for the sample, minus ``predictions``.
     variance_factor : ndarray of shape (n,), float64
-        Share of the variance of the labels' noise that a mean keeps: 1/N where N rows count alike,
-        1 where a row counts alone; more where weights of both signs amplify noise.
+        Share of the variance of the label noise that remains in the mean, at least 0: 1/N if N
+        samples have equal weight, and 1 if a single sample has all the weight. It exceeds 1 if
+        weights of both signs amplify the noise.
 
     See Also
     --------
-    LabelDenoiser : Which gives it.
+    LabelDenoiser : Estimator whose method ``denoising`` returns this.
+
+    References
+    ----------
+    .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
+       Network Perspective", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim import LabelDenoiser
+    >>> X = np.repeat([[0.0], [1.0]], 25, axis=0)
+    >>> y = np.random.default_rng(0).normal(size=50)
+    >>> denoiser = LabelDenoiser(method="threshold", threshold=0.9999, random_state=0).fit(X, y)
+    >>> denoising = denoiser.denoising(X[:1])  # one of 25 equal samples
+    >>> denoising.variance_factor.round(3), denoising.deviation_factor.round(3)
+    (array([0.04]), array([0.2]))
     """
 
     labels: np.ndarray
@@ -40,38 +80,41 @@ class Denoising:
 
     @property
     def deviation_factor(self) -> np.ndarray:
-        """Share of the noise's standard deviation that a mean keeps, of shape (n,)."""
+        """Share of the noise's standard deviation that remains in the mean, of shape (n,)."""
         return np.sqrt(self.variance_factor)
 
 
-class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabelMeans):
-    r"""Means of noisy labels around each sample, as a trained network weighs its neighbours.
+class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabelledReference):
+    r"""Smoothing of noisy labels over the samples that a trained network considers similar.
 
-    Around a sample x the fitted samples :math:`x_j` have weights that sum to 1, and
+    The fitted samples :math:`x_j` have weights around a sample x, and
 
     .. math:: E_k[a](x) = \Big( \sum_j W_j \Big)^{-1} \sum_j W_j a_j
 
-    is the mean of what they are labelled, or predicted, to be. W_j is, by ``method``,
+    is the weighted mean of their labels or predictions :math:`a_j`. The ``method`` chooses
+    :math:`W_j`:
 
-    - "power": :math:`\max(k^C(x, x_j), 0)^\alpha`, or "threshold": :math:`1[k^C(x, x_j) \ge \tau]`:
-      the labels of close neighbours, which predict best and find wrong labels;
-    - "unnormalized": :math:`K(x, x_j)` itself, a matrix over the d outputs. Where training has
-      come to a stationary point of the squared error, or of the cross-entropy,
-      :math:`E_k[\hat y] = E_k[\tilde y]` for predictions and labels: the network's answers are, on
-      the mean, those of labels whose noise has shrunk by the factors that `denoising` gives.
-      One pass over the samples, in time linear in their number;
-    - "soft": :math:`k^C(x, x_j)`, in linear time too.
+    - "power": :math:`\max(k^C(x, x_j), 0)^\alpha`, or "threshold": :math:`1[k^C(x, x_j) \ge \tau]`.
+      Only near neighbours count. Use these to predict, and to find wrong labels.
+    - "unnormalized": :math:`K(x, x_j) = J(x) J(x_j)^T`, a matrix over the d outputs. If training
+      has reached a stationary point of the squared error or of the cross-entropy,
+      :math:`E_k[\hat y] = E_k[\tilde y]` for predictions :math:`\hat y` and labels
+      :math:`\tilde y`: the mean of the predictions equals the mean of the labels, whose noise has
+      shrunk by the factors that `denoising` returns. The means take time linear in the number of
+      samples: one pass over the fitted samples and one over the queries.
+    - "soft": :math:`k^C(x, x_j)`, in linear time, too.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, trained on the labels in question; see `NetworkKernel`. Classes have skorch
-        classifiers, and other networks of several outputs where labels are classes, numbered as
-        the outputs or sorted by their names; all else is regression. The perceptron of None takes
-        whole numbers for classes, but for those in a column.
+        The network, trained on these labels; see `NetworkKernel`. Labels are classes for skorch
+        classifiers. For other networks they are classes if the network has several outputs, and
+        the labels are names or whole numbers; numbers are the indices of the outputs, and names
+        are sorted. Otherwise they are numbers. The perceptron of None treats whole numbers as
+        classes, unless they are in a column.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`. With anything but "all", or rows of
-        features, "unnormalized" weighs by the trace of K(x, x_j).
+        The outputs whose gradients are compared; see `NetworkKernel`. With another value than
+        "all", or with ``estimator="features"``, "unnormalized" uses the trace of K(x, x_j).
     method : {"power", "threshold", "soft", "unnormalized"}, default="power"
         The weights.
     threshold : float in [0, 1), default=0.9
@@ -79,53 +122,63 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     alpha : float > 0, default=16.0
         The exponent of method "power".
     n_components : int or None, default=None
-        None: similarities are exact. An integer: they are products of so many features, see
-        `NetworkDensity`; "unnormalized" is exact whatever this is.
+        Number of Nyström features, made from landmarks among the fitted samples (see
+        `GradientFeaturizer`). Similarities are then inner products of features that are computed
+        once per sample: less exact, and much faster for many samples. None: exact similarities.
+        "unnormalized" is always exact.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated, see `NetworkKernel`.
+        The parameters of the network that are differentiated; see `NetworkKernel`.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, and of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     stationarity_ : float or None
-        For "unnormalized" with all outputs: length of the sum of the samples' loss gradients,
-        against the root of the sum of their squared lengths. 0 at a stationary point, 1 if they
-        pointed anywhere, the root of the number of samples if all pointed one way. The means of
-        labels and of predictions differ by about so many times the noise that is left.
+        Distance from a stationary point of the loss, for "unnormalized" with all outputs; otherwise
+        None. It is :math:`\| \sum_j g_j \| / \sqrt{\sum_j \| g_j \|^2}` with the loss gradients
+        :math:`g_j` of the m samples, between 0 and :math:`\sqrt m`: 0 at a stationary point, about
+        1 if the gradients have random directions, and :math:`\sqrt m` if they are all equal. The
+        means of labels and of predictions differ by about this number times the remaining noise.
     kernel_error_ : float
-        Root mean squared error of the similarity of held-out rows that features have, see
-        `GradientFeaturizer`; 0 without ``n_components``.
+        Root mean squared error of the similarities that features give, on held-out samples (see
+        `GradientFeaturizer`); 0 without ``n_components``.
     n_samples_fit_ : int
-        Number of fitted rows.
+        Number of fitted samples.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    FitDiagnostics : Where a network follows the noise, and where it misses what labels say.
+    FitDiagnostics : Samples at which a network overfits or underfits noisy labels.
 
     Notes
     -----
-    Logits are compared without what they all share, which no softmax sees, where weights are
-    matrices. A sample without any neighbour, or whose weights sum to nothing up to rounding, gets
-    the mean of all fitted labels; a warning counts such samples.
+    ``threshold`` and ``alpha`` can be changed after `fit`, as can ``method`` to "power" or
+    "threshold".
+
+    If weights are matrices, the logits of classes are compared without their common part, which
+    does not change a softmax.
+
+    A sample without any similar sample, or whose weights sum to zero up to rounding, gets the mean
+    of all fitted labels; a `NoNeighborsWarning` counts these samples.
 
     References
     ----------
@@ -148,6 +201,16 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     >>> bool(np.std(denoiser.predict(X) - clean) < 0.5 * np.std(y - clean))
     True
     """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **BaseLabelledReference._parameter_constraints,
+        "method": [StrOptions(set(METHODS))],
+        "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
+        "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
+    }
+
+    _target: Target
+    _label_weights: LabelWeights
 
     def __init__(
         self,
@@ -182,139 +245,303 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
     @fit_context
     def fit(self, X: Any, y: Any) -> LabelDenoiser:
-        """Take the labels; train the network where it is not.
+        """Train the network if it is untrained, and store the samples with their labels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows that the network was trained on.
+            The samples that the network was trained on.
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            The labels that it was trained on: numbers, or classes, numbered as in its training.
+            The labels that it was trained on: numbers, or classes numbered as in its training.
 
         Returns
         -------
         self : object
             The fitted estimator.
 
+        Raises
+        ------
+        ValueError
+            If the labels are missing, not finite, all of one class, or do not fit the outputs of
+            the network.
+
         Warns
         -----
         ConvergenceWarning
-            Where weights are "unnormalized" and ``stationarity_`` exceeds 1.
+            If ``stationarity_`` exceeds 1.
         """
-        self._fit_weights(X, y)
-        self._n_features_out = len(self._task.basis[0])
-        self.stationarity_ = self._measured_stationarity()
+        # `_choose_output` must not see the target of an earlier fit.
+        self.__dict__.pop("_target", None)
+        samples, source = self._fit_network(X, y)
+        self._target = infer_target(source, samples, y)
+        digests = digest_samples(samples, source.dtype)
+        label_keys = self._target.label_keys(y)
+        self.n_samples_fit_ = len(digests)
+        self._n_features_out = len(self._target.basis[0])
+        self._fit_projection(source, samples)
+        values = compute_values(self._target, source, samples, y)
+        if self._uses_matrices():
+            source = self._make_source()
+        source, samples = self._project(source, samples)
+        weights = LabelWeights(self._target, samples, digests, label_keys, values)
+        if self.method in LINEAR:
+            whitening, matrices = LINEAR[self.method], self._uses_matrices()
+            weights = weights.with_linear(source, whitening, matrices, self.verbose)
+        self._label_weights = weights
+        self._fitted_settings = self.method, self.output
+        self.stationarity_ = self._measure_stationarity()
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Mean of the fitted labels around each row, its own among them where it was fitted.
+        """Return the mean of the fitted labels around each query.
+
+        A fitted sample's own label contributes to its mean.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows.
+            The queries.
 
         Returns
         -------
         labels : ndarray of shape (n_queries, n_columns), float64
-            In the unit of the labels. For classes, one column each: the share of the class, between
-            0 and 1 but for methods with weights of both signs; rows sum to 1.
+            Means in the unit of the labels. For classes: one column per class, with the share of
+            its labels. Shares sum to 1; they are in [0, 1] for "power" and "threshold", and can
+            leave that range for "soft" and "unnormalized", whose weights have both signs.
         """
-        source, rows = self._queries(X)
-        return self._means(*self._sums(source, rows))[0]
+        queries = self._check_queries(X)
+        sums, lost = self._sum_around(self._make_source(), queries)
+        return self._choose_weights().means(sums, lost)[0]
 
     def predict(self, X: Any) -> np.ndarray:
-        """Denoised label of each row: the mean around it, or the class with the largest share.
+        """Predict the label of each query: the mean around it, or the class with the largest share.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows.
+            The queries.
 
         Returns
         -------
         y : ndarray of shape (n_queries,) or (n_queries, n_columns)
-            Numbers, or classes, with as many axes as the labels in `fit`.
+            Numbers, with as many axes as the labels in `fit`; or classes, of shape (n_queries,).
         """
         labels = self.transform(X)
-        return self._task.labels(labels)
+        return self._target.labels(labels)
 
     def denoising(self, X: Any = None) -> Denoising:
-        """What the network makes of labels and predictions around each row, by all pairs.
+        """Return the smoothed labels and predictions, and the share of the noise that remains.
+
+        This computes all pairs of queries and fitted samples.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...), default=None
-            The rows; None: the fitted ones.
+            The queries. None: the fitted samples.
 
         Returns
         -------
         denoising : Denoising
-            Means of labels and predictions, the factors by which noise shrinks, and the shift.
-        """
-        source, rows = self._queries(X)
-        sums, lost = self._sums(source, rows, squared=True)
-        labels, predictions = self._means(sums, lost)
-        kept = sums.noise_kept(lost, 1 / self.n_samples_fit_)
-        own = self._predictions(X)
-        return Denoising(labels, predictions, own - predictions, kept.numpy())
+            Means of labels and predictions, noise factors, and shift.
 
-    def score(self, X: Any, y: Any) -> float:
-        """How well the others predict the labels: R^2, or accuracy for classes.
+        Raises
+        ------
+        ValueError
+            If ``estimator`` is "features", which predict nothing.
+        """
+        queries = self._check_queries(X)
+        source = self._make_source()
+        network, weights = require_network(source), self._choose_weights()
+        sums, lost = self._sum_around(source, queries, squared=True)
+        labels, means = weights.means(sums, lost)
+        kept = sums.noise_kept(lost, 1 / self.n_samples_fit_)
+        if queries is None:
+            predictions = weights.predictions
+        else:
+            predictions = self._target.predictions(network, queries)
+        # shift = y^(x) - E_k[y^](x)
+        return Denoising(labels, means, predictions - means, kept.numpy())
+
+    def leave_one_out(self, X: Any, y: Any = None) -> np.ndarray:
+        """Return the mean of the labels around each query, without the query's own label.
+
+        For classes and with weights that are not negative, these are out-of-sample probabilities,
+        which cleanlab's Datalab accepts as ``pred_probs``.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows. A fitted row with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes is left out of its own mean.
+        y : array-like of shape (n_queries,) or (n_queries, n_columns), default=None
+            Labels of the queries. Among fitted samples with the same bytes, the one with the same
+            label is left out. None: such samples are left out in the order of `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_queries, n_columns), float64
+            Means in the unit of the labels, or shares of the classes, see `transform`. A query
+            without other similar samples gets the mean of all other labels.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        queries, source = self._check_X(X, reset=False), self._make_source()
+        own = self._label_weights.match(digest_samples(queries, source.dtype), y)
+        sums, lost = self._sum_around(source, queries, own)
+        return self._choose_weights().means_of_others(sums, lost, own)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return R^2, or the accuracy for classes, of the means over other samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries. A fitted sample with the same bytes is left out of its own mean.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
         Returns
         -------
         score : float
-            At most 1; R^2 is 0 for the mean of y and negative below it.
+            At most 1. An R^2 of 0 is as good as the mean of y; worse means have a negative R^2.
         """
-        return self._task.score(y, self.leave_one_out(X, y))
+        return self._target.score(y, self.leave_one_out(X, y))
 
     def label_quality(self, X: Any, y: Any) -> np.ndarray:
-        r"""How far each label agrees with those of the other samples around it.
+        r"""Return how well each label agrees with the labels of other samples around it.
 
-        For classes the share of the label's class among the others (cut off at 0 and 1); for
-        numbers :math:`1 / (1 + r^2)`, r the difference from the others' mean in standard
-        deviations of the fitted labels (for several columns, the root of the mean square).
+        For classes, this is the share of the label's class among the others, clipped to [0, 1]. For
+        numbers, it is :math:`1 / (1 + r^2)`, where r is the difference from the mean of the others
+        in standard deviations of the fitted labels (for several columns, the root mean square).
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows. A fitted row with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes is left out of its own mean.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
         Returns
         -------
         quality : ndarray of shape (n_queries,), float64
-            In [0, 1], as cleanlab has it: 1 where the others agree, low where a label is
-            suspicious.
+            In [0, 1], as in cleanlab: 1 if the others agree, and low if the label is suspicious.
         """
         return self._agreement(X, y).clip(0, 1)
 
     def label_issues(self, X: Any, y: Any) -> np.ndarray:
-        """All rows, the most suspicious label first.
+        """Rank all queries, with the most suspicious label first.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows. A fitted row with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes is left out of its own mean.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
         Returns
         -------
         indices : ndarray of shape (n_queries,), int64
-            By ascending `label_quality`; shares beyond 0 and 1 are not cut off for this.
+            Positions in X, by ascending `label_quality`; shares outside [0, 1] are not clipped for
+            the ranking.
         """
         return np.argsort(self._agreement(X, y), kind="stable")
 
     def _agreement(self, X: Any, y: Any) -> np.ndarray:
         others = self.leave_one_out(X, y)
-        return self._task.agreement(y, others)
+        return self._target.agreement(y, others)
+
+    def _check_queries(self, X: Any) -> Any:
+        """Return the samples of X after validation, or None for the fitted samples."""
+        check_is_fitted(self, "n_samples_fit_")
+        return None if X is None else self._check_X(X, reset=False)
+
+    def _fit_projection(self, source: Source, X: Samples) -> None:
+        """Draw the landmarks, but not for "unnormalized".
+
+        Features are normalised, so they do not give the unnormalised kernel.
+        """
+        if self.method != "unnormalized":
+            return super()._fit_projection(source, X)
+        self._projection, self.kernel_error_ = None, 0.0
+
+    def _uses_matrices(self) -> bool:
+        """Return whether the weights are K(x, x_j), as in the loss, instead of numbers."""
+        return (
+            self.method == "unnormalized"
+            and not isinstance(self.estimator_, str)
+            and isinstance(self.output, str)
+            and self.output == "all"
+        )
+
+    def _choose_output(self) -> Any:
+        """Return the output whose gradients the loss sums, if weights are matrices."""
+        if hasattr(self, "_target") and self._uses_matrices():
+            return self._target.compared_output(resolve_network(self.estimator_))
+        return self.output
+
+    def _choose_weights(self) -> LabelWeights:
+        """Return the weights with the current method, threshold and alpha."""
+        if self.method not in LINEAR:
+            count = make_count(self.method, self.threshold, self.alpha)
+            return self._label_weights.with_count(count)
+        if (self.method, self.output) != self._fitted_settings:
+            method, output = self._fitted_settings
+            raise NotFittedError(
+                f"`method` and `output` must be {method!r} and {output!r}, as in fit; got"
+                f" {self.method!r} and {self.output!r}. Call fit again: only `threshold` and"
+                f" `alpha`, and `method` to {' or '.join(map(repr, COUNTS))}, can be changed"
+                " without it."
+            )
+        return self._label_weights
+
+    def _sum_around(
+        self,
+        source: Source,
+        queries: Samples | None,
+        own: np.ndarray | None = None,
+        squared: bool = False,
+    ) -> tuple[WeightedSums, Tensor]:
+        """Return the weighted sums around the queries, and which queries are lost.
+
+        A query is lost if its weights sum to zero up to rounding. None stands for the fitted
+        samples.
+        """
+        if queries is None:
+            source, queries = self._make_fitted_source(source), self._label_weights.samples
+        else:
+            source, queries = self._project(source, queries)
+        sums = self._choose_weights().sums(source, queries, own, squared, self.verbose)
+        lost = sums.lost(torch.finfo(source.dtype).eps)
+        if lost.any():
+            self._warn_of_lost(int(lost.sum()), len(lost))
+        return sums, lost
+
+    def _warn_of_lost(self, lost: int, total: int) -> None:
+        parameter = COUNTS.get(self.method)
+        cure = (
+            "Use method='power', whose weights do not cancel."
+            if parameter is None
+            else f"Set a lower `{parameter}` to include less similar samples."
+        )
+        warn(
+            f"{lost} of {total} samples have no similar sample, or weights that sum to zero. Their"
+            f" label is the mean of all labels. {cure}",
+            NoNeighborsWarning,
+        )
+
+    def _measure_stationarity(self) -> float | None:
+        """Return ``stationarity_``, and warn if it exceeds 1."""
+        linear = self._label_weights.linear
+        if linear is None or not self._uses_matrices():
+            return None
+        # The residual z^_j - z~_j is the last value of each fitted sample, so the weighted sum of
+        # the Jacobians is sum_j J_j^T (z^_j - z~_j), the gradient of the loss.
+        stationarity = linear.gathered(-1)
+        if stationarity > 1:
+            warn(
+                "The network is not at a stationary point of its loss: the sum of the samples'"
+                f" gradients is {stationarity:.3g} times as long as for gradients of random"
+                " directions. The means of labels and of predictions then differ by more than the"
+                " remaining noise. Train the network longer, without weight decay or early"
+                " stopping.",
+                ConvergenceWarning,
+            )
+        return stationarity

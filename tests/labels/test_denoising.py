@@ -346,7 +346,7 @@ def test_rows_of_features_have_labels_and_no_predictions(noisy_classes):
     expected = LabelDenoiser(net).fit(X, y)
     np.testing.assert_allclose(denoiser.transform(features), expected.transform(X), atol=1e-4)
     assert (denoiser.predict(features) == np.array(["no", "yes"])[expected.predict(X)]).all()
-    with pytest.raises(ValueError, match="estimator is 'features', rows that predict nothing"):
+    with pytest.raises(ValueError, match=r"`estimator` must be a network, .*; got 'features'"):
         denoiser.denoising()
 
 
@@ -371,7 +371,7 @@ def test_powers_may_change_after_fit_and_other_sums_may_not(noisy_classes):
     denoiser = LabelDenoiser(net).fit(X, y)
     expected = LabelDenoiser(net, alpha=3.0).fit(X, y).transform(X)
     np.testing.assert_array_equal(denoiser.set_params(alpha=3.0).transform(X), expected)
-    with pytest.raises(NotFittedError, match="method is 'soft'"):
+    with pytest.raises(NotFittedError, match="`method` and `output` must be 'power' and 'all', as in fit; got 'soft'"):
         denoiser.set_params(method="soft").transform(X)
 
 
@@ -397,18 +397,18 @@ class Pair(nn.Linear):
 BAD = {
     "y is None": (lambda X, y: LabelDenoiser(regressor()).fit(X, None), "target y is None"),
     "y too short": (lambda X, y: LabelDenoiser(regressor()).fit(X, y[:-1]), "inconsistent numbers"),
-    "words": (lambda X, y: LabelDenoiser(regressor()).fit(X, y.astype(str)), "y has dtype <U"),
-    "infinite": (lambda X, y: LabelDenoiser(regressor()).fit(X, y / 0.0), "y contains NaN"),
-    "columns": (lambda X, y: LabelDenoiser(regressor(2)).fit(X, y), "1 columns and estimator 2"),
-    "one class": (lambda X, y: LabelDenoiser(classifier()).fit(X, 0 * y), "y has one class, 0"),
-    "unknown class": (lambda X, y: LabelDenoiser(classifier()).fit(X, y + 7), "y has 7"),
+    "words": (lambda X, y: LabelDenoiser(regressor()).fit(X, y.astype(str)), "`y` must be numbers with 1 or 2 axes; got dtype <U"),
+    "infinite": (lambda X, y: LabelDenoiser(regressor()).fit(X, y / 0.0), "`y` must be finite; got NaN or infinity"),
+    "columns": (lambda X, y: LabelDenoiser(regressor(2)).fit(X, y), "as many columns as the network has outputs, 2; got 1"),
+    "one class": (lambda X, y: LabelDenoiser(classifier()).fit(X, 0 * y), "`y` must contain at least two classes; got one class, 0"),
+    "unknown class": (lambda X, y: LabelDenoiser(classifier()).fit(X, y + 7), "`y` must contain only the classes 0, 1, 2; got 7"),
     "two axes": (
         lambda X, y: LabelDenoiser(classifier()).fit(X, np.stack([y, y], 1)),
-        "y has shape",
+        r"`y` must have one class per sample, among 0, 1, 2; got shape \(30, 2\)",
     ),
     "numbers that are no outputs'": (
         lambda X, y: LabelDenoiser(classifier().module_).fit(X, y + 1),
-        "y has 3; allowed are 0, 1, 2",
+        "`y` must contain only the classes 0, 1, 2; got 3",
     ),
     "one label for all": (
         lambda X, y: LabelDenoiser(classifier()).fit(X, y).label_quality(X, y[:1]),
@@ -416,13 +416,13 @@ BAD = {
     ),
     "no labels": (
         lambda X, y: LabelDenoiser(classifier()).fit(X, y).label_quality(X, None),
-        "y is None; labels are needed",
+        "`y` must be the labels of X; got None",
     ),
     "other output than in fit": (
         lambda X, y: (
             LabelDenoiser(regressor(), method="soft").fit(X, y).set_params(method="unnormalized")
         ).transform(X),
-        "for which nothing was summed",
+        "`method` and `output` must be 'soft' and 'all', as in fit; got 'unnormalized'",
     ),
     "a tuple": (
         lambda X, y: LabelDenoiser(Pair(), output=lambda raw: raw[0]).fit(X, y),
@@ -430,7 +430,7 @@ BAD = {
     ),
     "other columns": (
         lambda X, y: LabelDenoiser(regressor()).fit(X, y).score(X, np.stack([y, y], 1)),
-        "y has 2 columns; allowed are 1",
+        "`y` must have 1 columns, as in fit; got 2",
     ),
     "not fitted": (lambda X, y: LabelDenoiser(regressor()).denoising(X), "not fitted yet"),
 }
@@ -475,7 +475,7 @@ def test_a_bare_networks_classes_do_not_depend_on_which_occur():
     network, X = classifier().module_, rows()
     y = np.arange(ROWS) % 3
     whole, part = (LabelDenoiser(network).fit(X[kept], y[kept]) for kept in (y >= 0, y > 0))
-    np.testing.assert_array_equal(whole._task.classes, part._task.classes)
+    np.testing.assert_array_equal(whole._target.classes, part._target.classes)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -529,7 +529,7 @@ def test_a_class_that_is_not_known_counts_as_missed():
         assert denoiser.score(X, ["c"] * 4) == 0
     with (
         pytest.warns(NoNeighborsWarning),
-        pytest.raises(ValueError, match="y has c; allowed are a, b"),
+        pytest.raises(ValueError, match="`y` must contain only the classes a, b; got c"),
     ):
         denoiser.label_quality(X, ["c"] * 4)
 

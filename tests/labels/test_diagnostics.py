@@ -159,7 +159,7 @@ BAD = {
         lambda net, X, y: FitDiagnostics("features").fit(
             GradientFeaturizer(net).fit(X).transform(X), y
         ),
-        "estimator is 'features', rows that predict nothing",
+        r"`estimator` must be a network, .*; got 'features'",
     ),
     "no labels": (lambda net, X, y: FitDiagnostics(net).fit(X, None), "target y is None"),
     "two rows": (lambda net, X, y: FitDiagnostics(net).fit(X[:2], y[:2]), "X has n_samples=2"),

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._networks.network import FEATURES
-from ...labels._targets import Classification
-from ...labels._validation import check_labels, squeeze_column
+from ...labels._targets import Classification, check_labels, squeeze_column
 from ...labels.denoising import LabelDenoiser
 from .._rendering import format_value
 
@@ -56,21 +55,21 @@ def format_texts(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count
     columns = {name: _format_values(values) for name, values in given.items() if values is not None}
     if denoiser is None:
         return Texts(columns, no_mismatches)
-    task = denoiser._task
+    target = denoiser._target
     if predictions is not None:
         columns["prediction"] = _format_values(predictions)
         mismatches = np.array(columns["label"]) != np.array(columns["prediction"])
-        return Texts(columns, mismatches if isinstance(task, Classification) else no_mismatches)
+        return Texts(columns, mismatches if isinstance(target, Classification) else no_mismatches)
     if denoiser.estimator_ == FEATURES:
         # Features have no network, and so no predictions.
         return Texts(columns, no_mismatches)
-    values = denoiser._predictions(None)
-    if not isinstance(task, Classification):
-        columns["prediction"] = _format_values(task.labels(values))
+    values = denoiser._label_weights.predictions
+    if not isinstance(target, Classification):
+        columns["prediction"] = _format_values(target.labels(values))
         return Texts(columns, no_mismatches)
-    labels, predicted = task.values(y).argmax(axis=1), values.argmax(axis=1)
+    labels, predicted = target.values(y).argmax(axis=1), values.argmax(axis=1)
     # Predicted classes are spelled like the labels that the user passed.
-    names = dict(enumerate(_format_values(task.classes)))
+    names = dict(enumerate(_format_values(target.classes)))
     names |= dict(zip(labels.tolist(), columns["label"], strict=True))
     columns["prediction"] = [names[code] for code in predicted.tolist()]
     return Texts(columns, labels != predicted)

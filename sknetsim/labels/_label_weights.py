@@ -1,0 +1,178 @@
+"""Weights of the fitted samples, and the means of labels and predictions that they give.
+
+Index legend: n queries; m fitted samples; q columns of the values of labels; a coordinates of the
+values (see `Target`); w axis of the weights, which is a if weights are matrices, and 1 if they are
+numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_consistent_length
+from torch import Tensor
+
+from .._gradients.engine import GradientEngine
+from .._kernels.similarities import Count
+from .._networks.samples import Samples
+from .._passes.chunks import Source
+from .._passes.weighted_means import CountWeights, LinearWeights, WeightedSums, match_digests
+from ._targets import Target
+
+
+@dataclass(frozen=True)
+class LabelWeights:
+    """Fitted samples with their labels and predictions, and the weights of these around queries.
+
+    Attributes
+    ----------
+    target : Target
+        Meaning of the labels.
+    samples : Samples
+        The fitted samples, or their features.
+    digests : sequence of bytes, of length m
+        Digests of the fitted samples.
+    label_keys : sequence of hashable, of length m
+        Keys of their labels, see `Target.label_keys`.
+    values : Tensor of shape (m, a, 2), float64
+        Coordinates of their labels, and of their residuals (predictions minus labels).
+    linear : LinearWeights or None
+        Weights by a method that is linear in the gradients, if `fit` computed their sums.
+    count : Count or None
+        Weights by the similarity of each pair. None: those of ``linear``.
+    """
+
+    target: Target
+    samples: Samples
+    digests: Sequence[bytes]
+    label_keys: Sequence[Hashable]
+    values: Tensor
+    linear: LinearWeights | None = None
+    count: Count | None = None
+
+    def with_linear(
+        self, source: Source, whitening: str, matrices: bool, verbose: Any
+    ) -> LabelWeights:
+        """Return a copy with weights K(x, x_j), or their traces unless ``matrices``.
+
+        The sums over the fitted samples are computed in one pass.
+        """
+        values = self._arrange(self.values.shape[1] if matrices else 1)
+        return replace(
+            self, linear=LinearWeights.fit(source, self.samples, values, whitening, verbose)
+        )
+
+    def with_count(self, count: Count) -> LabelWeights:
+        """Return a copy with weights count(k^C(x, x_j))."""
+        return replace(self, count=count)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predictions for the fitted samples, of shape (m, q)."""
+        return self._split(self.values)[1]
+
+    def sums(
+        self,
+        source: Source,
+        queries: Samples,
+        own: np.ndarray | None = None,
+        squared: bool = False,
+        verbose: Any = 0,
+    ) -> WeightedSums:
+        """Return the weighted sums around the queries.
+
+        Each query leaves out the fitted sample ``own``, unless that is -1. With ``squared``, the
+        sums of the squared weights are computed too; these leave out no sample.
+        """
+        if self.count is None:
+            assert self.linear is not None
+            return self.linear.sums(source, queries, own, squared, verbose)
+        weights = CountWeights(self.count, self.samples, self._arranged)
+        return weights.sums(source, queries, own, squared, verbose)
+
+    def means(self, sums: WeightedSums, lost: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weighted means of labels and of predictions, of shape (n, q) each.
+
+        Lost queries get the mean of all fitted samples.
+        """
+        return self._split(sums.means(lost, self._arranged.mean(dim=0)))
+
+    def means_of_others(self, sums: WeightedSums, lost: Tensor, own: np.ndarray) -> np.ndarray:
+        """Return the weighted means of labels, of shape (n, q), without the ``own`` samples.
+
+        Lost queries get the mean of all fitted samples except their own.
+        """
+        return self._split(sums.means(lost, self._mean_without(own)))[0]
+
+    def match(self, digests: Sequence[bytes], y: Any) -> np.ndarray:
+        """Return the fitted sample that equals each query, or -1, of shape (n,).
+
+        Among fitted samples with equal digests, one with the query's label is preferred.
+        """
+        own = match_digests(self.digests, digests)
+        if y is None:
+            return own
+        check_consistent_length(digests, y)
+        fitted = list(zip(self.digests, self.label_keys, strict=True))
+        queries = list(zip(digests, self.target.label_keys(y), strict=True))
+        labelled = match_digests(fitted, queries)
+        return np.where(labelled >= 0, labelled, own)
+
+    @property
+    def _arranged(self) -> Tensor:
+        """Values as the current weights need them, see `_arrange`."""
+        linear = self.linear if self.count is None else None
+        return self._arrange(1 if linear is None else linear.values.shape[1])
+
+    def _arrange(self, width: int) -> Tensor:
+        """Return the values for weights of shape (w, w).
+
+        Matrices multiply the coordinates, so the values have shape (m, a, 2). Numbers weigh all
+        coordinates alike, so the values have shape (m, 1, 2 a), with all labels before all
+        residuals.
+        """
+        if width > 1:
+            return self.values
+        return self.values.mT.flatten(1)[:, None]
+
+    def _mean_without(self, own: np.ndarray) -> Tensor:
+        """Return the mean of all values except each query's own, of shape (n, w, s).
+
+        If there is only one fitted sample, its values are returned.
+        """
+        values, known = self._arranged, torch.as_tensor(own >= 0)
+        if len(values) == 1:
+            return values.expand(len(own), -1, -1)
+        # (sum_j v_j - v_own) / (m - 1), or sum_j v_j / m for a query that was not fitted
+        total = values.sum(dim=0).repeat(len(own), 1, 1)
+        total[known] -= values[torch.as_tensor(own)[known]]
+        return total / (len(values) - known.double())[:, None, None]
+
+    def _split(self, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels and predictions of shape (n, q) from values arranged in either way."""
+        coordinates = self.values.shape[1]
+        if values.shape[1] != coordinates:
+            # (n, 1, 2 a) -> (n, a, 2)
+            values = values.unflatten(2, (2, coordinates))[:, 0].mT
+        labels, residuals = values.numpy().transpose(2, 0, 1)
+        # The prediction is the label plus the residual.
+        return (
+            self.target.from_coordinates(labels),
+            self.target.from_coordinates(labels + residuals),
+        )
+
+
+def compute_values(target: Target, source: Source, X: Samples, y: Any) -> Tensor:
+    """Return the coordinates of labels and residuals, of shape (m, a, 2), float64.
+
+    Residuals are predictions minus labels, and 0 if the source is not a network.
+    """
+    labels = target.coordinates(target.values(y))
+    residuals = np.zeros_like(labels)
+    if isinstance(source, GradientEngine):
+        residuals = target.coordinates(target.predictions(source, X)) - labels
+    return torch.as_tensor(np.stack([labels, residuals], axis=2))
