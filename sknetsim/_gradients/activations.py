@@ -1,6 +1,9 @@
-"""What layers take in, as if it were gradients of one output: a source of Jacobians.
+"""Activations, the inputs of layers, as a source of Jacobians for the perceptual kernel.
 
-Index legend: n samples; i activities of a layer.
+The activations a_l(x) of the compared layers l take the place of the gradients of one output, so
+that <J(x), J(x')> = sum_l <a_l(x), a_l(x')> / i_l.
+
+Index legend: n samples; i activations of a layer.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors
 from .._networks.fingerprint import fingerprint_value
-from .._networks.network import Network, match_names
+from .._networks.isolation import attach_hooks
+from .._networks.network import Network, format_names, match_names
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
@@ -28,28 +33,28 @@ from .verification import make_mixing_error
 
 
 class ActivationJacobian(Jacobian):
-    """Activities of the layers, each divided by the root of how many there are."""
+    """Activations of the layers, a_l(x) / sqrt(i_l), in place of gradients."""
 
-    vector_name: ClassVar[str] = "activity vector"
+    vector_name: ClassVar[str] = "activation vector"
 
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What a layer took in, in one call.
+    """Input of a layer in one call.
 
     Attributes
     ----------
     values : Tensor or None
-        Its first input; None where that is no tensor of floating-point numbers.
+        First argument; None if it is not a tensor of floating-point numbers.
     direct : bool
-        Whether that is the network's own input, or a view of it.
+        Whether it is the network's own input, or a view of it.
     """
 
     values: Tensor | None
     direct: bool
 
 
-#: Calls of layers, by the layers' names.
+#: Inputs of the calls of each layer, by the layer's name.
 Calls = dict[str, list[LayerInput]]
 
 
@@ -57,47 +62,44 @@ Calls = dict[str, list[LayerInput]]
 def record_inputs(
     module: nn.Module, names: Iterable[str] | None, inputs: Inputs
 ) -> Iterator[Calls]:
-    """Record what the named layers take in, or all of them."""
+    """Record the inputs of the named layers inside the block; None records all layers."""
     calls: Calls = defaultdict(list)
-    own = {tensor.untyped_storage().data_ptr() for tensor in list_tensors(inputs)}
+    storages = {tensor.untyped_storage().data_ptr() for tensor in list_tensors(inputs)}
+    names_of_layers = {
+        layer: name for name, layer in module.named_modules() if names is None or name in names
+    }
 
-    def record(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        name = names_of_layers[layer]
         first = next(iter((*args, *kwargs.values())), None)
         if not isinstance(first, Tensor) or not first.is_floating_point():
             calls[name].append(LayerInput(None, False))
             return
-        direct = first.untyped_storage().data_ptr() in own
-        # It may be altered in place later.
+        direct = first.untyped_storage().data_ptr() in storages
+        # Copied, because a later in-place operation may change it.
         calls[name].append(LayerInput(first.detach().clone(), direct))
 
-    handles = [
-        layer.register_forward_pre_hook(
-            lambda layer, args, kwargs, name=name: record(name, args, kwargs), with_kwargs=True
-        )
-        for name, layer in module.named_modules()
-        if (names is None or name in names) and not isinstance(layer, torch.jit.ScriptModule)
-    ]
-    try:
+    def register(layer: nn.Module) -> RemovableHandle:
+        return layer.register_forward_pre_hook(record, with_kwargs=True)
+
+    with attach_hooks(names_of_layers, register):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class ActivationEngine(BaseEngine):
-    """What layers take in, chunk by chunk.
+    """Source of activations, chunk by chunk.
 
     Parameters
     ----------
     network : Network
         The network.
     layers : None, str or list of str
-        Names of layers, or patterns; None: those with parameters, but for the first and others
-        that see the network's own input, unless there is no other.
+        Names of layers, or patterns; None for all layers with parameters except the first one and
+        those whose input is the network's own input, or for these if there are no others.
     batch_size : int or None
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
-        Where to compute; None: where the network is.
+        Device of the evaluation; None for the device of the network.
     """
 
     def __init__(
@@ -107,12 +109,13 @@ class ActivationEngine(BaseEngine):
         batch_size: int | None = None,
         device: Any = None,
     ):
-        # With gradients on, transformers call their parts and no function in their place.
+        # All parameters require a gradient, although none is computed: without one, transformers
+        # call a fused function instead of their layers, whose inputs would not be recorded.
         floating = {n for n, p in network.module.named_parameters() if p.is_floating_point()}
         if not floating:
             raise UnsupportedNetworkError(
-                "estimator has no parameters; allowed are networks with some: compare X itself, or"
-                " a function of it, by a kernel of scikit-learn."
+                "`estimator` must have floating-point parameters; got a network with no parameters"
+                " of that kind. Compare X itself, or a function of X, by a scikit-learn kernel."
             )
         super().__init__(network, floating, batch_size, device)
         self.layers = layers
@@ -120,112 +123,133 @@ class ActivationEngine(BaseEngine):
         self._one_by_one = False
 
     def identity(self) -> str:
-        """A fingerprint of the network and of the layers."""
+        """Return the fingerprint of the network and of the names of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
     def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
         return 1 if self._one_by_one else super()._affordable_rows(rows, labels)
 
     def _measure(self, rows: Samples, labels: Tensor | None) -> None:
-        """Choose the layers; what all parts take in is about what the network holds at once."""
-        ran = self._run(rows, slice(0, 1), None)
-        if ran is None:
+        """Choose the layers, and estimate the bytes that the network needs for one sample."""
+        recorded = self._record(rows, slice(0, 1), None)
+        if recorded is None:
             return
-        calls, module = ran[0], self.network.module
+        calls, module = recorded[0], self.network.module
         if not self._sizes:
-            names = _chosen(module, calls, self.layers)
-            self._sizes = {name: _flat(calls[name], 1).shape[1] for name in names}
+            names = _choose_layers(module, calls, self.layers)
+            self._sizes = {name: _flatten_calls(calls[name], 1).shape[1] for name in names}
+        # The network holds about the inputs of all innermost layers at once. Twice as much is added
+        # for the recorded and the scaled copies.
         leaves = [name for name, part in module.named_modules() if not list(part.children())]
         self._row_bytes = max(1, 3 * sum(_nbytes(calls[name]) for name in leaves if name in calls))
 
     def _chunk(
         self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
-        """Activities of some rows; None where they must be asked for again."""
+        """Return the activations of a chunk; None if the chunk must be computed again."""
         while not self._sizes:
             self._measure(rows, labels)
-        ran = self._activities(rows, chunk)
-        if ran is None or not self._same_alone(*ran, rows, chunk):
+        computed = self._compute_activations(rows, chunk)
+        if computed is None or not self._are_independent(*computed, rows, chunk):
             return None
-        found = ran[0]
+        activations = computed[0]
         blocks: dict[tuple[str, ...], Block] = {
             (name,): DenseBlock(((name, values.shape[1:]),), values[:, None])
-            for name, values in found.items()
+            for name, values in activations.items()
         }
         layout = tuple(entry for block in blocks.values() for entry in block.layout)
-        outputs = next(iter(found.values()))[:, :1]
+        outputs = next(iter(activations.values()))[:, :1]
         return ActivationJacobian(blocks, layout, outputs)
 
-    def _run(
+    def _record(
         self, rows: Samples, chunk: slice, names: Iterable[str] | None
     ) -> tuple[Calls, list[Tensor]] | None:
-        """What layers take in at some rows, and outputs; None where it was not they that ran."""
-        shadow = self._isolated.shared_copy
+        """Return the inputs of layers for a chunk, and the outputs of the network.
+
+        The result is None if the layers of the original network were called instead of those of
+        the copy, so that nothing was recorded. The next call evaluates the original network.
+        """
+        shared_copy = self._isolated.shared_copy
         with (
             self.batch(rows, None, chunk) as (module, inputs, _),
             record_inputs(module, names, inputs) as calls,
         ):
-            outputs = _tensors(self.forward(module, inputs))
-        return (calls, outputs) if self._isolated.shared_copy is shadow else None
+            outputs = _list_output_tensors(self.forward(module, inputs))
+        return (calls, outputs) if self._isolated.shared_copy is shared_copy else None
 
-    def _activities(
+    def _compute_activations(
         self, rows: Samples, chunk: slice
     ) -> tuple[dict[str, Tensor], list[Tensor]] | None:
-        """Scaled activities (n, i) of each layer, and outputs; None where these are none."""
-        ran = self._run(rows, chunk, self._sizes)
-        if ran is None:
+        """Return the scaled activations (n, i) of each layer, and the outputs of the network.
+
+        The result is None if nothing was recorded, or if the first axis of some input is not the
+        samples. In the latter case, samples are evaluated one by one from then on.
+        """
+        recorded = self._record(rows, chunk, self._sizes)
+        if recorded is None:
             return None
-        calls, outputs = ran
+        calls, outputs = recorded
         samples = chunk.stop - chunk.start
-        given = [taken.values for name in self._sizes for taken in calls[name]]
-        if samples > 1 and any(values is None or len(values) != samples for values in given):
+        values = [call.values for name in self._sizes for call in calls[name]]
+        if samples > 1 and any(value is None or len(value) != samples for value in values):
             self._one_by_one = True
             return None
-        return {name: self._scaled(name, calls[name], samples) for name in self._sizes}, outputs
+        return {name: self._scale(name, calls[name], samples) for name in self._sizes}, outputs
 
-    def _scaled(self, name: str, calls: list[LayerInput], samples: int) -> Tensor:
-        values = _flat(calls, samples).to(self.dtype)
+    def _scale(self, name: str, calls: list[LayerInput], samples: int) -> Tensor:
+        """Return a_l(x_n) / sqrt(i_l), of shape (n, i)."""
+        values = _flatten_calls(calls, samples).to(self.dtype)
         if values.shape[1] != self._sizes[name]:
             raise ValueError(
-                f"X has rows for which layer {name!r} takes in {self._sizes[name]} numbers, and"
-                f" others for which it takes in {values.shape[1]}; allowed are rows of one shape:"
-                " pad or resize them, or name `layers` that come after a mean over positions."
+                f"X must contain samples of one shape; got some for which layer {name!r} takes in"
+                f" {self._sizes[name]} numbers, and others for which it takes in {values.shape[1]}."
+                " Pad or resize them, or name `layers` that come after a mean over positions."
             )
         return values / math.sqrt(values.shape[1])
 
-    def _same_alone(
-        self, found: dict[str, Tensor], outputs: list[Tensor], rows: Samples, chunk: slice
+    def _are_independent(
+        self, activations: dict[str, Tensor], outputs: list[Tensor], rows: Samples, chunk: slice
     ) -> bool:
-        """Whether the first and the last sample have these activities alone; else one by one.
+        """Return whether the first and last samples have the same activations on their own.
 
-        Where even their outputs are others alone, the network mixes samples.
+        If they have other activations, samples are evaluated one by one from then on. If even their
+        outputs are different, the network mixes samples, and an error is raised.
         """
         samples = chunk.stop - chunk.start
         for index in (0, samples - 1) if samples > 1 else ():
             at, row = chunk.start + index, slice(index, index + 1)
-            alone = self._activities(rows, slice(at, at + 1))
-            if alone is None:
+            single = self._compute_activations(rows, slice(at, at + 1))
+            if single is None:
                 return False
-            for single, values in zip(alone[1], outputs, strict=False):
-                if values.shape[:1] == (samples,) and not _close(single, values[row], values):
+            single_activations, single_outputs = single
+            # a(X)[n] is compared with a(X[n:n+1])[0], and likewise the outputs.
+            for alone, together in zip(single_outputs, outputs, strict=False):
+                has_rows = together.shape[:1] == (samples,)
+                if has_rows and not _is_close(alone, together[row], together):
                     raise make_mixing_error()
-            if not all(_close(alone[0][name], found[name][row], found[name]) for name in found):
+            if not all(
+                _is_close(single_activations[name], together[row], together)
+                for name, together in activations.items()
+            ):
                 self._one_by_one = True
                 return False
         return True
 
 
-def _tensors(raw: Any) -> list[Tensor]:
-    """The floating-point tensors of a network's raw output."""
+def _list_output_tensors(raw: Any) -> list[Tensor]:
+    """Return the floating-point tensors in a network's raw output."""
     if isinstance(raw, Tensor):
         return [raw.detach()] if raw.is_floating_point() else []
     parts = raw.values() if isinstance(raw, Mapping) else raw
     is_nested = isinstance(raw, Mapping | list | tuple)
-    return [tensor for part in parts for tensor in _tensors(part)] if is_nested else []
+    return [tensor for part in parts for tensor in _list_output_tensors(part)] if is_nested else []
 
 
-def _close(alone: Tensor, together: Tensor, values: Tensor) -> bool:
-    """Whether two are equal to rounding; what is not finite is refused later."""
+def _is_close(alone: Tensor, together: Tensor, values: Tensor) -> bool:
+    """Return whether two tensors are equal up to rounding, relative to the largest value.
+
+    Values that are not finite count as equal here; they raise an error later.
+    """
     largest = float(values.abs().max()) if values.numel() else 0.0
     tolerance = torch.finfo(values.dtype).eps ** 0.5 * largest
     if alone.shape != together.shape or not math.isfinite(largest):
@@ -233,52 +257,61 @@ def _close(alone: Tensor, together: Tensor, values: Tensor) -> bool:
     return torch.allclose(alone, together, rtol=0, atol=tolerance)
 
 
-def _flat(calls: list[LayerInput], samples: int) -> Tensor:
-    """Activities of all calls (n, i); those of a single sample belong to it on any axis."""
-    parts = [taken.values.reshape(samples, -1) for taken in calls if taken.values is not None]
+def _flatten_calls(calls: list[LayerInput], samples: int) -> Tensor:
+    """Return the activations of all calls of a layer, of shape (n, i).
+
+    If there is a single sample, it may be on any axis.
+    """
+    parts = [call.values.reshape(samples, -1) for call in calls if call.values is not None]
     return torch.cat(parts, dim=1) if parts else torch.empty(samples, 0)
 
 
 def _nbytes(calls: list[LayerInput]) -> int:
-    return sum(taken.values.nbytes for taken in calls if taken.values is not None)
+    return sum(call.values.nbytes for call in calls if call.values is not None)
 
 
-def _chosen(module: nn.Module, calls: Calls, layers: Any) -> list[str]:
-    """Layers to compare, among those that take in numbers, in the network's order."""
+def _choose_layers(module: nn.Module, calls: Calls, layers: Any) -> list[str]:
+    """Return the names of the layers to compare, in the network's order.
+
+    Their inputs are floating-point numbers in all calls.
+    """
     usable = [
         name
         for name, _ in module.named_modules()
-        if calls.get(name) and all(taken.values is not None for taken in calls[name])
+        if calls.get(name) and all(call.values is not None for call in calls[name])
     ]
     if len(usable) > 1:
-        usable = [name for name in usable if name]  # The network as a whole is no layer.
+        usable = [name for name in usable if name]  # Without the network as a whole.
     if layers is not None:
-        return _matching(usable, layers)
-    return _default(module, calls, usable)
+        return _match_layers(usable, layers)
+    return _choose_default_layers(module, calls, usable)
 
 
-def _default(module: nn.Module, calls: Calls, usable: list[str]) -> list[str]:
-    """Layers with parameters that are behind others, or else those that are not."""
+def _choose_default_layers(module: nn.Module, calls: Calls, usable: list[str]) -> list[str]:
+    """Return the layers with parameters whose input is computed by other layers.
+
+    If there are none, all layers with parameters are returned.
+    """
     parts = dict(module.named_modules())
     called = [name for name in calls if _has_parameters(parts[name])]
     own = [name for name in usable if name in called]
     if not own:
         raise UnsupportedNetworkError(
-            "estimator calls no layer with parameters that takes in floating-point numbers, which"
-            " layers=None compares; allowed are networks that call such layers as modules: name"
-            " other `layers`."
+            "`estimator` must call layers with parameters and floating-point inputs as modules,"
+            " because layers=None compares their inputs; got a network that calls none. Name other"
+            " `layers`."
         )
     first = next((name for name in called if name), "")
-    return [n for n in own if n != first and not any(taken.direct for taken in calls[n])] or own
+    return [n for n in own if n != first and not any(call.direct for call in calls[n])] or own
 
 
-def _matching(usable: list[str], layers: Any) -> list[str]:
+def _match_layers(usable: list[str], layers: Any) -> list[str]:
     chosen = match_names(usable, layers)
     if not chosen:
         raise ValueError(
-            f"layers is {layers!r}, of which something matches no layer that takes in"
-            " floating-point numbers; allowed are None, and names or patterns among"
-            f" {', '.join(repr(name) for name in usable[:20])}."
+            "`layers` must be None, or names or patterns that each match a layer with"
+            f" floating-point inputs, among {format_names(usable)}; got {layers!r}. Use names of"
+            " this list."
         )
     return [name for name in usable if name in chosen]
 

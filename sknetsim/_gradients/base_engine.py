@@ -137,7 +137,10 @@ class BaseEngine(abc.ABC):
             return len(rows)
         while self._row_bytes == 0:
             self._measure(rows, labels)
-        return max(1, min(_CHUNK_BYTES, memory_budget(CHUNK)) // self._row_bytes)
+        budget = memory_budget(CHUNK, self.device)
+        # The caches of a CUDA device are small beside its memory, and it needs large batches.
+        largest = budget if self.device.type == "cuda" else min(_CHUNK_BYTES, budget)
+        return max(1, largest // self._row_bytes)
 
     @contextlib.contextmanager
     def batch(

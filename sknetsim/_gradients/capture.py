@@ -1,4 +1,4 @@
-"""One forward pass that records what the rules need, and the cotangents that follow.
+"""Forward pass that records the calls of the layers, and the cotangents at these calls.
 
 Index legend: n samples; o outputs (d of them).
 """
@@ -13,17 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from .._kernels.jacobian import Jacobian
-from .._networks.memory import memory_budget
+from .._networks.isolation import attach_hooks
+from .._networks.memory import describe_budget, memory_budget
 from ..exceptions import OutputTooLargeError, is_out_of_memory
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer; ``edge`` is None where its output has no graph of its own.
+    """One call of a layer in a forward pass.
 
-    The inputs are part of the graph, where there is one.
+    Attributes
+    ----------
+    layer : Module
+        The layer.
+    inputs : Tensor
+        Its first argument, with its autograd graph.
+    version : int
+        Version of the inputs at the call; each in-place operation increases it.
+    output_shape : Size
+        Shape of its output.
+    edge : GradientEdge or None
+        Place of its output in the autograd graph; None if the output requires no gradient.
     """
 
     layer: nn.Module
@@ -33,78 +46,100 @@ class LayerCall:
     edge: GradientEdge | None
 
     def fits(self, samples: int) -> bool:
-        """Whether its first axis is the samples' and its input is still what it was."""
+        """Return whether the first axes are the samples, and the inputs have not been changed."""
         aligned = len(self.inputs) == samples == self.output_shape[0]
         return aligned and self.inputs._version == self.version
 
 
 @contextlib.contextmanager
 def record_calls(layers: list[nn.Module]) -> Iterator[list[LayerCall]]:
-    """Record each call of the layers."""
-    uses: list[LayerCall] = []
+    """Record the calls of the layers inside the block, in order."""
+    calls: list[LayerCall] = []
 
     def record(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         inputs = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
-        # A later in-place operation moves the output to another node of the graph: take the
-        # edge now.
+        # The edge is stored now, because a later in-place operation moves the output to another
+        # node of the graph.
         edge = get_gradient_edge(output) if output.requires_grad else None
-        uses.append(LayerCall(layer, inputs, inputs._version, output.shape, edge))
+        calls.append(LayerCall(layer, inputs, inputs._version, output.shape, edge))
 
-    handles = [
-        layer.register_forward_hook(record, with_kwargs=True, prepend=True) for layer in layers
-    ]
-    try:
-        yield uses
-    finally:
-        for handle in handles:
-            handle.remove()
+    # The hook runs before the user's hooks, so that it records the output of the layer itself.
+    def register(layer: nn.Module) -> RemovableHandle:
+        return layer.register_forward_hook(record, with_kwargs=True, prepend=True)
+
+    with attach_hooks(layers, register):
+        yield calls
 
 
 def compute_cotangents(
-    outputs: Tensor, uses: list[LayerCall], graph: bool = False
+    outputs: Tensor, calls: list[LayerCall], graph: bool = False
 ) -> list[Tensor | None]:
-    """Gradients of the d outputs in each use's output, of shape (n, o, ...); None where zero.
+    """Return the cotangents at each call: gradients of the network's outputs in the call's output.
 
-    With a ``graph`` of their own where asked for, so that they can be differentiated again.
+    Parameters
+    ----------
+    outputs : Tensor of shape (n, d)
+        Outputs of the network.
+    calls : list of LayerCall
+        Calls of layers in the forward pass.
+    graph : bool
+        Whether the cotangents have an autograd graph, so that they can be differentiated.
+
+    Returns
+    -------
+    cotangents : list of (Tensor of shape (n, d, ...) or None)
+        For each call; None if the outputs do not depend on it.
     """
-    edges = [use.edge for use in uses if use.edge is not None]
+    # The output z of a call has one row z_n per sample. The cotangent of output o at the call is
+    # c[n,o] = d f_o(x_n) / d z_n. Because f(x_n) depends on z_n only, it is row n of the gradient
+    # of sum_m f_o(x_m), and one backward pass per output computes it for all samples.
+    edges = [call.edge for call in calls if call.edge is not None]
     if not edges or not outputs.requires_grad:
-        return [None] * len(uses)
+        return [None] * len(calls)
     try:
-        found = _batched(outputs, edges, graph)
+        gradients = _differentiate_batched(outputs, edges, graph)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        found = _one_by_one(outputs, edges, graph)
-    gradients = iter(found)
-    aligned = [None if use.edge is None else next(gradients) for use in uses]
+        # vmap does not support some operation of the network.
+        gradients = _differentiate_one_by_one(outputs, edges, graph)
+    remaining = iter(gradients)
+    aligned = [None if call.edge is None else next(remaining) for call in calls]
     return [None if gradient is None else gradient.transpose(0, 1) for gradient in aligned]
 
 
-def _batched(outputs: Tensor, edges: list[GradientEdge], graph: bool) -> list[Tensor | None]:
+def _differentiate_batched(
+    outputs: Tensor, edges: list[GradientEdge], graph: bool
+) -> list[Tensor | None]:
+    """Return the gradients of all outputs, of shape (d, n, ...), from one batched backward pass."""
     samples, count = outputs.shape
     if count == 1:
         gradients = _grad(outputs, edges, outputs.new_ones(samples, 1), graph)
         return [None if gradient is None else gradient[None] for gradient in gradients]
+    # directions[p,n,o] = 1 if o = p, else 0: the gradient of sum_n f_p(x_n) for each p.
     directions = torch.eye(count, dtype=outputs.dtype, device=outputs.device)
     directions = directions[:, None].expand(count, samples, count)
     return list(_grad(outputs, edges, directions, graph, batched=True))
 
 
-def _one_by_one(outputs: Tensor, edges: list[GradientEdge], graph: bool) -> list[Tensor | None]:
+def _differentiate_one_by_one(
+    outputs: Tensor, edges: list[GradientEdge], graph: bool
+) -> list[Tensor | None]:
+    """Return the gradients of all outputs, of shape (d, n, ...), from d backward passes."""
     columns = []
     for index in range(outputs.shape[1]):
         direction = torch.zeros_like(outputs)
         direction[:, index] = 1
         columns.append(_grad(outputs, edges, direction, graph))
-    return [_stacked(column) for column in zip(*columns, strict=True)]
+    return [_stack(column) for column in zip(*columns, strict=True)]
 
 
-def _stacked(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
-    shown = next((gradient for gradient in gradients if gradient is not None), None)
-    if shown is None:
+def _stack(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
+    """Stack the gradients of all outputs; None is zero, and the result is None if all are None."""
+    nonzero = next((gradient for gradient in gradients if gradient is not None), None)
+    if nonzero is None:
         return None
-    return torch.stack([torch.zeros_like(shown) if g is None else g for g in gradients])
+    return torch.stack([torch.zeros_like(nonzero) if g is None else g for g in gradients])
 
 
 def _grad(
@@ -125,35 +160,51 @@ def _grad(
     )
 
 
-def check_affordable(output: Any, outputs: Tensor, uses: list[LayerCall], written: int) -> None:
-    """Refuse outputs whose gradients for a single sample exceed the budget.
+def check_affordable(output: Any, outputs: Tensor, calls: list[LayerCall], unserved: int) -> None:
+    """Check that the gradients of all d outputs fit in the memory budget for one sample.
 
-    These are d cotangents of each layer, d gradients of the ``written`` parameters without a rule,
-    and three d x d kernels in float64.
+    Parameters
+    ----------
+    output : str, int, list of int or callable
+        Parameter of the estimator, for the message.
+    outputs : Tensor of shape (n, d)
+        Outputs of the network.
+    calls : list of LayerCall
+        Calls of layers in the forward pass.
+    unserved : int
+        Number of elements of the parameters without a rule.
     """
     samples, count = outputs.shape
-    width = sum(use.output_shape.numel() for use in uses) // samples + written
+    # One sample needs d cotangents at each call, d gradients of the parameters without a rule, and
+    # three d x d kernels in float64.
+    width = sum(call.output_shape.numel() for call in calls) // samples + unserved
     needed = count * width * outputs.element_size() + 3 * 8 * count**2
-    if count > 1 and needed > memory_budget():
+    budget = memory_budget(device=outputs.device)
+    if count > 1 and needed > budget:
         raise OutputTooLargeError(
-            f"output={output!r} compares {count} outputs, which takes about"
-            f" {needed / 2**20:,.0f} MiB for one sample; allowed are"
-            f" {memory_budget() / 2**20:,.0f} MiB (scikit-learn's working_memory): compare"
-            " 'predicted', 'sum', some indices or a callable that reduces them."
+            "`output` must select outputs whose gradients for one sample fit in"
+            f" {budget / 2**20:,.0f} MiB ({describe_budget(outputs.device)}); got {output!r},"
+            f" {count} outputs that take about {needed / 2**20:,.0f} MiB. Set output='predicted',"
+            " 'sum', some indices, or a callable that returns fewer outputs."
         )
 
 
-def bytes_per_sample(jacobian: Jacobian, uses: list[LayerCall]) -> int:
-    """Bytes per sample of a pass: windows, cotangents, blocks and as much again twice."""
+def bytes_per_sample(jacobian: Jacobian, calls: list[LayerCall]) -> int:
+    """Return an estimate of the bytes per sample that a chunk needs.
+
+    It is three times the size of what is known: windows of the inputs, cotangents, blocks and
+    self-kernels. The rest is for intermediate results.
+    """
     samples, count = jacobian.outputs.shape
     elements = sum(
-        use.inputs.numel() * _window(use.layer) + count * use.output_shape.numel() for use in uses
+        call.inputs.numel() * _window_size(call.layer) + count * call.output_shape.numel()
+        for call in calls
     )
     captured = elements * jacobian.outputs.element_size()
     return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
 
 
-def _window(layer: nn.Module) -> int:
-    """Elements of a convolution's kernel; 1 for other layers."""
+def _window_size(layer: nn.Module) -> int:
+    """Return the number of positions in a convolution's kernel; 1 for other layers."""
     weight = layer._parameters.get("weight")
     return 1 if weight is None else weight.shape[2:].numel()

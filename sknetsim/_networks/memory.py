@@ -1,4 +1,7 @@
-"""Memory budget: scikit-learn's ``working_memory``, and what to do if memory is exhausted."""
+"""Memory budget, scikit-learn's ``working_memory``, and allocation within it.
+
+Index legend: d outputs of the network.
+"""
 
 from __future__ import annotations
 

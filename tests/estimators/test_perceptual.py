@@ -120,7 +120,7 @@ def test_layers_by_name_and_pattern(layers, names):
 @pytest.mark.parametrize("layers", ["5", ["0", "missing"], 3, [], [0], "embed"])
 def test_bad_layers_are_explained(layers):
     network, X = build(BY_NAME["language model with tied embedding"])
-    message = r"layers is .*matches no layer.*allowed are None, .* 'mix', 'head'\."
+    message = r"`layers` must be None, or .* match a layer .* 'mix', 'head'; got .*\. Use names"
     for call in (PerceptualKernel(network, layers), PerceptualKernel(network, layers).fit):
         with pytest.raises(ValueError, match=message):
             call(X)
@@ -246,7 +246,9 @@ def test_rows_without_activities_are_reported():
     X = torch.tensor([[1.0, 2.0], [-1.0, -2.0]], dtype=torch.float64)
     for normalize in (True, False):
         kernel = PerceptualKernel(network, normalize=normalize)
-        with pytest.warns(ZeroGradientWarning, match="1 of 2 samples have a zero activity vector"):
+        with pytest.warns(
+            ZeroGradientWarning, match="1 of 2 samples have a zero activation vector"
+        ):
             gram = kernel(X)
         assert (gram[1] == 0).all()
         assert gram[0, 0] > 0
@@ -261,7 +263,9 @@ def test_activities_that_are_not_finite_are_refused():
         def forward(self, rows):
             return self.head(self.body(rows).log())
 
-    with pytest.raises(UnsupportedNetworkError, match="activity vectors that are NaN or infinite"):
+    with pytest.raises(
+        UnsupportedNetworkError, match="activation vectors that are NaN or infinite"
+    ):
         PerceptualKernel(Rooted())(torch.randn(6, 5))
 
 
