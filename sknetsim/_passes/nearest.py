@@ -1,6 +1,6 @@
-"""The nearest rows: a running selection over tiles, and exact similarities of candidates.
+"""Nearest neighbours by a running selection over tiles, and exact similarities of candidates.
 
-Index legend: n queries; c candidates of each; k neighbours of each.
+Index legend: n queries; m other samples; c candidates of each query; k neighbours of each query.
 """
 
 from __future__ import annotations
@@ -19,34 +19,57 @@ from .pairs import iterate_pairs
 from .parallel import map_samples, relative_slice
 from .reductions import reduce_pairs
 
+#: Function of (similarities, eps of the dtype of the gradients) that returns distances.
 Distance = Callable[[np.ndarray, float], np.ndarray]
 
 
 class _Distances:
-    """Distances of pairs; those of rows to themselves are infinite where ``alone``."""
+    """Base class of the reductions of k^C to distances.
 
-    def __init__(self, distance: Distance, eps: float, alone: bool, rows: slice, columns: slice):
-        self._distance, self._eps, self._alone = distance, eps, alone
+    Parameters
+    ----------
+    distance : callable
+        Function that returns distances, see `Distance`.
+    eps : float
+        Machine epsilon of the dtype of the gradients.
+    symmetric : bool
+        Whether the columns are the rows, so that a sample is not its own neighbour.
+    rows, columns : slice
+        The rows and the columns.
+    """
+
+    def __init__(
+        self, distance: Distance, eps: float, symmetric: bool, rows: slice, columns: slice
+    ):
+        self._distance, self._eps, self._symmetric = distance, eps, symmetric
         self.rows = rows
 
-    def _of(self, rows: slice, columns: slice, gram: Tensor) -> tuple[slice, np.ndarray]:
-        """Where the rows are among those of this one, and their distances."""
-        found = self._distance(gram.cpu().numpy(), self._eps)
-        if self._alone:
+    def _compute(self, rows: slice, columns: slice, gram: Tensor) -> tuple[slice, np.ndarray]:
+        """Return the position of a tile among the rows, and its distances of shape (n, m)."""
+        distances = self._distance(gram.cpu().numpy(), self._eps)
+        if self._symmetric:
+            # The distance of a sample to itself is infinite, so that it is never selected.
             own = np.arange(rows.start, rows.stop)[:, None]
-            found[own == np.arange(columns.start, columns.stop)] = np.inf
-        return relative_slice(rows, self.rows), found
+            distances[own == np.arange(columns.start, columns.stop)] = np.inf
+        return relative_slice(rows, self.rows), distances
 
 
 class Nearest(_Distances):
-    """The smallest distances of each row and where they are, of equal ones the first.
+    """The k smallest distances of each row, and their columns; of equal distances the first.
+
+    Parameters
+    ----------
+    count : int
+        The number k of neighbours.
+    *settings
+        See `_Distances`.
 
     Attributes
     ----------
     distances : ndarray of shape (n, k), float64
-        Ascending.
+        Distances in ascending order.
     indices : ndarray of shape (n, k), int64
-        Columns.
+        Columns of these distances.
     """
 
     def __init__(self, count: int, *settings: Any):
@@ -56,26 +79,37 @@ class Nearest(_Distances):
         self.indices = np.full(shape, np.iinfo(np.int64).max)
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
-        """Take the distances of a tile."""
-        at, found = self._of(rows, columns, gram)
-        near = _smallest(found, self.distances.shape[1])
-        self._take(at, np.take_along_axis(found, near, axis=1), near + columns.start)
+        """Add the similarities of a tile, of shape (n, m)."""
+        place, distances = self._compute(rows, columns, gram)
+        nearest = _select_smallest(distances, self.distances.shape[1])
+        smallest = np.take_along_axis(distances, nearest, axis=1)
+        self._insert(place, smallest, nearest + columns.start)
 
     def merge(self, other: Nearest) -> None:
-        """Take what is nearest among other columns."""
-        self._take(relative_slice(other.rows, self.rows), other.distances, other.indices)
+        """Add the smallest distances to other columns."""
+        self._insert(relative_slice(other.rows, self.rows), other.distances, other.indices)
 
-    def _take(self, at: slice, distances: np.ndarray, indices: np.ndarray) -> None:
+    def _insert(self, place: slice, distances: np.ndarray, indices: np.ndarray) -> None:
+        """Keep the k smallest of the distances so far and new ones."""
         count = self.distances.shape[1]
-        merged = np.hstack([self.distances[at], distances])
-        positions = np.hstack([self.indices[at], indices])
-        order = np.lexsort((positions, merged), axis=1)[:, :count]
-        self.distances[at] = np.take_along_axis(merged, order, axis=1)
-        self.indices[at] = np.take_along_axis(positions, order, axis=1)
+        distances = np.hstack([self.distances[place], distances])
+        indices = np.hstack([self.indices[place], indices])
+        # Sorted by distance, and by column if distances are equal.
+        order = np.lexsort((indices, distances), axis=1)[:, :count]
+        self.distances[place] = np.take_along_axis(distances, order, axis=1)
+        self.indices[place] = np.take_along_axis(indices, order, axis=1)
 
 
 class WithinRadius(_Distances):
-    """All distances of each row up to a radius, and where they are."""
+    """All distances of each row up to a radius, and their columns.
+
+    Parameters
+    ----------
+    radius : float
+        The largest distance.
+    *settings
+        See `_Distances`.
+    """
 
     def __init__(self, radius: float, *settings: Any):
         super().__init__(*settings)
@@ -84,23 +118,25 @@ class WithinRadius(_Distances):
         self._parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(count)]
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
-        """Take the distances of a tile."""
-        at, found = self._of(rows, columns, gram)
-        for row, values in enumerate(found, start=at.start):
+        """Add the similarities of a tile, of shape (n, m)."""
+        place, distances = self._compute(rows, columns, gram)
+        for row, values in enumerate(distances, start=place.start):
             near = np.flatnonzero(values <= self._radius)
             self._parts[row].append((values[near], near + columns.start))
 
     def merge(self, other: WithinRadius) -> None:
-        """Take what is near among other columns."""
-        for row, parts in enumerate(
-            other._parts, start=relative_slice(other.rows, self.rows).start
-        ):
+        """Add the distances to other columns."""
+        start = relative_slice(other.rows, self.rows).start
+        for row, parts in enumerate(other._parts, start=start):
             self._parts[row] += parts
 
-    def found(self) -> tuple[np.ndarray, np.ndarray]:
-        """Two arrays of n arrays, by ascending distance; of equal distances the first."""
-        both = zip(*map(_ordered, self._parts), strict=True)
-        distances, indices = (_object_array(list(arrays)) for arrays in both)
+    def to_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return distances and columns, each an array of n arrays.
+
+        Distances are in ascending order, and columns of equal distances too.
+        """
+        pairs = zip(*map(_sort_parts, self._parts), strict=True)
+        distances, indices = (_make_object_array(list(arrays)) for arrays in pairs)
         return distances, indices
 
 
@@ -108,38 +144,61 @@ def find_nearest(
     source: Source,
     X: Samples,
     Y: Any,
-    kind: Callable[..., Any],
+    reduction: Callable[..., Any],
     limit: float,
     distance: Distance,
     verbose: Any = 0,
 ) -> Any:
-    """What is nearest (how many), or within (which radius): among Y, or among the other rows of X.
+    """Return the nearest samples of Y for each sample of X, as a `Nearest` or `WithinRadius`.
 
-    Distances are what a function of (similarities, eps of the gradients) makes of k^C.
+    Without Y, these are the nearest of the other samples of X.
+
+    Parameters
+    ----------
+    source : Source
+        The source of Jacobians.
+    X : Samples
+        The queries.
+    Y : Samples or None
+        The samples among which neighbours are searched.
+    reduction : type
+        `Nearest` or `WithinRadius`.
+    limit : int or float
+        The number of neighbours for `Nearest`, the radius for `WithinRadius`.
+    distance : callable
+        Function that returns distances from k^C, see `Distance`.
+    verbose : int
+        Whether to show a progress bar.
     """
     eps = float(torch.finfo(source.dtype).eps)
-    make = partial(kind, limit, distance, eps, Y is None)
+    make = partial(reduction, limit, distance, eps, Y is None)
     return reduce_pairs(source, X, Y, make, Chunk.cosines, verbose=verbose)
 
 
-def _smallest(found: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the smallest values of each row, of equal ones the first; ascending columns."""
-    if found.shape[1] <= count:
-        return np.broadcast_to(np.arange(found.shape[1]), found.shape)
-    limits = np.partition(found, count - 1, axis=1)[:, count - 1 : count]
-    below, equal = found < limits, found == limits
-    wanted = count - below.sum(axis=1, keepdims=True)
-    chosen = below | (equal & (np.cumsum(equal, axis=1) <= wanted))
-    return np.nonzero(chosen)[1].reshape(len(found), count)
+def _select_smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the columns of the ``count`` smallest values of each row, in ascending order.
+
+    Of equal values, the first columns are selected.
+    """
+    if values.shape[1] <= count:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    largest = np.partition(values, count - 1, axis=1)[:, count - 1 : count]
+    below, equal = values < largest, values == largest
+    # All values below the largest selected one, and the first of those that equal it.
+    missing = count - below.sum(axis=1, keepdims=True)
+    selected = below | (equal & (np.cumsum(equal, axis=1) <= missing))
+    return np.nonzero(selected)[1].reshape(len(values), count)
 
 
-def _ordered(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _sort_parts(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the concatenated distances and columns of a row, in ascending order."""
     distances, indices = map(np.concatenate, zip(*parts, strict=True))
     order = np.lexsort((indices, distances))
     return distances[order], indices[order]
 
 
-def _object_array(values: list[np.ndarray]) -> np.ndarray:
+def _make_object_array(values: list[np.ndarray]) -> np.ndarray:
+    """Return an array of arrays, even if all of these have the same length."""
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
@@ -148,22 +207,30 @@ def _object_array(values: list[np.ndarray]) -> np.ndarray:
 def compute_similarities(
     source: Source, X: Samples, Y: Any, candidates: np.ndarray, verbose: Any = 0
 ) -> np.ndarray:
-    """k^C of each row of X with some rows of Y, (n, c) of them, of shape (n, c), float64."""
-    parts = map_samples(_similarities, source, X, (candidates,), (Y,), verbose)
-    return np.concatenate([found for _, found in parts])
+    """Return k^C of each sample x_n of X with its candidates in Y, of shape (n, c), float64.
+
+    ``candidates`` of shape (n, c) contains indices of samples of Y. The similarities are in
+    [-1, 1].
+    """
+    parts = map_samples(_compute_part, source, X, (candidates,), (Y,), verbose)
+    return np.concatenate([similarities for _, similarities in parts])
 
 
-def _similarities(
+def _compute_part(
     source: Source, X: Samples, candidates: np.ndarray, Y: Any, verbose: Any
 ) -> np.ndarray:
-    found = np.empty(candidates.shape)
+    """Return `compute_similarities` of a part of X, computed by one worker."""
+    # similarities[n,c] = k^C(x_n, y_m) = <J^(x_n), J^(y_m)>_F with m = candidates[n,c]
+    similarities = np.empty(candidates.shape)
     for rows, columns in iterate_pairs(source, X, Y, verbose=verbose):
-        wanted = candidates[rows.rows] - columns.rows.start
-        row, place = np.nonzero((wanted >= 0) & (wanted < len(columns.rank)))
-        pairs = (torch.as_tensor(index) for index in (row, wanted[row, place]))
+        # Each tile yields the similarities of the candidates among its columns.
+        relative = candidates[rows.rows] - columns.rows.start
+        n, c = np.nonzero((relative >= 0) & (relative < len(columns.rank)))
+        pairs = (torch.as_tensor(index) for index in (n, relative[n, c]))
+        # Rounding must not leave [-1, 1].
         values = rows.jacobian.paired(columns.jacobian, *pairs).clamp_(-1, 1)
-        found[row + rows.rows.start, place] = values.cpu().numpy()
-    return found
+        similarities[n + rows.rows.start, c] = values.cpu().numpy()
+    return similarities
 
 
 def rerank(
@@ -174,8 +241,21 @@ def rerank(
     distance: Callable[[np.ndarray], np.ndarray],
     verbose: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates by the distance of their exact similarity, ascending, of equal ones the first."""
+    """Return the candidates in ascending order of their distance, by exact similarities.
+
+    Candidates at the same distance are in the order of the samples of Y.
+
+    Returns
+    -------
+    distances : ndarray of shape (n, c), float64
+        Distances in ascending order.
+    candidates : ndarray of shape (n, c), int64
+        Candidates at these distances.
+    """
     candidates = np.sort(candidates, axis=1)
-    found = distance(compute_similarities(source, X, Y, candidates, verbose))
-    order = np.argsort(found, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(candidates, order, axis=1)
+    distances = distance(compute_similarities(source, X, Y, candidates, verbose))
+    order = np.argsort(distances, axis=1, kind="stable")
+    return (
+        np.take_along_axis(distances, order, axis=1),
+        np.take_along_axis(candidates, order, axis=1),
+    )

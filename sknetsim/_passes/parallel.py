@@ -1,4 +1,4 @@
-"""Parts of a pass in joblib's workers, whichever its backend has: processes, threads, a cluster."""
+"""Passes in parts by joblib's workers: processes, threads or a cluster, by joblib's backend."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ from .._networks.samples import Samples, is_pickled_by_path, map_arrays
 from ..exceptions import collect_warnings, warn
 from .zero_gradients import ZeroGradients, collect_zero_gradients, report_zero_gradients
 
-# Tasks for each worker: more would make each of them pay again for what a pass starts with.
+# Tasks per worker. Each task repeats the work at the start of a pass, so there are few.
 _TASKS = 4
 
-# How joblib, its processes and Dask say that a worker has died; so many deaths are no accident.
+# Names of the errors by which joblib, loky and Dask report that a worker has died.
 _LOST = ("TerminatedWorkerError", "FutureCancelledError", "CancelledError", "KilledWorker")
 
+# Deaths of workers after which the tasks are repeated. One more death is not an accident.
 _LOSSES = 3
 
+# Time after which a worker frees the shared arguments of its last task.
 _KEPT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a task has found.
+    """Result of a task, with its zero gradients and warnings.
 
     Attributes
     ----------
     result : any
-        What its function gave.
+        Result of the function.
     zeros : ZeroGradients
-        Samples without a gradient in its passes.
+        Zero gradients in the passes of the task.
     messages : dict of str to type
-        Its warnings.
+        Warnings of the task, by their messages.
     """
 
     result: Any
@@ -58,20 +60,21 @@ class Report:
 
 
 def count_workers(source: Any) -> int:
-    """How many are to be used for passes over a source's rows."""
+    """Return the number of workers for passes over the samples of a source."""
     return int(joblib.effective_n_jobs(source.n_jobs))
 
 
 def split_evenly(samples: int, count: int) -> list[slice]:
-    """So many slices of nearly equal length, or fewer.
+    """Return at most ``count`` slices of nearly equal length that cover all samples.
 
-    None has one row where there are more: it would not show whether the network mixes samples.
+    Each slice has at least two samples if there are two, because a single sample would not show
+    whether the network mixes samples.
     """
     return list(gen_even_slices(samples, max(1, min(count, samples // 2))))
 
 
 def relative_slice(part: slice, whole: slice) -> slice:
-    """Where a part is within a slice that it lies in."""
+    """Return the position of a slice relative to the start of a slice that contains it."""
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
@@ -84,24 +87,40 @@ def map_samples(
     verbose: Any = 0,
     pieces: list[slice] | None = None,
 ) -> Generator[tuple[slice, Any], None, None]:
-    """A function of (source, rows, *their part of what is aligned, *fixed, verbose), in order.
+    """Yield pieces of X and the results of a function of each piece, in order.
 
-    Of all rows at once where there is one worker, else piece by piece in the workers.
+    Parameters
+    ----------
+    function : callable
+        Function of ``(source, samples of the piece, *aligned, *fixed, verbose)``.
+    source : Source
+        The source of Jacobians.
+    X : Samples
+        The samples.
+    aligned : sequence
+        Arrays with one row per sample, or None; the function gets the rows of the piece.
+    fixed : sequence
+        Arguments that are the same for each piece.
+    verbose : int
+        Whether to show a progress bar.
+    pieces : list of slice or None
+        The pieces; None for one piece with one worker, and for several per worker otherwise.
     """
     jobs = count_workers(source)
     parts = Parts(X, jobs > 1)
     if pieces is None:
         pieces = split_evenly(len(X), 1 if jobs == 1 else _TASKS * jobs)
-    shown = verbose if len(pieces) == 1 else 0
+    # The function shows the progress of a single piece, and this pass that of several pieces.
+    piece_verbose = verbose if len(pieces) == 1 else 0
     if len(pieces) > 1:
         source.check_rows_independent(X)
     tasks = (
         (parts.part(piece), *(slice_labels(rows, piece) for rows in aligned)) for piece in pieces
     )
-    shared = (function, source, parts.shared, (*fixed, shown))
+    shared = (function, source, parts.shared, (*fixed, piece_verbose))
     zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
-    bar = tqdm(total=total, disable=not verbose or bool(shown), unit="sample")
-    with bar, contextlib.closing(run_tasks(_on_rows, shared, tasks, jobs)) as reports:
+    bar = tqdm(total=total, disable=not verbose or bool(piece_verbose), unit="sample")
+    with bar, contextlib.closing(run_tasks(_apply_to_part, shared, tasks, jobs)) as reports:
         for piece, report in zip(pieces, reports, strict=True):
             zeros.add(report.zeros)
             yield piece, report.result
@@ -109,23 +128,30 @@ def map_samples(
     report_zero_gradients(zeros)
 
 
-def _on_rows(
+def _apply_to_part(
     function: Callable[..., Any], source: Any, X: Samples, fixed: Any, part: Any, *aligned: Any
 ) -> Any:
+    """Return the function of the samples of a part, which is one of `Parts.part`."""
     return function(source, slice_part(part, X), *aligned, *fixed)
 
 
 class Parts:
-    """Parts of X: rows themselves, or where they are in a Dataset.
+    """Parts of X for tasks: samples, or slices of a Dataset.
 
-    A Dataset may share what it holds between its items, and is sent once.
+    The items of a Dataset may share memory, so each worker gets the whole Dataset once, and a task
+    contains a slice of it.
 
     Parameters
     ----------
-    X : array-like or Dataset
-        The rows.
+    X : Samples
+        The samples.
     sent : bool
         Whether parts are sent to workers.
+
+    Attributes
+    ----------
+    shared : Samples or None
+        X if it is a Dataset, and None otherwise.
     """
 
     def __init__(self, X: Samples, sent: bool):
@@ -134,28 +160,32 @@ class Parts:
         self.shared = X if isinstance(X.data, Dataset) else None
 
     def part(self, rows: slice) -> Any:
-        """A part; all rows as they are where they stay here."""
+        """Return the samples of a slice, or the slice itself if X is a Dataset."""
         if self.shared is not None:
             return rows
+        # All samples need no copy if they stay in this process, or if their pickle is a path.
         if rows == slice(0, len(self._X)) and (not self._sent or is_pickled_by_path(self._X.data)):
             return self._X
         part = self._X.part(rows)
-        return Samples(map_arrays(_sendable, part.data)) if self._sent else part
+        return Samples(map_arrays(_detach_copy, part.data)) if self._sent else part
 
 
-def _sendable(array: Any) -> Any:
-    """A pickle of a part of a tensor would hold all of it."""
+def _detach_copy(array: Any) -> Any:
+    """Return a copy of a tensor on the CPU, and other arrays unchanged.
+
+    The pickle of a part of a tensor would contain the whole tensor.
+    """
     return array.detach().cpu().clone() if isinstance(array, Tensor) else array
 
 
 def slice_labels(y: Any, rows: slice) -> Any:
-    """The labels of a part, where there are any."""
+    """Return the labels of a slice, or None if there are no labels."""
     part = None if y is None else y[rows]
     return part.clone() if isinstance(part, Tensor) else part
 
 
 def slice_part(part: Any, X: Samples) -> Any:
-    """The rows of a part, and of the Dataset if it is one of a Dataset."""
+    """Return the samples of one of `Parts.part`; X is its ``shared`` Dataset."""
     if not isinstance(part, slice):
         return part
     return X if part == slice(0, len(X)) else X.part(part)
@@ -167,9 +197,9 @@ def run_tasks(
     tasks: Iterable[tuple[Any, ...]],
     jobs: int,
 ) -> Generator[Report, None, None]:
-    """A function of what is shared and of each task, in order.
+    """Yield a `Report` on ``function(*shared, *task)`` for each task, in order.
 
-    What is shared is sent to each worker once, not with each task.
+    Each worker gets the shared arguments once, and not with each task.
     """
     if jobs > 1:
         yield from _run_by_workers(function, shared, tasks, jobs)
@@ -186,30 +216,34 @@ def _run_by_workers(
     tasks: Iterable[tuple[Any, ...]],
     jobs: int,
 ) -> Iterator[Report]:
-    sent = np.frombuffer(_packed(shared), np.uint8)
+    """Yield the reports of workers, and repeat each distinct warning once."""
+    pickled = np.frombuffer(_pickle_shared(shared), np.uint8)
     settings = get_config()
     settings["working_memory"] /= jobs
-    work = partial(_work, function, os.urandom(16), settings)
-    seen: set[str] = set()
-    with _threads_divided(jobs):
-        for report in _reports(work, sent, tasks, jobs):
+    work = partial(_run_task, function, os.urandom(16), settings)
+    warned: set[str] = set()
+    with _divide_threads(jobs):
+        for report in _iterate_reports(work, pickled, tasks, jobs):
             for message, category in report.messages.items():
-                if message not in seen:
+                if message not in warned:
                     warn(message, category)
-                seen.add(message)
+                warned.add(message)
             yield report
 
 
-def _reports(
-    work: Callable[..., Report], sent: np.ndarray, tasks: Iterable[Any], jobs: int
+def _iterate_reports(
+    work: Callable[..., Report], pickled: np.ndarray, tasks: Iterable[Any], jobs: int
 ) -> Iterator[Report]:
-    """In order, some tasks ahead; a worker that dies costs what is not reported yet."""
-    ahead, lost = iter(tasks), 0
-    while waiting := deque(itertools.islice(ahead, _TASKS * jobs)):
+    """Yield reports in order, computed by batches of a few tasks per worker.
+
+    If a worker dies, the tasks of the batch without a report are repeated.
+    """
+    remaining, lost = iter(tasks), 0
+    while waiting := deque(itertools.islice(remaining, _TASKS * jobs)):
         while waiting:
-            calls = [joblib.delayed(work)(sent, task) for task in waiting]
+            calls = [joblib.delayed(work)(pickled, task) for task in waiting]
             try:
-                for report in _joblib(jobs)(calls):
+                for report in _make_parallel(jobs)(calls):
                     waiting.popleft()
                     yield report
             except Exception as error:
@@ -218,34 +252,35 @@ def _reports(
                     raise
 
 
-def _joblib(jobs: int) -> joblib.Parallel:
-    """Results as they come, where the backend can do that (Ray's cannot)."""
+def _make_parallel(jobs: int) -> joblib.Parallel:
+    """Return a Parallel that yields results as they come, if the backend can (Ray's cannot)."""
     try:
         return joblib.Parallel(jobs, return_as="generator")
     except ValueError:
         return joblib.Parallel(jobs)
 
 
-def _packed(shared: tuple[Any, ...]) -> bytes:
+def _pickle_shared(shared: tuple[Any, ...]) -> bytes:
+    """Return the pickle of the shared arguments; raise a TypeError if they cannot be pickled."""
     try:
         return dumps({"shared": shared})
     except (AttributeError, RuntimeError, TypeError, ValueError, pickle.PicklingError) as error:
         raise TypeError(
-            "n_jobs asks for workers, and the network, or the Dataset that X is, cannot be sent to"
-            f" them ({error}); allowed is what can be pickled: set n_jobs=1."
+            "`n_jobs` must be 1 if the network, or the Dataset passed as `X`, cannot be pickled;"
+            f" got several workers, and pickling failed ({error}). Set n_jobs=1."
         ) from error
 
 
-def _work(
+def _run_task(
     function: Callable[..., Any],
     key: bytes,
     settings: dict[str, Any],
-    sent: np.ndarray,
+    pickled: np.ndarray,
     task: tuple[Any, ...],
 ) -> Report:
-    """A task, with the settings of who sent it; what is shared is kept for the next one."""
+    """Run a task in a worker, with scikit-learn's settings of the main process."""
     with (
-        _shared_cache.shared(key, sent) as shared,
+        _shared_cache.open(key, pickled) as shared,
         config_context(**settings),
         collect_warnings() as messages,
         collect_zero_gradients() as zeros,
@@ -255,28 +290,28 @@ def _work(
 
 
 class _SharedCache:
-    """What a worker's threads were sent last; forgotten where they have not used it for long."""
+    """Shared arguments of the last task of each thread, freed some time after their last use."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[bytes, Any]] = {}
+        self._cached: dict[int, tuple[bytes, Any]] = {}
         self._timers: dict[int, threading.Timer] = {}
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._cached)
 
     @contextlib.contextmanager
-    def shared(self, key: bytes, sent: np.ndarray) -> Iterator[Any]:
-        """What was sent under a key, unpacked once."""
+    def open(self, key: bytes, pickled: np.ndarray) -> Iterator[Any]:
+        """Yield the shared arguments with this key, unpickled by the first task only."""
         thread = threading.get_ident()
         if thread in self._timers:
             self._timers.pop(thread).cancel()
-        known = self._found.get(thread)
-        if known is None or known[0] != key:
-            known = self._found[thread] = key, loads(sent)["shared"]
+        cached = self._cached.get(thread)
+        if cached is None or cached[0] != key:
+            cached = self._cached[thread] = key, loads(pickled)["shared"]
         try:
-            yield known[1]
+            yield cached[1]
         finally:
-            timer = threading.Timer(_KEPT_SECONDS, self._found.pop, (thread, None))
+            timer = threading.Timer(_KEPT_SECONDS, self._cached.pop, (thread, None))
             timer.daemon = True
             self._timers[thread] = timer
             timer.start()
@@ -286,8 +321,11 @@ _shared_cache = _SharedCache()
 
 
 @contextlib.contextmanager
-def _threads_divided(jobs: int) -> Iterator[None]:
-    """What new threads of this process go by; joblib sees to that of other processes."""
+def _divide_threads(jobs: int) -> Iterator[None]:
+    """Divide torch's threads among the workers inside the block.
+
+    This concerns workers that are threads of this process; joblib limits the threads of processes.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // jobs))
     try:

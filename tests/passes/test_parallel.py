@@ -237,13 +237,13 @@ class Unpicklable(Failing):
 
 
 def test_networks_that_cannot_be_sent_are_refused_with_the_cure(X):
-    with pytest.raises(TypeError, match=r"cannot be sent .*not this one.*: set n_jobs=1"):
+    with pytest.raises(TypeError, match=r"cannot be pickled; .*not this one.* Set n_jobs=1"):
         NetworkKernel(Unpicklable(), n_jobs=2)(X)
 
 
 def test_parametrized_networks_cannot_be_sent(X):
     network = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(5, 2).double())
-    with pytest.raises(TypeError, match="set n_jobs=1"):
+    with pytest.raises(TypeError, match="Set n_jobs=1"):
         NetworkKernel(network, n_jobs=2)(X)
 
 
