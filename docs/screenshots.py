@@ -1,4 +1,4 @@
-"""Pictures of the user guide: screenshots of the site and the explorer, and displays.
+"""Pictures of the user guide: displays, and screenshots of the site and the explorer.
 
 Run ``python docs/screenshots.py`` after ``make docs``. The script needs chromium and its driver.
 """
@@ -79,7 +79,7 @@ def shoot_explorer(browser):
         )
         browser.get(page.as_uri())
         Select(browser.find_element("css selector", "#order")).select_by_value("quality 1")
-        browser.find_element("css selector", "#contradicted input").click()
+        browser.find_element("css selector", "#mismatch input").click()
         browser.find_elements("css selector", "#samples [data-index]")[1].click()
         browser.save_screenshot(str(IMAGES / "explorer.png"))
 
@@ -139,6 +139,7 @@ def save(name, display):
 
 
 def main():
+    """Draw and copy all pictures of the guide."""
     torch.manual_seed(0)
     copy_from_gallery()
     draw_displays()

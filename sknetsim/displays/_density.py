@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..estimators._outliers import DensityOutlierMixin
+from ..estimators.density import NetworkDensity
 from ._figures import BLUE, Display
 
 
@@ -88,7 +88,7 @@ class DensityDisplay(Display):
         ValueError
             If ``coordinates`` do not have one or two numbers per sample.
         """
-        if not isinstance(estimator, DensityOutlierMixin):
+        if not isinstance(estimator, NetworkDensity):
             raise TypeError(
                 "`estimator` must be a fitted NetworkDensity; got"
                 f" {type(estimator).__name__}. Fit NetworkDensity(network)."

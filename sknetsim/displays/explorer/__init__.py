@@ -37,7 +37,7 @@ def explore(
     - the log density (`NetworkDensity` by :math:`\max(k^C, 0)^\alpha`) in nats: 0 is as dense as
       samples spread evenly over the sphere, and low values are unusual;
     - the reliability of the prediction (`NetworkDensity.reliability`), as a number of samples: near
-      0, no training sample supports the prediction;
+      0, hardly any sample of X supports the prediction;
     - the quality of the label (`LabelDenoiser.label_quality`), in [0, 1]: low values are
       suspicious.
 

@@ -6,9 +6,9 @@ const hasImages = "sheets" in samples;
 const pageSize = 300;
 // Name and meaning of each score.
 const meanings = {
-  density: ["log density", "nats; 0 is as dense as evenly spread samples, low values are unusual"],
-  reliability: ["reliability", "training samples that support the prediction; near 0: hardly any"],
-  quality: ["label quality", "0 to 1; low values are suspicious: similar samples differ in label"],
+  density: ["log density", "nats; 0: as dense as evenly spread samples; low: unusual"],
+  reliability: ["reliability", "samples that support the prediction; near 0: hardly any"],
+  quality: ["label quality", "0 to 1; low: suspicious, because similar samples differ in label"],
 };
 const byId = (id) => document.getElementById(id);
 
