@@ -75,7 +75,7 @@ class TensorSketch:
         """Samples whose complex factors, twice, take an eighth of the budget."""
         vectors = max((block.sketched_vectors for block in jacobian.blocks.values()), default=1)
         taken = 2 * vectors * (self.n_components + 2) * jacobian.outputs.element_size()
-        return max(1, memory_budget(SKETCH) // taken)
+        return max(1, memory_budget(SKETCH, jacobian.outputs.device) // taken)
 
     def _maps(self, jacobian: Jacobian) -> dict[str, FourierMap]:
         outputs = jacobian.outputs

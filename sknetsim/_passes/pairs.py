@@ -51,8 +51,9 @@ def _count_tile_rows(chunk: Chunk) -> int:
     outputs = chunk.jacobian.outputs.shape[1]
     row_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
     # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
-    by_kernels = math.isqrt(memory_budget(TILE_KERNELS) // (8 * outputs**2))
-    by_blocks = memory_budget(TILE) // max(1, row_bytes)
+    device = chunk.jacobian.outputs.device
+    by_kernels = math.isqrt(memory_budget(TILE_KERNELS, device) // (8 * outputs**2))
+    by_blocks = memory_budget(TILE, device) // max(1, row_bytes)
     return max(1, min(_TILE_ROWS, by_kernels, by_blocks))
 
 
@@ -87,7 +88,7 @@ def group_tiles(tiles: Iterator[Chunk]) -> Iterator[list[Chunk]]:
 def _fits(held: list[Chunk], tile: Chunk) -> bool:
     """Return whether a tile can be held beside others."""
     taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= memory_budget(HELD_TILES)
+    return taken + tile.jacobian.nbytes <= memory_budget(HELD_TILES, tile.jacobian.outputs.device)
 
 
 def iterate_pairs(

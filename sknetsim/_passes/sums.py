@@ -1,6 +1,10 @@
-"""Sums over fitted rows, around each row, by all pairs.
+"""Sums over fitted samples, by all pairs or by sums of Jacobians.
 
-Index legend: n rows; m fitted rows; a, b, c axis of the weights; s values.
+The weight W[n,m] of the fitted sample x_m for the sample x_n is a matrix with the axes a and b: a
+d x d kernel, or a single number, whose axes have length 1.
+
+Index legend: n samples; m, j fitted samples; a, b, c axes of a weight; s, q values; o outputs of
+the network (d of them); w one parameter, flattened. J^_o(x_n) is the whitened gradient of output o.
 """
 
 from __future__ import annotations
@@ -32,15 +36,54 @@ def pair_sums(
     squared: bool = False,
     verbose: Any = 0,
 ) -> PairSums:
-    """The sums around the rows of X, by all pairs."""
+    """Return the `PairSums` of the samples of X over all fitted samples ``rows``.
+
+    Parameters
+    ----------
+    source : Source
+        The source of Jacobians.
+    X : Samples
+        The samples x_n; the object ``rows`` itself for the fitted samples.
+    rows : Samples
+        The fitted samples x_m.
+    whitening : str
+        One of `WHITENINGS`.
+    weigh : callable
+        Function of two tiles that returns their weights, of shape (n, m) or (n, m, a, b).
+    values, own, squared
+        See `PairSums`.
+    verbose : int
+        Whether to show a progress bar.
+    """
     make, others = partial(PairSums, values, own, squared), None if X is rows else rows
     whitenings = (whitening, whitening)
-    found: PairSums = reduce_pairs(source, X, others, make, weigh, whitenings, verbose)
-    return found
+    sums: PairSums = reduce_pairs(source, X, others, make, weigh, whitenings, verbose)
+    return sums
 
 
 class PairSums:
-    """Sums over fitted rows, the columns: of weights, their products with values, their squares."""
+    """Sums over fitted samples, the columns of the pairs.
+
+    Parameters
+    ----------
+    values : Tensor of shape (m, b, s)
+        The values v_m of all fitted samples.
+    own : ndarray of shape (n,), int64, or None
+        For each sample, the fitted sample that is left out of its sums, or -1 for none.
+    squared : bool
+        Whether to sum the squares of the weights.
+    rows, columns : slice
+        The samples and the fitted samples of these sums.
+
+    Attributes
+    ----------
+    total : Tensor of shape (n, a, b)
+        sum_m W[n,m].
+    weighted : Tensor of shape (n, a, s)
+        sum_m W[n,m] v_m.
+    squares : Tensor of shape (n, a, c) or None
+        sum_m W[n,m] W[n,m]^T if requested.
+    """
 
     def __init__(
         self,
@@ -58,35 +101,39 @@ class PairSums:
         )
         self.squares = squares if squared else None
 
-    def add(self, rows: slice, columns: slice, found: Tensor) -> None:
-        """Take the weights of a tile."""
-        at, axis = relative_slice(rows, self.rows), found.shape[2:]
-        weights = found.cpu().reshape(*found.shape[:2], *(axis or (1, 1)))
+    def add(self, rows: slice, columns: slice, weights: Tensor) -> None:
+        """Add the weights of a tile, of shape (n, m) or (n, m, a, b)."""
+        place, axes = relative_slice(rows, self.rows), weights.shape[2:]
+        weights = weights.cpu().reshape(*weights.shape[:2], *(axes or (1, 1)))
         if self._own is not None:
-            weights = _without(weights, self._own[rows], columns)
-        self.total[at] += weights.sum(dim=1)
-        self.weighted[at] += torch.einsum("nmab,mbs->nas", weights, self._values[columns])
+            weights = _leave_out(weights, self._own[rows], columns)
+        # total[n,a,b] = sum_m W[n,m,a,b]
+        self.total[place] += weights.sum(dim=1)
+        # weighted[n,a,s] = sum_mb W[n,m,a,b] v[m,b,s]
+        self.weighted[place] += torch.einsum("nmab,mbs->nas", weights, self._values[columns])
         if self.squares is not None:
-            self.squares[at] += torch.einsum("nmab,nmcb->nac", weights, weights)
+            # squares[n,a,c] = sum_mb W[n,m,a,b] W[n,m,c,b]
+            self.squares[place] += torch.einsum("nmab,nmcb->nac", weights, weights)
 
     def merge(self, other: PairSums) -> None:
-        """Take the sums over other columns."""
-        at = relative_slice(other.rows, self.rows)
-        self.total[at] += other.total
-        self.weighted[at] += other.weighted
+        """Add the sums over other columns."""
+        place = relative_slice(other.rows, self.rows)
+        self.total[place] += other.total
+        self.weighted[place] += other.weighted
         if self.squares is not None and other.squares is not None:
-            self.squares[at] += other.squares
+            self.squares[place] += other.squares
 
     def __getstate__(self) -> dict[str, Any]:
-        """What was found; not what it was made from."""
+        """Return the sums without the values, which the receiver has."""
         return {**self.__dict__, "_values": None, "_own": None}
 
 
-def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
-    """The weights of some fitted rows, one for each row, set to zero."""
+def _leave_out(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
+    """Return the weights with W[n, own[n]] = 0 for each own[n] among the columns."""
     (rows,) = np.nonzero((own >= columns.start) & (own < columns.stop))
     if len(rows):
-        weights = weights.clone()  # A mirrored tile may share its memory.
+        # The original is not changed, because the mirrored tile may share its memory.
+        weights = weights.clone()
         weights[rows, own[rows] - columns.start] = 0
     return weights
 
@@ -94,9 +141,9 @@ def _without(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
 def sum_jacobians(
     source: Source, X: Samples, values: Any = None, whitening: str = "unit", verbose: Any = 0
 ) -> ParameterVectors:
-    """Sums of the whitened Jacobians, times values as `Chunk.add_to` takes them.
+    """Return sums of the whitened Jacobians, weighted by values of a shape of `Chunk.add_to`.
 
-    Without values, each counts once.
+    Without values, all weights are 1: the sums are sum_n J^_o(x_n), of shape (d, w).
     """
     return sum_and_measure(source, X, values, whitening, _measure_nothing, verbose)[0]
 
@@ -109,20 +156,20 @@ def sum_and_measure(
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any = 0,
 ) -> tuple[ParameterVectors, list[Any]]:
-    """A `sum_jacobians`, and what is measured of each chunk and its values."""
+    """Return a `sum_jacobians`, and ``measure(chunk, values)`` for each chunk."""
     values = torch.as_tensor(np.ones((len(X), 1)) if values is None else values)
     total: ParameterVectors = {}
-    found: list[Any] = []
-    for _, (part, measured) in map_samples(
-        _sum_and_measure, source, X, (values,), (whitening, measure), verbose
+    measures: list[Any] = []
+    for _, (part, part_measures) in map_samples(
+        _sum_part, source, X, (values,), (whitening, measure), verbose
     ):
         for name, vector in part.items():
             total[name] = total[name].add_(vector) if name in total else vector
-        found += measured
-    return total, found
+        measures += part_measures
+    return total, measures
 
 
-def _sum_and_measure(
+def _sum_part(
     source: Source,
     X: Samples,
     values: Tensor,
@@ -130,37 +177,38 @@ def _sum_and_measure(
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any,
 ) -> tuple[ParameterVectors, list[Any]]:
+    """Return `sum_and_measure` of a part of X, computed by one worker."""
     total: ParameterVectors = {}
-    found: list[Any] = []
+    measures: list[Any] = []
     for chunk in with_progress(iterate_chunks(source, X, whitening), len(values), verbose):
         if not total:
             outputs = chunk.jacobian.outputs.shape[1]
-            _check_sum_affordable(
-                chunk.jacobian, values.shape[-1] * (outputs if values.ndim == 2 else 1)
-            )
+            vectors = values.shape[-1] * (outputs if values.ndim == 2 else 1)
+            _check_sum_fits(chunk.jacobian, vectors)
         chunk.add_to(total, values[chunk.rows].to(chunk.self_kernel))
-        found.append(measure(chunk, values[chunk.rows]))
-    return total, found
+        measures.append(measure(chunk, values[chunk.rows]))
+    return total, measures
 
 
 def _measure_nothing(chunk: Chunk, values: Tensor) -> None:
-    """Where nothing is measured."""
+    """Return None for `sum_jacobians`, which needs no measure."""
 
 
 def kernel_sums(
     source: Source, X: Samples, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Sums over fitted rows of their values times the kernel, from a `sum_jacobians` of them.
+    r"""Return sums over fitted samples of their values times the trace of the whitened kernel.
 
-    :math:`\sum_j v_{jq} \operatorname{tr} K(x, x_j)`, K as whitened: two passes in place of all
-    pairs of samples.
+    ``total`` is a `sum_jacobians` of the fitted samples x_j with the values v. Two passes over
+    samples replace a pass over all pairs, because :math:`\sum_j v_{jq} \operatorname{tr} K(x_n,
+    x_j) = \sum_o \langle J_o(x_n), \sum_j v_{jq} J_o(x_j) \rangle` for whitened J and K.
 
     Returns
     -------
     sums : ndarray of shape (n, q), float64
         The sums.
     own : ndarray of shape (n,), float64
-        The trace of K(x, x).
+        The traces of the whitened self-kernels K(x_n, x_n).
     """
     sums, own = linear_sums(source, X, total, whitening, False, verbose)
     return sums[:, 0].numpy(), own[:, 0, 0].numpy()
@@ -174,16 +222,25 @@ def linear_sums(
     matrices: bool,
     verbose: Any = 0,
 ) -> tuple[Tensor, Tensor]:
-    """J(x) applied to sums of Jacobians, and W(x, x), for weights W that are K or its trace.
+    """Return weighted sums by products with ``vectors``, and the weights W(x_n, x_n).
 
-    Of shape (n, a, q) and (n, a, a), float64, on the CPU: a is d for matrices, else 1.
+    With ``matrices``, the weights W are the whitened kernels K, the vectors of shape (q, w) are
+    sum_j sum_o v[j,o,q] J^_o(x_j), and the axis a has length d. Without, the weights are the traces
+    tr K, the vectors of shape (q d, w) are sum_j v[j,q] J^_o(x_j), and a has length 1.
+
+    Returns
+    -------
+    sums : Tensor of shape (n, a, q), float64
+        sum_j W(x_n, x_j) v_j, on the CPU.
+    own : Tensor of shape (n, a, a), float64
+        W(x_n, x_n), on the CPU.
     """
-    parts = map_samples(_linear_sums, source, X, (), (vectors, whitening, matrices), verbose)
-    sums, own = (torch.cat(found) for found in zip(*(part for _, part in parts), strict=True))
+    parts = map_samples(_linear_sums_part, source, X, (), (vectors, whitening, matrices), verbose)
+    sums, own = (torch.cat(tensors) for tensors in zip(*(part for _, part in parts), strict=True))
     return sums, own
 
 
-def _linear_sums(
+def _linear_sums_part(
     source: Source,
     X: Samples,
     vectors: ParameterVectors,
@@ -191,16 +248,18 @@ def _linear_sums(
     matrices: bool,
     verbose: Any,
 ) -> tuple[Tensor, Tensor]:
-    found = []
+    """Return `linear_sums` of a part of X, computed by one worker."""
+    parts = []
     for chunk in with_progress(iterate_chunks(source, X, whitening), len(X), verbose):
+        # sums[n,o,q] = <J^_o(x_n), v_q>, or sums[n,0,q] = sum_o <J^_o(x_n), v_qo>
         sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]
-        found.append((sums.cpu(), chunk.own_weight(matrices)))
-    sums, own = (torch.cat(parts) for parts in zip(*found, strict=True))
+        parts.append((sums.cpu(), chunk.own_weight(matrices)))
+    sums, own = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return sums, own
 
 
-def _check_sum_affordable(jacobian: Jacobian, vectors: int) -> None:
-    """The sums, and once more their largest part, before that is added."""
+def _check_sum_fits(jacobian: Jacobian, vectors: int) -> None:
+    """Raise an error if the sums, and a copy of their largest part, exceed the memory budget."""
     outputs = jacobian.outputs
     parts = [sum(shape.numel() for _, shape in block.layout) for block in jacobian.blocks.values()]
     needed = vectors * (jacobian.width // outputs.shape[1] + max(parts, default=0))

@@ -1,7 +1,10 @@
-"""Weighted means over the fitted rows around a row: (sum_j W_j)^{-1} sum_j W_j v_j.
+"""Weighted means of values over the fitted samples: (sum_j W_j)^{-1} sum_j W_j v_j.
 
-Index legend: n rows; m fitted rows; a, b, c axis of the weights (1 where they are numbers, else the
-d outputs of the network); s values.
+The weight W_j = W(x_n, x_j) of the fitted sample x_j for the sample x_n is a matrix with the axes a
+and b: a d x d kernel, or a single number, whose axes have length 1.
+
+Index legend: n samples; j fitted samples (m of them); a, b, c axes of a weight; s, q values; d the
+number of outputs of the network.
 """
 
 from __future__ import annotations
@@ -23,33 +26,34 @@ from .._networks.samples import Samples
 from .chunks import Chunk, Source
 from .sums import kernel_sums, linear_sums, pair_sums, sum_and_measure, sum_jacobians
 
-#: Weights that are linear in the gradients, and how these are whitened for them.
+#: Whitening of the Jacobians for the methods whose weights are linear in them.
 LINEAR = {"unnormalized": "none", "soft": "unit"}
 
-#: All weights, by name.
+#: Names of all methods.
 METHODS = (*LINEAR, *COUNTS)
 
-# As for the ranks of self-kernels: what is left of a sum after so much cancelled is rounding.
+# A sum of weights is rounding if it is at most this number times a eps of its size. Ranks of
+# self-kernels use the same number.
 _ROUNDING = 10
 
-# The squares of weights that sum to less would underflow.
+# The squares of smaller sums of weights would underflow.
 _LEAST = 1e-150
 
 
 @dataclass(frozen=True)
 class WeightedSums:
-    """Sums over fitted rows, for n rows.
+    """Sums over the fitted samples for n samples.
 
     Attributes
     ----------
-    total : Tensor of shape (n, a, a)
-        sum_j W_j, of the weights.
+    total : Tensor of shape (n, a, b)
+        sum_j W_j.
     values : Tensor of shape (n, a, s)
-        sum_j W_j v_j, of the weighted values.
+        sum_j W_j v_j.
     size : Tensor of shape (n,)
-        What the weights' sum is at most, or would be without cancelling.
-    squares : Tensor of shape (n, a, a) or None
-        sum_j W_j W_j^T, where these were asked for.
+        Upper bound of sum_j |W_j|, the size that the total would have if no weights cancelled.
+    squares : Tensor of shape (n, a, c) or None
+        sum_j W_j W_j^T if requested.
     """
 
     total: Tensor
@@ -57,33 +61,42 @@ class WeightedSums:
     size: Tensor
     squares: Tensor | None = None
 
-    def lost(self, eps: float) -> Tensor:
-        """Where the weights sum to nothing in some direction, up to rounding, of shape (n,)."""
+    def is_singular(self, eps: float) -> Tensor:
+        """Return a mask of shape (n,) of the samples whose weights cannot be normalised.
+
+        The smallest singular value of sum_j W_j is 0 up to rounding, because a sample has no
+        similar samples or because their weights cancel.
+        """
         least = torch.linalg.svdvals(self.total)[:, -1]
         rounding = _ROUNDING * self.total.shape[1] * eps * self.size
         return least <= rounding.clamp(min=_LEAST)
 
-    def means(self, lost: Tensor, instead: Tensor) -> Tensor:
-        """The weighted means, of shape (n, a, s); those of lost rows are given."""
-        found = torch.linalg.solve(self._regular(lost), self.values)
-        return torch.where(lost[:, None, None], instead, found)
+    def means(self, singular: Tensor, instead: Tensor) -> Tensor:
+        """Return the weighted means, of shape (n, a, s), with ``instead`` at singular samples."""
+        # means = (sum_j W_j)^{-1} sum_j W_j v_j
+        means = torch.linalg.solve(self._make_regular(singular), self.values)
+        return torch.where(singular[:, None, None], instead, means)
 
-    def noise_kept(self, lost: Tensor, instead: float) -> Tensor:
-        r"""Share of the variance of independent noise that the means keep, of shape (n,).
+    def noise_kept(self, singular: Tensor, instead: float) -> Tensor:
+        r"""Return the share of the variance of independent noise that remains in the means.
 
-        :math:`\operatorname{tr} \sum_j A_j A_j^T / a` with A_j = (sum_l W_l)^{-1} W_j.
+        The share :math:`\operatorname{tr} \sum_j A_j A_j^T / a`, of shape (n,), with the normalised
+        weights :math:`A_j = (\sum_l W_l)^{-1} W_j` and the length a of their axis. It is
+        ``instead`` at singular samples.
         """
-        inverse = torch.linalg.inv(self._regular(lost))
+        inverse = torch.linalg.inv(self._make_regular(singular))
+        # sum_j A_j A_j^T = B (sum_j W_j W_j^T) B^T with B = (sum_l W_l)^{-1}
         kept = torch.einsum("nab,nbc,nac->n", inverse, self.squares, inverse) / len(inverse[0])
-        return torch.where(lost, instead, kept)
+        return torch.where(singular, instead, kept)
 
-    def _regular(self, lost: Tensor) -> Tensor:
+    def _make_regular(self, singular: Tensor) -> Tensor:
+        """Return sum_j W_j, with the identity at singular samples."""
         identity = torch.eye(self.total.shape[1], dtype=self.total.dtype)
-        return torch.where(lost[:, None, None], identity, self.total)
+        return torch.where(singular[:, None, None], identity, self.total)
 
 
 class Weights(Protocol):
-    """The weights of the fitted rows, with their values."""
+    """Weights of the fitted samples, with their values."""
 
     def sums(
         self,
@@ -93,32 +106,45 @@ class Weights(Protocol):
         squared: bool = False,
         verbose: Any = 0,
     ) -> WeightedSums:
-        """Around the rows of X; ``own`` are fitted rows to be left out, one each, or -1.
+        """Return the sums over the fitted samples for each sample of X.
 
-        With the sums of squares where asked for, from which no row is left out.
+        Parameters
+        ----------
+        source : Source
+            The source of Jacobians.
+        X : Samples
+            The samples x_n.
+        own : ndarray of shape (n,), int64, or None
+            For each sample, the fitted sample that is left out of its sums, or -1 for none.
+        squared : bool
+            Whether to sum the squares of the weights. ``LinearWeights`` leaves no fitted sample out
+            of the squares.
+        verbose : int
+            Whether to show a progress bar.
         """
 
 
 @dataclass(frozen=True)
 class LinearWeights:
-    r"""Weights W_j = K(x, x_j), or their trace: sums of them take one pass over the rows.
+    r"""Weights W_j = K(x_n, x_j) or W_j = tr K(x_n, x_j), whose sums need no pass over pairs.
 
-    :math:`\sum_j K(x, x_j) v_j = J(x) \sum_j J(x_j)^T v_j`.
+    The sum over the fitted samples moves to their Jacobians: :math:`\sum_j K(x_n, x_j) v_j = J(x_n)
+    \sum_j J(x_j)^T v_j`. The values 1 (the identity) give :math:`\sum_j W_j` by the same product.
 
     Attributes
     ----------
     whitening : str
-        Of `_kernels.WHITENINGS`.
-    rows : any
-        The fitted rows.
+        One of `WHITENINGS`, which K and J contain.
+    rows : Samples
+        The fitted samples.
     values : Tensor of shape (m, a, a + s)
-        The identity and the values of each fitted row.
+        The identity and the values v_j of each fitted sample, column by column.
     vectors : dict
-        Their weighted sums of Jacobians.
+        Sums of the fitted samples' Jacobians, weighted by these columns.
     length : float
-        Sum of the lengths of the fitted rows' Jacobians.
+        Sum of the lengths ||J(x_j)|| of the fitted samples' Jacobians.
     energy : Tensor of shape (a + s,)
-        Sums of the squared lengths of what each fitted row adds to the vectors.
+        Sums of squared lengths sum_j ||J(x_j)^T v_j||^2, one for each column.
     """
 
     whitening: str
@@ -132,11 +158,13 @@ class LinearWeights:
     def fit(
         cls, source: Source, rows: Any, values: Tensor, whitening: str, verbose: Any = 0
     ) -> LinearWeights:
-        """From values of shape (m, a, s)."""
-        values = _with_identity(values)
+        """Return the weights of fitted samples with values of shape (m, a, s)."""
+        values = _prepend_identity(values)
         weights = values if values.shape[1] > 1 else values[:, 0]
-        vectors, found = sum_and_measure(source, rows, weights, whitening, _measured, verbose)
-        lengths, energies = zip(*found, strict=True)
+        vectors, measures = sum_and_measure(
+            source, rows, weights, whitening, _measure_lengths, verbose
+        )
+        lengths, energies = zip(*measures, strict=True)
         return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
 
     def sums(
@@ -147,28 +175,34 @@ class LinearWeights:
         squared: bool = False,
         verbose: Any = 0,
     ) -> WeightedSums:
-        """One pass over the rows, and one over the pairs for squares."""
-        ways = (self.whitening, self._matrices, verbose)
-        sums, weights = linear_sums(source, X, self.vectors, *ways)
+        """Return the sums by one pass over X, and by one over all pairs for the squares."""
+        sums, weights = linear_sums(
+            source, X, self.vectors, self.whitening, self._are_matrices, verbose
+        )
         if own is not None:
+            # The left-out fitted sample is x_n itself: sum_{j != n} W_j v_j = sums - W(x_n,x_n) v_n
             known = torch.as_tensor(own >= 0)
             sums[known] -= weights[known] @ self.values[torch.as_tensor(own)[known]]
+        # By Cauchy and Schwarz, sum_j |W(x_n, x_j)| <= ||J(x_n)|| sum_j ||J(x_j)||.
         axis, size = self.values.shape[1], _lengths(weights) * self.length
-        squares = self._squares(source, X, verbose) if squared else None
+        squares = self._sum_squares(source, X, verbose) if squared else None
         return WeightedSums(sums[..., :axis], sums[..., axis:], size, squares)
 
-    def _squares(self, source: Source, X: Samples, verbose: Any) -> Tensor | None:
-        weigh = _matrices if self._matrices else _traces
-        nothing = self.values[..., :0]
-        found = pair_sums(
-            source, X, self.rows, self.whitening, weigh, nothing, squared=True, verbose=verbose
+    def _sum_squares(self, source: Source, X: Samples, verbose: Any) -> Tensor | None:
+        """Return sum_j W_j W_j^T over all fitted samples."""
+        weigh = _compute_grams if self._are_matrices else _compute_traces
+        no_values = self.values[..., :0]
+        sums = pair_sums(
+            source, X, self.rows, self.whitening, weigh, no_values, squared=True, verbose=verbose
         )
-        return found.squares
+        return sums.squares
 
-    def gathered(self, column: int) -> float:
-        """Length of sum_j J_j^T v_j, against the root of the sum of squares of its parts.
+    def alignment(self, column: int) -> float:
+        """Return the length of a sum of vectors relative to that of independent directions.
 
-        0 where they cancel, about 1 where they point anywhere, sqrt(m) where all point one way.
+        The vectors are J(x_j)^T v_j, with v_j from a column of the values. The result is
+        ||sum_j J(x_j)^T v_j|| / sqrt(sum_j ||J(x_j)^T v_j||^2): 0 if the vectors cancel, about 1 if
+        their directions are independent, and sqrt(m) if they are all the same vector.
         """
         count = self.values.shape[2]
         parts = [vector.reshape(count, -1)[column] for vector in self.vectors.values()]
@@ -177,22 +211,23 @@ class LinearWeights:
         return (square / energy) ** 0.5 if energy > 0 else 0.0
 
     @property
-    def _matrices(self) -> bool:
+    def _are_matrices(self) -> bool:
+        """Whether the weights are d x d kernels and not their traces."""
         return self.values.shape[1] > 1
 
 
 @dataclass(frozen=True)
 class CountWeights:
-    """Weights that count similar samples pair by pair, W_j = count(k^C(x, x_j)).
+    """Weights that count similar samples pair by pair, W_j = count(k^C(x_n, x_j)).
 
     Attributes
     ----------
     count : Count
         The count.
-    rows : any
-        The fitted rows.
+    rows : Samples
+        The fitted samples.
     values : Tensor of shape (m, 1, s)
-        Their values.
+        The values v_j of each fitted sample.
     """
 
     count: Count
@@ -207,78 +242,92 @@ class CountWeights:
         squared: bool = False,
         verbose: Any = 0,
     ) -> WeightedSums:
-        """One pass over the pairs."""
+        """Return the sums by one pass over all pairs."""
         weigh = partial(_count_pairs, self.count, torch.finfo(source.dtype).eps)
-        values = self.values
-        found = pair_sums(source, X, self.rows, "unit", weigh, values, own, squared, verbose)
-        return WeightedSums(found.total, found.weighted, found.total[:, 0, 0], found.squares)
+        sums = pair_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
+        # The weights are not negative, so the total is its own upper bound.
+        return WeightedSums(sums.total, sums.weighted, sums.total[:, 0, 0], sums.squares)
 
 
 def _count_pairs(count: Count, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
+    """Return count(k^C(x_n, x_j)), of shape (n, m), on the CPU."""
     return torch.as_tensor(count(rows.cosines(columns).cpu().numpy(), eps))
 
 
 def make_empty_values(samples: int) -> Tensor:
-    """For rows that are counted, and nothing of theirs averaged."""
+    """Return s = 0 values per sample, for sums of weights only, of shape (samples, 1, 0)."""
     return torch.empty(samples, 1, 0, dtype=torch.float64)
 
 
-def _with_identity(values: Tensor) -> Tensor:
+def _prepend_identity(values: Tensor) -> Tensor:
+    """Return the identity and the values of each sample side by side, of shape (m, a, a + s)."""
     identity = torch.eye(values.shape[1], dtype=torch.float64)
     return torch.cat([identity.expand(len(values), -1, -1), values], dim=2)
 
 
-def _measured(chunk: Chunk, values: Tensor) -> tuple[float, Tensor]:
-    """Lengths of the Jacobians, and squared lengths of what they add to the sums."""
+def _measure_lengths(chunk: Chunk, values: Tensor) -> tuple[float, Tensor]:
+    """Return sum_j ||J(x_j)||, and sum_j ||J(x_j)^T v_j||^2 of shape (s,), for a chunk."""
     weights = values if values.ndim == 3 else values[:, None]
     own = chunk.own_weight(values.ndim == 3)
+    # ||J^T v||^2 = v^T K(x,x) v
     energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
     return float(_lengths(own).sum()), energy
 
 
-def _lengths(weights: Tensor) -> Tensor:
-    """Of the Jacobians, from their self-kernels."""
-    return METRICS["trace"](weights).clamp(min=0).sqrt()
+def _lengths(own: Tensor) -> Tensor:
+    """Return the lengths ||J(x_n)|| = sqrt(tr K(x_n, x_n)), of shape (n,), from W(x_n, x_n)."""
+    return METRICS["trace"](own).clamp(min=0).sqrt()
 
 
-def _traces(rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_traces(rows: Chunk, columns: Chunk) -> Tensor:
+    """Return tr K(x_n, x_j), of shape (n, m)."""
     return rows.jacobian.trace_gram(columns.jacobian)
 
 
-def _matrices(rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_grams(rows: Chunk, columns: Chunk) -> Tensor:
+    """Return K(x_n, x_j), of shape (n, m, d, d)."""
     return rows.jacobian.gram(columns.jacobian)
 
 
 def total_influence(
     source: Source, X: Samples, rows: Any, absolute: bool, verbose: Any = 0
 ) -> np.ndarray:
-    """sum_j tr K(x, x_j) / tr K(x, x) over fitted rows, or of absolute values, of shape (n,)."""
+    """Return the total influence of the fitted samples on each sample of X, of shape (n,), float64.
+
+    It is sum_j tr K(x_n, x_j) / tr K(x_n, x_n), or with ``absolute`` the sum of the absolute values
+    |tr K(x_n, x_j)|; 0 for a zero gradient.
+    """
     total = {} if absolute else sum_jacobians(source, rows, None, "none", verbose)
     sums, own = kernel_sums(source, X, total, "none", verbose)
-    found = _absolute_sums(source, X, rows, verbose) if absolute else sums[:, 0]
-    return np.divide(found, own, out=np.zeros_like(own), where=own > 0)
+    numerator = _sum_absolute_traces(source, X, rows, verbose) if absolute else sums[:, 0]
+    return np.divide(numerator, own, out=np.zeros_like(own), where=own > 0)
 
 
-def _absolute_sums(source: Source, X: Samples, rows: Any, verbose: Any) -> np.ndarray:
-    nothing = make_empty_values(len(rows))
-    found = pair_sums(source, X, rows, "none", _absolute_traces, nothing, verbose=verbose)
-    return found.total[:, 0, 0].numpy()
+def _sum_absolute_traces(source: Source, X: Samples, rows: Any, verbose: Any) -> np.ndarray:
+    """Return sum_j |tr K(x_n, x_j)|, of shape (n,)."""
+    no_values = make_empty_values(len(rows))
+    sums = pair_sums(source, X, rows, "none", _compute_absolute_traces, no_values, verbose=verbose)
+    return sums.total[:, 0, 0].numpy()
 
 
-def _absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
-    return _traces(rows, columns).abs()
+def _compute_absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
+    """Return |tr K(x_n, x_j)|, of shape (n, m)."""
+    return _compute_traces(rows, columns).abs()
 
 
 def match_digests(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
-    """The fitted row with the same digest, of equal ones each in its turn, or -1."""
-    asked, turns = set(rows), Counter[Hashable]()
+    """Return the index of the fitted sample with the same digest as each sample, or -1 if none.
+
+    Samples with the same digest get the fitted samples with this digest in turn.
+    """
+    requested, turns = set(rows), Counter[Hashable]()
     places: dict[Hashable, list[int]] = defaultdict(list)
     for index, digest in enumerate(fitted):
-        if digest in asked:
+        if digest in requested:
             places[digest].append(index)
-    found = np.full(len(rows), -1)
+    matches = np.full(len(rows), -1)
     for row, digest in enumerate(rows):
         if digest in places:
-            found[row] = places[digest][turns[digest] % len(places[digest])]
+            matches[row] = places[digest][turns[digest] % len(places[digest])]
             turns[digest] += 1
-    return found
+    return matches
