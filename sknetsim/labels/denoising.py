@@ -509,7 +509,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         else:
             source, queries = self._project(source, queries)
         sums = self._choose_weights().sums(source, queries, own, squared, self.verbose)
-        lost = sums.lost(torch.finfo(source.dtype).eps)
+        lost = sums.is_singular(torch.finfo(source.dtype).eps)
         if lost.any():
             self._warn_of_lost(int(lost.sum()), len(lost))
         return sums, lost
@@ -534,7 +534,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
             return None
         # The residual z^_j - z~_j is the last value of each fitted sample, so the weighted sum of
         # the Jacobians is sum_j J_j^T (z^_j - z~_j), the gradient of the loss.
-        stationarity = linear.gathered(-1)
+        stationarity = linear.alignment(-1)
         if stationarity > 1:
             warn(
                 "The network is not at a stationary point of its loss: the sum of the samples'"
