@@ -1,4 +1,4 @@
-"""The estimators' common parent: parameters, validation, and the trained network that is kept."""
+"""Base classes of the estimators: parameters, validation, and a trained network that is kept."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ __all__ = [
     "fit_context",
 ]
 
-# scikit-learn's own parameter validation has no public name yet; it is imported here alone.
+# scikit-learn has no public name for its parameter validation, so only this module imports it.
 fit_context = _fit_context(prefer_skip_nested_validation=True)
 
+#: Key of the bytes in a pickled state; all other keys are names of arrays.
 _PACKED = "_packed"
 
 
 class BaseSimilarity(BaseEstimator):
-    """Common parameters, and a trained network that is kept through `clone`.
+    """Base class of all estimators: the common parameters, and one trained network.
 
-    Subclasses give their parameters' constraints, and call `_fit_network` in `fit`.
+    `clone`, `copy` and `deepcopy` share the trained network with the original. Subclasses declare
+    the constraints of their own parameters, and call `_fit_network` in `fit`.
     """
 
-    #: What no pickle takes along.
+    #: Attributes that are left out of a pickle.
     _transient: ClassVar[tuple[str, ...]] = ()
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -66,12 +68,13 @@ class BaseSimilarity(BaseEstimator):
     }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters; those of a trained network are not listed, since it is kept.
+        """Get the parameters, without those of a trained network.
 
         Parameters
         ----------
         deep : bool, default=True
-            Whether to list the parameters of an untrained estimator too.
+            Whether to include the parameters of an untrained network, as
+            ``estimator__<parameter>``.
 
         Returns
         -------
@@ -81,7 +84,7 @@ class BaseSimilarity(BaseEstimator):
         return super().get_params(deep=deep and not is_trained(self.estimator))
 
     def set_params(self, **params: Any) -> BaseSimilarity:
-        """Set parameters; those of a trained network are refused, since setting them resets it.
+        """Set parameters of this estimator, or of its untrained network.
 
         Parameters
         ----------
@@ -92,38 +95,48 @@ class BaseSimilarity(BaseEstimator):
         -------
         self : object
             The estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter of a trained network is set, because that would reset its weights.
         """
         nested = sorted(name for name in params if name.startswith("estimator__"))
         if nested and is_trained(params.get("estimator", self.estimator)):
             raise ValueError(
-                f"{nested[0]!r} would reset the trained network in place; allowed are parameters of"
-                f" {type(self).__name__} itself: search over `estimator` with a list of"
-                " FrozenEstimator(net), or pass an untrained net."
+                f"`{nested[0]}` must belong to an untrained network, because setting it resets the"
+                f" weights; got a trained network. Set parameters of {type(self).__name__} itself,"
+                " search over `estimator` with a list of FrozenEstimator(net), or pass an"
+                " untrained net."
             )
         super().set_params(**params)
         return self
 
     def __sklearn_clone__(self) -> BaseSimilarity:
+        # scikit-learn would copy modules and trained nets: both are shared with the clone instead.
         params = self.get_params(deep=False).items()
-        kept = {name: value for name, value in params if isinstance(value, torch.nn.Module)}
+        shared = {name: value for name, value in params if isinstance(value, torch.nn.Module)}
         if is_trained(self.estimator):
-            kept["estimator"] = self.estimator
+            shared["estimator"] = self.estimator
         twin = copy.copy(self)
-        for name in kept:
+        for name in shared:
             setattr(twin, name, None)
         cloned: BaseSimilarity = super(BaseSimilarity, twin).__sklearn_clone__()
-        for name, value in kept.items():
+        for name, value in shared.items():
             setattr(cloned, name, value)
         return cloned
 
     def __copy__(self) -> BaseSimilarity:
-        """The same objects: a pickle would copy the network."""
+        """Return a copy that shares all attributes; `__getstate__` would copy the network."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseSimilarity:
-        """Shared objects stay shared: a pickle would not know what is copied around this."""
+        """Return a deep copy that respects ``memo``; `__getstate__` would ignore it.
+
+        Objects that are shared with what is copied around this estimator are thus copied once.
+        """
         twin = copy.copy(self)
         memo[id(self)] = twin
         for name, value in vars(self).items():
@@ -131,15 +144,18 @@ class BaseSimilarity(BaseEstimator):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """Arrays, and the rest as bytes: networks by value, and for any device."""
+        """Return the arrays, and all other attributes as bytes.
+
+        The bytes contain networks by value, and load on a machine with other devices.
+        """
         state = {
             name: value
             for name, value in super().__getstate__().items()
             if name not in self._transient
         }
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        rest = {name: value for name, value in state.items() if name not in arrays}
-        return {_PACKED: dumps(rest), **arrays}
+        others = {name: value for name, value in state.items() if name not in arrays}
+        return {_PACKED: dumps(others), **arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = {name: value for name, value in state.items() if name != _PACKED}
@@ -170,16 +186,22 @@ class BaseSimilarity(BaseEstimator):
             self._row_shape = tuple(X.shape[1:])
         elif self._row_shape not in (None, tuple(X.shape[1:])):
             raise ValueError(
-                f"X has rows of shape {tuple(X.shape[1:])}; {type(self).__name__} was fitted on"
-                f" rows of shape {self._row_shape}."
+                f"X must have samples of shape {self._row_shape}, on which {type(self).__name__}"
+                f" was fitted; got samples of shape {tuple(X.shape[1:])}. Pass samples of that"
+                " shape, or call fit again."
             )
         return samples
 
     def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
-        """Set ``estimator_``; validated X and where its Jacobians come from, tried on a row."""
+        """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
+
+        The network is tried on the first sample, so that `fit` raises an error if a network or
+        parameter is unsuitable.
+        """
         if y is None and get_tags(self).target_tags.required:
+            # scikit-learn's checks look for the first sentence.
             raise ValueError(
-                "The estimator requires y to be passed, but the target y is None: hand over the"
+                f"{type(self).__name__} requires y to be passed, but the target y is None. Pass the"
                 " labels that the network was trained on."
             )
         samples = self._check_X(X, reset=True)
@@ -190,36 +212,37 @@ class BaseSimilarity(BaseEstimator):
         )
         self.made_with_ = describe_origin(self.estimator_)
         source = self._make_source()
-        self._try_network(source, samples.select([0]), select_labels(self._choose_labels(y), [0]))
+        labels = select_labels(self._choose_labels(y), [0])
+        self._try_network(source, samples.select([0]), labels)
         return samples, source
 
     def _try_network(self, source: Source, X: Samples, y: Any) -> None:
-        """Ask for what will be needed, of one row: a network that is unfit fails in `fit`."""
+        """Compute what the estimator needs of a few samples, so that `fit` raises its errors."""
         next(source.jacobians(X, y))
 
     def _make_source(self) -> Source:
-        """Where the Jacobians come from."""
+        """Return a new source of Jacobians, after validation of the parameters."""
         check_is_fitted(self, "estimator_")
         self._validate_params()
         return self._make_source_for(self.estimator_)
 
     def _get_estimator(self) -> Any:
-        """The trained network, or the word for none."""
+        """Return the trained network, or "features"."""
         return self.estimator_
 
     def _fingerprint(self) -> str:
-        """A fingerprint of the parameters, and of the network as it is now."""
+        """Return a fingerprint of the parameters and of the network in its current state."""
         return fingerprint_value((self._get_settings(), self._resolve_network()))
 
     def _get_settings(self) -> dict[str, Any]:
-        """All parameters but the network."""
+        """Return all parameters except the network."""
         params = self.get_params(deep=False).items()
         return {name: value for name, value in params if name != "estimator"}
 
     def _resolve_network(self) -> Network | str:
-        """The trained network without what is around it, or the word for none."""
-        network = self._get_estimator()
-        return network if isinstance(network, str) else resolve_network(network)
+        """Return the network inside the trained estimator, or "features"."""
+        estimator = self._get_estimator()
+        return estimator if isinstance(estimator, str) else resolve_network(estimator)
 
     def _make_source_for(self, estimator: Any) -> Source:
         source = self._make_engine(estimator)
@@ -227,6 +250,7 @@ class BaseSimilarity(BaseEstimator):
         return source
 
     def _make_engine(self, estimator: Any) -> Source:
+        """Return the engine of a network, or the source of rows that are features already."""
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureRows()
         network = resolve_network(estimator).with_input_shape(self.input_shape)
@@ -234,16 +258,19 @@ class BaseSimilarity(BaseEstimator):
         return GradientEngine(network, output, self.parameters, self.batch_size, self.device)
 
     def _choose_output(self) -> Any:
-        """The outputs whose gradients are compared."""
+        """Return the ``output`` whose gradients are compared."""
         return self.output
 
     def _choose_labels(self, y: Any) -> Any:
-        """Labels that the outputs are compared at; None: the predicted ones."""
+        """Return the labels at which the outputs are compared; None means the predicted ones."""
         return None
 
 
 class BaseReference(BaseSimilarity):
-    """What compares queries with fitted rows, exactly or by features from landmarks among them."""
+    """Base class of estimators that compare queries with the fitted samples.
+
+    With ``n_components``, the comparison is through Nyström features, else it is exact.
+    """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSimilarity._parameter_constraints,
@@ -251,7 +278,7 @@ class BaseReference(BaseSimilarity):
     }
 
     def _fit_projection(self, source: Source, X: Samples) -> None:
-        """Draw landmarks where features are asked for."""
+        """Draw the landmarks if ``n_components`` is given, and set ``kernel_error_``."""
         self._projection = None
         self.kernel_error_ = 0.0
         if self.n_components is not None:
@@ -260,19 +287,22 @@ class BaseReference(BaseSimilarity):
             self.kernel_error_ = self._projection.kernel_error
 
     def _project(self, source: Source, X: Samples) -> tuple[Source, Samples]:
-        """The rows, or their features, and where their Jacobians come from."""
+        """Return the features of X and their source; without ``n_components``, X and its source."""
         if self._projection is None:
             return source, X
         features = compute_features(self._projection, source, X, verbose=self.verbose)
         return FeatureRows(source.dtype, source.n_jobs), Samples(features)
 
     def _make_fitted_source(self, source: Source) -> Source:
-        """Where the Jacobians of the fitted rows come from, which may be features by now."""
+        """Return the source of the fitted samples after `_project`."""
         return source if self._projection is None else FeatureRows(source.dtype, source.n_jobs)
 
 
 class BaseLabelledReference(BaseReference):
-    """What looks at the fitted rows' labels, also where the network is trained already."""
+    """Base class of estimators that also need the labels of the fitted samples.
+
+    They need them even if the network is already trained.
+    """
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,6 +1,6 @@
-"""Why two inputs are similar: what layers, parameters, activities and positions add to it.
+"""Contributions of layers, parameters, activations and positions to a similarity.
 
-Index legend: n pairs of inputs; t, s positions (uses of a weight); i activities.
+Index legend: n pairs of samples; t, s positions (uses of a weight); i activations; j neurons.
 """
 
 from __future__ import annotations
@@ -15,34 +15,38 @@ from .._networks.network import format_names
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    r"""What the parts of a network add to the similarity of pairs of inputs.
+    r"""Contributions of the parts of a network to the similarity of pairs of samples.
 
-    With a the activities that a layer takes in and e the gradients of the outputs in what it puts
-    out, both whitened as the similarity has them, the gradient of a weight is
-    :math:`e a^T`. Hence the similarity is a sum over all activities,
+    The similarity is a sum over the activations of all layers [1]_,
 
     .. math:: k(x, x') = \sum_i \lambda_i(x, x') \, a_i(x) \, a_i(x'), \qquad
-        \lambda_i = \sum_j e_j(x) \, e_j(x'),
+        \lambda_i(x, x') = \sum_j e_j(x) \, e_j(x'),
 
-    j the neurons that use activity i, and each bias one more activity equal to 1 [1]_. A layer that
-    uses its weight at positions t compares each with each:
-    :math:`\sum_{t, s} (e_t \cdot e'_s) (a_t \cdot a'_s)`. All parts are exact, and sum to the
-    similarity; negative ones lower it. `NetworkKernel.contributions` makes them.
+    where :math:`a_i` is an activation that a layer takes in, j are the neurons that use it, and
+    :math:`e_j` is the gradient of the outputs with respect to the value of neuron j, whitened as in
+    the similarity. The equation holds because the gradient of a weight is :math:`e a^T`; each bias
+    counts as one more activation, equal to 1. The paper says *activities* for activations, and so
+    do the names of the attributes.
+
+    A layer that uses its weight at several positions t compares each position with each:
+    :math:`\sum_{t, s} (e_t \cdot e'_s) (a_t \cdot a'_s)`. All contributions are exact and sum to
+    the similarity; negative ones lower it. `NetworkKernel.contributions` returns this object.
 
     Parameters
     ----------
     similarity : ndarray of shape (n_pairs,), float64
-        What `NetworkKernel` gives for each pair.
+        The similarity of each pair, as `NetworkKernel` computes it.
     activities : dict of str to ndarray of shape (n_pairs, n_activities), float64
-        What each activity adds, by the name of the parameter, in the network's order.
+        The contribution of each activation, by the name of the parameter that acts on it, in the
+        order of the network.
     layers : dict of str to str
-        The layer of each parameter; "" is the network itself.
+        The layer of each parameter, by the name of the parameter; "" is the network itself.
     positions : dict of str to ndarray of shape (n_pairs, n_positions, n_positions), float64
-        What pairs of positions add, by the name of the layer.
+        The contributions of pairs of positions, by the name of the layer.
 
     See Also
     --------
-    NetworkKernel : The similarity, and what makes these parts of it.
+    NetworkKernel : The similarity. Its method `contributions` returns this object.
 
     References
     ----------
@@ -55,12 +59,12 @@ class Contributions:
     >>> from sknetsim import NetworkKernel
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     >>> X = torch.tensor([[0.0, 1.0], [0.1, 1.0], [-1.0, 0.0]])
-    >>> found = NetworkKernel(network).contributions(X[:2], X[1:])
-    >>> sorted(found.by_layer())
+    >>> contributions = NetworkKernel(network).contributions(X[:2], X[1:])
+    >>> sorted(contributions.by_layer())
     ['0', '2']
-    >>> found.by_activity("0.weight").shape
+    >>> contributions.by_activity("0.weight").shape
     (2, 2)
-    >>> np.allclose(sum(found.by_layer().values()), found.similarity)
+    >>> np.allclose(sum(contributions.by_layer().values()), contributions.similarity)
     True
     """
 
@@ -70,13 +74,13 @@ class Contributions:
     positions: dict[str, np.ndarray]
 
     def by_layer(self) -> dict[str, np.ndarray]:
-        """What each layer adds.
+        """Sum the contributions of each layer.
 
         Returns
         -------
         parts : dict of str to ndarray of shape (n_pairs,), float64
-            By the layer's name, in the network's order. A parameter that several layers share
-            counts for the first of them.
+            The contributions by the name of the layer, in the order of the network. A parameter
+            that several layers share counts for the first of them.
         """
         parts: dict[str, np.ndarray] = {}
         for name, part in self.by_parameter().items():
@@ -85,83 +89,86 @@ class Contributions:
         return parts
 
     def by_parameter(self) -> dict[str, np.ndarray]:
-        """What each parameter adds.
+        """Sum the contributions of each parameter.
 
         Returns
         -------
         parts : dict of str to ndarray of shape (n_pairs,), float64
-            By the parameter's name, in the network's order.
+            The contributions by the name of the parameter, in the order of the network.
         """
         return {name: values.sum(axis=1) for name, values in self.activities.items()}
 
     def by_activity(self, parameter: str) -> np.ndarray:
-        r"""What each activity that a parameter acts on adds.
+        r"""Return the contribution of each activation on which a parameter acts.
 
         Parameters
         ----------
         parameter : str
-            Its name, such as "0.weight".
+            The name of the parameter, such as "0.weight".
 
         Returns
         -------
         parts : ndarray of shape (n_pairs, n_activities), float64
-            :math:`\lambda_i a_i a_i'` for each activity i: for a weight, one for each of its
-            columns (of a convolution, channel by channel the offsets in the kernel, summed over
-            its groups), for an embedding one for each of its rows, for a transposed convolution
-            one for each channel that it takes in. A bias, or any parameter of one axis, has a
-            single one; features are one each.
+            The contributions :math:`\lambda_i a_i a_i'`, one for each activation i. The activations
+            of a weight are its columns; of a convolution, the offsets in its kernel, channel by
+            channel, summed over its groups; of an embedding, its rows; of a transposed convolution,
+            the channels of its input. A bias, like any parameter with one axis, has a single one.
+            If ``estimator="features"``, each feature is an activation.
 
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If the kernel compares no parameter of this name.
         """
         if parameter not in self.activities:
             raise ValueError(
-                f"parameter is {parameter!r}; allowed are {format_names(self.activities)}: name"
-                " one of those that the kernel compares."
+                "`parameter` must be the name of a parameter that the kernel compares; got"
+                f" {parameter!r}. Use one of {format_names(self.activities)}."
             )
         return self.activities[parameter]
 
     def by_position(self, layer: str) -> np.ndarray:
-        r"""What each pair of positions adds, of a layer that uses its weight at positions.
+        r"""Return the contribution of each pair of positions of a layer.
 
         Parameters
         ----------
         layer : str
-            Its name, such as "features.0": one of those that were asked for as ``positions``.
+            The name of the layer, such as "features.0". It must be one of the ``positions`` that
+            were passed to `NetworkKernel.contributions`.
 
         Returns
         -------
         parts : ndarray of shape (n_pairs, n_positions, n_positions), float64
-            [i, t, s] is :math:`(e_t \cdot e'_s) (a_t \cdot a'_s)`, summed over the outputs and
-            groups, for position t of the first input of pair i and position s of the second; 1 is
-            added to a.a' for a bias. Positions of an image go row by row, and those of several
-            calls of the layer one call after the other. They are where a layer puts something
-            out, but where a transposed convolution takes something in. All sum to what the layer
-            adds; without the bias where that is used elsewhere too (that of a transposed
-            convolution, or of a layer that shares its weight).
+            Entry [i, t, s] is :math:`(e_t \cdot e'_s) (a_t \cdot a'_s)`, summed over outputs and
+            groups, for position t of the first sample of pair i and position s of the second. If
+            the layer has a bias, 1 is added to :math:`a_t \cdot a'_s`. Positions of an image are
+            in row-major order; those of several calls of a layer are concatenated. They are
+            positions of the output of a layer, but of the input of a transposed convolution. All of
+            them sum to the contribution of the layer, without that of its bias if the bias is not
+            used at the same positions as the weight (in a transposed convolution, or in a layer
+            that shares its weight).
 
         Raises
         ------
         ValueError
-            If these positions were not asked for.
+            If the positions of this layer were not requested.
         """
         if layer not in self.positions:
             raise ValueError(
-                f"layer is {layer!r}; allowed are layers whose positions were asked for"
-                f" ({format_names(self.positions) or 'none were'}): name it in the `positions` of"
-                " NetworkKernel.contributions."
+                "`layer` must be a layer whose positions were requested"
+                f" ({format_names(self.positions) or 'none were'}); got {layer!r}. Pass it in the"
+                " `positions` of NetworkKernel.contributions."
             )
         return self.positions[layer]
 
     def to_frame(self) -> Any:
-        """Give one row per pair and parameter.
+        """Make a table with one row per pair and parameter.
 
         Returns
         -------
         frame : pandas.DataFrame
-            With the columns "pair" (its number), "layer", "parameter" and "contribution".
+            A table with the columns "pair" (the number of the pair), "layer", "parameter" and
+            "contribution".
         """
         import pandas
 

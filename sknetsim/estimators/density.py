@@ -1,4 +1,4 @@
-"""The density of samples, by how many the network considers similar."""
+"""Density of samples: the number of similar samples, its logarithm, and outliers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.base import OutlierMixin
 
 from .._kernels.similarities import (
     COUNTS,
@@ -28,88 +29,98 @@ from .._passes.weighted_means import (
     total_influence,
 )
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
-from ._outliers import DensityOutlierMixin
 
-# The intrinsic dimension is estimated on at most so many rows.
+# The most samples from which the intrinsic dimension is estimated: its cost is quadratic.
 _DIMENSION_ROWS = 2000
 
+# Share of outliers for contamination="auto", as in scikit-learn's EllipticEnvelope.
+_AUTO_CONTAMINATION = 0.1
 
-class NetworkDensity(DensityOutlierMixin, BaseReference):
-    r"""Density of samples as a trained network sees them.
 
-    The count of similar samples is one of
+class NetworkDensity(OutlierMixin, BaseReference):
+    r"""Kernel density of samples under the similarity :math:`k^C` of a trained network.
+
+    The count of samples similar to x, among the N fitted samples, is one of
 
     - "soft": :math:`\sum_i k^C(x, x_i)`, in time linear in the number of samples;
     - "threshold": :math:`\sum_i 1[k^C(x, x_i) \ge \tau]`;
     - "power": :math:`\sum_i \max(k^C(x, x_i), 0)^\alpha`.
 
-    The log density is :math:`\log((1 + \sum_i \phi(k^C(x, x_i)) / Z) / (N + 1))`, with
-    :math:`\phi` what is summed above (1 + k^C for "soft") and Z its mean over a sphere whose
-    dimension is the data's intrinsic one, so that values for several thresholds and powers can be
-    compared on held-out samples.
+    The log density is
+
+    .. math:: \log \frac{1 + \sum_i \phi(k^C(x, x_i)) / Z}{N + 1},
+
+    where :math:`\phi` is the summand of the count (:math:`1 + k^C` for "soft") and Z its mean over
+    a sphere with the intrinsic dimension of the data [2]_. Log densities for several thresholds and
+    powers can therefore be compared on held-out samples, as bandwidths are in kernel density
+    estimation.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, see `NetworkKernel`.
+        The network; see `NetworkKernel`.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`.
     method : {"soft", "threshold", "power"}, default="soft"
         How similar samples are counted.
     threshold : float in [0, 1), default=0.9
-        The threshold tau of method "threshold".
+        The threshold :math:`\tau` of method "threshold".
     alpha : float > 0, default=2.0
-        The exponent of method "power".
+        The exponent :math:`\alpha` of method "power".
     dimension : float >= 1 or None, default=None
-        Intrinsic dimension of the data; None estimates it in `fit`. Give it to compare densities
-        that were fitted on different rows.
+        Intrinsic dimension of the data. None estimates it in `fit`. Set it to compare densities
+        that were fitted on different samples.
     contamination : "auto" or float in (0, 0.5], default="auto"
-        The share of outliers among the fitted rows that `predict` goes by; "auto" is 0.1.
+        Share of the fitted samples that are considered outliers; "auto" is 0.1. It determines
+        ``offset_``.
     n_components : int or None, default=None
-        None: similarities are exact. An integer: they are products of so many features, from
-        landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
-        row: less exact, and much faster for many rows.
+        Number of Nyström features, made from landmarks among the fitted samples (see
+        `GradientFeaturizer`). Similarities are then inner products of features that are computed
+        once per sample: less exact, and much faster for many samples. None: exact similarities.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated, see `NetworkKernel`.
+        The parameters of the network that are differentiated; see `NetworkKernel`.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, and of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     dimension_ : float or None
-        The intrinsic dimension used, at least 1; None for "soft", which needs none.
+        Intrinsic dimension of the data, at least 1; None for "soft", which does not use it.
     kernel_error_ : float
-        Root mean squared error of the similarity of held-out rows that features have, see
-        `GradientFeaturizer`; 0 without ``n_components``.
+        Root mean squared error of the similarities that features give, on held-out samples (see
+        `GradientFeaturizer`); 0 without ``n_components``.
     n_samples_fit_ : int
-        Number of rows that are counted.
+        Number of fitted samples.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    NetworkNeighbors : Which samples are similar.
+    NetworkNeighbors : The similar samples themselves.
 
     Notes
     -----
-    Held-out rows must be unseen by the network too: its training set looks dense by memory. Scores
-    compare over method, threshold and alpha, never over outputs, parameters or networks.
+    Held-out samples must be unseen by the network too, because a network memorises its training
+    set, which therefore looks dense. Compare log densities between values of ``method``,
+    ``threshold`` and ``alpha``, but never between outputs, parameters or networks.
 
     References
     ----------
@@ -131,12 +142,15 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseReference._parameter_constraints,
-        **DensityOutlierMixin._parameter_constraints,
         "method": [StrOptions({"soft", *COUNTS})],
         "threshold": [Interval(numbers.Real, 0, 1, closed="left")],
         "alpha": [Interval(numbers.Real, 0, None, closed="neither")],
         "dimension": [Interval(numbers.Real, 1, None, closed="left"), None],
+        "contamination": [StrOptions({"auto"}), Interval(numbers.Real, 0, 0.5, closed="right")],
     }
+
+    #: Offsets by the fingerprint of parameters and network; empty after `fit`.
+    _offset: dict[str, float]
 
     def __init__(
         self,
@@ -175,14 +189,14 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
 
     @fit_context
     def fit(self, X: Any, y: Any = None) -> NetworkDensity:
-        """Take the rows that are counted; train the network where it is not.
+        """Train the network if it is untrained, and fit the density to the samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network.
+            Labels, to train an untrained network.
 
         Returns
         -------
@@ -199,76 +213,81 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         self._fit_projection(source, X)
         source, rows = self._project(source, X)
         if self.method == "soft":
+            # sum_i k^C(x, x_i) = <F(x), sum_i F(x_i)>, where F is the Jacobian whitened to length 1
             nothing = make_empty_values(self.n_samples_fit_)
             self._sum = LinearWeights.fit(source, rows, nothing, "unit", self.verbose)
             return self
         self._references = rows
         if self.dimension is None:
-            self.dimension_ = self._estimated_dimension(source, rows)
+            self.dimension_ = self._estimate_dimension(source, rows)
         return self
 
-    def _estimated_dimension(self, source: Source, X: Samples) -> float:
-        """On rows chosen by their bytes, so that neither order nor seed matters."""
-        chosen = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")[:_DIMENSION_ROWS]
-        rows = X.select(np.sort(chosen).tolist())
-        distance = distinct_squared_distances
-        kind = Nearest
-        found = find_nearest(source, rows, None, kind, 2, distance, self.verbose)
-        return two_nearest_dimension(found.distances)
+    def _estimate_dimension(self, source: Source, X: Samples) -> float:
+        """Return the intrinsic dimension, from samples chosen by their digests.
+
+        The choice depends neither on the order of the samples nor on ``random_state``.
+        """
+        order = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")
+        chosen = X.select(np.sort(order[:_DIMENSION_ROWS]).tolist())
+        nearest = find_nearest(
+            source, chosen, None, Nearest, 2, distinct_squared_distances, self.verbose
+        )
+        return two_nearest_dimension(nearest.distances)
 
     def neighbor_count(self, X: Any) -> np.ndarray:
-        """Number of similar fitted rows; a fitted row counts itself.
+        """Count the fitted samples that are similar to each query.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows.
+            The queries. A query that was fitted counts itself.
 
         Returns
         -------
         counts : ndarray of shape (n_queries,), float64
-            Method "threshold": 0 to ``n_samples_fit_``, whole numbers; "power": in the same range;
-            "soft": between plus and minus ``n_samples_fit_``.
+            Method "threshold": whole numbers from 0 to ``n_samples_fit_``; "power": numbers in the
+            same range; "soft": numbers between ``-n_samples_fit_`` and ``n_samples_fit_``.
         """
-        return self._counts(self._make_source(), self._queries(X))
+        return self._compute_counts(self._make_source(), self._check_queries(X))
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log density of each row, relative to the uniform law on the sphere.
+        """Compute the log density of each query, relative to the uniform density on the sphere.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows. A fitted row with the same bytes is left out of its own density.
+            The queries. A fitted sample that is identical to a query, byte for byte, is left out of
+            its density.
 
         Returns
         -------
         log_density : ndarray of shape (n_queries,), float64
-            In nats; 0 is as dense as samples spread evenly over the sphere. Without neighbours it
-            is -log(N + 1) by counts; method "soft" is at most log 2, 0 for a row that is on the
-            whole unlike all, and -log(N + 1) for the opposite of all.
+            Log densities in nats. 0 is the density of samples spread evenly over the sphere. Of N
+            samples, the methods "threshold" and "power" give -log(N + 1) to a query without
+            neighbours. Method "soft" gives at most log 2, 0 to a query whose similarities sum to 0,
+            and -log(N + 1) to a query that is opposite to all samples.
         """
-        return self._log_density(self._queries(X))
-
-    def _log_density_of_fitted(self) -> np.ndarray:
-        return self._log_density(self._X)
+        return self._log_density(self._check_queries(X))
 
     def _log_density(self, X: Samples) -> np.ndarray:
         source = self._make_source()
         own = match_digests(self._digests, digest_samples(X, source.dtype))
-        counts, total = self._counts(source, X, own), self.n_samples_fit_ - (own >= 0)
+        counts, total = self._compute_counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
+            # log((1 + sum_i (1 + k_i)) / (N + 1)), where the mean of 1 + k is Z = 1
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
+        # log((1 + exp(log(count) - log(Z))) / (N + 1)), in logarithms because Z is tiny
         with np.errstate(divide="ignore"):
             terms = [np.zeros_like(counts), np.log(counts.clip(0)) - self._log_mean()]
         return logsumexp(terms, axis=0) - np.log1p(total)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Total log density of the rows.
+        """Compute the total log density of the queries.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows.
+            The queries.
         y : None
             Not used.
 
@@ -279,53 +298,128 @@ class NetworkDensity(DensityOutlierMixin, BaseReference):
         """
         return float(self.score_samples(X).sum())
 
-    def reliability(self, X: Any, *, absolute: bool = False) -> np.ndarray:
-        r"""How much of the network's answer at each row the fitted rows have a say in.
+    @property
+    def offset_(self) -> float:
+        """Log density below which a sample is an outlier, in nats.
 
-        With the kernel K as it is, not whitened: :math:`\sum_i \operatorname{tr} K(x, x_i) /
-        \operatorname{tr} K(x, x)`, what a training step on each fitted row moves at x, where one on
-        x itself moves 1. Exact whatever the method and ``n_components``, in one pass over the
-        fitted rows and one over X.
+        It is the ``contamination`` quantile of the log densities of the fitted samples, each left
+        out of its own density. It is computed on first access, which scores the fitted samples.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        key = self._fingerprint()
+        if key not in self._offset:
+            auto = self.contamination == "auto"
+            share = _AUTO_CONTAMINATION if auto else float(self.contamination)
+            scores = self._log_density(self._X)
+            # In a dict, because scikit-learn allows no new attribute after `predict`.
+            self._offset[key] = float(np.percentile(scores, 100 * share))
+        return self._offset[key]
+
+    def __dir__(self) -> list[str]:
+        """List all attributes except ``offset_``, because a notebook's page evaluates them all."""
+        names = (name for name in object.__dir__(self) if name != "offset_")
+        return [name for name in names if hasattr(self, name)]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Compute how far the log density of each query is above ``offset_``.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The rows.
+            The queries.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_queries,), float64
+            `score_samples` minus ``offset_``, in nats; negative for outliers.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict which queries are outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_queries,), int64
+            -1 for outliers, 1 for inliers.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit the density, and predict which of the fitted samples are outliers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels, to train an untrained network.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+            -1 for outliers, 1 for inliers.
+        """
+        return self.fit(X, y).predict(X)
+
+    def reliability(self, X: Any, *, absolute: bool = False) -> np.ndarray:
+        r"""Estimate how strongly the fitted samples support the prediction for each query.
+
+        The reliability is :math:`\sum_i \operatorname{tr} K(x, x_i) / \operatorname{tr} K(x, x)`,
+        with the kernel K before whitening. Each term is the change of the output at x by a training
+        step on the sample :math:`x_i`, if a step on x itself changes it by 1. The result is exact
+        for each ``method`` and with ``n_components``. It takes one pass over the fitted samples and
+        one over the queries.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries.
         absolute : bool, default=False
-            Whether to sum absolute values, so that no influences cancel: by all pairs.
+            Whether to sum absolute values, so that influences do not cancel. This computes all
+            pairs of queries and fitted samples.
 
         Returns
         -------
         reliability : ndarray of shape (n_queries,), float64
-            In samples: about N where N fitted rows have the very gradient of a row, 0 where none
-            moves it or where its gradient is zero; negative where they move it the other way.
-            Not bounded by N: a fitted row with a longer gradient counts for more than one.
+            Reliabilities in units of samples: N if N fitted samples have the gradient of the query
+            and the others do not affect it, 0 if no fitted sample affects the query or if its
+            gradient is zero, and negative if the fitted samples change its output in the opposite
+            direction. They are not bounded by the number of fitted samples, because a sample with
+            a longer gradient counts more than one.
         """
-        samples, source = self._queries(X), self._make_source()
+        samples, source = self._check_queries(X), self._make_source()
         return total_influence(source, samples, self._X, absolute, self.verbose)
 
     def _log_mean(self) -> float:
-        """Logarithm of Z on the sphere of the intrinsic dimension, which lies in one more."""
+        """Return log(Z): the sphere of the intrinsic dimension lies in one dimension more."""
         assert self.dimension_ is not None
-        return self._count().log_mean(self.dimension_ + 1)
+        return self._make_count().log_mean(self.dimension_ + 1)
 
-    def _count(self) -> Count:
+    def _make_count(self) -> Count:
         """Return the count with the current threshold or power, for methods other than "soft"."""
         return make_count(self.method, self.threshold, self.alpha)
 
-    def _queries(self, X: Any) -> Samples:
-        """Validated rows, where the method was fitted."""
+    def _check_queries(self, X: Any) -> Samples:
+        """Return the validated queries, if `fit` was called with the current method."""
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 
-    def _counts(self, source: Source, X: Samples, own: np.ndarray | None = None) -> np.ndarray:
-        """Counts around rows; ``own`` are fitted ones that are not counted, one each, or -1."""
-        sums = self._weights().sums(*self._project(source, X), own, verbose=self.verbose)
+    def _compute_counts(
+        self, source: Source, X: Samples, own: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the count around each query, without the fitted sample ``own``; -1 for none."""
+        sums = self._get_weights().sums(*self._project(source, X), own, verbose=self.verbose)
         return sums.total.flatten().numpy()
 
-    def _weights(self) -> Weights:
-        """Of the method and its level as they are now."""
+    def _get_weights(self) -> Weights:
+        """Return the weights of the fitted samples by the current method, threshold and power."""
         if self.method == "soft":
             return self._sum
         nothing = make_empty_values(self.n_samples_fit_)
-        return CountWeights(self._count(), self._references, nothing)
+        return CountWeights(self._make_count(), self._references, nothing)

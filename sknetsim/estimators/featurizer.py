@@ -1,4 +1,4 @@
-"""What was computed before: kept by joblib under a key of our own."""
+"""Gradients of samples as features: exact, from landmarks, or sketched."""
 
 from __future__ import annotations
 
@@ -21,92 +21,98 @@ from ._base import BaseSimilarity, HasMethods, Interval, StrOptions, check_is_fi
 Result = TypeVar("Result")
 
 
-def cached(memory: Any, key: str | None, compute: Callable[[], Result]) -> Result:
-    """What ``compute`` gives, or gave under the same key; without a key nothing is kept.
+def load_or_compute(memory: Any, key: str | None, compute: Callable[[], Result]) -> Result:
+    """Return the cached result of a key, or compute and cache it; None as key caches nothing.
 
-    joblib would hash a network's object, which is another one after every pickle.
+    The key is our own, because joblib's hash of a network changes with every pickle.
     """
     if key is None:
         return compute()
-    found: Result = check_memory(memory).cache(_computed, ignore=["compute"])(key, compute)
-    return found
+    result: Result = check_memory(memory).cache(_compute, ignore=["compute"])(key, compute)
+    return result
 
 
-def _computed(key: str, compute: Callable[[], Result]) -> Result:
+def _compute(key: str, compute: Callable[[], Result]) -> Result:
     return compute()
 
 
 class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity):
-    r"""Parameter gradients as features, whose products are the similarities.
+    r"""Gradient features whose inner products are the similarity of `NetworkKernel`.
 
-    Exact features are :math:`F(x) = K(x,x)^{-1/2} J(x) / \sqrt{d}`, written in one row, so that
-    :math:`F(x) \cdot F(x') = k^C(x, x')`, the similarity of `NetworkKernel`. Shorter ones keep
-    these products up to an error, which is measured:
+    Exact features are the whitened Jacobian, flattened into one row,
 
-    - "nystroem": :math:`F(x) = K(x, Z) K(Z, Z)^{-1/2}` from the similarities with m landmarks Z
-      among the fitted rows, drawn by randomly pivoted Cholesky [2]_. Exact between landmarks;
-      the error is the smallest of the two, and rows shorter than 1 are samples that the
-      landmarks do not cover.
+    .. math:: F(x) = \frac{1}{\sqrt{d}} K(x,x)^{-1/2} J(x),
+        \qquad F(x) \cdot F(x') = k^C(x, x').
+
+    Two methods make shorter features, of a length m, whose inner products approximate the
+    similarity. The error is measured:
+
+    - "nystroem": :math:`F(x) = K(x, Z) K(Z, Z)^{-1/2}`, where K is the matrix of similarities
+      :math:`k^C` and Z are m landmarks, drawn from the fitted samples by randomly pivoted Cholesky
+      [2]_. Inner products are exact between landmarks. The error is smaller than that of "sketch".
+      A feature vector shorter than 1 belongs to a sample that the landmarks do not cover.
     - "sketch": count sketches of activations and cotangents, combined by the Fourier transform
-      [3]_: a linear map of the gradient that depends on ``random_state`` alone, hence the same for
-      every shard of the data. Products are unbiased, with a standard deviation in the order of
-      :math:`1 / \sqrt{m}`.
+      [3]_. This is a linear map of the gradient that depends only on ``random_state``, so it is the
+      same for every shard of the data. Inner products are unbiased, with a standard deviation in
+      the order of :math:`1 / \sqrt{m}`.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, see `NetworkKernel`.
+        The network; see `NetworkKernel`.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`.
     n_components : int, "auto" or None, default=None
-        Number m of features; "auto": as many as ``kernel_error`` asks for; None: the exact ones, d
-        times the number of parameters.
+        Number m of features. "auto": the number that reaches ``kernel_error``. None: exact
+        features, whose number is d times the number of parameters.
     method : {"auto", "exact", "nystroem", "sketch"}, default="auto"
-        How features are made; "auto": "exact" where ``n_components`` is None, else "nystroem".
+        How features are made. "auto": "exact" if ``n_components`` is None, else "nystroem".
     kernel_error : float > 0, default=0.01
-        With ``n_components="auto"``: the root mean squared error of the similarity of held-out
-        rows that features may have.
+        Only with ``n_components="auto"``: the largest acceptable ``kernel_error_``.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated, see `NetworkKernel`.
+        The parameters of the network that are differentiated; see `NetworkKernel`.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     memory : None, str or joblib.Memory, default=None
-        Where landmarks and features are kept, under the bytes of the network's parameters, of the
-        rows and of the settings, so that the same ones are never computed twice, whatever object
-        or process asks. Where something is drawn and ``random_state`` is not an integer, nothing is
-        kept. Warnings are given when something is computed. What the network's code finds under a
-        global name is not in the key.
+        Cache for landmarks and features: a folder, or a joblib.Memory. The key is a hash of the
+        weights of the network, the samples and the parameters, so objects and processes share
+        results. Nothing is cached if the method is random and ``random_state`` is not an integer.
+        A cached result does not repeat its warnings. Global variables that the code of the network
+        uses are not part of the key.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, of the sketch, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, of the sketch, and of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     n_components_ : int
-        Number of features; less than ``n_components`` where fewer landmarks span the gradients.
+        Number of features; less than ``n_components`` if fewer landmarks span all gradients.
     kernel_error_ : float
-        Root mean squared error of the products of features, against k^C, over pairs of different
-        rows that the features were not made from (at most 256 of the fitted rows); of the
-        landmarks' candidates, where no two rows could be spared. 0 for exact features.
+        Root mean squared error of the inner products of features as estimates of :math:`k^C`, over
+        pairs of different samples that are held out from the choice of features (at most 256 of
+        the fitted samples). If there are too few samples to hold out two, the pairs are those of
+        the candidates for landmarks. 0 for exact features.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    NetworkKernel : The products without the features.
+    NetworkKernel : The similarity itself, without features.
 
     References
     ----------
@@ -175,14 +181,14 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @fit_context
     def fit(self, X: Any, y: Any = None) -> GradientFeaturizer:
-        """Choose the features; train the network where it is not.
+        """Train the network if it is untrained, and determine the features.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Rows such as the network takes.
+            The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network, and for landmarks with ``output="loss"``.
+            Labels, to train an untrained network, and for landmarks with ``output="loss"``.
 
         Returns
         -------
@@ -192,14 +198,14 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         ValueError
-            If ``n_components`` exceeds the number of rows, or is given for exact features, or if
-            all gradients are zero.
+            If ``n_components`` exceeds the number of samples for landmarks, if it is an integer
+            for exact features or None for others, or if all gradients are zero.
         """
         X, source = self._fit_network(X, y)
-        method, labels = self._method(), self._choose_labels(y)
+        method, labels = self._choose_method(), self._choose_labels(y)
         settings = (self.n_components, self.kernel_error)
-        self._key = self._fit_key(source, X, labels, (method, *settings))
-        self._projection = cached(
+        self._key = self._make_key(source, X, labels, (method, *settings))
+        self._projection = load_or_compute(
             self.memory,
             self._key,
             lambda: METHODS[method](
@@ -210,39 +216,43 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.kernel_error_ = self._projection.kernel_error
         return self
 
-    def _fit_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str | None:
-        """Of all that the projection follows from; None where it is not to be kept."""
-        draws = settings[0] != "exact"
+    def _make_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str | None:
+        """Return a key of everything that determines the projection; None to cache nothing."""
+        random = settings[0] != "exact"
         seeded = isinstance(self.random_state, numbers.Integral)
-        if self.memory is None or (draws and not seeded):
+        if self.memory is None or (random and not seeded):
             return None
-        seed = int(self.random_state) if draws else None
+        seed = int(self.random_state) if random else None
         return fingerprint_value((settings, seed, source.fingerprint(X, y), get_versions()))
 
-    def _method(self) -> str:
+    def _choose_method(self) -> str:
+        """Return the method that "auto" stands for, else the method itself."""
         if self.method == "auto":
             return "exact" if self.n_components is None else "nystroem"
         if self.n_components is None and self.method != "exact":
             raise ValueError(
-                f"n_components is None and method is {self.method!r}; allowed are integers of at"
-                " least 1 and 'auto', which follows kernel_error."
+                f"`n_components` must be a positive integer or 'auto' for method={self.method!r};"
+                " got None. Set a number of features, or 'auto', which reaches `kernel_error`."
             )
         return self.method
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit, and featurize the same rows; with ``output="loss"`` at their labels.
+        """Fit, and compute the features of the same samples.
+
+        With ``output="loss"`` this is the only method that takes gradients at given labels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network and for ``output="loss"``.
+            Labels, to train an untrained network, and at which the loss is differentiated with
+            ``output="loss"``.
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out)
-            The features.
+        features : ndarray of shape (n_samples, n_components)
+            The features, as from `transform`.
         """
         return self.fit(X, y)._featurize(self._check_X(X, reset=False), self._choose_labels(y))
 
@@ -250,25 +260,26 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return y if isinstance(self.output, str) and self.output == "loss" else None
 
     def transform(self, X: Any) -> np.ndarray:
-        """Give the features of the rows of X.
+        """Compute the features of samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out)
-            In the dtype of the gradients. Rows of length 1, or 0 for a zero gradient; of at most 1
-            with landmarks, and of 1 but for the sketch's error.
+        features : ndarray of shape (n_samples, n_components)
+            The features, in the dtype of the gradients. A zero gradient gives zeros. Else exact
+            feature vectors have length 1, those from landmarks at most 1, and sketched ones 1 up to
+            the error of the sketch.
         """
         check_is_fitted(self, "estimator_")
         return self._featurize(self._check_X(X, reset=False), None)
 
     def _featurize(self, X: Any, y: Any) -> np.ndarray:
         source = self._make_source()
-        return cached(
+        return load_or_compute(
             self.memory,
             self._key and f"{self._key} {source.fingerprint(X, y)}",
             lambda: compute_features(self._projection, source, X, y, self.verbose),

@@ -1,11 +1,10 @@
-"""The similarity as a kernel: for kernel machines, Gaussian processes and pipelines."""
+"""Similarity of samples as a kernel for kernel machines, Gaussian processes and pipelines."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .._kernels.whitening import METRICS, influence_kernel, reduce_kernel
@@ -18,73 +17,80 @@ from .contributions import Contributions
 
 
 class NetworkKernel(BaseKernel):
-    r"""Similarity of inputs as a trained network sees them.
-
-    With J(x) the Jacobian of the network's d outputs in its parameters and
-    :math:`K(x, x') = J(x) J(x')^T`,
+    r"""Similarity :math:`k^C` of samples to a trained network, as a scikit-learn kernel.
 
     .. math:: k^C(x, x') = \frac{1}{d} \operatorname{tr}
-        \left( K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2} \right).
+        \left( K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2} \right),
+        \qquad K(x, x') = J(x) J(x')^T,
 
-    1 says that a training step on x moves the outputs at x' as it moves those at x, up to the ratio
-    of their gradients' lengths; 0 that it leaves them alone; a negative value that it moves them
-    the other way.
+    where J(x) is the Jacobian of the d outputs of the network with respect to its parameters [1]_.
+
+    A similarity of 1 means that a training step on x changes the outputs at x' as it changes those
+    at x, up to the ratio of the lengths of their gradients. 0 means that it does not change them,
+    and a negative similarity that it changes them in the opposite direction.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network. A trained one is used as it is and kept by `clone`; an untrained skorch net is
-        trained in `fit`; "features" takes the rows of X as gradient features; None trains a small
-        perceptron in `fit`.
+        The network. A trained network is used unchanged, and `clone` shares it. A clone of an
+        untrained skorch net is trained in `fit`. "features": the rows of X are gradient features,
+        and no network is used. None: `fit` trains a small perceptron.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared: all, the largest, their sum, some, the criterion's value at the
-        label (predicted, or y), or what a callable makes of the network's raw output.
+        The outputs whose gradients are compared. "all": all outputs; "predicted": the largest
+        output of each sample; "sum": the sum of all outputs; "loss": the value of the criterion
+        at the predicted label, or at y (see `GradientFeaturizer.fit_transform`). Integers select
+        outputs by their index. A callable computes the outputs from the raw output of the network.
     normalize : bool, default=True
-        Whether to compare whitened Jacobians (k^C, in [-1, 1]) or Jacobians as they are.
+        Whether to compare whitened Jacobians (:math:`k^C`, in [-1, 1]) or the Jacobians
+        themselves (:math:`\operatorname{tr} K(x, x') / d`).
     metric : {"trace", "rotation", "orthogonal"}, default="trace"
-        What the d x d kernel is reduced to: its trace, or the largest trace that a rotation, or an
-        orthogonal map, of the outputs gives it (sums of singular values, the smallest counted
-        negative for rotations where the determinant is); always divided by d. "rotation" and
-        "orthogonal" are not positive semi-definite in general.
+        How the d x d kernel becomes one number, which is always divided by d. "trace": its trace.
+        "rotation" or "orthogonal": its largest trace after any rotation, or any orthogonal map, of
+        the outputs. This is the sum of its singular values; for "rotation", the smallest counts
+        negative if the determinant is negative. "rotation" and "orthogonal" are not positive
+        semi-definite in general.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated: all trainable ones, "last_layer", names or patterns such as
-        "head.*", or a part of the network.
+        The parameters of the network that are differentiated. None: all trainable parameters.
+        Else those of the last layer ("last_layer"), those with some names or patterns such as
+        "head.*", or those of a module of the network.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the perceptron of ``estimator=None``.
+        Seed of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     X_fit_ : array-like of shape (n_samples, ...)
-        The rows that `transform` compares with.
+        The fitted samples, with which `transform` compares queries.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    GradientFeaturizer : Features whose product is the kernel.
+    GradientFeaturizer : Features whose inner products are the kernel.
 
     Notes
     -----
-    Where a self-kernel K(x, x) has a rank r below d (softmax outputs), its root is a
-    pseudo-inverse, with eigenvalues below ``10 d eps`` of the largest counted as 0, and d is
-    replaced by sqrt(r r'). A sample with a zero gradient has similarity 0 with every sample; a
-    warning counts such samples.
+    If a self-kernel K(x, x) has a rank r below d, as with softmax outputs, its inverse root is a
+    pseudo-inverse, in which eigenvalues below ``10 d eps`` times the largest count as 0, and d is
+    replaced by :math:`\sqrt{r r'}`. A sample with a zero gradient has similarity 0 with every
+    sample; a warning reports the number of these samples.
 
     References
     ----------
@@ -134,40 +140,40 @@ class NetworkKernel(BaseKernel):
         self.random_state = random_state
 
     def _similarity_whitening(self) -> str:
-        return self._whitening("unit" if self.metric == "trace" else "half")
+        return self._choose_whitening("unit" if self.metric == "trace" else "half")
 
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
-        """Of whitened chunks: their products, or what the metric makes of d x d kernels."""
         if self.metric == "trace":
             return super()._similarity(rows, columns)
+        # Singular values of K^C(x, x') (n, m, d, d), divided by sqrt(r(x) r(x'))
         ranks = [self._rank(chunk) for chunk in (rows, columns)]
-        kernel = rows.jacobian.gram(columns.jacobian)
-        found = reduce_kernel(kernel, self.metric, *ranks)
-        return found.clamp_(-1, 1) if self.normalize else found
+        kernels = rows.jacobian.gram(columns.jacobian)
+        similarities = reduce_kernel(kernels, self.metric, *ranks)
+        return similarities.clamp_(-1, 1) if self.normalize else similarities
 
     def _rank(self, chunk: Chunk) -> Tensor:
-        """What a kernel is divided by: the number of outputs, of those that are left."""
+        """Return the divisor of each self-kernel: its rank r if ``normalize``, else d."""
         outputs = chunk.jacobian.outputs.shape[1]
         return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
 
     def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
-        r"""The d x d kernels of all pairs.
+        r"""Compute the d x d kernels of all pairs of samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples_X, ...)
-            The rows.
+            The samples.
         Y : array-like of shape (n_samples_Y, ...), default=None
-            The other rows; None: those of X.
+            The other samples. None: those of X.
 
         Returns
         -------
         kernels : ndarray of shape (n_samples_X, n_samples_Y, d, d), float64
-            :math:`K^C(x,x') = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}`, or K(x, x') where not
-            normalised; [i, j, o, p] compares output o at X[i] with output p at Y[j].
+            :math:`K^C(x,x') = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}` if ``normalize``, else
+            K(x, x'). Entry [i, j, o, p] compares output o at X[i] with output p at Y[j].
         """
-        whitening = self._whitening("half")
-        return self._assembled(
+        whitening = self._choose_whitening("half")
+        return self._compute_pairs(
             self._make_source(),
             X,
             Y,
@@ -176,62 +182,64 @@ class NetworkKernel(BaseKernel):
         )
 
     def influence(self, X: Any, Y: Any = None) -> np.ndarray:
-        r"""How far the outputs at Y move when a training step moves those at X by one.
+        r"""Compute the change of the outputs at Y if a training step changes those at X by 1.
 
         Parameters
         ----------
         X : array-like of shape (n_samples_X, ...)
-            The rows that are pushed.
+            The samples on which the step is taken.
         Y : array-like of shape (n_samples_Y, ...), default=None
-            The rows that follow; None: those of X.
+            The samples at which the change is computed. None: those of X.
 
         Returns
         -------
         influence : ndarray of shape (n_samples_X, n_samples_Y), float64
-            :math:`k^N(x \to x') = K(x',x) K(x,x)^{-1}`, not symmetric and not bounded; of shape
-            (n_samples_X, n_samples_Y, d, d) for d > 1 outputs, entry [i, j, o, p] the move of
-            output o at Y[j] when output p at X[i] moves by one.
+            The influence :math:`k^N(x \to x') = K(x',x) K(x,x)^{-1}`, which is neither symmetric
+            nor bounded. For d > 1 outputs its shape is (n_samples_X, n_samples_Y, d, d), and entry
+            [i, j, o, p] is the change of output o at Y[j] if output p at X[i] changes by 1.
         """
-        found = self._assembled(
+        influences = self._compute_pairs(
             self._make_source(),
             X,
             Y,
             ("half", "none"),
+            # From K(x,x)^{-1/2} K(x,x'), as X is whitened and Y is not
             lambda rows, columns: influence_kernel(rows.jacobian.gram(columns.jacobian), rows.root),
         )
-        return found[:, :, 0, 0] if found.shape[2] == 1 else found
+        return influences[:, :, 0, 0] if influences.shape[2] == 1 else influences
 
     def contributions(self, X: Any, Y: Any, *, positions: Any = None) -> Contributions:
-        """Take the similarity of pairs of rows apart, to see where it comes from.
+        """Split the similarity of pairs of samples into contributions of parts of the network.
 
         Parameters
         ----------
         X : array-like of shape (n_pairs, ...)
-            The first row of each pair.
+            The first sample of each pair.
         Y : array-like of shape (n_pairs, ...)
-            The second row of each pair.
+            The second sample of each pair.
         positions : None, str or list of str, default=None
-            Names of layers, or patterns such as "features.*", whose positions are compared pair by
-            pair (those of a convolution's image, or of a sequence); None: of no layer. They take
-            n_pairs x n_positions x n_positions numbers.
+            Names of layers, or patterns such as "features.*", for which pairs of positions (in an
+            image or a sequence) are compared. None: no layer. The memory is
+            n_pairs x n_positions x n_positions numbers per layer.
 
         Returns
         -------
         contributions : Contributions
-            What layers, parameters, activities and pairs of positions add. Each of these sums to
-            the similarity of X[i] and Y[i] that the kernel gives. With output="predicted" the last
-            layer adds 0 to pairs with different predictions: its weights are different ones.
+            The contributions of layers, of parameters, of activations, and of pairs of positions.
+            Those of all layers, parameters or activations sum to the similarity of X[i] and Y[i].
+            With ``output="predicted"`` the last layer contributes 0 to a pair with different
+            predictions, because these depend on different weights of it.
 
         Raises
         ------
         ValueError
-            If X and Y have different numbers of rows, `positions` names something else than layers
-            that use their weight on activities, or the metric is not a sum over parameters.
+            If X and Y have different numbers of samples, if ``positions`` does not match layers
+            that apply a weight at several positions, or if ``metric`` is not "trace".
         """
         if self.metric != "trace":
             raise ValueError(
-                f"metric is {self.metric!r}, which is no sum over parameters; allowed for"
-                " contributions is 'trace': set metric='trace'."
+                "`metric` must be 'trace' for contributions, because the other metrics are not sums"
+                f" over parameters; got {self.metric!r}. Set metric='trace'."
             )
         pairs = Samples.of(X), Samples.of(Y)
         if len(pairs[0]) != len(pairs[1]):
@@ -249,7 +257,6 @@ class NetworkKernel(BaseKernel):
     def _own_similarity(self, chunk: Chunk) -> np.ndarray:
         if self.metric == "trace":
             return super()._own_similarity(chunk)
-        kernel = chunk.own_kernel()
-        values = METRICS[self.metric](kernel[:, None])[:, 0]
-        ranks = chunk.rank if self.normalize else kernel.shape[1]
-        return (values / torch.as_tensor(ranks).clamp(min=1)).cpu().numpy()
+        values = METRICS[self.metric](chunk.own_kernel()[:, None])[:, 0]
+        # A sample with a zero gradient has rank 0, and similarity 0 with itself.
+        return (values / self._rank(chunk).clamp(min=1)).cpu().numpy()

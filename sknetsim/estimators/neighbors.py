@@ -1,4 +1,4 @@
-"""The most similar samples as the network sees them."""
+"""Nearest neighbours of samples, as arrays and as sparse graphs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._features.indexes import (
     ALGORITHMS,
@@ -23,76 +25,85 @@ from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
-from ._graphs import MODES, NeighborsGraphMixin
+
+#: Kinds of entries in a graph.
+MODES = ("distance", "connectivity")
 
 
-class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
-    r"""Nearest neighbours by the similarity k^C of a trained network.
+class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference):
+    r"""Nearest neighbours under the similarity :math:`k^C` of a trained network.
+
+    The distance of two samples is :math:`\sqrt{2 - 2 k^C(x, x')}`, the Euclidean distance of their
+    whitened gradients, or the cosine distance :math:`1 - k^C(x, x')`. Both are 0 for equal
+    gradients and 2 for opposite ones.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, see `NetworkKernel`.
+        The network; see `NetworkKernel`.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`.
     n_neighbors : int, default=5
         Number of neighbours.
     radius : float in [0, 2], default=0.5
-        Distance within which `radius_neighbors` finds all.
+        Distance up to which `radius_neighbors` finds all neighbours.
     distance : {"euclidean", "cosine"}, default="euclidean"
-        :math:`\sqrt{2 - 2 k^C}`, the distance of the whitened gradients, or 1 - k^C. Both are 0
-        for equal and 2 for opposite gradients.
+        The distance: :math:`\sqrt{2 - 2 k^C}`, or :math:`1 - k^C`.
     mode : {"distance", "connectivity"}, default="distance"
-        What `transform` gives, as scikit-learn's ``KNeighborsTransformer``.
+        Entries of the graph that `transform` returns, as in scikit-learn's
+        ``KNeighborsTransformer``.
     n_components : int or None, default=None
-        None: similarities are exact. An integer: they are products of so many features, from
-        landmarks among the fitted rows (see `GradientFeaturizer`), which are made once for each
-        row: less exact, and much faster for many rows.
+        Number of Nyström features, made from landmarks among the fitted samples (see
+        `GradientFeaturizer`). Similarities are then inner products of features that are computed
+        once per sample: less exact, and much faster for many samples. None: exact similarities.
     n_candidates : int or None, default=None
-        With ``n_components``: so many nearest rows by their features are put in order by their
-        exact similarity, and the nearest of them returned by `kneighbors`; None: features decide.
-        Without ``n_components`` all similarities are exact.
+        Only with ``n_components``: `kneighbors` finds this number of nearest samples by their
+        features, sorts them by their exact similarity, and returns the nearest of them. None:
+        neighbours and distances are those of the features.
     algorithm : {"brute", "faiss", "pynndescent"}, default="brute"
-        "brute" compares a query with all fitted rows. The others look at some, by an index of the
-        features in memory: faiss's inverted lists, or pynndescent's graph; `kneighbors` then misses
-        some neighbours (see ``recall_``), and has the distances of those that it finds right.
+        How `kneighbors` searches. "brute" compares each query with all fitted samples. The other
+        two compare it with some of them, which they choose by an index of the features in memory:
+        inverted lists of faiss, or a graph of pynndescent. They miss some neighbours (see
+        ``recall_``); the distances of the neighbours that they find are correct.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated, see `NetworkKernel`.
+        The parameters of the network that are differentiated; see `NetworkKernel`.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, of the index, and of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     kernel_error_ : float
-        Root mean squared error of the similarity of held-out rows that features have, see
-        `GradientFeaturizer`; 0 without ``n_components``.
+        Root mean squared error of the similarities that features give, on held-out samples (see
+        `GradientFeaturizer`); 0 without ``n_components``.
     recall_ : float in [0, 1]
-        Share of the 10 nearest by their features that the index finds, of up to 256 fitted rows; 1
-        for "brute".
+        Share of the 10 nearest neighbours by features that the index finds, measured on up to 256
+        fitted samples; 1 for "brute".
     n_samples_fit_ : int
-        Number of rows that neighbours are found among.
+        Number of fitted samples.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    NetworkDensity : How many samples are similar.
+    NetworkDensity : The number of similar samples.
 
     References
     ----------
@@ -161,14 +172,14 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
 
     @fit_context
     def fit(self, X: Any, y: Any = None) -> NetworkNeighbors:
-        """Keep the rows that neighbours are found among; train the network where it is not.
+        """Train the network if it is untrained, and keep the samples to search.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows.
+            The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, for an untrained network.
+            Labels, to train an untrained network.
 
         Returns
         -------
@@ -185,116 +196,205 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         return self
 
     def _fit_index(self, source: Source) -> None:
-        """Where one is asked for."""
+        """Build the index of ``algorithm``, and measure its recall; "brute" needs no index."""
         self._index, self.recall_ = None, 1.0
         if self.algorithm == "brute":
             return
         if self._projection is None and self.estimator_ != FEATURES:
             raise ValueError(
-                f"algorithm is {self.algorithm!r} and n_components is None; allowed without"
-                " features is 'brute': set n_components, or hand over features to"
-                " estimator='features'."
+                "`n_components` must be an integer if `algorithm` indexes features; got None with"
+                f" algorithm={self.algorithm!r}. Set n_components, pass features with"
+                " estimator='features', or use algorithm='brute'."
             )
         source = self._make_fitted_source(source)
 
-        def all_pairs(queries: Samples) -> np.ndarray:
+        def measure_nearest(queries: Samples) -> np.ndarray:
             count = min(MEASURED_NEAREST, self.n_samples_fit_)
-            way = (Nearest, count, DISTANCES["cosine"], self.verbose)
-            return np.asarray(find_nearest(source, queries, self._references, *way).distances)
+            settings = (Nearest, count, DISTANCES["cosine"], self.verbose)
+            nearest = find_nearest(source, queries, self._references, *settings)
+            return np.asarray(nearest.distances)
 
         self._index, self.recall_ = fit_index(
-            self.algorithm, self._references, all_pairs, self.random_state, self.verbose
+            self.algorithm, self._references, measure_nearest, self.random_state, self.verbose
         )
 
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> Any:
-        """The most similar fitted rows of each row.
+        """Find the nearest fitted samples of each query.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...), default=None
-            The queries; None: the fitted rows, none of them its own neighbour.
+            The queries. None: the fitted samples, none of which is its own neighbour.
         n_neighbors : int, default=None
-            Number of neighbours; None: that of the constructor.
+            Number of neighbours. None: the parameter of the estimator.
         return_distance : bool, default=True
             Whether to return distances too.
 
         Returns
         -------
         distances : ndarray of shape (n_queries, n_neighbors), float64
-            In [0, 2], ascending; only with ``return_distance``.
+            Distances in [0, 2], in ascending order. Only with ``return_distance``.
         indices : ndarray of shape (n_queries, n_neighbors), int64
-            Positions of the neighbours among the fitted rows; of equally distant ones the first.
+            Positions of the neighbours among the fitted samples; ties are in the order of the
+            fitted samples.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer fitted samples than neighbours.
         """
         check_is_fitted(self, "n_samples_fit_")
-        count = self._checked_count(n_neighbors, self.n_samples_fit_ - (X is None))
-        queries = self._queries(X)
-        X = None if X is None else queries
+        available = self.n_samples_fit_ - (X is None)
+        count = self._check_n_neighbors(n_neighbors, available)
+        queries = self._check_queries(X)
+        others = None if X is None else queries
         if self._projection is None or self.n_candidates is None:
-            distances, indices = self._found(X, count)
+            distances, indices = self._find_neighbors(others, count)
         else:
-            available = self.n_samples_fit_ - (X is None)
-            wanted = min(max(count, self.n_candidates), available)
-            distances, indices = self._reranked(queries, self._found(X, wanted)[1], count)
+            n_candidates = min(max(count, self.n_candidates), available)
+            candidates = self._find_neighbors(others, n_candidates)[1]
+            distances, indices = self._rerank(queries, candidates, count)
         return (distances, indices) if return_distance else indices
 
     def radius_neighbors(
         self, X: Any = None, radius: float | None = None, return_distance: bool = True
     ) -> Any:
-        """All fitted rows within a distance of each row, with ``n_components`` by their features.
+        """Find all fitted samples within a distance of each query.
+
+        All fitted samples are searched, whatever the ``algorithm``. With ``n_components``, the
+        distances are those of the features.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...), default=None
-            The queries; None: the fitted rows, none of them its own neighbour.
+            The queries. None: the fitted samples, none of which is its own neighbour.
         radius : float in [0, 2], default=None
-            The distance; None: that of the constructor.
+            The distance. None: the parameter of the estimator.
         return_distance : bool, default=True
             Whether to return distances too.
 
         Returns
         -------
         distances : ndarray of shape (n_queries,) of ndarrays, float64
-            Ascending; only with ``return_distance``.
+            Distances in [0, ``radius``], in ascending order. Only with ``return_distance``.
         indices : ndarray of shape (n_queries,) of ndarrays, int64
-            Positions of the neighbours among the fitted rows.
+            Positions of the neighbours among the fitted samples.
+
+        Raises
+        ------
+        ValueError
+            If ``radius`` is outside of [0, 2].
         """
         check_is_fitted(self, "n_samples_fit_")
-        radius = self._checked_radius(radius)
-        X = None if X is None else self._queries(X)
-        distances, indices = self._nearest(X, WithinRadius, radius).found()
+        radius = self._check_radius(radius)
+        queries = None if X is None else self._check_queries(X)
+        distances, indices = self._search_all(queries, WithinRadius, radius).to_arrays()
         return (distances, indices) if return_distance else indices
 
-    def _queries(self, X: Any) -> Any:
+    def kneighbors_graph(
+        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
+    ) -> csr_matrix:
+        """Make the sparse graph of the nearest fitted samples of each query.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...), default=None
+            The queries. None: the fitted samples, none of which is its own neighbour.
+        n_neighbors : int, default=None
+            Number of neighbours. None: the parameter of the estimator.
+        mode : {"connectivity", "distance"}, default="connectivity"
+            Entries of the graph: 1 for each neighbour, or its distance. Distances of 0 are stored
+            explicitly.
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
+            The graph; each row is sorted by distance.
+
+        Raises
+        ------
+        ValueError
+            If ``mode`` is unknown, or if there are fewer fitted samples than neighbours.
+        """
+        if mode not in MODES:
+            raise ValueError(
+                f"`mode` must be one of {', '.join(map(repr, MODES))}; got {mode!r}. Use one of"
+                " these."
+            )
+        distances, indices = self.kneighbors(X, n_neighbors)
+        values = np.ones_like(distances) if mode == "connectivity" else distances
+        starts = np.arange(0, indices.size + 1, indices.shape[1])
+        shape = (len(indices), self.n_samples_fit_)
+        return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
+
+    def transform(self, X: Any) -> csr_matrix:
+        """Make the sparse graph of the queries for estimators with ``metric="precomputed"``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries. A fitted sample is its own first neighbour. Its distance to itself is 0;
+            with ``n_components`` it is larger if the landmarks do not cover the sample.
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_queries, n_samples_fit), float64
+            The graph; each row is sorted by distance. With ``mode="distance"``: the distances of
+            ``n_neighbors + 1`` neighbours, one more for estimators that do not count a sample as
+            its own neighbour; distances of 0 are stored explicitly. With ``mode="connectivity"``:
+            1 for each of ``n_neighbors`` neighbours.
+        """
+        check_is_fitted(self, "n_samples_fit_")
+        extra = self.mode == "distance"
+        count = self._check_n_neighbors(None, self.n_samples_fit_ - extra)
+        return self.kneighbors_graph(X, count + extra, self.mode)
+
+    def _check_queries(self, X: Any) -> Samples:
+        """Return the validated queries; None: the fitted samples."""
         return self._X if X is None else self._check_X(X, reset=False)
 
-    def _found(self, X: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest by looking at all fitted rows, or by the index."""
+    def _check_n_neighbors(self, n_neighbors: int | None, available: int) -> int:
+        """Return the requested number of neighbours."""
+        count = self.n_neighbors if n_neighbors is None else n_neighbors
+        if not isinstance(count, numbers.Integral) or not 1 <= count <= available:
+            raise ValueError(
+                f"`n_neighbors` must be an integer between 1 and {available} (the number of fitted"
+                f" samples that can be neighbours); got {count!r}. Ask for fewer neighbours or fit"
+                " more samples."
+            )
+        return int(count)
+
+    def _check_radius(self, radius: float | None) -> float:
+        """Return the requested radius."""
+        radius = self.radius if radius is None else radius
+        if not isinstance(radius, numbers.Real) or not 0 <= radius <= 2:
+            raise ValueError(
+                f"`radius` must be a number between 0 and 2 (the range of the {self.distance}"
+                f" distance); got {radius!r}. Set it within this range."
+            )
+        return float(radius)
+
+    def _find_neighbors(self, X: Samples | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return distances and indices of the nearest fitted samples; None: of the fitted ones.
+
+        They come from the index, or without one from a search of all fitted samples.
+        """
         if self._index is None:
-            found = self._nearest(X, Nearest, count)
-            return found.distances, found.indices
+            nearest = self._search_all(X, Nearest, count)
+            return nearest.distances, nearest.indices
         source = self._make_source()
         rows = self._references if X is None else self._project(source, X)[1]
         own = np.arange(self.n_samples_fit_) if X is None else None
-        way = (self._distance(source), own, self.verbose)
-        return find_nearest_candidates(self._index, self._references, rows, count, *way)
+        settings = (self._make_distance(source), own, self.verbose)
+        return find_nearest_candidates(self._index, self._references, rows, count, *settings)
 
-    def _distance(self, source: Source) -> Callable[[np.ndarray], np.ndarray]:
-        eps = float(torch.finfo(source.dtype).eps)
-        return partial(DISTANCES[self.distance], eps=eps)
+    def _search_all(self, X: Samples | None, kind: type[Any], limit: float) -> Any:
+        """Search all fitted samples for the neighbours of X; None: of the fitted samples.
 
-    def _reranked(
-        self, queries: Any, candidates: np.ndarray, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        source = self._make_source()
-        found, indices = rerank(
-            source, queries, self._X, candidates, self._distance(source), self.verbose
-        )
-        return found[:, :count], indices[:, :count]
-
-    def _nearest(self, X: Any, kind: type[Any], limit: float) -> Any:
-        """Among the fitted rows; without X, of each of these among the others."""
+        ``limit`` is the number of neighbours for `Nearest`, and the radius for `WithinRadius`.
+        """
         source = self._make_source()
         if X is not None:
             source, rows, others = *self._project(source, X), self._references
@@ -303,20 +403,17 @@ class NetworkNeighbors(NeighborsGraphMixin, BaseReference):
         distance = DISTANCES[self.distance]
         return find_nearest(source, rows, others, kind, limit, distance, self.verbose)
 
-    def _checked_count(self, n_neighbors: int | None, available: int) -> int:
-        count = self.n_neighbors if n_neighbors is None else n_neighbors
-        if not isinstance(count, numbers.Integral) or not 1 <= count <= available:
-            raise ValueError(
-                f"n_neighbors is {count!r}; allowed are integers from 1 to {available}, the number"
-                " of fitted rows that can be neighbours: ask for fewer, or fit more rows."
-            )
-        return int(count)
+    def _rerank(
+        self, queries: Samples, candidates: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest candidates by their exact similarity, (n, count) each."""
+        source = self._make_source()
+        distances, indices = rerank(
+            source, queries, self._X, candidates, self._make_distance(source), self.verbose
+        )
+        return distances[:, :count], indices[:, :count]
 
-    def _checked_radius(self, radius: float | None) -> float:
-        radius = self.radius if radius is None else radius
-        if not isinstance(radius, numbers.Real) or not 0 <= radius <= 2:
-            raise ValueError(
-                f"radius is {radius!r}; allowed are numbers from 0 to 2, the range of the"
-                f" {self.distance} distance."
-            )
-        return float(radius)
+    def _make_distance(self, source: Source) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from similarities to distances."""
+        eps = float(torch.finfo(source.dtype).eps)
+        return partial(DISTANCES[self.distance], eps=eps)

@@ -1,4 +1,4 @@
-"""The perceptual similarity as a kernel: activities compared directly, without gradients."""
+"""Perceptual similarity as a kernel: activations are compared, without gradients."""
 
 from __future__ import annotations
 
@@ -11,71 +11,75 @@ from ._base_kernel import BaseKernel
 
 
 class PerceptualKernel(BaseKernel):
-    r"""Similarity of what a trained network's layers take in, as perceptual losses compare it.
-
-    With :math:`a_l(x)` what layer l takes in at x, flattened, :math:`n_l` numbers,
+    r"""Perceptual similarity of samples: their activations compared directly [2]_.
 
     .. math:: k(x, x') = \sum_l \frac{1}{n_l} \, a_l(x) \cdot a_l(x'),
 
-    and where normalised, :math:`k(x, x') / \sqrt{k(x, x) \, k(x', x')}`. This is the similarity of
-    `NetworkKernel`, :math:`\sum_i \lambda_i(x, x') \, a_i(x) \, a_i(x')`, with a weight
-    :math:`\lambda_i` that is constant in each layer: all activities count alike, also those that no
-    output depends on, and each position is compared with the same position only [1]_. It is a
-    baseline.
+    where :math:`a_l(x)` are the :math:`n_l` activations that layer l takes in at x, flattened. If
+    ``normalize``, the similarity is :math:`k(x, x') / \sqrt{k(x, x) \, k(x', x')}`.
 
-    1 says that all activities of x' are those of x times one positive number; 0 that they have
-    nothing in common; a negative value that they point the other way. After ReLUs no value is
-    negative.
+    The similarity of `NetworkKernel` is
+    :math:`\sum_i \lambda_i(x, x') \, a_i(x) \, a_i(x')`, where :math:`\lambda_i` weights activation
+    i by the outputs that depend on it. Here the weight is constant in each layer: all activations
+    count the same, even those that do not affect any output, and a position is compared only with
+    the same position [1]_. This kernel is a baseline.
+
+    A similarity of 1 means that the activations at x' are those at x times one positive number. 0
+    means that they are orthogonal, and a negative similarity that they point in opposite
+    directions. Activations after ReLUs give no negative similarity.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module or None, default=None
-        The network. A trained one is used as it is and kept by `clone`, also where its parameters
-        are frozen; an untrained skorch net is trained in `fit`; None trains a small perceptron in
-        `fit`. Rows of features have no layers: `NetworkKernel` compares these.
+        The network. A trained network is used unchanged, and `clone` shares it; its parameters may
+        be frozen. A clone of an untrained skorch net is trained in `fit`. None: `fit` trains a
+        small perceptron. Features have no layers; `NetworkKernel` compares them.
     layers : None, str or list of str, default=None
-        The layers whose inputs are compared: names of modules, or patterns such as "features.*";
-        None: all with parameters of their own, but for the first and others that see the network's
-        own input, unless there is no other. Only layers that take in floating-point numbers are
-        compared: not embeddings, but what follows them.
+        The layers whose inputs are compared, by names of modules or patterns such as "features.*".
+        None: all layers with parameters of their own, except the first one and those that take the
+        input of the network, unless there are no others. Only layers with floating-point inputs are
+        compared: not embeddings, but the layers after them.
     normalize : bool, default=True
-        Whether to divide by the lengths of the activities, so that values are in [-1, 1].
+        Whether to divide by the lengths of the activations, so that similarities are in [-1, 1].
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the perceptron of ``estimator=None``.
+        Seed of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     X_fit_ : array-like of shape (n_samples, ...)
-        The rows that `transform` compares with.
+        The fitted samples, with which `transform` compares queries.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    NetworkKernel : The similarity by gradients, which weighs activities by what depends on them.
+    NetworkKernel : Similarity by gradients, which weights activations by their effect on outputs.
 
     Notes
     -----
-    Products are computed in the network's dtype and summed in float64. A layer that is called
-    several times counts with all of its calls, one after the other. A layer whose first axis is not
-    the samples' is evaluated one sample at a time. Rows must have one shape. A row at which all
-    these activities are 0 has similarity 0 with every row; a warning counts such rows.
+    Inner products are computed in the dtype of the network and summed in float64. If a layer is
+    called several times, the activations of all calls are concatenated. If the first axis of a
+    layer's input is not that of the samples, samples are evaluated one at a time. All samples must
+    have the same shape. A sample at which all compared activations are 0 has similarity 0 with
+    every sample; a warning reports the number of these samples.
 
     References
     ----------
@@ -128,8 +132,8 @@ class PerceptualKernel(BaseKernel):
     def _make_engine(self, estimator: Any) -> Source:
         if isinstance(estimator, str) and estimator == FEATURES:
             raise ValueError(
-                f"estimator is {FEATURES!r}, whose rows have no layers; allowed are networks and"
-                f" None: compare features by NetworkKernel({FEATURES!r})."
+                f"`estimator` must be a network or None, because features have no layers; got"
+                f" {FEATURES!r}. Use NetworkKernel({FEATURES!r}) to compare features."
             )
         network = resolve_network(estimator).with_input_shape(self.input_shape)
         return ActivationEngine(network, self.layers, self.batch_size, self.device)

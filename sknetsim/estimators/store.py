@@ -1,4 +1,4 @@
-"""Features of more samples than memory holds: made in pieces, kept on disk, read in parts."""
+"""Features of more samples than fit in memory: computed in pieces, and stored on disk."""
 
 from __future__ import annotations
 
@@ -29,35 +29,38 @@ from ..exceptions import FeatureStoreError
 from ._base import check_is_fitted
 from .featurizer import GradientFeaturizer
 
-# Of a shard: little is lost with one that is not finished, and a billion rows are no million files.
+# Largest shard: an interrupted shard loses little, and a billion samples make no million files.
 _SHARD_BYTES, _SHARD_ROWS = 2**24, 8192
 
-# Rows whose digests are taken together; items of a Dataset that stand for the others.
+# Samples that are digested together.
 _DIGESTED = 2**16
 
+# Items of a Dataset whose digests identify the Dataset.
 _SAMPLED = 64
 
 
 class FeatureStore:
-    """Features of many samples, on disk: an array that is read in parts.
+    """Array of features on disk, which is read in parts.
 
-    Made by `featurize`. Estimators with ``estimator="features"`` take it in place of an array, and
-    never hold more than a chunk of it; ``store[start:stop]`` and ``store[indices]`` are arrays in
-    memory, ``numpy.asarray(store)`` is all of it. Its files are one ``manifest.json`` and shards
-    that ``numpy.load`` reads; the bytes of a shard are verified when it is first read.
+    `featurize` writes a store. Estimators with ``estimator="features"`` accept it in place of an
+    array, and load at most one chunk of it at a time. ``store[start:stop]`` and ``store[indices]``
+    return arrays in memory, and ``numpy.asarray(store)`` returns the whole array.
+
+    The files of a store are one ``manifest.json`` and shards, which ``numpy.load`` can read. The
+    bytes of a shard are verified when it is first read.
 
     Parameters
     ----------
     folder : str or path
-        Where it is.
+        Folder of the store.
 
     Attributes
     ----------
     folder : Path
-        Where it is.
+        Absolute path of the folder.
     manifest : Manifest
-        Digests of the network, of the featurizer and of the data, and the versions of this and
-        other packages that it was made with.
+        Digests of the network, the featurizer and the data, and the versions of sknetsim and other
+        packages with which the features were computed.
     shape : tuple of int
         (n_samples, n_features).
     dtype : dtype
@@ -66,11 +69,11 @@ class FeatureStore:
     Raises
     ------
     FeatureStoreError
-        If there is no store, or an unfinished one; when reading, if a shard is damaged.
+        If the folder has no store or an unfinished one, or, on reading, if a shard is damaged.
 
     See Also
     --------
-    featurize : Makes one.
+    featurize : Write a store.
 
     Examples
     --------
@@ -87,74 +90,87 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = _checked_folder(folder)
+        self.folder = _check_folder(folder)
         self.manifest = read_manifest(self.folder)
         self._shards = Shards(self.folder, self.manifest)
         missing = len(self._shards.missing)
         if missing:
             raise FeatureStoreError(
-                f"store {str(self.folder)!r} is unfinished: {missing} of {self.manifest.n_shards}"
-                " shards are missing; allowed are whole ones: call featurize again with the same"
-                " arguments, which goes on from there."
+                f"`folder` must contain a complete store; got {str(self.folder)!r}, which is"
+                f" unfinished: {missing} of {self.manifest.n_shards} shards are missing. Call"
+                " featurize again with the same arguments, which computes only the missing shards."
             )
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n_samples, n_features)."""
+        """Shape of the array, (n_samples, n_features)."""
         return self.manifest.n_samples, self.manifest.n_features
 
     @property
     def ndim(self) -> int:
-        """2."""
+        """Number of axes, 2."""
         return 2
 
     @property
     def dtype(self) -> np.dtype:
-        """What it is kept in."""
+        """Type of the features on disk, float32 or float16."""
         return np.dtype(self.manifest.dtype)
 
     def __len__(self) -> int:
         return self.manifest.n_samples
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Some rows, in memory: a slice, an index, or an array of indices or of truth values.
+        """Return some rows as an array in memory.
 
-        Or these and some of the features, as of an array.
+        Parameters
+        ----------
+        rows : int, slice, array of int or bool, or tuple
+            The rows. A tuple selects rows and features, as for a NumPy array.
+
+        Returns
+        -------
+        features : ndarray of shape (n_rows, n_features)
+            The features, in the dtype of the store.
+
+        Raises
+        ------
+        IndexError
+            If a row does not exist.
         """
         if isinstance(rows, tuple) and rows:
-            more = tuple(part for part in rows[1:] if part is not Ellipsis)
-            return self[rows[0]][(..., *more)]
-        indices = _indices(rows, len(self))
-        found = np.empty((indices.size, self.shape[1]), self.dtype)
+            columns = tuple(part for part in rows[1:] if part is not Ellipsis)
+            return self[rows[0]][(..., *columns)]
+        indices = _resolve_indices(rows, len(self))
+        features = np.empty((indices.size, self.shape[1]), self.dtype)
         shards = indices.ravel() // self.manifest.rows_per_shard
         for shard in np.unique(shards):
-            wanted = shards == shard
-            inside = indices.ravel()[wanted] - self.manifest.rows(shard).start
-            found[wanted] = self._shards.read(int(shard))[inside]
-        return found.reshape(*indices.shape, self.shape[1])
+            in_shard = shards == shard
+            positions = indices.ravel()[in_shard] - self.manifest.rows(shard).start
+            features[in_shard] = self._shards.read(int(shard))[positions]
+        return features.reshape(*indices.shape, self.shape[1])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of it, in memory."""
-        found = self[:]
-        return found if dtype is None else found.astype(dtype, copy=False)
+        """Return all features as an array in memory."""
+        features = self[:]
+        return features if dtype is None else features.astype(dtype, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By its folder."""
-        return _opened, (str(self.folder), self.manifest)
+        """Pickle the store by the path of its folder, and its manifest to recognise it."""
+        return _reopen, (str(self.folder), self.manifest)
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.folder)!r}): {self.shape} of {self.dtype}"
 
 
-def _opened(folder: str, manifest: Manifest) -> FeatureStore:
-    """The store that was pickled."""
+def _reopen(folder: str, manifest: Manifest) -> FeatureStore:
+    """Open a store that was pickled, after a check that it is the same one."""
     store = FeatureStore(folder)
     check_same_manifest(store.folder, manifest, store.manifest)
     return store
 
 
-def _indices(rows: Any, length: int) -> np.ndarray:
-    """Of rows that are given as numpy takes them."""
+def _resolve_indices(rows: Any, length: int) -> np.ndarray:
+    """Return the non-negative indices of rows that are selected as in NumPy."""
     if isinstance(rows, slice):
         return np.arange(*rows.indices(length))
     indices = np.asarray(rows)
@@ -164,8 +180,8 @@ def _indices(rows: Any, length: int) -> np.ndarray:
         return indices.astype(np.int64)
     if indices.dtype.kind not in "iu" or not (-length <= indices.min() <= indices.max() < length):
         raise IndexError(
-            f"rows are {rows!r}; allowed are slices, truth values for all {length} rows, and"
-            f" indices from {-length} to {length - 1}."
+            f"Rows must be a slice, {length} truth values, or indices between {-length} and"
+            f" {length - 1}; got {rows!r}. Select rows of this store."
         )
     indices = indices.astype(np.int64)
     return np.where(indices < 0, indices + length, indices)
@@ -180,42 +196,45 @@ def featurize(
     rows_per_shard: int | None = None,
     verbose: int = 0,
 ) -> FeatureStore:
-    """Write features of many samples to disk, shard by shard, and go on where it was interrupted.
+    """Write the features of many samples to disk, shard by shard.
 
-    Each shard is a file that gets its name once it is whole, so that a program that is killed
-    loses those that it works on (one; with workers up to four for each). Called again with the
-    same arguments, it makes what is missing; the store is refused where it was begun with another
-    network, featurizer or other data (all rows of arrays are compared, 64 items of a Dataset). One
-    program at a time may write to a store; the featurizer's ``n_jobs`` workers make its shards.
+    The features are those of `GradientFeaturizer.transform`. An interrupted call can be repeated
+    with the same arguments; it computes only the missing shards. A store that was begun with
+    another network, featurizer or other data raises an error. To compare the data, all samples of
+    an array are read, but only 64 items of a Dataset.
+
+    A shard is a file that gets its name when it is complete. A program that is killed loses the
+    shards in progress: one, or up to four per worker. The shards are computed by the ``n_jobs``
+    workers of the featurizer. Only one program at a time may write to a store.
 
     Parameters
     ----------
     featurizer : GradientFeaturizer
-        A fitted one.
+        A fitted featurizer.
     X : array-like of shape (n_samples, ...) or Dataset
-        The rows; of arrays on disk (``numpy.load(..., mmap_mode="r")``, zarr, h5py) and of Datasets
-        no more than a chunk is in memory at a time.
+        The samples. Of an array on disk (``numpy.load(..., mmap_mode="r")``, zarr, h5py) or a
+        Dataset, only one chunk at a time is in memory.
     folder : str or path
-        Where the store is, or is to be.
+        Folder of the store: a new one, an empty one, or that of an interrupted call.
     dtype : {"float32", "float16"}, default="float32"
-        What features are kept in: float16 takes half of the space, with errors up to 0.0005 of each
+        Type of the features on disk. float16 takes half the space, with errors up to 0.0005 of each
         value.
     rows_per_shard : int or None, default=None
-        Rows in a file; None: 8,192, or what 16 MiB hold where that is less.
+        Samples per file. None: 8,192, or fewer if 16 MiB cannot hold as many.
     verbose : int, default=0
         Whether to show a progress bar.
 
     Returns
     -------
     store : FeatureStore
-        The features, as `GradientFeaturizer.transform` gives them.
+        The store.
 
     Raises
     ------
     FeatureStoreError
-        If the folder holds something else than was asked for.
+        If the folder contains other files, or a store of something else.
     OSError
-        If the disk is full; what is finished stays.
+        If the disk is full. Finished shards stay.
 
     Examples
     --------
@@ -232,55 +251,56 @@ def featurize(
     """
     if not isinstance(featurizer, GradientFeaturizer):
         raise TypeError(
-            f"featurizer is a {type(featurizer).__name__}; allowed is a fitted GradientFeaturizer:"
-            " put the network in one."
+            "`featurizer` must be a fitted GradientFeaturizer; got a"
+            f" {type(featurizer).__name__}. Fit GradientFeaturizer(network)."
         )
     check_is_fitted(featurizer, "n_components_")
     samples = featurizer._check_X(X, reset=False)
     source = featurizer._make_source()
-    # Shards of one row would not show whether the network mixes samples.
+    # Two samples, because one would not show whether the network mixes samples.
     featurizer._try_network(source, samples.select(range(min(2, len(samples)))), None)
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),
         featurizer=fingerprint_value((featurizer._projection, featurizer.input_shape)),
-        data=_fingerprint_of_data(source, samples),
+        data=_fingerprint_data(source, samples),
         n_samples=len(samples),
         n_features=width,
-        dtype=_checked_dtype(dtype),
-        rows_per_shard=_checked_rows(rows_per_shard, width * np.dtype(dtype).itemsize),
+        dtype=_check_dtype(dtype),
+        rows_per_shard=_check_rows_per_shard(rows_per_shard, width * np.dtype(dtype).itemsize),
         versions=get_versions(),
     )
-    with open_for_writing(_checked_folder(folder), manifest) as shards:
+    with open_for_writing(_check_folder(folder), manifest) as shards:
         warn_if_different("store", shards.manifest.versions, get_versions())
         shards.refuse_without_space()
-        _fill(shards, featurizer, source, samples, verbose)
+        _write_missing(shards, featurizer, source, samples, verbose)
     return FeatureStore(folder)
 
 
-def _fill(
+def _write_missing(
     shards: Shards, featurizer: GradientFeaturizer, source: Source, X: Any, verbose: int
 ) -> None:
-    """Make what is missing."""
+    """Compute and write the missing shards."""
     missing = shards.missing
     pieces = [shards.manifest.rows(shard) for shard in missing]
     transform = featurizer._projection.transform
-    made = map_samples(transform, source, X, (None,), (), verbose, pieces)
-    with contextlib.closing(made):
-        for shard, (_, found) in zip(missing, made, strict=True):
-            shards.write(shard, found)
+    results = map_samples(transform, source, X, (None,), (), verbose, pieces)
+    with contextlib.closing(results):
+        for shard, (_, features) in zip(missing, results, strict=True):
+            shards.write(shard, features)
 
 
-def _checked_folder(folder: Any) -> Path:
+def _check_folder(folder: Any) -> Path:
+    """Return the absolute path of a folder."""
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(
-            f"folder is {folder!r}; allowed are names and paths: say where the store is."
+            f"`folder` must be a name or a path; got {folder!r}. Pass the folder of the store."
         )
     return Path(folder).absolute()
 
 
-def _fingerprint_of_data(source: Source, X: Samples) -> str:
-    """Of all rows, or of some items of a Dataset, which may be slow to load."""
+def _fingerprint_data(source: Source, X: Samples) -> str:
+    """Return a fingerprint of all samples, or of some items of a Dataset, which may load slowly."""
     count = len(X)
     if isinstance(X.data, Dataset):
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
@@ -291,18 +311,23 @@ def _fingerprint_of_data(source: Source, X: Samples) -> str:
     return fingerprint_value([source.fingerprint_of_rows(piece) for piece in pieces])
 
 
-def _checked_dtype(dtype: Any) -> str:
+def _check_dtype(dtype: Any) -> str:
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; allowed are {', '.join(map(repr, DTYPES))}.")
+        raise ValueError(
+            f"`dtype` must be one of {', '.join(map(repr, DTYPES))}; got {dtype!r}. Use one of"
+            " these."
+        )
     return str(dtype)
 
 
-def _checked_rows(rows_per_shard: int | None, row_bytes: int) -> int:
+def _check_rows_per_shard(rows_per_shard: int | None, row_bytes: int) -> int:
+    """Return the number of samples per shard, from the bytes of one row of features."""
     if rows_per_shard is None:
         return max(1, min(_SHARD_ROWS, _SHARD_BYTES // row_bytes))
     whole = isinstance(rows_per_shard, numbers.Integral) and not isinstance(rows_per_shard, bool)
     if not whole or rows_per_shard < 1:
         raise ValueError(
-            f"rows_per_shard is {rows_per_shard!r}; allowed are integers of at least 1, and None."
+            f"`rows_per_shard` must be a positive integer or None; got {rows_per_shard!r}. Set it"
+            " to a number of samples."
         )
     return int(rows_per_shard)

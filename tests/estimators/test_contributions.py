@@ -334,7 +334,12 @@ def test_the_guest_is_left_as_it_was():
 
 BAD = {
     "rows": ({}, lambda X: (X, X[:3]), {}, r"Y must have as many rows as X, 5, .*; got 3"),
-    "metric": ({"metric": "rotation"}, lambda X: (X, X), {}, "metric is 'rotation'.*'trace'"),
+    "metric": (
+        {"metric": "rotation"},
+        lambda X: (X, X),
+        {},
+        "`metric` must be 'trace' .*; got 'rotation'",
+    ),
     "layer": ({}, lambda X: (X, X), {"positions": "missing"}, "positions is 'missing'.*'0', '4'"),
     "one of two": ({}, lambda X: (X, X), {"positions": ["0", "x"]}, r"positions is \['0', 'x'\]"),
     "number": ({}, lambda X: (X, X), {"positions": 3}, "positions is 3"),
@@ -353,9 +358,11 @@ def test_names_that_are_not_there_are_explained():
     network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
     found = NetworkKernel(network).contributions(X, Y, positions="0")
     assert isinstance(found, Contributions)
-    with pytest.raises(ValueError, match=r"parameter is '0'; allowed are '0.weight', '0.bias'"):
+    with pytest.raises(
+        ValueError, match=r"`parameter` .*; got '0'. Use one of '0.weight', '0.bias'"
+    ):
         found.by_activity("0")
-    with pytest.raises(ValueError, match=r"layer is '4'; allowed are .*\('0'\)"):
+    with pytest.raises(ValueError, match=r"`layer` must be .* \('0'\); got '4'. Pass"):
         found.by_position("4")
     with pytest.raises(ValueError, match="none were"):
         NetworkKernel(network).contributions(X, Y).by_position("0")

@@ -97,15 +97,18 @@ def test_without_distances(data):
     [
         (
             lambda n: n.kneighbors(n_neighbors=20),
-            "n_neighbors is 20; allowed are integers from 1 to 19",
+            "`n_neighbors` must be an integer between 1 and 19 .*; got 20. Ask",
         ),
-        (lambda n: n.kneighbors(n_neighbors=0), "n_neighbors is 0"),
-        (lambda n: n.kneighbors(n_neighbors=1.5), "n_neighbors is 1.5"),
+        (lambda n: n.kneighbors(n_neighbors=0), "`n_neighbors` must be .*; got 0"),
+        (lambda n: n.kneighbors(n_neighbors=1.5), "`n_neighbors` must be .*; got 1.5"),
         (
             lambda n: n.radius_neighbors(radius=2.5),
-            "radius is 2.5; allowed are numbers from 0 to 2",
+            "`radius` must be a number between 0 and 2 .*; got 2.5. Set",
         ),
-        (lambda n: n.kneighbors_graph(mode="both"), "mode is 'both'; allowed are"),
+        (
+            lambda n: n.kneighbors_graph(mode="both"),
+            "`mode` must be one of 'distance', 'connectivity'; got 'both'. Use",
+        ),
     ],
 )
 def test_bad_arguments(data, call, message):

@@ -272,7 +272,9 @@ def test_activities_that_are_not_finite_are_refused():
 def test_features_have_no_layers():
     rows = np.eye(3)
     for call in (PerceptualKernel("features"), PerceptualKernel("features").fit):
-        with pytest.raises(ValueError, match=r"whose rows have no layers.*NetworkKernel\('feat"):
+        with pytest.raises(
+            ValueError, match=r"features have no layers; got 'features'. Use NetworkKernel\('feat"
+        ):
             call(rows)
 
 

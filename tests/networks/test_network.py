@@ -244,7 +244,7 @@ REFUSED = {
     "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "and set max_norm=None"),
     "scale_grad_by_freq": (lambda: nn.Embedding(5, 3, scale_grad_by_freq=True), "by_freq=False"),
     "uninitialised": (lambda: nn.LazyLinear(3), "Run the network once on a batch"),
-    "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), "unfreeze those"),
+    "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), "Unfreeze those"),
 }
 
 

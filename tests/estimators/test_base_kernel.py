@@ -43,9 +43,9 @@ class Counting(NetworkKernel):
         Counting.calls += 1
         return super().__call__(X, Y, eval_gradient)
 
-    def _gram(self, source, X, Y):
+    def _compute_gram(self, source, X, Y):
         Counting.grams += 1
-        return super()._gram(source, X, Y)
+        return super()._compute_gram(source, X, Y)
 
 
 @pytest.fixture

@@ -106,7 +106,9 @@ def test_into_spectral_clustering(data):
 
 def test_more_neighbors_than_rows_are_refused(data):
     network, X, *_ = data
-    with pytest.raises(ValueError, match="n_neighbors is 60; allowed are integers from 1 to 59"):
+    with pytest.raises(
+        ValueError, match=r"`n_neighbors` must be an integer between 1 and 59 .*; got 60"
+    ):
         graph(network, X, n_neighbors=60)
     assert graph(network, X, n_neighbors=60, mode="connectivity").nnz == 3600
 
