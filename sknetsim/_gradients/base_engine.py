@@ -1,4 +1,4 @@
-"""What engines have in common: a network evaluated on rows, chunk by chunk, as a guest.
+"""Common base of the engines: isolated evaluation of a network on samples, chunk by chunk.
 
 Index legend: n samples.
 """
@@ -23,14 +23,15 @@ from .._networks.network import Network
 from .._networks.samples import Samples, make_label_tensor
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory
 
-# Beyond this a chunk leaves the caches and gets slower, whatever the memory budget is.
+# A larger chunk does not fit in the caches of a CPU and is slower, even if the budget allows it.
 _CHUNK_BYTES = 2**28
 
+# Largest number of samples per chunk.
 _CHUNK_ROWS = 2560
 
 
 class BaseEngine(abc.ABC):
-    """From a network and rows to Jacobians, or what is used like them.
+    """Base class of sources of Jacobians, or of arrays used like Jacobians, from a network.
 
     Parameters
     ----------
@@ -41,14 +42,14 @@ class BaseEngine(abc.ABC):
     batch_size : int or None
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
-        Where to compute; None: where the network is.
+        Device of the evaluation; None for the device of the network.
 
     Attributes
     ----------
     dtype : dtype
         The dtype of the gradients.
     n_jobs : int or None
-        Workers for passes over the rows, see `_parallel`; 1 in each of these.
+        Workers for passes over the samples, see `_passes/parallel.py`; 1 inside a worker.
     """
 
     def __init__(
@@ -70,14 +71,17 @@ class BaseEngine(abc.ABC):
 
     @abc.abstractmethod
     def identity(self) -> str:
-        """A fingerprint of the network's bytes, and of what is compared of it."""
+        """Return a fingerprint of the network, and of the parameters of the engine."""
 
     def fingerprint_of_rows(self, X: Samples) -> str:
-        """Of the rows, as the network gets them."""
+        """Return the fingerprint of the samples, after the steps before the network."""
         return fingerprint_samples(self.network.prepare(X), self.dtype)
 
     def check_rows_independent(self, X: Samples) -> None:
-        """Refuse a Pipeline whose steps give a row alone something else than beside another one."""
+        """Check that the steps before the network transform each sample independently.
+
+        The first sample is transformed on its own and together with the second one.
+        """
         if len(X) == 1:
             return
         alone, together = (
@@ -87,32 +91,50 @@ class BaseEngine(abc.ABC):
         for first, second in zip(alone, together, strict=True):
             if not np.allclose(first, second, rtol=1e-4, atol=1e-6):
                 raise UnsupportedNetworkError(
-                    "estimator has steps before its network that depend on the other rows of X;"
-                    " allowed where rows are taken in parts (n_jobs, stores) are steps that take"
-                    " each row by itself: fit such steps before, or set n_jobs=1."
+                    "`estimator` must transform each sample independently before the network, if"
+                    " samples are processed in parts (n_jobs, stores); got steps whose result for a"
+                    " sample depends on the other samples. Apply these steps to X first, or set"
+                    " n_jobs=1."
                 )
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
-        """Of all that the Jacobians of X depend on."""
+        """Return a fingerprint of everything that determines the Jacobians of X."""
         labels = None if y is None else make_label_tensor(y)
         return fingerprint_value((self.identity(), self.fingerprint_of_rows(X), labels))
 
     @abc.abstractmethod
     def _measure(self, rows: Samples, labels: Tensor | None) -> None:
-        """Set the bytes that a row takes, from the first one; leave 0 where that must be redone."""
+        """Set ``_row_bytes``, the bytes per sample; leave 0 if it must be measured again."""
 
     @abc.abstractmethod
     def _chunk(
         self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
-        """Jacobians of some rows; None where another way must be taken from now on."""
+        """Return the Jacobians of a chunk; None if the chunk must be computed again."""
 
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
-        """The Jacobians of the rows of X from ``start`` on, chunk by chunk.
+        """Yield the Jacobians of the samples of X from ``start`` on, chunk by chunk.
 
-        In a form for sums; ``factored`` leaves layers' factors as they are.
+        Parameters
+        ----------
+        X : Samples of length n
+            The samples.
+        y : array-like of n labels, or None
+            Labels, used if the compared output is the loss.
+        start : int
+            First sample.
+        factored : bool
+            Whether the blocks keep the factors of the layers; else they are in the form that is
+            best for sums.
+
+        Yields
+        ------
+        chunk : slice
+            The samples of the chunk.
+        jacobian : Jacobian
+            Their Jacobians.
         """
         rows = self.network.prepare(X)
         labels = None if y is None else make_label_tensor(y)
@@ -126,13 +148,14 @@ class BaseEngine(abc.ABC):
                 limit = halve(step, error)
                 continue
             if jacobian is None:
+                # The chunk is computed again, in another way that may need more memory.
                 self._row_bytes = 0
                 continue
             yield chunk, jacobian
             start = chunk.stop
 
     def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
-        """Samples per chunk within the memory budget, from the bytes that the first one takes."""
+        """Return the number of samples per chunk that fit in the memory budget."""
         if len(rows) == 1 or self.batch_size:
             return len(rows)
         while self._row_bytes == 0:
@@ -146,15 +169,18 @@ class BaseEngine(abc.ABC):
     def batch(
         self, rows: Samples, labels: Tensor | None, chunk: slice
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
-        """The module to call, and some rows with their labels where it is."""
+        """Yield the module to call, the samples of a chunk, and their labels, on the device."""
         inputs = rows.take(chunk)
         with self._isolated.borrow() as module:
-            y = None if labels is None else self._plain(labels[chunk])
+            y = None if labels is None else self._move(labels[chunk])
             yield module, self._cast(module, inputs), y
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
-        """Inputs where the network is, in its dtype; integers stay where it takes them."""
-        inputs = map_tensors(self._plain, inputs)
+        """Return the inputs on the device, in the network's dtype.
+
+        Integers are cast only if the network fails on integers, and does not fail on their cast.
+        """
+        inputs = map_tensors(self._move, inputs)
         floating = map_tensors(lambda t: t.to(self.dtype), inputs)
         kept = map_tensors(lambda t: t.to(self.dtype) if t.is_floating_point() else t, inputs)
         if all(tensor.is_floating_point() for tensor in list_tensors(kept)):
@@ -163,11 +189,12 @@ class BaseEngine(abc.ABC):
             self._cast_integers = not self._runs(module, kept) and self._runs(module, floating)
         return floating if self._cast_integers else kept
 
-    def _plain(self, tensor: Tensor) -> Tensor:
-        """A tensor where the network is, which autograd may save."""
+    def _move(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the device that autograd can save (no inference tensor)."""
         return (tensor.clone() if tensor.is_inference() else tensor).to(self.device)
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
+        """Return whether the network accepts the first sample of a batch."""
         first = slice_batch(inputs, slice(0, 1))
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             self.network.call(module, first)
@@ -175,7 +202,7 @@ class BaseEngine(abc.ABC):
         return False
 
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:
-        """The network's raw output; its complaint about X with X's shape."""
+        """Return the network's raw output; if it fails, raise an error with the shape of X."""
         try:
             return self.network.call(module, inputs)
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
@@ -183,6 +210,7 @@ class BaseEngine(abc.ABC):
                 raise
             shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in list_tensors(inputs))
             raise UnsupportedNetworkError(
-                f"X has rows of shape {shapes}, on which estimator fails: {error}; allowed are rows"
-                " such as the network was trained on, or flat ones with their input_shape."
+                "X must contain samples of the shape and dtype that the network was trained on; got"
+                f" rows of shape {shapes}, on which `estimator` fails: {error}. Reshape or convert"
+                " X, or set `input_shape` for flat rows."
             ) from error

@@ -1,4 +1,4 @@
-"""The engine: network + rules -> Jacobians in blocks of factors, chunk by chunk.
+"""Engine of gradients: the Jacobians of a network by the rules, chunk by chunk.
 
 Index legend: n samples; o outputs (d of them).
 """
@@ -34,27 +34,27 @@ from .verification import (
 
 
 class GradientEngine(BaseEngine):
-    """Gradients of a network's outputs in its parameters.
+    """Source of the gradients of a network's outputs in its parameters.
 
     Parameters
     ----------
     network : Network
         The network.
     output : str, int, list of int or callable
-        Which outputs, see `Outputs`.
+        Compared outputs, see `Outputs`.
     parameters : None, str, list of str or Module
-        Which parameters, see `select_parameters`.
+        Parameters that the outputs are differentiated in, see `select_parameters`.
     batch_size : int or None
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
-        Where to compute; None: where the network is.
+        Device of the evaluation; None for the device of the network.
 
     Attributes
     ----------
     selected : set of str
         Names of the parameters.
     refused : set of str
-        Those for which a rule was found to be wrong on this network.
+        Names of the parameters for which a rule is wrong on this network.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class GradientEngine(BaseEngine):
         self._checks = Schedule()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As it was made: what it finds out about a network, it finds out again."""
+        # Only the parameters are pickled; a copy verifies the network again.
         chosen = (self.outputs.output, self._parameters, self.batch_size, self.device)
         return type(self), (self.network, *chosen)
 
     @property
     def loops(self) -> bool:
-        """Whether parameters without a rule need a loop over samples."""
+        """Whether the gradients of parameters without a rule need a loop over samples."""
         return self._fallback.loop
 
     def identity(self) -> str:
-        """A fingerprint of the network's bytes, and of what is compared of it."""
+        """Return the fingerprint of the network, the outputs and the parameters."""
         network = self.network
         compared = (self.outputs.output, sorted(self.selected))
         return fingerprint_value(
@@ -97,102 +97,113 @@ class GradientEngine(BaseEngine):
         with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
             self._attempt(module, inputs, y, False)
 
-    def _refuse_mixing(self, rows: Samples, labels: Tensor | None) -> None:
-        """Look at two samples together, where chunks hold one."""
+    def _check_pair(self, rows: Samples, labels: Tensor | None) -> None:
+        """Check that the network does not mix the first two samples, if chunks are single ones."""
         both = slice(0, 2)
         try:
             rows.take(both)
         except ValueError:
-            return  # Items of different shapes are never in one batch.
+            return  # Items of different shapes cannot form a batch.
         with self.batch(rows, labels, both) as (module, inputs, y):
-            outputs, targets = self._outputs(module, inputs, y)
+            outputs, targets = self._compute_outputs(module, inputs, y)
             check_no_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
     def _chunk(
         self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
-        """Jacobians of some rows; None where parameters have been moved to another way."""
-        shadow = self._isolated.shared_copy
+        """Return the Jacobians of a chunk; None if the chunk must be computed again.
+
+        That is the case if some parameters are computed by the fallback or by its loop from then
+        on, or if the original network is evaluated instead of the copy from then on.
+        """
+        shared_copy = self._isolated.shared_copy
         samples = chunk.stop - chunk.start
         if chunk.start == 0 and samples == 1 < len(rows):
-            self._refuse_mixing(rows, labels)
+            self._check_pair(rows, labels)
         with self.batch(rows, labels, chunk) as (module, inputs, y):
-            due = self._checks.due(samples, chunk.stop == len(rows))
-            part = self._checks.part(samples)
-            if due and part.step > 1:
-                sampled = slice_batch(inputs, part), None if y is None else y[part]
-                if self._attempt(module, *sampled, True) is None:
+            is_checked = self._checks.is_due(samples, chunk.stop == len(rows))
+            part = self._checks.select_part(samples)
+            if is_checked and part.step > 1:
+                # Some samples of a large chunk are checked, in a batch of their own.
+                some = slice_batch(inputs, part), None if y is None else y[part]
+                if self._attempt(module, *some, True) is None:
                     return None
-                due = False
-            jacobian = self._attempt(module, inputs, y, due)
+                is_checked = False
+            jacobian = self._attempt(module, inputs, y, is_checked)
             if jacobian is not None and not factored:
                 jacobian = jacobian.for_sums()
-        return jacobian if self._isolated.shared_copy is shadow else None
+        return jacobian if self._isolated.shared_copy is shared_copy else None
 
     def _attempt(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None, checked: bool
     ) -> Jacobian | None:
-        """Jacobians of a batch, verified where asked for; None where another way must be taken."""
-        plan = self._plan(module)
-        with record_calls(list(plan.groups)) as uses:
-            outputs, targets = self._outputs(module, inputs, y)
+        """Return the Jacobians of a batch, verified if ``checked``.
+
+        The result is None if a rule or vmap is wrong on this network. Its parameters are then
+        computed differently in the next attempt.
+        """
+        plan = self._get_plan(module)
+        with record_calls(list(plan.groups)) as calls:
+            outputs, targets = self._compute_outputs(module, inputs, y)
         if self._isolated.depends_on_original(outputs):
             return None
-        check_affordable(self.outputs.output, outputs, uses, plan.unserved_elements)
-        misfits = {use.layer for use in uses if not use.fits(len(outputs))}
+        check_affordable(self.outputs.output, outputs, calls, plan.unserved_elements)
+        misfits = {call.layer for call in calls if not call.fits(len(outputs))}
         if misfits:
-            self.refused |= {name for layer in misfits for name in plan.served(layer)}
+            self.refused |= {name for layer in misfits for name in plan.served_names(layer)}
             return None
-        jacobian = self._jacobian(module, plan, uses, inputs, targets, outputs)
+        jacobian = self._compute_jacobian(module, plan, calls, inputs, targets, outputs)
         if jacobian is None:
             return None
-        if checked and not self._verified(module, plan, inputs, targets, jacobian):
+        if checked and not self._verify(module, plan, inputs, targets, jacobian):
             return None
         jacobian = replace(jacobian, outputs=outputs.detach())
-        self._row_bytes = self._row_bytes or bytes_per_sample(jacobian.for_sums(), uses)
+        self._row_bytes = self._row_bytes or bytes_per_sample(jacobian.for_sums(), calls)
         return jacobian
 
-    def _plan(self, module: nn.Module) -> Plan:
-        """The plan, made again where more parameters have been refused."""
+    def _get_plan(self, module: nn.Module) -> Plan:
+        """Return the plan for a module, made again if more rules have been refused."""
         key = module, len(self.refused)
         if key not in self._plans:
             self._plans[key] = make_plan(module, self.selected, self.refused)
         return self._plans[key]
 
-    def _outputs(
+    def _compute_outputs(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Outputs (n, d), and what is fixed per sample."""
+        """Return the outputs (n, d), and the targets, which are constant for each sample."""
         raw = self.forward(module, inputs)
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
         check_outputs(outputs, len(list_tensors(inputs)[0]))
         return outputs.to(self.dtype), targets
 
-    def _jacobian(
+    def _compute_jacobian(
         self,
         module: nn.Module,
         plan: Plan,
-        uses: list[LayerCall],
+        calls: list[LayerCall],
         inputs: Inputs,
         targets: Tensor | None,
         outputs: Tensor,
     ) -> Jacobian | None:
+        """Return the Jacobians; None if the network supports `backward` only."""
         try:
-            found = compute_cotangents(outputs, uses)
+            cotangents = compute_cotangents(outputs, calls)
         except RuntimeError as error:
             if ".grad()" not in str(error):
                 raise
-            # Reentrant checkpoints allow backward() alone.
+            # Reentrant checkpoints support backward(), but not autograd.grad. The loop of the
+            # fallback calls backward().
             self.refused, self._fallback.loop = set(self.selected), True
             return None
-        blocks = blocks_by_rules(plan, uses, found)
+        blocks = blocks_by_rules(plan, calls, cotangents)
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)
             blocks[tuple(plan.unserved)] = block
         return Jacobian(blocks, plan.layout, outputs)
 
-    def _verified(
+    def _verify(
         self,
         module: nn.Module,
         plan: Plan,
@@ -200,9 +211,10 @@ class GradientEngine(BaseEngine):
         targets: Tensor | None,
         jacobian: Jacobian,
     ) -> bool:
-        """Whether a Jacobian may be used; where not, its parameters are sent another way.
+        """Return whether the Jacobians are correct; if not, change how they are computed.
 
-        Rules give way to the fallback, vmap to the loop; the loop is the definition itself.
+        A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
+        the fallback loops over samples from then on. The loop is the definition, so it is right.
         """
         if len(jacobian) > 1:
             check_no_mixing(self.network, self.outputs, module, inputs, targets, jacobian.outputs)
@@ -219,29 +231,43 @@ class GradientEngine(BaseEngine):
         return not wrong
 
 
-def _of_one_dtype(use: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
-    """Inputs and cotangents in the layer's dtype, also where the network has its own autocast."""
-    dtype = next(parameter.dtype for parameter in use.layer.parameters(recurse=False))
-    inputs = use.inputs if graph else use.inputs.detach()
+def _cast(call: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
+    """Return inputs and cotangents in the dtype of the layer.
+
+    They have another dtype if the network enables autocast itself.
+    """
+    dtype = next(parameter.dtype for parameter in call.layer.parameters(recurse=False))
+    inputs = call.inputs if graph else call.inputs.detach()
     floating = inputs.is_floating_point()
     return (inputs.to(dtype) if floating else inputs), cotangent.to(dtype)
 
 
 def blocks_by_rules(
-    plan: Plan, uses: list[LayerCall], found: list[Tensor | None], graph: bool = False
+    plan: Plan, calls: list[LayerCall], cotangents: list[Tensor | None], graph: bool = False
 ) -> dict[tuple[str, ...], Block]:
-    """The blocks of all uses of the served layers, summed for each group of parameters.
+    """Return the block of each group of served parameters, by the names of its parameters.
 
-    With the graph that the inputs have, where asked for; cotangents keep theirs.
+    Parameters
+    ----------
+    plan : Plan
+        Groups of parameters that the rules serve.
+    calls : list of LayerCall
+        Calls of the served layers.
+    cotangents : list of (Tensor of shape (n, d, ...) or None)
+        Cotangents at each call; None for zero.
+    graph : bool
+        Whether the inputs keep their autograd graph; cotangents always keep theirs.
     """
+    # A layer may be called several times, and a tied parameter belongs to several layers:
+    # J_o(x_n) = sum over calls of the rule at (inputs_n, c[n,o]).
     parts: dict[tuple[str, ...], list[Block]] = defaultdict(list)
-    for use, cotangent in zip(uses, found, strict=True):
+    for call, cotangent in zip(calls, cotangents, strict=True):
         if cotangent is None:
             continue
-        rule = find_rule(use.layer)
+        rule = find_rule(call.layer)
         assert rule is not None
-        for group in plan.groups[use.layer]:
-            for block in rule(use.layer, *_of_one_dtype(use, cotangent, graph), group):
-                named = tuple((plan.names[use.layer, name], shape) for name, shape in block.layout)
+        for group in plan.groups[call.layer]:
+            for block in rule(call.layer, *_cast(call, cotangent, graph), group):
+                named = tuple((plan.names[call.layer, name], shape) for name, shape in block.layout)
                 parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
     return {key: add_blocks(blocks) for key, blocks in parts.items()}

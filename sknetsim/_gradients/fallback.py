@@ -1,4 +1,4 @@
-"""Per-sample gradients of parameters without a rule: torch.func, then a loop over samples.
+"""Per-sample gradients of parameters without a rule, by vmap or else by a loop over samples.
 
 Index legend: n samples; o outputs (d of them).
 """
@@ -19,21 +19,21 @@ from .outputs import Select
 
 
 class Fallback:
-    """Gradients written out, by vmap where that is possible.
+    """Gradients as dense blocks, computed by vmap if torch can vectorise the network.
 
     Parameters
     ----------
     network : Network
-        How the module is called.
+        The network, which defines how the module is called.
     select : callable
-        The outputs compared.
+        Function that returns the compared outputs from the raw outputs.
     graph : bool
-        Whether gradients have a graph, so that they can be differentiated again.
+        Whether the gradients have an autograd graph, so that they can be differentiated.
 
     Attributes
     ----------
     loop : bool
-        Whether samples are gone through one by one.
+        Whether the gradients are computed by a loop over samples.
     """
 
     def __init__(self, network: Network, select: Select, graph: bool = False):
@@ -45,7 +45,7 @@ class Fallback:
     def block(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> DenseBlock:
-        """The block of the named parameters."""
+        """Return the block of the named parameters; set ``loop`` if vmap fails."""
         gradients = None if self.loop else self._by_vmap(module, names, inputs, targets)
         if gradients is None:
             self.loop = True
@@ -57,12 +57,17 @@ class Fallback:
     def _by_vmap(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor | None:
+        """Return the gradients, of shape (n, d, P), from one vectorised call; None if it fails."""
+        # J(x_n) = d f(x_n; theta) / d theta, where f(x; theta) is a function of one sample without
+        # a sample axis. jacrev differentiates f in theta, and vmap does so for all n at once.
         parameters = dict(module.named_parameters())
-        values = {name: self._kept(parameters[name]) for name in names}
-        places = _places(module, parameters, names)
+        values = {name: self._keep_graph(parameters[name]) for name in names}
+        names_by_path = _names_by_path(module, parameters, names)
 
-        def outputs(values: dict[str, Tensor], sample: Inputs, target: Tensor | None) -> Tensor:
-            substituted = {place: values[name] for place, name in places.items()}
+        def compute_outputs(
+            values: dict[str, Tensor], sample: Inputs, target: Tensor | None
+        ) -> Tensor:
+            substituted = {path: values[name] for path, name in names_by_path.items()}
 
             def forward(*args: Tensor, **kwargs: Tensor) -> object:
                 return functional_call(module, substituted, args, kwargs, tie_weights=False)
@@ -74,21 +79,23 @@ class Fallback:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                found = vmap(jacrev(outputs), in_dims=axes)(values, inputs, targets)
+                gradients = vmap(jacrev(compute_outputs), in_dims=axes)(values, inputs, targets)
         except (RuntimeError, TypeError) as error:
-            # torch has no common sign for what vmap cannot do. The batch itself has run before, so
-            # the error is vmap's own, or else the slower way raises it again.
+            # torch has no error class for operations that vmap does not support. The batch itself
+            # has been evaluated before, so the error comes from vmap, or the loop raises it again.
             if is_out_of_memory(error):
                 raise
             return None
-        return torch.cat([self._kept(found[name]).flatten(2) for name in names], dim=2)
+        return torch.cat([self._keep_graph(gradients[name]).flatten(2) for name in names], dim=2)
 
-    def _kept(self, tensor: Tensor) -> Tensor:
+    def _keep_graph(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, detached unless the gradients have a graph."""
         return tensor if self.graph else tensor.detach()
 
     def _by_loop(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor:
+        """Return the gradients, of shape (n, d, P): one backward pass per sample and output."""
         parameters = dict(module.named_parameters())
         gradient = _gradient_with_graph if self.graph else _gradient
         rows = []
@@ -100,24 +107,25 @@ class Fallback:
         return torch.stack(rows)
 
 
-def _places(
+def _names_by_path(
     module: nn.Module, parameters: dict[str, nn.Parameter], names: list[str]
 ) -> dict[str, str]:
-    """Where each parameter stands, by its owner's path: once where a module has two paths.
+    """Return the name of each parameter by its paths: a tied parameter has one for each owner.
 
-    functional_call's own way with ties does not put back a module that is registered twice.
+    A module that is registered twice counts once. The handling of ties in functional_call itself
+    does not restore the parameters of such a module, so it is turned off.
     """
-    owned = {id(parameters[name]): name for name in names}
+    selected = {id(parameters[name]): name for name in names}
     return {
-        f"{path}.{local}".removeprefix("."): owned[id(parameter)]
+        f"{path}.{local}".removeprefix("."): selected[id(parameter)]
         for path, layer in module.named_modules()
         for local, parameter in layer._parameters.items()
-        if id(parameter) in owned
+        if id(parameter) in selected
     }
 
 
 def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]) -> Tensor:
-    """One output's gradient, through backward: reentrant checkpoints refuse autograd.grad."""
+    """Return one output's gradient, by backward, which reentrant checkpoints support."""
     if output.requires_grad:
         output.backward(retain_graph=True)
     gradient = torch.cat([_dense(parameters[name]).flatten() for name in names])
@@ -129,17 +137,18 @@ def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[s
 def _gradient_with_graph(
     output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]
 ) -> Tensor:
-    """One output's gradient, which can be differentiated again."""
+    """Return one output's gradient with its autograd graph."""
     chosen = [parameters[name] for name in names]
     if not output.requires_grad:
         return torch.cat([torch.zeros_like(parameter).flatten() for parameter in chosen])
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         output, chosen, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([gradient.flatten() for gradient in found])
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def _dense(parameter: nn.Parameter) -> Tensor:
+    """Return the accumulated gradient of a parameter as a dense tensor; None is zero."""
     if parameter.grad is None:
         return torch.zeros_like(parameter).detach()
     return parameter.grad.to_dense().detach()

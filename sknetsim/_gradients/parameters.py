@@ -1,4 +1,4 @@
-"""Which parameters are differentiated, and which rule serves which of them."""
+"""Selected parameters, and the plan that assigns them to rules or to the fallback."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from torch import nn
 
 from .._kernels.layouts import Layout
-from .._networks.network import match_names
+from .._networks.network import format_names, match_names
 from ..exceptions import UnsupportedNetworkError
 from ..rules import find_rule
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of parameters that a layer's rule serves, and the parameters that none serves.
+    """Assignment of the selected parameters to the rules of their layers, or to the fallback.
 
     Attributes
     ----------
     layout : tuple of (str, Size)
         All selected parameters, in the network's order.
     groups : dict of Module to list of tuple of str
-        For each served layer, its own names of the parameters, one tuple for each block.
+        For each served layer, the local names of its parameters, one tuple for each block.
     names : dict of (Module, str) to str
-        The network's name of each layer's parameter (the first one, where tied).
+        The network's name of each layer's parameter; for a tied parameter, its first name.
     unserved : list of str
-        Names left to the fallback.
+        Names of the parameters that the fallback computes.
     """
 
     layout: Layout
@@ -35,40 +35,50 @@ class Plan:
     names: dict[tuple[nn.Module, str], str]
     unserved: list[str]
 
-    def served(self, layer: nn.Module) -> set[str]:
-        """The network's names of what is served in a layer."""
+    def served_names(self, layer: nn.Module) -> set[str]:
+        """Return the network's names of the parameters that a layer's rule serves."""
         return {self.names[layer, local] for group in self.groups[layer] for local in group}
 
     @property
     def unserved_elements(self) -> int:
-        """Numbers in the parameters that no rule serves."""
+        """Number of elements of the parameters that no rule serves."""
         return sum(shape.numel() for name, shape in self.layout if name in self.unserved)
 
 
 def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
-    """Serve each selected parameter by rules where all layers that own it have one."""
+    """Return the plan: a parameter is served if each layer that owns it has a rule.
+
+    Parameters
+    ----------
+    module : Module
+        The network.
+    selected : set of str
+        Names of the parameters that the outputs are differentiated in.
+    refused : set of str
+        Names of the parameters that must not be served.
+    """
     owners = _owners(module, selected)
     served = {
         name
-        for name, found in owners.items()
-        if name not in refused and all(find_rule(layer) for layer, _ in found)
+        for name, layers in owners.items()
+        if name not in refused and all(find_rule(layer) for layer, _ in layers)
     }
     groups: dict[nn.Module, list[tuple[str, ...]]] = defaultdict(list)
-    names = {owner: name for name, found in owners.items() for owner in found}
+    names = {owner: name for name, layers in owners.items() for owner in layers}
     for layer in module.modules():
         own = [
             local for local, _ in layer._parameters.items() if names.get((layer, local)) in served
         ]
         tied = [local for local in own if len(owners[names[layer, local]]) > 1]
-        # A tied parameter gets a block of its own, which can be added to the other layers'.
+        # A tied parameter has its own block, to which the blocks of its other layers are added.
         groups[layer] += [(local,) for local in own] if tied else [tuple(own)] * bool(own)
-    groups = {layer: found for layer, found in groups.items() if found}
+    groups = {layer: tuples for layer, tuples in groups.items() if tuples}
     layout = tuple((n, p.shape) for n, p in module.named_parameters() if n in selected)
     return Plan(layout, groups, names, [name for name in owners if name not in served])
 
 
 def _owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Module, str]]]:
-    """The layers that own each selected parameter, in the network's order."""
+    """Return the owners of each selected parameter, (layer, local name), in the network's order."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     owners: dict[str, list[tuple[nn.Module, str]]] = {
         name: [] for name in names.values() if name in selected
@@ -81,43 +91,42 @@ def _owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Mo
 
 
 def select_parameters(module: nn.Module, parameters: Any) -> set[str]:
-    """Names of the trainable parameters asked for.
+    """Return the names of the trainable parameters that ``parameters`` selects.
 
     Parameters
     ----------
     module : Module
         The network.
     parameters : None, str, list of str or Module
-        None: all; "last_layer"; names or patterns such as "head.*"; a part of the network.
+        None for all; "last_layer"; names or patterns such as "head.*"; a part of the network.
 
     Returns
     -------
     names : set of str
-        At least one.
+        At least one name.
     """
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trainable:
         raise UnsupportedNetworkError(
-            "estimator has no trainable parameter (all have requires_grad=False); at least one is"
-            " needed: unfreeze those whose gradients are to be compared."
+            "`estimator` must have a trainable parameter; got only parameters with"
+            " requires_grad=False. Unfreeze those whose gradients should be compared."
         )
-    selected = _matching(module, trainable, parameters)
+    selected = _match(module, trainable, parameters)
     if not selected:
         raise ValueError(
-            f"parameters is {parameters!r}, of which something matches no trainable"
-            " parameter; allowed are None, 'last_layer', a part of the network, and names or"
-            " patterns among"
-            f" {', '.join(list(trainable)[:20])}."
+            "`parameters` must be None, 'last_layer', a part of the network, or names or patterns"
+            f" that each match a trainable parameter, among {format_names(trainable)}; got"
+            f" {parameters!r}. Use names of this list."
         )
     return selected
 
 
-def _matching(module: nn.Module, trainable: dict[str, nn.Parameter], parameters: Any) -> set[str]:
+def _match(module: nn.Module, trainable: dict[str, nn.Parameter], parameters: Any) -> set[str]:
     if parameters is None:
         return set(trainable)
     if isinstance(parameters, nn.Module):
-        wanted = {id(parameter) for parameter in parameters.parameters()}
-        return {name for name, parameter in trainable.items() if id(parameter) in wanted}
+        ids = {id(parameter) for parameter in parameters.parameters()}
+        return {name for name, parameter in trainable.items() if id(parameter) in ids}
     if isinstance(parameters, str) and parameters == "last_layer":
         layer = list(trainable)[-1].rpartition(".")[0]
         return {name for name in trainable if name.rpartition(".")[0] == layer}

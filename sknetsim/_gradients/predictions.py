@@ -1,4 +1,4 @@
-"""What a network predicts.
+"""Predictions of a network: outputs, and probabilities of classes.
 
 Index legend: n samples; d outputs; c classes.
 """
@@ -6,7 +6,6 @@ Index legend: n samples; d outputs; c classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +16,27 @@ from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .engine import GradientEngine
 
-# As many as skorch hands over at a time, twice.
+# Samples per forward pass: twice the default of skorch.
 _CHUNK_ROWS = 256
 
 
 def predict_outputs(engine: GradientEngine, X: Samples) -> np.ndarray:
-    """The outputs themselves, of shape (n, d), float64."""
-    found = [engine.outputs.logits(raw).double() for raw in _outputs(engine, X)]
-    return torch.cat(found).cpu().numpy()
+    """Return all outputs, before a final softmax or sigmoid, of shape (n, d), float64."""
+    outputs = [engine.outputs.logits(raw).double() for raw in _iterate_outputs(engine, X)]
+    return torch.cat(outputs).cpu().numpy()
 
 
 def predict_probabilities(engine: GradientEngine, X: Samples) -> np.ndarray:
-    """Of the classes, of shape (n, c): the softmax of the logits."""
-    found = [
-        expand_to_classes(_logits(engine, raw)).double().softmax(dim=1)
-        for raw in _outputs(engine, X)
+    """Return the probabilities of the classes, of shape (n, c), float64: softmax of the logits."""
+    probabilities = [
+        expand_to_classes(_class_logits(engine, raw)).double().softmax(dim=1)
+        for raw in _iterate_outputs(engine, X)
     ]
-    return torch.cat(found).cpu().numpy()
+    return torch.cat(probabilities).cpu().numpy()
 
 
-def _outputs(engine: GradientEngine, X: Samples) -> Iterator[Any]:
-    """The network's raw outputs, chunk by chunk."""
+def _iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
+    """Yield the network's raw outputs, chunk by chunk; chunks are halved if memory is exhausted."""
     rows, start = engine.network.prepare(X), 0
     step = engine.batch_size or _CHUNK_ROWS
     while start < len(rows):
@@ -50,27 +49,31 @@ def _outputs(engine: GradientEngine, X: Samples) -> Iterator[Any]:
             continue
         if not isinstance(outputs, Tensor):
             raise UnsupportedNetworkError(
-                f"estimator returned a {type(outputs).__name__}; allowed where predictions are"
-                " looked at is one tensor with a row per sample: wrap the network in a module that"
-                " returns that alone."
+                "`estimator` must return one tensor with a row per sample, because predictions are"
+                f" needed; got a {type(outputs).__name__}. Wrap the network in a module that"
+                " returns only that tensor."
             )
         yield outputs
         start += step
 
 
-def _logits(engine: GradientEngine, raw: Any) -> Tensor:
+def _class_logits(engine: GradientEngine, raw: Tensor) -> Tensor:
     logits = engine.outputs.logits(raw)
     if raw.ndim > 2:
         raise ValueError(
-            f"estimator gives outputs of shape {tuple(raw.shape[1:])} for a sample; allowed where"
-            " classes are told apart is one number per class: flatten the network's output, or"
-            " choose a strategy or method that does not look at classes."
+            "`estimator` must return one number per class for each sample, because classes are"
+            f" needed; got outputs of shape {tuple(raw.shape[1:])}. Flatten the network's output,"
+            " or choose a strategy or method that uses no classes."
         )
     return logits
 
 
 def expand_to_classes(logits: Tensor) -> Tensor:
-    """Logits of all classes (n, c); one output is the second class's, against 0 for the first."""
+    """Return the logits of all classes, of shape (n, c).
+
+    A single output z is the logit of the second of two classes, and the first class gets 0.
+    """
+    # softmax(0, z) = (1 - s(z), s(z)), where s(z) = 1 / (1 + exp(-z)) is the sigmoid.
     if logits.shape[1] == 1:
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
     return logits

@@ -284,7 +284,7 @@ def test_networks_that_mix_samples_are_refused(mix):
         def forward(self, rows):
             return mix(super().forward(rows))
 
-    with pytest.raises(UnsupportedNetworkError, match="depend on that sample alone"):
+    with pytest.raises(UnsupportedNetworkError, match="depend only on that sample"):
         PerceptualKernel(nn.Sequential(Mixing(4, 1)))(torch.randn(5, 4))
 
 

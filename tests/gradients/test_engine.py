@@ -233,7 +233,7 @@ def test_too_many_outputs_are_refused_with_their_cost():
     network = nn.Linear(4, 3000)
     with (
         pytest.raises(
-            OutputTooLargeError, match=r"3000 outputs, which takes about \d+ MiB.*'predicted'"
+            OutputTooLargeError, match=r"3000 outputs that take about \d+ MiB.*'predicted'"
         ),
         sklearn.config_context(working_memory=100),
     ):
@@ -258,7 +258,9 @@ def test_networks_that_mix_samples_are_refused(mix):
         def forward(self, rows):
             return mix(self.layer(rows))
 
-    with pytest.raises(UnsupportedNetworkError, match="other outputs alone than in a batch"):
+    with pytest.raises(
+        UnsupportedNetworkError, match="different outputs for a sample on its own than in a batch"
+    ):
         NetworkKernel(Mixing())(torch.randn(5, 4))
 
 
@@ -280,7 +282,7 @@ def test_a_network_that_returns_nothing_is_refused():
         def forward(self, rows):
             super().forward(rows)
 
-    with pytest.raises(UnsupportedNetworkError, match="returned a NoneType"):
+    with pytest.raises(UnsupportedNetworkError, match=r"must return one tensor .* got a NoneType"):
         NetworkKernel(Silent(4, 3))(torch.randn(5, 4))
 
 
@@ -341,7 +343,9 @@ def test_batches_that_are_treated_differently_are_noticed(kind):
     network = kind().double()
     X = torch.randn(18, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     X[:6, 0] = torch.linspace(-3, -2, 6)
-    with pytest.raises(UnsupportedNetworkError, match=r"treats batches differently.*batch_size=1"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"must treat all batches in the same way.*batch_size=1"
+    ):
         NetworkKernel(network, batch_size=6)(X)
     J = naive.jacobians(network, X)
     expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
@@ -502,7 +506,7 @@ def test_a_mixing_network_is_refused_at_batch_size_one():
         def forward(self, rows):
             return super().forward(rows - rows.mean(dim=0))
 
-    with pytest.raises(UnsupportedNetworkError, match="other outputs alone"):
+    with pytest.raises(UnsupportedNetworkError, match="different outputs for a sample on its own"):
         NetworkKernel(Centred(5, 2), batch_size=1)(torch.randn(4, 5))
 
 

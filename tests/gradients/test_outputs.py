@@ -110,7 +110,10 @@ def test_loss_of_a_binary_classifier_with_a_column_of_outputs():
     ("labels", "message"),
     [
         (np.array(list("abcabcab")), "y must contain numbers.*got dtype <U1.*LabelEncoder"),
-        (LABELS.numpy() + 1, "y has labels from 1 to 3; allowed are 0 to 2"),
+        (
+            LABELS.numpy() + 1,
+            "y must contain class numbers from 0 to 2, .* got numbers from 1 to 3",
+        ),
     ],
 )
 def test_bad_labels_are_refused(labels, message):
@@ -132,12 +135,16 @@ def test_loss_of_a_regressor_needs_labels():
     features = GradientFeaturizer(net, output="loss").fit_transform(X, targets.numpy())
     expected = loss_gram(net.module_, nn.functional.mse_loss, targets)
     np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
-    with pytest.raises(ValueError, match="output is 'loss' and y is None; for a regressor"):
+    with pytest.raises(
+        ValueError, match="y must be given if `output` is 'loss' and the network is a regressor"
+    ):
         NetworkDensity(net, output="loss").fit(X)
 
 
 def test_loss_without_a_criterion_is_refused():
-    with pytest.raises(ValueError, match="the criterion is None; allowed are skorch nets"):
+    with pytest.raises(
+        ValueError, match=r"must be a skorch net whose criterion .*; got the criterion None"
+    ):
         NetworkKernel(scores(), output="loss")(X)
 
 
@@ -177,16 +184,16 @@ def test_probabilities_that_underflow_give_no_nan():
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        ("logits", ValueError, "output is 'logits'; allowed are 'all', 'predicted', 'sum', 'loss'"),
-        (3, ValueError, "output is 3; allowed are indices from -3 to 2"),
-        (None, ValueError, "output is None; allowed are"),
-        (1.5, ValueError, "output is 1.5; allowed are"),
-        (True, ValueError, "output is True; allowed are"),
-        ([], ValueError, r"output is \[\]; allowed are"),
-        (["a"], ValueError, r"output is \['a'\]; allowed are"),
-        ([0, -4], ValueError, "output is -4; allowed are indices from -3 to 2"),
-        (lambda raw: None, UnsupportedNetworkError, "output returned a NoneType"),
-        (lambda raw: raw.sum(), UnsupportedNetworkError, "output returned a scalar for a batch"),
+        ("logits", ValueError, "must be 'all', 'predicted', 'sum', 'loss', .*; got 'logits'"),
+        (3, ValueError, "must contain indices from -3 to 2, .*; got 3"),
+        (None, ValueError, "`output` must be .*; got None"),
+        (1.5, ValueError, r"`output` must be .*; got 1\.5"),
+        (True, ValueError, "`output` must be .*; got True"),
+        ([], ValueError, r"`output` must be .*; got \[\]"),
+        (["a"], ValueError, r"`output` must be .*; got \['a'\]"),
+        ([0, -4], ValueError, "must contain indices from -3 to 2, .*; got -4"),
+        (lambda raw: None, UnsupportedNetworkError, "`output` must return .* got a NoneType"),
+        (lambda raw: raw.sum(), UnsupportedNetworkError, "`output` must return .* got a scalar"),
     ],
 )
 def test_bad_outputs(output, error, message):
@@ -199,5 +206,7 @@ def test_a_tuple_without_a_callable_is_refused():
         def forward(self, rows):
             return super().forward(rows), rows
 
-    with pytest.raises(UnsupportedNetworkError, match=r"returned a tuple.*lambda raw: raw"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"`estimator` must return .* got a tuple.*lambda raw: raw"
+    ):
         NetworkKernel(Pair(4, 2))(X)

@@ -10,7 +10,7 @@ def checked(step, samples):
     schedule, numbers = Schedule(), []
     for number, start in enumerate(range(0, samples, step), start=1):
         size = min(step, samples - start)
-        if schedule.due(size, start + size == samples):
+        if schedule.is_due(size, start + size == samples):
             numbers.append(number)
             schedule.record(size, set())
     return numbers
@@ -34,11 +34,11 @@ def test_a_pass_of_one_chunk_is_checked():
 
 @pytest.mark.parametrize("count", [1, 31, 32])
 def test_a_small_chunk_is_checked_whole(count):
-    assert len(range(count)[Schedule().part(count)]) == count
+    assert len(range(count)[Schedule().select_part(count)]) == count
 
 
 @pytest.mark.parametrize("count", [33, 47, 48, 100, 1023, 1024])
 def test_of_a_large_chunk_some_samples_from_all_over_it_are_checked(count):
-    found = range(count)[Schedule().part(count)]
+    found = range(count)[Schedule().select_part(count)]
     assert 16 <= len(found) <= 32
     assert found[-1] >= count * 15 // 16

@@ -67,7 +67,9 @@ def test_a_sum_beyond_the_budget_is_refused_before_it_is_made():
 
 def test_a_budget_of_nothing_is_refused():
     network, X = pixels(8)
-    refused = pytest.raises(ValueError, match="`working_memory` of .* must be a positive number of MiB; got 0")
+    refused = pytest.raises(
+        ValueError, match=r"`working_memory` of .* must be a positive number of MiB; got 0"
+    )
     with sklearn.config_context(working_memory=0), refused:
         NetworkDensity(network).fit(X)
 

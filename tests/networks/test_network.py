@@ -144,7 +144,7 @@ def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
 def test_an_untrained_net_without_y_is_refused(data):
     with pytest.raises(ValueError, match=r"an untrained NeuralNetClassifier; got None\. Pass"):
         NetworkDensity(classifier()).fit(data[0])
-    with pytest.raises(NotFittedError, match="not trained"):
+    with pytest.raises(NotFittedError, match=r"must be a trained network .*; got an untrained"):
         NetworkKernel(classifier())(data[0])
     with pytest.raises(NotFittedError, match=r"not (fitted|trained)"):
         NetworkDensity(FrozenEstimator(classifier())).fit(*data)
@@ -239,7 +239,7 @@ class FullyShardedDataParallel(nn.Linear):
 
 
 REFUSED = {
-    "sharded": (lambda: FullyShardedDataParallel(4, 3), "gather its state_dict"),
+    "sharded": (lambda: FullyShardedDataParallel(4, 3), "Gather its state_dict"),
     "no running statistics": (batch_norm_without_statistics, "track_running_stats=True"),
     "max_norm": (lambda: nn.Embedding(5, 3, max_norm=1.0), "and set max_norm=None"),
     "scale_grad_by_freq": (lambda: nn.Embedding(5, 3, scale_grad_by_freq=True), "by_freq=False"),
