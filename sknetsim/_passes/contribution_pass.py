@@ -1,6 +1,11 @@
-"""The pass over pairs of rows that takes their similarity apart.
+"""Pass over pairs of samples that splits their similarity into contributions.
 
-Index legend: n pairs of rows; t, s positions (uses of a weight).
+The similarity of the n-th pair (x_n, x'_n) is a sum over the entries r, c of all parameters,
+k(x_n, x'_n) = sum_orc J[n,o,rc] J'[n,o,rc]. An activation is multiplied by one row or one column of
+its weight, so its contribution is the sum over this row or column.
+
+Index legend: n pairs of samples; o outputs of the network (d of them); r, c a parameter's first
+axis and its other axes, flattened; t, s positions (uses of a weight); g groups of a convolution.
 """
 
 from __future__ import annotations
@@ -22,12 +27,12 @@ from .._networks.memory import allocate
 from .._networks.network import format_names, match_names
 from .chunks import Chunk, Source, iterate_chunks, with_progress
 
-# Pairs of positions that are held at a time, beside those of the result.
+# Elements of a temporary over pairs of positions (16 MiB in float32).
 _PAIR_ELEMENTS = 2**22
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-# Layers whose activities go along the first axis of the weight.
+# Layers whose activations multiply rows of the weight. Others multiply columns.
 _INPUTS_FIRST = (
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
@@ -36,23 +41,24 @@ _INPUTS_FIRST = (
     nn.EmbeddingBag,
 )
 
-_FEWER_PAIRS = "hand over fewer pairs at a time, or choose fewer `parameters`"
+_FEWER_PAIRS = "Pass fewer pairs at a time, or choose fewer `parameters`"
 
-_FEWER_POSITIONS = "hand over fewer pairs at a time, or name a layer with fewer positions"
+_FEWER_POSITIONS = "Pass fewer pairs at a time, or choose a layer with fewer positions"
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a parameter is to its network.
+    """Role of a parameter in its network.
 
     Attributes
     ----------
     layer : str
-        The first layer that owns it.
+        Name of the first layer that owns the parameter.
     by_rows : bool
-        Whether its activities go along its first axis.
+        Whether each activation multiplies a row of the parameter, and not a column.
     bias : str or None
-        The bias that is added wherever this weight is used, where that has a block of its own.
+        Name of the bias that is added wherever this weight is used; None if the weight and the bias
+        share a block, or if there is no bias.
     """
 
     layer: str
@@ -60,28 +66,31 @@ class Role:
     bias: str | None = None
 
 
-#: Of rows of features, each of which is an activity.
+#: Roles if the samples are features, where each feature is one activation.
 ROLES_OF_FEATURES = {"features": Role("features", by_rows=True)}
 
 
 def find_roles(module: nn.Module) -> dict[str, Role]:
-    """The role of each parameter, by its first name."""
+    """Return the role of each parameter, by its first name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     owners = Counter(id(own) for layer in module.modules() for own in layer._parameters.values())
-    found: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for path, layer in module.named_modules():
-        alone = all(owners[id(own)] == 1 for own in layer._parameters.values() if own is not None)
+        unshared = all(
+            owners[id(own)] == 1 for own in layer._parameters.values() if own is not None
+        )
         for local, parameter in layer._parameters.items():
             if parameter is None:
                 continue
             bias = layer._parameters.get("bias") if local == "weight" else None
-            beside = alone and type(layer) in _CONVOLUTIONS and bias is not None
+            # Only the rule of convolutions gives the bias a block of its own.
+            separate = unshared and type(layer) in _CONVOLUTIONS and bias is not None
             by_rows = isinstance(layer, _INPUTS_FIRST) and parameter.ndim > 1
-            # A parametrization stands inside the layer whose weight it makes.
+            # The module of a parametrization is inside the layer whose weight it computes.
             owner = path.partition(".parametrizations")[0]
-            role = Role(owner, by_rows, names[id(bias)] if beside else None)
-            found.setdefault(names[id(parameter)], role)
-    return found
+            role = Role(owner, by_rows, names[id(bias)] if separate else None)
+            roles.setdefault(names[id(parameter)], role)
+    return roles
 
 
 def compute_contributions(
@@ -92,25 +101,57 @@ def compute_contributions(
     positions: Any,
     verbose: Any = 0,
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
-    """Of the rows of two sets, taken in pairs, for one of `_kernels.WHITENINGS`."""
-    found: Collected | None = None
-    for first, second in _paired(source, sets, whitening, positions is not None, verbose):
-        if found is None:
-            found = Collected(first, second, roles, len(sets[0]), positions)
+    """Return the contributions to the similarity of each pair (x_n, x'_n).
+
+    Parameters
+    ----------
+    source : Source
+        The source of Jacobians.
+    roles : dict of str to Role
+        Role of each parameter.
+    sets : tuple of Samples
+        The samples x_n and the samples x'_n.
+    whitening : str
+        One of `WHITENINGS`.
+    positions : None, str or list of str
+        Names or patterns of the layers whose pairs of positions are returned.
+    verbose : int
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    similarity : ndarray of shape (n,), float64
+        The similarities; k^C in [-1, 1] if the whitening is "unit", else tr K / d.
+    activations : dict of str to ndarray of shape (n, r) or (n, c), float64
+        Contributions of the activations, by parameter; their sum over all parameters is the
+        similarity.
+    layers : dict of str to str
+        Layer of each parameter.
+    positions : dict of str to ndarray of shape (n, t, s), float64
+        Contributions of the pairs of positions, by layer.
+    """
+    arrays: ContributionArrays | None = None
+    for first, second in _iterate_paired(source, sets, whitening, positions is not None, verbose):
+        if arrays is None:
+            arrays = ContributionArrays(first, second, roles, len(sets[0]), positions)
         scale = 1.0 if whitening == "unit" else 1 / first.jacobian.outputs.shape[1]
-        found.add(first, second, scale)
-    assert found is not None
-    similarity = sum(values.sum(axis=1) for values in found.activities.values())
+        arrays.add(first, second, scale)
+    assert arrays is not None
+    similarity = sum(values.sum(axis=1) for values in arrays.activations.values())
     if whitening == "unit":
+        # Rounding must not leave [-1, 1].
         similarity = np.clip(similarity, -1, 1)
-    layers = {name: roles[name].layer for name in found.activities}
-    return np.asarray(similarity), found.activities, layers, found.positions
+    layers = {name: roles[name].layer for name in arrays.activations}
+    return np.asarray(similarity), arrays.activations, layers, arrays.positions
 
 
-def _paired(
+def _iterate_paired(
     source: Source, sets: tuple[Any, Any], whitening: str, factored: bool, verbose: Any
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """Whitened chunks of the same rows of both sets."""
+    """Yield whitened chunks with the same rows of both sets.
+
+    The chunks of both sets may have different lengths, so each pair is cut to the shorter one.
+    """
     firsts, seconds = (iterate_chunks(source, X, whitening, factored=factored) for X in sets)
     second = next(seconds).whitened()
     for chunk in with_progress(firsts, len(sets[0]), verbose):
@@ -121,23 +162,30 @@ def _paired(
             first = first.part(slice(count, len(first.rank)))
             second = second.part(slice(count, len(second.rank)))
             if not len(second.rank):
-                # At the end of the set its zero gradients are reported.
+                # Beyond the last chunk, `next` reports the zero gradients of the second set.
                 second = next((chunk.whitened() for chunk in seconds), second)
 
 
-class Collected:
+class ContributionArrays:
     """Arrays of contributions, filled chunk by chunk.
 
     Parameters
     ----------
     first, second : Chunk
-        The first chunks, which say what there is.
+        The first chunks of both sets, whose blocks determine the names and shapes of the arrays.
     roles : dict of str to Role
-        The role of each parameter.
+        Role of each parameter.
     count : int
         Number of pairs.
     positions : None, str or list of str
-        Layers whose pairs of positions are wanted.
+        Names or patterns of the layers whose pairs of positions are computed.
+
+    Attributes
+    ----------
+    activations : dict of str to ndarray of shape (n, r) or (n, c), float64
+        Contributions of the activations, by parameter.
+    positions : dict of str to ndarray of shape (n, t, s), float64
+        Contributions of the pairs of positions, by layer.
     """
 
     def __init__(
@@ -150,51 +198,61 @@ class Collected:
     ):
         self.roles = roles
         self.count = count
-        self.activities = _empty_activities(first.jacobian.layout, roles, count)
+        self.activations = _make_activation_arrays(first.jacobian.layout, roles, count)
         self.positions: dict[str, np.ndarray] = {}
         self._by_rows = {name: role.by_rows for name, role in roles.items()}
-        self._keys = {} if positions is None else self._chosen(first, second, positions)
+        self._keys = {} if positions is None else self._match_layers(first, second, positions)
 
-    def _chosen(self, first: Chunk, second: Chunk, positions: Any) -> dict[str, tuple[str, ...]]:
-        """The blocks of the layers that are named."""
-        blocks = [chunk.jacobian.blocks for chunk in (first, second)]
-        there = {
+    def _match_layers(
+        self, first: Chunk, second: Chunk, positions: Any
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the keys of the blocks of the matching layers, by layer."""
+        block_dicts = [chunk.jacobian.blocks for chunk in (first, second)]
+        keys = {
             self.roles[key[0]].layer: key
-            for key in blocks[0]
-            if all(isinstance(found.get(key), PositionBlock) for found in blocks)
+            for key in block_dicts[0]
+            if all(isinstance(blocks.get(key), PositionBlock) for blocks in block_dicts)
         }
-        chosen = match_names(there, positions)
-        if not chosen:
-            raise ValueError(
-                f"positions is {positions!r}, of which something matches no layer whose weight"
-                " acts on activities at positions; allowed are None, and names or patterns among"
-                f" {format_names(there) or 'no layer of this network'}."
+        matching = match_names(keys, positions)
+        if not matching:
+            cure = (
+                f"Use None, or names or patterns of {format_names(keys)}"
+                if keys
+                else "Set it to None, because no layer of this network does so"
             )
-        return {layer: key for layer, key in there.items() if layer in chosen}
+            raise ValueError(
+                "`positions` must match layers that apply their weight to the activations at"
+                f" positions, such as convolutions; got {positions!r}. {cure}."
+            )
+        return {layer: key for layer, key in keys.items() if layer in matching}
 
     def add(self, first: Chunk, second: Chunk, scale: float) -> None:
-        """Take in a chunk of pairs."""
-        found = first.jacobian.marginals(second.jacobian, self._by_rows)
-        for name, values in found.items():
-            self.activities[name][first.rows] = values.cpu().numpy() * scale
+        """Add the contributions of a chunk of pairs, multiplied by ``scale``."""
+        # The share of row r is sum_oc J[n,o,rc] J'[n,o,rc], that of column c the sum over o and r.
+        marginals = first.jacobian.marginals(second.jacobian, self._by_rows)
+        for name, values in marginals.items():
+            self.activations[name][first.rows] = values.cpu().numpy() * scale
         for layer, key in self._keys.items():
             self._add_positions(layer, key, first, second, scale)
 
     def _add_positions(
         self, layer: str, key: tuple[str, ...], first: Chunk, second: Chunk, scale: float
     ) -> None:
-        blocks = first.jacobian.blocks
-        constant = float((self.roles[key[0]].bias,) in blocks)
-        limit = max(1, _PAIR_ELEMENTS // _pairs_of_positions(first, second, key))
-        for one, other in zip(first.split(limit), second.split(limit), strict=True):
-            own, others = (chunk.jacobian.blocks[key] for chunk in (one, other))
+        """Add the contributions of the pairs of positions of one layer."""
+        # A bias with a block of its own is one more activation equal to 1 at each position:
+        # values[n,t,s] = sum_g (a[n,t,g] . a'[n,s,g] + 1) (e[n,t,g] . e'[n,s,g])
+        constant = float((self.roles[key[0]].bias,) in first.jacobian.blocks)
+        limit = max(1, _PAIR_ELEMENTS // _count_position_pairs(first, second, key))
+        for part, other in zip(first.split(limit), second.split(limit), strict=True):
+            own, others = (chunk.jacobian.blocks[key] for chunk in (part, other))
             assert isinstance(own, PositionBlock) and isinstance(others, PositionBlock)
-            with torch.no_grad(), full_precision(one.jacobian.outputs.device):
+            with torch.no_grad(), full_precision(part.jacobian.outputs.device):
                 values = own.paired_positions(others, constant)
-            self._array(layer, values.shape[1:])[one.rows] = values.cpu().numpy() * scale
+            array = self._get_position_array(layer, values.shape[1:])
+            array[part.rows] = values.cpu().numpy() * scale
 
-    def _array(self, layer: str, shape: torch.Size) -> np.ndarray:
-        """Where a layer's positions go; as many as there were at first."""
+    def _get_position_array(self, layer: str, shape: torch.Size) -> np.ndarray:
+        """Return the array of a layer, which the first call allocates with the shape (n, t, s)."""
         if layer not in self.positions:
             described = f"Pairs of positions of layer {layer!r}"
             size = (self.count, *shape)
@@ -203,17 +261,17 @@ class Collected:
         array = self.positions[layer]
         if array.shape[1:] != shape:
             raise ValueError(
-                f"positions names layer {layer!r}, which has {tuple(shape)} positions in one pair"
-                f" and {array.shape[1:]} in another; allowed are pairs of as many: ask for one pair"
-                " at a time."
+                "`positions` must match layers with the same number of positions in all pairs; got"
+                f" layer {layer!r}, which has {tuple(shape)} positions in one pair and"
+                f" {array.shape[1:]} in another. Pass one pair at a time."
             )
         return array
 
 
-def _empty_activities(
+def _make_activation_arrays(
     layout: Layout, roles: Mapping[str, Role], count: int
 ) -> dict[str, np.ndarray]:
-    """Zeros for each parameter, columns of one array."""
+    """Return zeros of shape (n, r) or (n, c) for each parameter, as columns of one array."""
     widths = [(shape[:1] if roles[name].by_rows else shape[1:]).numel() for name, shape in layout]
     size = (count, sum(widths))
     table = allocate("Contributions", size, np.dtype(np.float64), _FEWER_PAIRS)
@@ -223,6 +281,7 @@ def _empty_activities(
     return {name: table[:, part] for (name, _), part in zip(layout, columns, strict=True)}
 
 
-def _pairs_of_positions(first: Chunk, second: Chunk, key: tuple[str, ...]) -> int:
+def _count_position_pairs(first: Chunk, second: Chunk, key: tuple[str, ...]) -> int:
+    """Return the number of pairs of positions t, s in one pair of samples."""
     positions = [chunk.jacobian.blocks[key].positions for chunk in (first, second)]
     return max(1, positions[0] * positions[1])
