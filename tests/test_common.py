@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, and properties that all estimators share."""
+"""Checks of scikit-learn, and properties of all networks."""
 
 import numpy as np
 import pytest
@@ -49,18 +49,18 @@ ESTIMATORS = [
 
 @pytest.mark.slow
 @parametrize_with_checks(ESTIMATORS)
-def test_scikit_learns_checks(estimator, check):
+def test_estimators_pass_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-def test_public_names_are_sorted_and_there():
+def test_public_names_are_sorted_and_exist():
     assert sorted(sknetsim.__all__) == sknetsim.__all__
     assert all(hasattr(sknetsim, name) for name in sknetsim.__all__)
 
 
 @st.composite
 def networks_with_inputs(draw):
-    """A perceptron of some widths, dtype and activation, and rows, some of them equal."""
+    """Draw a perceptron of any widths, dtype and activation, and samples, two of them equal."""
     seed, width, outputs = (
         draw(st.integers(0, 2**31)),
         draw(st.integers(1, 6)),
@@ -78,7 +78,7 @@ def networks_with_inputs(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(networks_with_inputs())
-def test_kernel_is_symmetric_bounded_positive_with_unit_diagonal(drawn):
+def test_the_kernel_is_symmetric_bounded_and_positive_with_unit_diagonal(drawn):
     network, X = drawn
     gram = NetworkKernel(network)(X)
     tolerance = 1e-9 if X.dtype == torch.float64 else 1e-4
@@ -91,7 +91,7 @@ def test_kernel_is_symmetric_bounded_positive_with_unit_diagonal(drawn):
 
 @settings(max_examples=30, deadline=None)
 @given(networks_with_inputs())
-def test_soft_count_is_the_sum_of_the_grams_rows(drawn):
+def test_soft_counts_are_row_sums_of_the_gram_matrix(drawn):
     network, X = drawn
     counts = NetworkDensity(network).fit(X).neighbor_count(X)
     np.testing.assert_allclose(counts, NetworkKernel(network)(X).sum(axis=1), atol=1e-3)

@@ -1,4 +1,4 @@
-"""The foreign MNIST network, as `tests.real` loads it."""
+"""Estimators with a third-party MNIST network."""
 
 import numpy as np
 import pytest
@@ -15,26 +15,26 @@ def network():
 
 
 @pytest.mark.parametrize("output", ["all", "predicted"])
-def test_kernel_equals_the_double_loop(network, output):
+def test_the_kernel_equals_the_double_loop(network, output):
     X, _ = mnist("test", 5)
     select = (lambda raw: raw) if output == "all" else (lambda raw: raw.max())
-    found = NetworkKernel(network, output)(X)
+    actual = NetworkKernel(network, output)(X)
     J = naive.jacobians(network.double(), X.double(), select)
     expected = naive.correlation(J, J, np.finfo(np.float32).eps)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
     network.float()
 
 
 @pytest.mark.slow
-def test_neighbors_show_the_same_digit(network):
+def test_most_nearest_neighbors_show_the_same_digit(network):
     X, y = mnist("train", 600)
     queries, labels = mnist("test", 60)
-    found = NetworkNeighbors(network, "predicted").fit(X).kneighbors(queries, 1)[1][:, 0]
-    assert (y[found] == labels).double().mean() > 0.8
+    actual = NetworkNeighbors(network, "predicted").fit(X).kneighbors(queries, 1)[1][:, 0]
+    assert (y[actual] == labels).double().mean() > 0.8
 
 
 @pytest.mark.slow
-def test_noise_is_less_dense_than_digits(network):
+def test_noise_images_are_less_dense_than_digits(network):
     X, _ = mnist("train", 300)
     digits, _ = mnist("test", 50)
     density = NetworkDensity(network, "predicted", method="power", alpha=16).fit(X)

@@ -1,4 +1,4 @@
-"""scikit-learn's manners beyond its own checks."""
+"""Conventions of scikit-learn beyond its own checks."""
 
 import inspect
 import warnings
@@ -35,8 +35,8 @@ ESTIMATORS = [
     PerceptualKernel,
 ]
 estimators = pytest.mark.parametrize("kind", ESTIMATORS, ids=lambda kind: kind.__name__)
-# What is not an error here: extended summaries, sections that would say nothing, and examples of
-# single methods, whose class has one.
+# Not required: extended summaries, sections without content, and examples of methods, because
+# there is one for the class.
 IGNORED = {"ES01", "SA01", "SA04", "EX01", "GL08", "RT02", "YD01"}
 
 
@@ -46,15 +46,15 @@ def data():
     return network, X.numpy()
 
 
-def documented():
-    """All public classes and functions, and the public methods that they define."""
+def list_documented():
+    """Yield the names of all public classes and functions, and of their public methods."""
     for module in (sknetsim, displays, losses):
         for name in module.__all__:
             yield f"{module.__name__}.{name}"
-            yield from documented_methods(module, name)
+            yield from list_methods(module, name)
 
 
-def documented_methods(module, name):
+def list_methods(module, name):
     value = getattr(module, name)
     if inspect.isclass(value) and not issubclass(value, Warning | Exception):
         for method, member in inspect.getmembers(value):
@@ -63,7 +63,7 @@ def documented_methods(module, name):
                 yield f"{module.__name__}.{name}.{method}"
 
 
-@pytest.mark.parametrize("name", sorted(set(documented())))
+@pytest.mark.parametrize("name", sorted(set(list_documented())))
 def test_docstrings_follow_numpydoc(name):
     value = sknetsim
     for part in name.split(".")[1:]:
@@ -84,7 +84,7 @@ TAGS = {
 
 
 @estimators
-def test_tags_say_what_it_is(kind):
+def test_tags_describe_the_kind_of_estimator(kind):
     tags = get_tags(kind())
     assert (tags.estimator_type == "outlier_detector") == (kind is NetworkDensity)
     assert (getattr(tags, TAGS[kind]) is not None) if kind in TAGS else True
@@ -92,7 +92,7 @@ def test_tags_say_what_it_is(kind):
 
 
 @estimators
-def test_its_page_in_a_notebook(data, kind):
+def test_a_notebook_shows_the_estimator_and_its_parameters(data, kind):
     network, X = data
     page = estimator_html_repr(kind(network, random_state=12345).fit(X))
     assert kind.__name__ in page
@@ -115,21 +115,21 @@ def test_set_output_names_the_columns(data, library, frame, kind):
     np.testing.assert_array_equal(table.to_numpy(), plain)
 
 
-def test_a_graph_is_in_no_table(data):
+def test_a_sparse_graph_cannot_become_a_table(data):
     network, X = data
     neighbors = NetworkNeighbors(network, n_neighbors=2).set_output(transform="pandas").fit(X)
     with pytest.raises(ValueError, match="sparse matrix"):
         neighbors.transform(X)
 
 
-def test_a_notebooks_page_scores_nothing(data, monkeypatch):
+def test_a_notebook_does_not_score_samples(data, monkeypatch):
     network, X = data
     fitted = NetworkDensity(network).fit(X)
     monkeypatch.setattr(NetworkDensity, "_log_density", None)
     assert "NetworkDensity" in estimator_html_repr(fitted)
 
 
-def test_a_table_is_not_complained_about_when_outliers_are_found(data):
+def test_outliers_of_a_table_are_predicted_without_warnings(data):
     network, X = data
     table = pd.DataFrame(X, columns=[f"column {index}" for index in range(X.shape[1])])
     with warnings.catch_warnings():
@@ -139,7 +139,7 @@ def test_a_table_is_not_complained_about_when_outliers_are_found(data):
 
 @estimators
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_names_of_a_tables_columns_are_kept(data, kind, frame):
+def test_column_names_of_a_table_are_stored_and_checked(data, kind, frame):
     network, X = data
     names = [f"column {index}" for index in range(X.shape[1])]
     fitted = kind(network).fit(frame(dict(zip(names, X.T, strict=True))))
@@ -152,24 +152,24 @@ def test_names_of_a_tables_columns_are_kept(data, kind, frame):
 
 
 @estimators
-def test_with_metadata_routing_on_nothing_changes(data, kind):
+def test_estimators_work_with_metadata_routing(data, kind):
     network, X = data
     with sklearn.config_context(enable_metadata_routing=True):
         fitted = kind(network).fit(X, np.zeros(len(X)))
         assert fitted.get_metadata_routing() is not None
 
 
-def test_a_search_with_metadata_routing_on(data):
+def test_a_grid_search_works_with_metadata_routing(data):
     network, X = data
     density = NetworkDensity(network, method="threshold", dimension=3.0)
     search = GridSearchCV(density, {"threshold": [0.1, 0.5]}, cv=2)
     expected = search.fit(X).cv_results_["mean_test_score"]
     with sklearn.config_context(enable_metadata_routing=True):
-        found = search.fit(X).cv_results_["mean_test_score"]
-    np.testing.assert_array_equal(found, expected)
+        actual = search.fit(X).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_search_over_methods(data):
+def test_a_grid_search_can_compare_methods(data):
     network, X = data
     grid = [
         {"method": ["soft"]},

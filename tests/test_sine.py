@@ -1,6 +1,6 @@
-"""The toy problem of the paper: how fast a learnt function turns, in its number of neighbours.
+"""Neighbour counts of a learnt sine: the toy problem of the paper.
 
-Which count follows the curvature for which f, and why not each for all, is told in the example.
+The example explains which count follows the curvature at which frequency, and why.
 """
 
 import importlib.util
@@ -15,14 +15,14 @@ PATH = Path(__file__).parent.parent / "examples" / "plot_sine_density.py"
 SEEDS = (0, 1, 2)
 
 
-def imported(path):
+def import_example(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-example = imported(PATH)
+example = import_example(PATH)
 
 
 def test_curvature_equals_finite_differences():
@@ -37,14 +37,14 @@ def test_curvature_equals_finite_differences():
     )
 
 
-def test_the_network_is_that_of_the_paper():
+def test_the_network_has_the_size_of_that_in_the_paper():
     parameters = example.make_perceptron(2).parameters()
     assert sum(parameter.numel() for parameter in parameters) == 21057
 
 
 @pytest.mark.slow
-def test_neighbors_become_fewer_with_frequency_and_curvature():
-    """One test, for parallel workers would each train the networks."""
+def test_neighbor_counts_fall_with_frequency_and_curvature():
+    """This is one test, because each parallel worker would train the networks again."""
     counts = {name: example.COUNTS[name] for name in ("soft", "threshold .95")}
     results = {
         frequency: [example.run(frequency, seed, 1024, 40, counts) for seed in SEEDS]

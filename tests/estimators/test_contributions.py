@@ -1,4 +1,4 @@
-"""What parts of a network add to a similarity, against the similarity and slow sums."""
+"""Contributions compared with the similarity, and with sums written as loops."""
 
 import copy
 
@@ -18,24 +18,24 @@ BY_NAME = {case.name: case for case in NETWORKS}
 cases = pytest.mark.parametrize("case", LAYERS + NETWORKS, ids=lambda case: case.name)
 
 
-def halves(case, dtype=torch.float64):
-    """Five pairs of inputs."""
+def make_pairs(case, dtype=torch.float64):
+    """Return a network and five pairs of samples."""
     network, X = build(case, n_samples=10, dtype=dtype)
     return network, X[:5], X[5:]
 
 
-def assert_sums(found, expected, atol):
-    for parts in (found.by_layer(), found.by_parameter()):
+def assert_sums(contributions, expected, atol):
+    for parts in (contributions.by_layer(), contributions.by_parameter()):
         np.testing.assert_allclose(sum(parts.values()), expected, atol=atol)
-    sums = sum(found.by_activity(name).sum(axis=1) for name in found.by_parameter())
+    sums = sum(contributions.by_activity(name).sum(axis=1) for name in contributions.by_parameter())
     np.testing.assert_allclose(sums, expected, atol=atol)
-    np.testing.assert_allclose(found.similarity, expected, atol=atol)
+    np.testing.assert_allclose(contributions.similarity, expected, atol=atol)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 @cases
-def test_parts_sum_to_the_similarity(case, normalize):
-    network, X, Y = halves(case)
+def test_contributions_sum_to_the_similarity(case, normalize):
+    network, X, Y = make_pairs(case)
     kernel = NetworkKernel(network, case.output, normalize=normalize)
     expected = np.diag(kernel(X, Y))
     assert_sums(kernel.contributions(X, Y), expected, 1e-8 * max(1, abs(expected).max()))
@@ -43,7 +43,7 @@ def test_parts_sum_to_the_similarity(case, normalize):
 
 @pytest.mark.parametrize("output", ["all", "predicted", "sum", -1, [2, 0], "loss"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_parts_of_any_outputs_and_dtype(output, dtype, classifier):
+def test_contributions_sum_to_the_similarity_for_any_output_and_dtype(output, dtype, classifier):
     net, X = classifier(dtype)
     kernel = NetworkKernel(net, output)
     atol = 1e-10 if dtype is torch.float64 else 1e-5
@@ -64,54 +64,58 @@ def classifier():
 
 
 @cases
-def test_positions_sum_to_the_layer_and_are_named_where_there_are_none(case):
-    """All layers with positions, in pieces of a few rows."""
-    network, X, Y = halves(case)
+def test_positions_sum_to_the_layer_or_an_error_says_that_there_are_none(case):
+    """The positions of all layers that have some are requested."""
+    network, X, Y = make_pairs(case)
     kernel = NetworkKernel(network, case.output)
     try:
-        found = kernel.contributions(X, Y, positions="*")
+        contributions = kernel.contributions(X, Y, positions="*")
     except ValueError as error:
         assert "no layer of this network" in str(error)
         return
-    names, parts = dict(network.named_modules()), found.by_parameter()
-    for layer, positions in found.positions.items():
-        expected = parts[next(name for name in parts if found.layers[name] == layer)]
+    names, parts = dict(network.named_modules()), contributions.by_parameter()
+    for layer, positions in contributions.positions.items():
+        expected = parts[next(name for name in parts if contributions.layers[name] == layer)]
         alone = case.name not in ("twin layers with one weight", "tied autoencoder")
         if not isinstance(names[layer], nn.modules.conv._ConvTransposeNd) and alone:
-            expected = found.by_layer()[layer]
+            expected = contributions.by_layer()[layer]
         np.testing.assert_allclose(positions.sum(axis=(1, 2)), expected, atol=1e-8)
 
 
-def test_chunks_of_any_size_give_the_same():
-    network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
+def test_chunks_of_any_size_give_the_same_contributions():
+    network, X, Y = make_pairs(BY_NAME["CNN with BatchNorm"])
     expected = NetworkKernel(network).contributions(X, Y, positions=["0", "4"])
     for batch_size in (1, 2, 3):
         kernel = NetworkKernel(network, batch_size=batch_size)
-        found = kernel.contributions(X, Y, positions=["0", "4"])
+        contributions = kernel.contributions(X, Y, positions=["0", "4"])
         for layer in ("0", "4"):
             np.testing.assert_allclose(
-                found.by_position(layer), expected.by_position(layer), atol=1e-10
+                contributions.by_position(layer), expected.by_position(layer), atol=1e-10
             )
-        for name, part in found.activities.items():
+        for name, part in contributions.activities.items():
             np.testing.assert_allclose(part, expected.by_activity(name), atol=1e-10)
 
 
 @pytest.mark.parametrize("case", [NETWORKS[0], NETWORKS[1]], ids=lambda case: case.name)
-def test_activities_of_a_perceptron(case):
-    """lambda_i a_i a_i', with what each layer takes in and the gradients of what it puts out."""
-    network, X, Y = halves(case)
+def test_activations_of_a_perceptron_contribute_as_in_the_equation(case):
+    """lambda_i a_i a_i' is computed from the inputs of each layer and gradients in its outputs."""
+    network, X, Y = make_pairs(case)
     layers = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear)}
-    (a, e), (b, f) = (recorded(network, layers, rows) for rows in (X, Y))
-    found = NetworkKernel(network).contributions(X, Y)
+    (a, e), (b, f) = (record_layers(network, layers, rows) for rows in (X, Y))
+    contributions = NetworkKernel(network).contributions(X, Y)
     for name in layers:
         weights = np.einsum("noj,noj->n", e[name], f[name]) / e[name].shape[1]
         expected = weights[:, None] * a[name] * b[name]
-        np.testing.assert_allclose(found.by_activity(f"{name}.weight"), expected, atol=1e-10)
-        np.testing.assert_allclose(found.by_activity(f"{name}.bias")[:, 0], weights, atol=1e-10)
+        np.testing.assert_allclose(
+            contributions.by_activity(f"{name}.weight"), expected, atol=1e-10
+        )
+        np.testing.assert_allclose(
+            contributions.by_activity(f"{name}.bias")[:, 0], weights, atol=1e-10
+        )
 
 
-def recorded(network, layers, X):
-    """Activities (n, i) and whitened gradients (n, o, j) in the outputs of each layer."""
+def record_layers(network, layers, X):
+    """Return the activations (n, i) and whitened gradients (n, o, j) of each layer."""
     J = naive.jacobians(network, X)
     roots = [naive.inverse_root(j @ j.T, 1e-16)[0] for j in J]
     inputs, gradients = {}, {name: [] for name in layers}
@@ -127,8 +131,8 @@ def recorded(network, layers, X):
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     outputs = network(X)
     for output in outputs.sum(dim=0):
-        found = torch.autograd.grad(output, list(given.values()), retain_graph=True)
-        for name, gradient in zip(given, found, strict=True):
+        grads = torch.autograd.grad(output, list(given.values()), retain_graph=True)
+        for name, gradient in zip(given, grads, strict=True):
             gradients[name].append(gradient)
     for handle in handles:
         handle.remove()
@@ -141,8 +145,8 @@ def recorded(network, layers, X):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_positions_of_a_small_convolution(bias):
-    """A double sum over windows, written out."""
+def test_positions_of_a_convolution_contribute_as_in_the_equation(bias):
+    """The expected value is a double sum over windows."""
     network = nn.Sequential(
         nn.Conv2d(2, 4, (2, 3), padding=(0, 1), groups=2, bias=bias),
         nn.Tanh(),
@@ -150,7 +154,7 @@ def test_positions_of_a_small_convolution(bias):
         nn.Linear(60, 1),
     ).double()
     X, Y = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
-    (a, e), (b, f) = (windows_and_gradients(network, rows) for rows in (X, Y))
+    (a, e), (b, f) = (make_windows_and_gradients(network, rows) for rows in (X, Y))
     expected = np.zeros((3, 15, 15))
     for t in range(15):
         for s in range(15):
@@ -159,77 +163,81 @@ def test_positions_of_a_small_convolution(bias):
                 activities = (a[:, channels, t] * b[:, channels, s]).sum(axis=1) + bias
                 expected[:, t, s] += (e[:, ours, t] * f[:, ours, s]).sum(axis=1) * activities
     kernel = NetworkKernel(network, normalize=False)
-    found = kernel.contributions(X, Y, positions="0").by_position("0")
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    contributions = kernel.contributions(X, Y, positions="0").by_position("0")
+    np.testing.assert_allclose(contributions, expected, atol=1e-10)
 
 
-def windows_and_gradients(network, X):
-    """Windows (n, c k, t) that a first convolution sees, and gradients (n, j, t) in its output."""
+def make_windows_and_gradients(network, X):
+    """Return the windows (n, c k, t) of a first convolution, and its output gradients (n, j, t)."""
     images = network[0](X).detach().requires_grad_()
     (gradients,) = torch.autograd.grad(network[1:](images).sum(), images)
     windows = functional.unfold(X, (2, 3), padding=(0, 1))
     return windows.numpy(), gradients.flatten(2).numpy()
 
 
-def test_activities_of_a_convolution_are_channels_and_offsets():
+def test_activations_of_a_convolution_are_channels_and_offsets():
     network = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(9, 2)).double()
     X, Y = torch.randn(2, 4, 2, 5, dtype=torch.float64)
-    found = NetworkKernel(network, normalize=False).contributions(X, Y)
+    contributions = NetworkKernel(network, normalize=False).contributions(X, Y)
     J, J2 = (naive.jacobians(network, rows)[:, :, :18] for rows in (X, Y))
     expected = (J * J2).reshape(4, 2, 3, 6).sum(axis=(1, 2)) / 2
-    np.testing.assert_allclose(found.by_activity("0.weight"), expected, atol=1e-10)
+    np.testing.assert_allclose(contributions.by_activity("0.weight"), expected, atol=1e-10)
 
 
-def test_activities_of_an_embedding_are_its_rows():
-    """Words that the two texts share alone."""
+def test_activations_of_an_embedding_are_its_rows():
+    """Only words that occur in both texts contribute."""
     network = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 2)).double()
     first, second = torch.tensor([[1, 2], [3, 3]]), torch.tensor([[2, 4], [5, 6]])
-    found = NetworkKernel(network).contributions(first, second).by_activity("0.weight")
-    assert found.shape == (2, 7)
-    assert np.flatnonzero(found[0]).tolist() == [2]
-    assert not found[1].any()
+    contributions = NetworkKernel(network).contributions(first, second).by_activity("0.weight")
+    assert contributions.shape == (2, 7)
+    assert np.flatnonzero(contributions[0]).tolist() == [2]
+    assert not contributions[1].any()
 
 
-def test_activities_of_a_transposed_convolution_are_what_it_takes_in():
-    """A channel that is zero adds nothing."""
+def test_activations_of_a_transposed_convolution_are_its_input_channels():
+    """A channel that is zero contributes nothing."""
     network = nn.Sequential(nn.ConvTranspose1d(3, 2, 2), nn.Flatten(), nn.Linear(10, 2)).double()
     X, Y = torch.randn(2, 5, 3, 4, dtype=torch.float64)
     X[:, 1] = 0
-    found = NetworkKernel(network).contributions(X, Y).by_activity("0.weight")
-    assert found.shape == (5, 3)
-    assert (found[:, 1] == 0).all()
-    assert (found[:, [0, 2]] != 0).all()
+    contributions = NetworkKernel(network).contributions(X, Y).by_activity("0.weight")
+    assert contributions.shape == (5, 3)
+    assert (contributions[:, 1] == 0).all()
+    assert (contributions[:, [0, 2]] != 0).all()
 
 
 def test_a_layer_that_is_called_twice_has_the_positions_of_both_calls():
-    network, X, Y = halves(BY_NAME["Siamese net calling its trunk twice"])
-    found = NetworkKernel(network).contributions(X, Y, positions="trunk.*")
-    assert found.by_position("trunk.0").shape == (5, 2, 2)
-    trunk = found.by_layer()["trunk.0"]
-    np.testing.assert_allclose(found.by_position("trunk.0").sum(axis=(1, 2)), trunk, atol=1e-10)
+    network, X, Y = make_pairs(BY_NAME["Siamese net calling its trunk twice"])
+    contributions = NetworkKernel(network).contributions(X, Y, positions="trunk.*")
+    assert contributions.by_position("trunk.0").shape == (5, 2, 2)
+    trunk = contributions.by_layer()["trunk.0"]
+    np.testing.assert_allclose(
+        contributions.by_position("trunk.0").sum(axis=(1, 2)), trunk, atol=1e-10
+    )
 
 
 def test_a_shared_weight_counts_for_its_first_layer():
-    network, X, Y = halves(BY_NAME["twin layers with one weight"])
-    found = NetworkKernel(network).contributions(X, Y, positions="first")
-    assert list(found.by_parameter()) == ["first.weight", "first.bias", "second.bias"]
-    assert list(found.by_layer()) == ["first", "second"]
-    weight = found.by_parameter()["first.weight"]
-    np.testing.assert_allclose(found.by_position("first").sum(axis=(1, 2)), weight, atol=1e-10)
+    network, X, Y = make_pairs(BY_NAME["twin layers with one weight"])
+    contributions = NetworkKernel(network).contributions(X, Y, positions="first")
+    assert list(contributions.by_parameter()) == ["first.weight", "first.bias", "second.bias"]
+    assert list(contributions.by_layer()) == ["first", "second"]
+    weight = contributions.by_parameter()["first.weight"]
+    np.testing.assert_allclose(
+        contributions.by_position("first").sum(axis=(1, 2)), weight, atol=1e-10
+    )
 
 
-def test_selected_parameters_alone_have_parts():
-    network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
+def test_only_selected_parameters_contribute():
+    network, X, Y = make_pairs(BY_NAME["CNN with BatchNorm"])
     kernel = NetworkKernel(network, parameters=["0.weight", "8.*"])
-    found = kernel.contributions(X, Y, positions="0")
-    assert list(found.by_parameter()) == ["0.weight", "8.weight", "8.bias"]
-    assert_sums(found, np.diag(kernel(X, Y)), 1e-10)
-    parts = found.by_position("0").sum(axis=(1, 2))
-    np.testing.assert_allclose(parts, found.by_layer()["0"], atol=1e-10)
+    contributions = kernel.contributions(X, Y, positions="0")
+    assert list(contributions.by_parameter()) == ["0.weight", "8.weight", "8.bias"]
+    assert_sums(contributions, np.diag(kernel(X, Y)), 1e-10)
+    parts = contributions.by_position("0").sum(axis=(1, 2))
+    np.testing.assert_allclose(parts, contributions.by_layer()["0"], atol=1e-10)
 
 
-def dead():
-    """A network whose second sample has a zero gradient."""
+def make_network_with_zero_gradient():
+    """Return a network and two samples, the second of which has a zero gradient."""
     network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)).double()
     network[0].weight.data.fill_(1.0)
     network[0].bias.data.zero_()
@@ -237,30 +245,36 @@ def dead():
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_zero_gradient_adds_nothing(normalize):
-    network, X = dead()
+def test_a_zero_gradient_contributes_nothing(normalize):
+    network, X = make_network_with_zero_gradient()
     with pytest.warns(ZeroGradientWarning, match="1 of 2 samples have a zero gradient"):
-        found = NetworkKernel(network, normalize=normalize).contributions(X, X, positions="*")
-    values = [found.similarity, *found.activities.values(), *found.positions.values()]
+        contributions = NetworkKernel(network, normalize=normalize).contributions(
+            X, X, positions="*"
+        )
+    values = [
+        contributions.similarity,
+        *contributions.activities.values(),
+        *contributions.positions.values(),
+    ]
     assert all(np.isfinite(value).all() and not value[1].any() for value in values)
 
 
 class Branches(nn.Module):
-    """Two inputs go one way, the third another, whose neurons are never active."""
+    """The third input goes through neurons that are never active."""
 
     def __init__(self):
         super().__init__()
-        self.used, self.dead = nn.Linear(2, 4), nn.Linear(1, 4)
+        self.used, self.inactive = nn.Linear(2, 4), nn.Linear(1, 4)
         self.head = nn.Linear(8, 1)
-        self.dead.bias.data.fill_(-1000.0)
+        self.inactive.bias.data.fill_(-1000.0)
 
     def forward(self, rows):
-        hidden = torch.cat([self.used(rows[:, :2]), self.dead(rows[:, 2:])], dim=1)
+        hidden = torch.cat([self.used(rows[:, :2]), self.inactive(rows[:, 2:])], dim=1)
         return self.head(torch.relu(hidden))
 
 
-def test_equal_gradients_mean_equal_useful_activities():
-    """The theorem for networks without sharing: what differs is used by nothing."""
+def test_equal_gradients_mean_equal_useful_activations():
+    """In a network without shared weights, only activations that no output uses can differ."""
     network = Branches().double()
     X = torch.tensor([[0.5, -1.0, 3.0]], dtype=torch.float64)
     Y = torch.tensor([[0.5, -1.0, -7.0]], dtype=torch.float64)
@@ -270,15 +284,15 @@ def test_equal_gradients_mean_equal_useful_activities():
     assert between.similarity == within.similarity
     for name, parts in between.activities.items():
         np.testing.assert_array_equal(parts, within.by_activity(name))
-    assert not between.by_layer()["dead"]
+    assert not between.by_layer()["inactive"]
     assert between.by_activity("used.weight").all()
     for column in range(2):
         Y[0, column] += 0.1  # An activity that is used.
         assert not np.allclose(naive.jacobians(network, X), naive.jacobians(network, Y))
 
 
-def test_shared_weights_make_invariances():
-    """With a convolution and a mean over positions a shifted image has the same gradient."""
+def test_shared_weights_make_the_similarity_invariant_to_shifts():
+    """With a convolution and a mean over positions, a shifted image has the same gradient."""
     network = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1, padding_mode="circular"),
         nn.Tanh(),
@@ -288,44 +302,46 @@ def test_shared_weights_make_invariances():
     ).double()
     X = torch.randn(1, 1, 6, 5, dtype=torch.float64)
     Y = X.roll((2, 1), dims=(2, 3))
-    found = NetworkKernel(network).contributions(X, Y, positions="0")
-    assert found.similarity[0] == pytest.approx(1)
+    contributions = NetworkKernel(network).contributions(X, Y, positions="0")
+    assert contributions.similarity[0] == pytest.approx(1)
     assert not torch.allclose(X, Y)
     positions = NetworkKernel(network).contributions(X, X, positions="0").by_position("0")
     moved = torch.arange(30).view(6, 5).roll((2, 1), dims=(0, 1)).flatten().numpy()
-    np.testing.assert_allclose(found.by_position("0")[:, :, :], positions[:, :, moved], atol=1e-10)
+    np.testing.assert_allclose(
+        contributions.by_position("0")[:, :, :], positions[:, :, moved], atol=1e-10
+    )
 
 
-def test_features_are_their_own_activities():
+def test_each_feature_is_an_activation():
     rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.3, 0.0]])
-    found = NetworkKernel("features").contributions(rows[:2], rows[1:])
-    np.testing.assert_allclose(found.by_activity("features"), rows[:2] * rows[1:])
-    assert list(found.by_layer()) == ["features"]
+    contributions = NetworkKernel("features").contributions(rows[:2], rows[1:])
+    np.testing.assert_allclose(contributions.by_activity("features"), rows[:2] * rows[1:])
+    assert list(contributions.by_layer()) == ["features"]
     with pytest.raises(ValueError, match="no layer of this network"):
         NetworkKernel("features").contributions(rows, rows, positions="features")
 
 
-def test_the_default_network_has_parts():
+def test_the_default_network_has_contributions():
     X = np.random.default_rng(0).normal(size=(8, 3))
     kernel = NetworkKernel(random_state=0).fit(X)
     assert_sums(kernel.contributions(X[:4], X[4:]), np.diag(kernel(X[:4], X[4:])), 1e-10)
 
 
-def test_frame():
-    network, X, Y = halves(NETWORKS[0])
-    found = NetworkKernel(network).contributions(X, Y)
-    frame = found.to_frame()
+def test_the_table_has_one_row_per_pair_and_parameter():
+    network, X, Y = make_pairs(NETWORKS[0])
+    contributions = NetworkKernel(network).contributions(X, Y)
+    frame = contributions.to_frame()
     assert list(frame.columns) == ["pair", "layer", "parameter", "contribution"]
     assert len(frame) == 5 * 6
     sums = frame.groupby("pair")["contribution"].sum()
-    np.testing.assert_allclose(sums, found.similarity)
+    np.testing.assert_allclose(sums, contributions.similarity)
     by_layer = frame[frame.pair == 2].groupby("layer")["contribution"].sum()
-    for layer, part in found.by_layer().items():
+    for layer, part in contributions.by_layer().items():
         assert by_layer[layer] == pytest.approx(part[2])
 
 
-def test_the_guest_is_left_as_it_was():
-    network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
+def test_the_network_is_not_modified():
+    network, X, Y = make_pairs(BY_NAME["CNN with BatchNorm"])
     before = copy.deepcopy(network.train().state_dict())
     NetworkKernel(network).contributions(X, Y, positions="*")
     assert all(part.training and not part._forward_hooks for part in network.modules())
@@ -340,35 +356,45 @@ BAD = {
         {},
         "`metric` must be 'trace' .*; got 'rotation'",
     ),
-    "layer": ({}, lambda X: (X, X), {"positions": "missing"}, "positions is 'missing'.*'0', '4'"),
-    "one of two": ({}, lambda X: (X, X), {"positions": ["0", "x"]}, r"positions is \['0', 'x'\]"),
-    "number": ({}, lambda X: (X, X), {"positions": 3}, "positions is 3"),
-    "without factors": ({}, lambda X: (X, X), {"positions": "1"}, "positions is '1'.*'0', '4'"),
+    "layer": (
+        {},
+        lambda X: (X, X),
+        {"positions": "missing"},
+        "positions.*; got 'missing'.*'0', '4'",
+    ),
+    "one of two": (
+        {},
+        lambda X: (X, X),
+        {"positions": ["0", "x"]},
+        r"positions.*; got \['0', 'x'\]",
+    ),
+    "number": ({}, lambda X: (X, X), {"positions": 3}, "positions.*; got 3"),
+    "without factors": ({}, lambda X: (X, X), {"positions": "1"}, "positions.*; got '1'.*'0', '4'"),
 }
 
 
-@pytest.mark.parametrize(("params", "rows", "asked", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_explained(params, rows, asked, message):
-    network, X, _ = halves(BY_NAME["CNN with BatchNorm"])
+@pytest.mark.parametrize(("params", "rows", "arguments", "message"), BAD.values(), ids=BAD)
+def test_invalid_input_raises_an_error(params, rows, arguments, message):
+    network, X, _ = make_pairs(BY_NAME["CNN with BatchNorm"])
     with pytest.raises(ValueError, match=message):
-        NetworkKernel(network, **params).contributions(*rows(X), **asked)
+        NetworkKernel(network, **params).contributions(*rows(X), **arguments)
 
 
-def test_names_that_are_not_there_are_explained():
-    network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
-    found = NetworkKernel(network).contributions(X, Y, positions="0")
-    assert isinstance(found, Contributions)
+def test_unknown_names_raise_an_error():
+    network, X, Y = make_pairs(BY_NAME["CNN with BatchNorm"])
+    contributions = NetworkKernel(network).contributions(X, Y, positions="0")
+    assert isinstance(contributions, Contributions)
     with pytest.raises(
         ValueError, match=r"`parameter` .*; got '0'. Use one of '0.weight', '0.bias'"
     ):
-        found.by_activity("0")
+        contributions.by_activity("0")
     with pytest.raises(ValueError, match=r"`layer` must be .* \('0'\); got '4'. Pass"):
-        found.by_position("4")
+        contributions.by_position("4")
     with pytest.raises(ValueError, match="none were"):
         NetworkKernel(network).contributions(X, Y).by_position("0")
 
 
-def test_sequences_of_different_lengths_are_explained():
+def test_positions_of_sequences_of_different_lengths_raise_an_error():
     class Items(torch.utils.data.Dataset):
         def __len__(self):
             return 2
@@ -390,11 +416,11 @@ def test_sequences_of_different_lengths_are_explained():
     assert_sums(kernel.contributions(Items(), Items()), np.ones(2), 1e-6)
 
 
-def test_what_no_memory_holds_is_refused(monkeypatch):
-    network, X, Y = halves(BY_NAME["CNN with BatchNorm"])
+def test_contributions_beyond_the_memory_of_the_machine_raise_an_error(monkeypatch):
+    network, X, Y = make_pairs(BY_NAME["CNN with BatchNorm"])
     with sklearn.config_context(working_memory=0.1):
-        found = NetworkKernel(network).contributions(X, Y)
-    assert_sums(found, np.diag(NetworkKernel(network)(X, Y)), 1e-10)
+        contributions = NetworkKernel(network).contributions(X, Y)
+    assert_sums(contributions, np.diag(NetworkKernel(network)(X, Y)), 1e-10)
     monkeypatch.setattr("os.sysconf", lambda name: 50)
     with pytest.raises(MemoryError, match=r"Contributions of shape .* fewer pairs"):
         NetworkKernel(network).contributions(X, Y)
@@ -402,5 +428,7 @@ def test_what_no_memory_holds_is_refused(monkeypatch):
 
 def test_a_parametrization_belongs_to_its_layer():
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
-    found = NetworkKernel(nn.Sequential(layer)).contributions(torch.ones(1, 3), torch.ones(1, 3))
-    assert list(found.by_layer()) == ["0"]
+    contributions = NetworkKernel(nn.Sequential(layer)).contributions(
+        torch.ones(1, 3), torch.ones(1, 3)
+    )
+    assert list(contributions.by_layer()) == ["0"]

@@ -1,4 +1,4 @@
-"""NetworkDensity against counts over the rows of the gram matrix."""
+"""NetworkDensity compared with counts over the rows of the gram matrix."""
 
 import pickle
 
@@ -25,25 +25,25 @@ METHODS = {
 methods = pytest.mark.parametrize("method", METHODS)
 
 
-def density_of(method, network, **params):
+def make_density(method, network, **params):
     return clone(METHODS[method][0]).set_params(estimator=network, **params)
 
 
 @methods
 @pytest.mark.parametrize("case", NETWORKS[:3] + NETWORKS[10:16], ids=lambda case: case.name)
-def test_counts_are_sums_of_the_grams_rows(case, method):
+def test_counts_are_row_sums_of_the_gram_matrix(case, method):
     network, X = build(case, n_samples=12)
-    density = density_of(method, network, output=case.output).fit(X[:8])
+    density = make_density(method, network, output=case.output).fit(X[:8])
     expected = METHODS[method][1](NetworkKernel(network, case.output)(X, X[:8])).sum(axis=1)
     np.testing.assert_allclose(density.neighbor_count(X), expected, atol=1e-8)
 
 
-def written_out(method, gram, known, dimension):
-    """The log density by its definition, the byte-identical row left out."""
+def compute_log_density(method, gram, own, dimension):
+    """Return the log density by its definition, without the sample identical to the query."""
     density, count = METHODS[method]
     result = []
-    for row, self_position in zip(gram, known, strict=True):
-        others = np.delete(row, [] if self_position is None else [self_position])
+    for row, position in zip(gram, own, strict=True):
+        others = np.delete(row, [] if position is None else [position])
         if method == "soft":
             terms = 1 + others
         else:
@@ -55,25 +55,25 @@ def written_out(method, gram, known, dimension):
 
 
 @methods
-def test_log_density_is_its_definition(method):
+def test_log_density_equals_its_definition(method):
     network, X = build(NETWORKS[0], n_samples=14)
-    density = density_of(method, network, dimension=3.0).fit(X[:10])
+    density = make_density(method, network, dimension=3.0).fit(X[:10])
     gram = NetworkKernel(network)(X, X[:10])
-    expected = written_out(method, gram, [*range(10), None, None, None, None], 3.0)
+    expected = compute_log_density(method, gram, [*range(10), None, None, None, None], 3.0)
     np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-8)
     assert density.score(X) == pytest.approx(expected.sum())
 
 
 @methods
-def test_a_row_of_its_own_bytes_is_left_out_once(method):
+def test_only_one_sample_identical_to_the_query_is_left_out(method):
     network, X = build(NETWORKS[0], n_samples=8)
     twice = torch.cat([X, X[:1]])
-    density = density_of(method, network, dimension=3.0)
+    density = make_density(method, network, dimension=3.0)
     other = density.fit(torch.cat([X[1:], X[:1]])).score_samples(X[:1])
     assert density.fit(twice).score_samples(X[:1]) >= other
 
 
-def test_a_threshold_far_from_all_gives_the_pseudo_count():
+def test_log_density_without_neighbours_is_that_of_the_pseudo_count():
     network, X = build(NETWORKS[0], n_samples=8)
     density = NetworkDensity(network, method="threshold", threshold=0.999999, dimension=4.0)
     assert density.fit(X).score_samples(X) == pytest.approx(np.full(8, -np.log(8)))
@@ -83,20 +83,20 @@ def test_a_threshold_far_from_all_gives_the_pseudo_count():
 def test_order_and_seed_do_not_matter(method):
     network, X = build(NETWORKS[0], n_samples=30)
     order = np.random.default_rng(0).permutation(30)
-    first = density_of(method, network, random_state=0).fit(X)
-    second = density_of(method, network, random_state=1, batch_size=7).fit(X[order])
+    first = make_density(method, network, random_state=0).fit(X)
+    second = make_density(method, network, random_state=1, batch_size=7).fit(X[order])
     assert first.dimension_ == pytest.approx(second.dimension_)
     np.testing.assert_allclose(first.score_samples(X), second.score_samples(X), atol=1e-9)
 
 
-def test_the_dimension_is_only_made_where_it_is_needed():
+def test_the_dimension_is_estimated_only_if_the_method_needs_it():
     network, X = build(NETWORKS[0], n_samples=30)
     assert NetworkDensity(network).fit(X).dimension_ is None
     assert NetworkDensity(network, method="power").fit(X).dimension_ >= 1
     assert NetworkDensity(network, method="power", dimension=2.5).fit(X).dimension_ == 2.5
 
 
-def test_features_are_used_as_they_are():
+def test_features_are_compared_by_their_inner_products():
     rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.3, 0.0]])
     soft = NetworkDensity("features").fit(rows)
     np.testing.assert_allclose(soft.neighbor_count(rows), (rows @ rows.T).sum(axis=1))
@@ -112,7 +112,7 @@ def test_log_densities_are_finite(seed, scale):
     X = scale * torch.randn(9, 3, generator=generator, dtype=torch.float64)
     X[3] = X[2]
     for method in METHODS:
-        scores = density_of(method, network).fit(X).score_samples(X)
+        scores = make_density(method, network).fit(X).score_samples(X)
         assert np.isfinite(scores).all()
 
 
@@ -129,70 +129,74 @@ def test_dense_regions_score_higher():
         assert np.median(inside) > outside[0]
 
 
-def by_features(method, network, n_components=5, **params):
-    return density_of(method, network, n_components=n_components, random_state=0, **params)
+def make_density_by_features(method, network, n_components=5, **params):
+    return make_density(method, network, n_components=n_components, random_state=0, **params)
 
 
-def features_of(network, X, n_components=5):
+def make_transform(network, X, n_components=5):
     featurizer = GradientFeaturizer(network, n_components=n_components, random_state=0)
     return featurizer.fit(X).transform
 
 
 @methods
-def test_counts_by_features_are_sums_over_products_of_features(method):
+def test_counts_by_features_are_sums_of_inner_products(method):
     network, X = build(NETWORKS[0], n_samples=20)
-    transform = features_of(network, X[:14])
+    transform = make_transform(network, X[:14])
     gram = transform(X) @ transform(X[:14]).T
-    found = by_features(method, network).fit(X[:14]).neighbor_count(X)
-    np.testing.assert_allclose(found, METHODS[method][1](gram).sum(axis=1), atol=1e-8)
+    actual = make_density_by_features(method, network).fit(X[:14]).neighbor_count(X)
+    np.testing.assert_allclose(actual, METHODS[method][1](gram).sum(axis=1), atol=1e-8)
 
 
 @methods
-def test_log_density_by_features_is_its_definition(method):
-    """The own row is left out with the product of its features, which is less than 1."""
+def test_log_density_by_features_equals_its_definition(method):
+    """The sample identical to the query is left out, although its similarity is below 1."""
     network, X = build(NETWORKS[0], n_samples=18)
-    transform = features_of(network, X[:14])
+    transform = make_transform(network, X[:14])
     gram = transform(X) @ transform(X[:14]).T
-    expected = written_out(method, gram, [*range(14), None, None, None, None], 3.0)
-    density = by_features(method, network, dimension=3.0).fit(X[:14])
+    expected = compute_log_density(method, gram, [*range(14), None, None, None, None], 3.0)
+    density = make_density_by_features(method, network, dimension=3.0).fit(X[:14])
     np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-8)
 
 
 @methods
-def test_features_that_span_all_rows_give_the_exact_density(method):
+def test_features_that_span_all_samples_give_the_exact_density(method):
     network, X = build(NETWORKS[0], n_samples=14)
-    exact = density_of(method, network).fit(X)
-    density = by_features(method, network, n_components=14).fit(X)
+    exact = make_density(method, network).fit(X)
+    density = make_density_by_features(method, network, n_components=14).fit(X)
     np.testing.assert_allclose(density.score_samples(X), exact.score_samples(X), atol=1e-6)
 
 
 def test_soft_counts_by_features_are_exact_up_to_the_sum_of_the_errors():
     network, X = build(NETWORKS[0], n_samples=30)
-    transform = features_of(network, X)
+    transform = make_transform(network, X)
     errors = transform(X) @ transform(X).T - NetworkKernel(network)(X)
     exact = NetworkDensity(network).fit(X).neighbor_count(X)
-    found = by_features("soft", network).fit(X).neighbor_count(X)
-    np.testing.assert_allclose(found - exact, errors.sum(axis=1), atol=1e-8)
+    actual = make_density_by_features("soft", network).fit(X).neighbor_count(X)
+    np.testing.assert_allclose(actual - exact, errors.sum(axis=1), atol=1e-8)
 
 
 @methods
 def test_kernel_error_is_that_of_the_featurizer(method):
     network, X = build(NETWORKS[0], n_samples=20)
     featurizer = GradientFeaturizer(network, n_components=5, random_state=0).fit(X)
-    assert by_features(method, network).fit(X).kernel_error_ == featurizer.kernel_error_ > 0
+    assert (
+        make_density_by_features(method, network).fit(X).kernel_error_
+        == featurizer.kernel_error_
+        > 0
+    )
 
 
 @methods
 def test_kernel_error_is_zero_without_features(method):
     network, X = build(NETWORKS[0], n_samples=20)
-    density = by_features(method, network).fit(X)
+    density = make_density_by_features(method, network).fit(X)
     assert density.set_params(n_components=None).fit(X).kernel_error_ == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_features_are_compared_in_the_gradients_dtype(dtype):
+def test_features_are_compared_in_the_dtype_of_the_gradients(dtype):
     network, X = build(NETWORKS[0], n_samples=20, dtype=dtype)
-    density = by_features("soft", network).fit(X)
+    density = make_density_by_features("soft", network).fit(X)
     assert density._project(density._make_source(), Samples(X))[0].dtype == dtype
 
 
@@ -200,7 +204,7 @@ def test_features_are_compared_in_the_gradients_dtype(dtype):
 @pytest.mark.parametrize("copied", [clone, lambda fitted: pickle.loads(pickle.dumps(fitted))])
 def test_copies_give_the_same_density_by_features(method, copied):
     network, X = build(NETWORKS[0], n_samples=20)
-    density = by_features(method, network).fit(X)
+    density = make_density_by_features(method, network).fit(X)
     expected, again = density.score_samples(X), copied(density)
     if not hasattr(again, "n_samples_fit_"):
         again.fit(X)
@@ -208,37 +212,37 @@ def test_copies_give_the_same_density_by_features(method, copied):
 
 
 @methods
-def test_datasets_and_dicts_have_the_density_of_their_rows(method):
+def test_datasets_and_dicts_have_the_density_of_their_samples(method):
     network, X = build(NETWORKS[0], n_samples=20)
-    expected = by_features(method, network).fit(X).score_samples(X)
+    expected = make_density_by_features(method, network).fit(X).score_samples(X)
     for rows in (torch.utils.data.TensorDataset(X), {"input": X}):
-        found = by_features(method, network).fit(rows).score_samples(rows)
-        np.testing.assert_allclose(found, expected, atol=1e-8)
+        actual = make_density_by_features(method, network).fit(rows).score_samples(rows)
+        np.testing.assert_allclose(actual, expected, atol=1e-8)
 
 
 @methods
-def test_one_row_is_enough_for_features(method):
+def test_one_sample_is_enough_for_features(method):
     network, X = build(NETWORKS[0], n_samples=4)
-    density = by_features(method, network, n_components=1).fit(X[:1])
+    density = make_density_by_features(method, network, n_components=1).fit(X[:1])
     assert np.isfinite(density.score_samples(X)).all()
 
 
 @methods
-def test_dead_samples_have_a_finite_density_by_features(method):
+def test_samples_with_zero_gradients_have_a_finite_density_by_features(method):
     network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
     network[0].weight.data.uniform_(0.5, 1.5)
     X = torch.rand(15, 2) + 0.1
     X[5:8] *= -1
     with pytest.warns(UserWarning, match="samples have a zero gradient"):
-        density = by_features(method, network, n_components=2).fit(X)
+        density = make_density_by_features(method, network, n_components=2).fit(X)
         assert density.neighbor_count(X)[5:8].tolist() == [0, 0, 0]
         assert np.isfinite(density.score_samples(X)).all()
 
 
-def test_fewer_features_than_asked_for_are_reported():
+def test_a_warning_reports_fewer_features_than_requested():
     network, X = build(NETWORKS[0], n_samples=4)
-    with pytest.warns(FewerComponentsWarning, match="n_components is 5, but 1 landmarks"):
-        by_features("soft", network).fit(torch.cat([X[:1]] * 10))
+    with pytest.warns(FewerComponentsWarning, match="`n_components` is 5, but .* rank 1,"):
+        make_density_by_features("soft", network).fit(torch.cat([X[:1]] * 10))
 
 
 @pytest.mark.parametrize(
@@ -246,10 +250,10 @@ def test_fewer_features_than_asked_for_are_reported():
     [
         (0, "'n_components' parameter .* Got 0 instead"),
         ("auto", "'n_components' parameter .* Got 'auto' instead"),
-        (9, "n_components is 9; allowed are integers from 1 to 8"),
+        (9, "`n_components` must be an integer between 1 and 8 .*; got 9"),
     ],
 )
-def test_bad_numbers_of_features_are_refused(n_components, message):
+def test_invalid_numbers_of_features_raise_an_error(n_components, message):
     network, X = build(NETWORKS[0], n_samples=8)
     with pytest.raises(ValueError, match=message):
         NetworkDensity(network, n_components=n_components).fit(X)
@@ -259,14 +263,14 @@ def test_bad_numbers_of_features_are_refused(n_components, message):
 @methods
 def test_reliability_is_the_sum_of_unnormalised_kernels(case, method):
     network, X = build(case, n_samples=9)
-    density = density_of(method, network, output=case.output, dimension=3.0).fit(X[:6])
+    density = make_density(method, network, output=case.output, dimension=3.0).fit(X[:6])
     gram = NetworkKernel(network, case.output, normalize=False)(X[6:], X[:6])
     own = NetworkKernel(network, case.output, normalize=False).diag(X[6:])
     np.testing.assert_allclose(density.reliability(X[6:]), gram.sum(axis=1) / own, rtol=1e-8)
 
 
 @pytest.mark.parametrize("case", NETWORKS[:3], ids=lambda case: case.name)
-def test_absolute_reliability_cancels_nothing(case):
+def test_absolute_reliability_sums_absolute_values(case):
     network, X = build(case, n_samples=9)
     density = NetworkDensity(network, output=case.output).fit(X[:6])
     gram = NetworkKernel(network, case.output, normalize=False)(X, X[:6])
@@ -281,7 +285,7 @@ def test_reliability_counts_equal_samples():
     np.testing.assert_allclose(density.reliability(X[:1]), 5)
 
 
-def test_a_dead_network_is_not_reliable():
+def test_reliability_is_zero_if_all_gradients_are_zero():
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
     nn.init.constant_(network[0].bias, -100.0)
     X = torch.randn(5, 3, dtype=torch.float64)

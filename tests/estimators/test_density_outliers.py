@@ -1,4 +1,4 @@
-"""Densities as outlier detectors."""
+"""NetworkDensity as an outlier detector."""
 
 import copy
 
@@ -31,7 +31,7 @@ methods = pytest.mark.parametrize("params", METHODS.values(), ids=METHODS)
 
 @pytest.fixture(scope="module")
 def digits():
-    """A trained network, and rows that it has not seen, in two halves."""
+    """Trained network, and two halves of the samples that it was not trained on."""
     images, labels = load_digits(return_X_y=True)
     X = torch.as_tensor(images / 16, dtype=torch.float32)
     y = torch.as_tensor(labels)
@@ -50,7 +50,7 @@ def digits():
 @pytest.mark.slow
 @methods
 @pytest.mark.parametrize("contamination", [0.05, 0.1])
-def test_as_many_held_out_inliers_are_flagged_as_are_expected(digits, params, contamination):
+def test_the_share_of_flagged_samples_is_near_the_contamination(digits, params, contamination):
     network, fitted, held_out = digits
     density = NetworkDensity(network, contamination=contamination, **params).fit(fitted)
     flagged = (density.predict(held_out) == -1).mean()
@@ -59,7 +59,7 @@ def test_as_many_held_out_inliers_are_flagged_as_are_expected(digits, params, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("params", [METHODS["threshold"], METHODS["power"]], ids=str)
-def test_noise_is_an_outlier(digits, params):
+def test_noise_images_are_outliers(digits, params):
     network, fitted, held_out = digits
     noise = np.random.default_rng(0).uniform(size=held_out.shape).astype(np.float32)
     density = NetworkDensity(network, **params).fit(fitted)
@@ -68,14 +68,14 @@ def test_noise_is_an_outlier(digits, params):
 
 
 @methods
-def test_the_share_of_fitted_rows_below_the_offset(digits, params):
+def test_the_offset_is_a_percentile_of_the_fitted_log_densities(digits, params):
     network, fitted, _ = digits
     density = NetworkDensity(network, contamination=0.25, **params).fit(fitted[:200])
     scores = density.score_samples(fitted[:200])
     assert density.offset_ == pytest.approx(np.percentile(scores, 25))
 
 
-def test_decision_is_what_is_above_the_offset():
+def test_the_decision_is_the_log_density_minus_the_offset():
     network, X = build(NETWORKS[0], n_samples=20)
     density = NetworkDensity(network).fit(X)
     expected = density.score_samples(X) - density.offset_
@@ -84,7 +84,7 @@ def test_decision_is_what_is_above_the_offset():
     np.testing.assert_array_equal(NetworkDensity(network).fit_predict(X), density.predict(X))
 
 
-def test_the_offset_is_found_anew_after_fit():
+def test_fit_resets_the_offset():
     network, X = build(NETWORKS[0], n_samples=20)
     density = NetworkDensity(network).fit(X)
     before = density.offset_
@@ -112,24 +112,24 @@ def test_the_offset_follows_the_network():
     assert density.offset_ != before
 
 
-def test_labels_reach_an_untrained_network():
+def test_fit_predict_passes_labels_to_an_untrained_network():
     X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     net = NeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, verbose=0)
     assert set(NetworkDensity(net).fit_predict(X, np.arange(20) % 2)) <= {-1, 1}
 
 
-def test_auto_is_one_in_ten():
+def test_the_contamination_auto_is_a_tenth():
     network, X = build(NETWORKS[0], n_samples=20)
     auto = NetworkDensity(network).fit(X).offset_
     assert auto == NetworkDensity(network, contamination=0.1).fit(X).offset_
 
 
-def test_without_fit_there_is_no_offset():
+def test_there_is_no_offset_before_fit():
     assert not hasattr(NetworkDensity(), "offset_")
 
 
 @pytest.mark.parametrize("contamination", [0, 0.6, "some", None])
-def test_bad_contaminations_are_refused(contamination):
+def test_invalid_contaminations_raise_an_error(contamination):
     network, X = build(NETWORKS[0], n_samples=5)
     with pytest.raises(ValueError, match="'contamination' parameter"):
         NetworkDensity(network, contamination=contamination).fit(X)

@@ -1,4 +1,4 @@
-"""Features that are computed once: whatever object asks, and never for other bytes."""
+"""Cache of the featurizer: equal features are computed once, by any object."""
 
 import pickle
 
@@ -25,29 +25,32 @@ def data():
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """The rows whose Jacobians are made, call by call."""
-    found, jacobians = [], GradientEngine.jacobians
+def counts(monkeypatch):
+    """List of the numbers of samples whose Jacobians were computed, one for each chunk."""
+    numbers, jacobians = [], GradientEngine.jacobians
 
     def counting(self, *args):
         for rows, jacobian in jacobians(self, *args):
-            found.append(len(jacobian))
+            numbers.append(len(jacobian))
             yield rows, jacobian
 
     monkeypatch.setattr(GradientEngine, "jacobians", counting)
-    return found
+    return numbers
 
 
-def featurizer(network, folder, **params):
+def make_featurizer(network, folder, **params):
     params = {"n_components": 4, "random_state": 0, **params}
     return GradientFeaturizer(network, memory=str(folder), **params)
 
 
-def again(network, X, folder, made, **params):
-    """Rows that a new featurizer makes; one is always tried in fit."""
-    made.clear()
-    features = featurizer(network, folder, **params).fit_transform(X)
-    return features, sum(made) - 1
+def compute_features(network, X, folder, counts, **params):
+    """Return the features of a new featurizer, and how many samples it computed.
+
+    The sample on which fit tries the network is not counted.
+    """
+    counts.clear()
+    features = make_featurizer(network, folder, **params).fit_transform(X)
+    return features, sum(counts) - 1
 
 
 METHODS = {
@@ -59,43 +62,45 @@ METHODS = {
 
 
 @pytest.mark.parametrize("params", METHODS.values(), ids=METHODS)
-def test_the_same_is_not_computed_twice(data, tmp_path, made, params):
+def test_equal_features_are_not_computed_twice(data, tmp_path, counts, params):
     network, X = data
-    first, computed = again(network, X, tmp_path, made, **params)
-    second, nothing = again(network, X, tmp_path, made, **params)
+    first, computed = compute_features(network, X, tmp_path, counts, **params)
+    second, nothing = compute_features(network, X, tmp_path, counts, **params)
     assert computed > 0 == nothing
     np.testing.assert_array_equal(first, second)
 
 
-def test_another_object_of_the_same_bytes_is_the_same(data, tmp_path, made):
+def test_copies_with_equal_values_share_the_cache(data, tmp_path, counts):
     network, X = data
-    again(network, X, tmp_path, made)
-    assert again(pickle.loads(pickle.dumps(network)), X.clone(), tmp_path, made)[1] == 0
-    assert again(network.train(), X.numpy(), tmp_path, made)[1] == 0
+    compute_features(network, X, tmp_path, counts)
+    assert (
+        compute_features(pickle.loads(pickle.dumps(network)), X.clone(), tmp_path, counts)[1] == 0
+    )
+    assert compute_features(network.train(), X.numpy(), tmp_path, counts)[1] == 0
 
 
-def trained_further(network):
+def train_further(network):
     network[0].bias.data[0] += 1e-6
     return network
 
 
-def another_activation(network):
+def replace_activation(network):
     layers = [nn.ReLU() if isinstance(part, nn.Tanh) else part for part in network]
     assert any(isinstance(part, nn.ReLU) for part in layers)
     return nn.Sequential(*layers)
 
 
-@pytest.mark.parametrize("changed", [trained_further, another_activation])
-def test_another_network_is_another(data, tmp_path, made, changed):
+@pytest.mark.parametrize("change", [train_further, replace_activation])
+def test_another_network_gets_its_own_features(data, tmp_path, counts, change):
     network = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     _, X = data
     X = torch.randn(30, 5, dtype=torch.float64)
-    again(network, X, tmp_path, made)
-    other = changed(network)
-    found, computed = again(other, X, tmp_path, made)
+    compute_features(network, X, tmp_path, counts)
+    other = change(network)
+    features, computed = compute_features(other, X, tmp_path, counts)
     assert computed > 0
     expected = GradientFeaturizer(other, n_components=4, random_state=0).fit_transform(X)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(features, expected)
 
 
 SETTINGS_THAT_MATTER = {
@@ -109,55 +114,53 @@ SETTINGS_THAT_MATTER = {
 
 
 @pytest.mark.parametrize("params", SETTINGS_THAT_MATTER.values(), ids=SETTINGS_THAT_MATTER)
-def test_other_settings_are_others(data, tmp_path, made, params):
+def test_other_parameters_get_their_own_features(data, tmp_path, counts, params):
     network, X = data
-    again(network, X, tmp_path, made)
-    found, computed = again(network, X, tmp_path, made, **params)
+    compute_features(network, X, tmp_path, counts)
+    features, computed = compute_features(network, X, tmp_path, counts, **params)
     assert computed > 0
     params = {"n_components": 4, "random_state": 0, **params}
     expected = GradientFeaturizer(network, **params).fit_transform(X)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(features, expected)
 
 
-def test_other_rows_are_others(data, tmp_path, made):
+def test_other_samples_get_their_own_features(data, tmp_path, counts):
     network, X = data
-    fitted = featurizer(network, tmp_path).fit(X)
+    fitted = make_featurizer(network, tmp_path).fit(X)
     np.testing.assert_allclose(fitted.transform(X[:3]), fitted.transform(X)[:3], atol=1e-12)
-    made.clear()
+    counts.clear()
     fitted.transform(X[::-1] if isinstance(X, np.ndarray) else X.flip(0))
-    assert sum(made) > 0
+    assert sum(counts) > 0
 
 
-def test_without_a_seed_landmarks_are_drawn_anew(data, tmp_path, made):
+def test_nothing_is_cached_without_a_seed(data, tmp_path, counts):
     network, X = data
-    again(network, X, tmp_path, made, random_state=None)
-    assert again(network, X, tmp_path, made, random_state=None)[1] > 0
+    compute_features(network, X, tmp_path, counts, random_state=None)
+    assert compute_features(network, X, tmp_path, counts, random_state=None)[1] > 0
 
 
-def test_exact_features_need_no_seed(data, tmp_path, made):
+def test_exact_features_are_cached_without_a_seed(data, tmp_path, counts):
     network, X = data
     params = {"n_components": None, "random_state": None}
-    again(network, X, tmp_path, made, **params)
-    assert again(network, X, tmp_path, made, **params)[1] == 0
+    compute_features(network, X, tmp_path, counts, **params)
+    assert compute_features(network, X, tmp_path, counts, **params)[1] == 0
 
 
-def test_other_versions_compute_anew(data, tmp_path, made, monkeypatch):
-    from sknetsim.estimators import featurizer as module
-
+def test_other_package_versions_get_their_own_features(data, tmp_path, counts, monkeypatch):
     network, X = data
-    again(network, X, tmp_path, made)
-    monkeypatch.setattr(module, "get_versions", lambda: {"torch": "99.0"})
-    assert again(network, X, tmp_path, made)[1] > 0
+    compute_features(network, X, tmp_path, counts)
+    monkeypatch.setattr("sknetsim.estimators.featurizer.get_versions", lambda: {"torch": "99.0"})
+    assert compute_features(network, X, tmp_path, counts)[1] > 0
 
 
-def test_a_memory_of_joblibs(data, tmp_path, made):
+def test_a_joblib_memory_is_accepted(data, tmp_path, counts):
     network, X = data
     memory = joblib.Memory(tmp_path, verbose=0)
     params = {"n_components": 4, "random_state": 0, "memory": memory}
     first = GradientFeaturizer(network, **params).fit_transform(X)
-    made.clear()
+    counts.clear()
     np.testing.assert_array_equal(GradientFeaturizer(network, **params).fit_transform(X), first)
-    assert made == [1]
+    assert counts == [1]
 
 
 def test_nothing_is_written_without_a_memory(data, tmp_path, monkeypatch):
@@ -167,18 +170,18 @@ def test_nothing_is_written_without_a_memory(data, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_memories_are_refused(data):
+def test_an_invalid_memory_raises_an_error(data):
     network, X = data
     with pytest.raises(ValueError, match="'memory' parameter"):
         GradientFeaturizer(network, memory=3).fit(X)
 
 
-def test_a_grid_makes_each_fold_once(data, tmp_path, made):
-    """Twenty settings of five folds: the rows of one pass for each fold."""
+def test_a_grid_search_computes_the_features_of_each_fold_once(data, tmp_path, counts):
+    """Twenty thresholds in five folds compute each fold in one pass."""
     network, X = data
     X = X.numpy()
     steps = [
-        ("features", featurizer(network, tmp_path)),
+        ("features", make_featurizer(network, tmp_path)),
         ("density", NetworkDensity("features", method="threshold", dimension=3.0)),
     ]
     search = GridSearchCV(
@@ -192,10 +195,10 @@ def test_a_grid_makes_each_fold_once(data, tmp_path, made):
         rows[6 * train : 6 * train + 6] = False
         steps[0][1].set_params(memory=None).fit(X[rows]).transform(X[rows])
         steps[0][1].transform(X[~rows])
-    one_pass = sum(made)
+    one_pass = sum(counts)
     steps[0][1].set_params(memory=str(tmp_path))
-    made.clear()
+    counts.clear()
     search.fit(X)
-    tried = FOLDS * (SETTINGS - 1)  # A row is tried in each fit.
-    assert sum(made) == one_pass + tried
+    tried = FOLDS * (SETTINGS - 1)  # Each fit tries the network on one sample.
+    assert sum(counts) == one_pass + tried
     assert clone(search).estimator.named_steps["features"].estimator is network

@@ -1,4 +1,4 @@
-"""NetworkKernel beyond the quantities of test_gradients."""
+"""NetworkKernel compared with naive Jacobians."""
 
 import numpy as np
 import pytest
@@ -21,33 +21,33 @@ def data():
     return build(NETWORKS[0], n_samples=12)
 
 
-def test_influence_is_what_a_small_step_does():
-    """Push the output at one sample by a step along its gradient, and look at the others."""
+def test_influence_is_the_change_by_a_small_step():
+    """A small step along the gradient of one sample changes the outputs at all samples."""
     network, X = build(NETWORKS[1])
     influence = NetworkKernel(network).influence(X)
     J, epsilon = naive.jacobians(network, X)[:, 0], 1e-6
     before = network(X).detach()[:, 0].numpy()
-    for pushed in range(len(X)):
-        moved = build(NETWORKS[1])[0]
-        step = torch.as_tensor(epsilon * J[pushed] / (J[pushed] @ J[pushed]))
+    for index in range(len(X)):
+        stepped = build(NETWORKS[1])[0]
+        step = torch.as_tensor(epsilon * J[index] / (J[index] @ J[index]))
         start = 0
-        for parameter in moved.parameters():
+        for parameter in stepped.parameters():
             stop = start + parameter.numel()
             parameter.data += step[start:stop].view_as(parameter)
             start = stop
-        change = (moved(X).detach()[:, 0].numpy() - before) / epsilon
-        np.testing.assert_allclose(influence[pushed], change, atol=1e-4)
+        change = (stepped(X).detach()[:, 0].numpy() - before) / epsilon
+        np.testing.assert_allclose(influence[index], change, atol=1e-4)
 
 
 def test_influence_on_itself_is_one(data):
     network, X = data
-    found = NetworkKernel(network).influence(X)
-    np.testing.assert_allclose(found[range(12), range(12)], [np.eye(3)] * 12, atol=1e-8)
+    actual = NetworkKernel(network).influence(X)
+    np.testing.assert_allclose(actual[range(12), range(12)], [np.eye(3)] * 12, atol=1e-8)
 
 
 @pytest.mark.parametrize("metric", ["trace", "rotation", "orthogonal"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_diag_is_the_diagonal(data, metric, normalize):
+def test_diag_is_the_diagonal_of_the_gram_matrix(data, metric, normalize):
     network, X = data
     kernel = NetworkKernel(network, metric=metric, normalize=normalize)
     np.testing.assert_allclose(kernel.diag(X), np.diag(kernel(X)), rtol=1e-8)
@@ -61,8 +61,8 @@ def test_rotation_ignores_a_rotation_of_one_samples_outputs():
     KC = naive.normalized_kernel(J[:1], turn @ J[1:], 1e-16)[0]
     values, sign = np.linalg.svd(KC, compute_uv=False), np.sign(np.linalg.det(KC))
     expected = (values[..., 0] + sign * values[..., 1]) / 2
-    found = NetworkKernel(network, output=[0, 1], metric="rotation")(X[:1], X[1:])
-    np.testing.assert_allclose(found, expected, atol=1e-8)
+    actual = NetworkKernel(network, output=[0, 1], metric="rotation")(X[:1], X[1:])
+    np.testing.assert_allclose(actual, expected, atol=1e-8)
 
 
 def test_unnormalised_kernel_is_the_mean_over_outputs(data):
@@ -72,14 +72,14 @@ def test_unnormalised_kernel_is_the_mean_over_outputs(data):
     np.testing.assert_allclose(NetworkKernel(network, normalize=False)(X), expected, rtol=1e-8)
 
 
-def test_features_are_used_as_they_are():
+def test_features_are_compared_by_their_inner_products():
     rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.3, 0.0]])
     kernel = NetworkKernel("features")
     np.testing.assert_allclose(kernel(rows), rows @ rows.T)
     np.testing.assert_allclose(kernel.diag(rows), (rows**2).sum(axis=1))
 
 
-def test_a_gaussian_process_takes_it_alone_and_in_sums(data):
+def test_a_gaussian_process_accepts_the_kernel_and_sums_of_it(data):
     network, X = data
     y = X[:, 0].numpy()
     gram = NetworkKernel(network)(X)
@@ -92,7 +92,7 @@ def test_a_gaussian_process_takes_it_alone_and_in_sums(data):
     assert (deviation >= 0).all()
 
 
-def test_pairwise_kernels_calls_it_once(data):
+def test_pairwise_kernels_calls_the_kernel_once(data):
     network, X = data
     calls = []
 
@@ -106,14 +106,14 @@ def test_pairwise_kernels_calls_it_once(data):
     assert calls == [12]
 
 
-def test_gradient_in_no_hyper_parameters(data):
+def test_the_gradient_has_no_hyper_parameters(data):
     network, X = data
     gram, gradient = NetworkKernel(network)(X, eval_gradient=True)
     assert gradient.shape == (*gram.shape, 0)
     assert NetworkKernel(network).theta.size == 0
 
 
-def test_repr_and_clone(data):
+def test_the_kernel_has_a_repr_and_can_be_cloned(data):
     network, _ = data
     kernel = NetworkKernel(network, metric="rotation")
     assert "NetworkKernel" in repr(kernel)
@@ -123,7 +123,7 @@ def test_repr_and_clone(data):
     assert not kernel.is_stationary()
 
 
-def test_dead_samples_are_zero_in_every_quantity():
+def test_a_sample_with_a_zero_gradient_is_zero_in_every_quantity():
     network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)).double()
     network[0].weight.data.fill_(1.0)
     network[0].bias.data.zero_()

@@ -1,4 +1,4 @@
-"""PerceptualKernel against hooks and the formula written out."""
+"""PerceptualKernel compared with its formula, from activations recorded by hooks."""
 
 import copy
 import pickle
@@ -22,8 +22,8 @@ from ..cases import NETWORKS, build
 BY_NAME = {case.name: case for case in NETWORKS}
 
 
-def naive_activities(network, X, layers):
-    """What the layers take in at each row alone, divided by the root of how many numbers it is."""
+def compute_activations(network, X, layers):
+    """Return the inputs of the layers at each sample, divided by the root of their number."""
     network.eval()
     rows = []
     for index in range(len(X)):
@@ -42,14 +42,14 @@ def naive_activities(network, X, layers):
     return torch.stack(rows).double().numpy()
 
 
-def naive_gram(network, X, layers, normalize=True):
-    features = naive_activities(network, X, layers)
+def compute_gram(network, X, layers, normalize=True):
+    features = compute_activations(network, X, layers)
     if normalize:
         features = features / np.linalg.norm(features, axis=1, keepdims=True)
     return features @ features.T
 
 
-#: The layers that are compared by default.
+#: Layers that are compared by default.
 DEFAULT = {
     "MLP": ["2", "4"],
     "MLP with in-place ELU": ["2", "4"],
@@ -83,10 +83,10 @@ DEFAULT = {
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("name", "layers"), DEFAULT.items(), ids=DEFAULT)
-def test_values_and_default_layers(name, layers, normalize):
+def test_similarities_of_the_default_layers_equal_the_formula(name, layers, normalize):
     network, X = build(BY_NAME[name], n_samples=7)
     kernel = PerceptualKernel(network, normalize=normalize)
-    expected = naive_gram(network, X, layers, normalize)
+    expected = compute_gram(network, X, layers, normalize)
     np.testing.assert_allclose(kernel(X), expected, atol=1e-10)
     np.testing.assert_allclose(kernel(X[:3], X[3:]), expected[:3, 3:], atol=1e-10)
     np.testing.assert_allclose(kernel.diag(X), np.diag(expected), atol=1e-10)
@@ -111,14 +111,14 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize(("layers", "names"), PATTERNS.values(), ids=PATTERNS)
-def test_layers_by_name_and_pattern(layers, names):
+def test_layers_are_selected_by_name_and_pattern(layers, names):
     network, X = build(NETWORKS[0])
-    found = PerceptualKernel(network, layers)(X)
-    np.testing.assert_allclose(found, naive_gram(network, X, names), atol=1e-10)
+    actual = PerceptualKernel(network, layers)(X)
+    np.testing.assert_allclose(actual, compute_gram(network, X, names), atol=1e-10)
 
 
 @pytest.mark.parametrize("layers", ["5", ["0", "missing"], 3, [], [0], "embed"])
-def test_bad_layers_are_explained(layers):
+def test_invalid_layers_raise_an_error(layers):
     network, X = build(BY_NAME["language model with tied embedding"])
     message = r"`layers` must be None, or .* match a layer .* 'mix', 'head'; got .*\. Use names"
     for call in (PerceptualKernel(network, layers), PerceptualKernel(network, layers).fit):
@@ -126,48 +126,48 @@ def test_bad_layers_are_explained(layers):
             call(X)
 
 
-def test_layers_of_other_axes_are_taken_one_by_one():
+def test_samples_are_evaluated_one_by_one_if_the_first_axis_is_another():
     network, X = build(BY_NAME["positions before samples"], n_samples=3)
-    found = PerceptualKernel(network, "*")(X)  # As many samples as positions.
-    np.testing.assert_allclose(found, naive_gram(network, X, ["body", "head"]), atol=1e-10)
+    actual = PerceptualKernel(network, "*")(X)  # As many samples as positions.
+    np.testing.assert_allclose(actual, compute_gram(network, X, ["body", "head"]), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["CNN with BatchNorm", "Siamese net with one joined call"])
-def test_any_chunks_give_the_same(name):
+def test_chunks_of_any_size_give_the_same_similarities(name):
     network, X = build(BY_NAME[name], n_samples=9)
     expected = PerceptualKernel(network)(X)
     for batch_size in (1, 2, 4, 9):
-        found = PerceptualKernel(network, batch_size=batch_size)(X)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        actual = PerceptualKernel(network, batch_size=batch_size)(X)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
     with sklearn.config_context(working_memory=0.05):
         np.testing.assert_allclose(PerceptualKernel(network)(X), expected, atol=1e-12)
 
 
-def test_single_precision_stays_near_double():
+def test_lower_precision_is_close_to_double_precision():
     network, X = build(BY_NAME["CNN with BatchNorm"], n_samples=9)
     expected = PerceptualKernel(network)(X)
-    found = PerceptualKernel(copy.deepcopy(network).float())(X.float())
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    actual = PerceptualKernel(copy.deepcopy(network).float())(X.float())
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
     half = PerceptualKernel(copy.deepcopy(network).half())(X.half())
     np.testing.assert_allclose(half, expected, atol=1e-2)
 
 
-def test_frozen_networks_are_compared_too():
+def test_a_frozen_network_gives_the_same_similarities():
     network, X = build(NETWORKS[0])
     expected = PerceptualKernel(network)(X)
     np.testing.assert_array_equal(PerceptualKernel(network.requires_grad_(False))(X), expected)
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_it_is_the_similarity_with_a_constant_weight():
-    """A last layer of one output has lambda = 1: both kernels are the same there."""
+def test_the_perceptual_kernel_equals_the_network_kernel_if_all_weights_are_one():
+    """In a last layer with one output lambda is 1, so both kernels are equal."""
     network, X = build(BY_NAME["MLP with a scalar output"])
     by_gradients = NetworkKernel(network, parameters="4.weight")(X)
     np.testing.assert_allclose(PerceptualKernel(network, "4")(X), by_gradients, atol=1e-10)
 
 
 class Failing(nn.Module):
-    """Fails at some batches."""
+    """Network that fails on batches with large values."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ class Failing(nn.Module):
         return self.head(hidden)
 
 
-def test_the_guest_is_left_as_it_was_after_an_exception():
+def test_the_network_is_not_modified_by_an_exception():
     network = Failing().train()
     X = torch.randn(6, 4)
     X[5] = 200
@@ -193,7 +193,7 @@ def test_the_guest_is_left_as_it_was_after_an_exception():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_kernel_machines():
+def test_kernel_machines_accept_the_perceptual_kernel():
     torch.manual_seed(0)
     X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
@@ -211,7 +211,7 @@ def test_kernel_machines():
     assert "PerceptualKernel" in repr(kernel)
 
 
-def test_the_kept_gram_knows_its_settings():
+def test_the_kept_gram_matrix_is_used_only_for_the_same_parameters():
     network, X = build(NETWORKS[0])
     kernel = PerceptualKernel(network)
     kernel(X, eval_gradient=True)
@@ -222,7 +222,7 @@ def test_the_kept_gram_knows_its_settings():
         np.testing.assert_array_equal(kernel(X), expected)
 
 
-def test_clone_and_pickle_keep_the_network():
+def test_a_clone_shares_the_network_and_a_pickle_restores_it():
     network, X = build(NETWORKS[0])
     kernel = PerceptualKernel(network, ["2", "4"]).fit(X)
     assert clone(kernel).estimator is network
@@ -231,15 +231,15 @@ def test_clone_and_pickle_keep_the_network():
     np.testing.assert_array_equal(loaded.transform(X), kernel.transform(X))
 
 
-def test_the_default_network_is_trained_and_its_input_left_out():
+def test_the_default_network_is_trained_and_its_input_is_not_compared():
     X = np.random.default_rng(0).normal(size=(9, 3))
     kernel = PerceptualKernel(random_state=0).fit(X)
     network = kernel.estimator_
-    expected = naive_gram(network, torch.as_tensor(X), ["layers.2", "layers.4"])
+    expected = compute_gram(network, torch.as_tensor(X), ["layers.2", "layers.4"])
     np.testing.assert_allclose(kernel.transform(X), expected, atol=1e-10)
 
 
-def test_rows_without_activities_are_reported():
+def test_a_warning_reports_samples_whose_activations_are_all_zero():
     network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double()
     network[0].weight.data.fill_(1.0)
     network[0].bias.data.zero_()
@@ -254,7 +254,7 @@ def test_rows_without_activities_are_reported():
         assert gram[0, 0] > 0
 
 
-def test_activities_that_are_not_finite_are_refused():
+def test_activations_that_are_not_finite_raise_an_error():
     class Rooted(nn.Module):
         def __init__(self):
             super().__init__()
@@ -269,7 +269,7 @@ def test_activities_that_are_not_finite_are_refused():
         PerceptualKernel(Rooted())(torch.randn(6, 5))
 
 
-def test_features_have_no_layers():
+def test_features_raise_an_error_because_they_have_no_layers():
     rows = np.eye(3)
     for call in (PerceptualKernel("features"), PerceptualKernel("features").fit):
         with pytest.raises(
@@ -279,7 +279,7 @@ def test_features_have_no_layers():
 
 
 @pytest.mark.parametrize("mix", [lambda rows: rows - rows.mean(dim=0), lambda rows: rows.squeeze()])
-def test_networks_that_mix_samples_are_refused(mix):
+def test_networks_that_mix_samples_raise_an_error(mix):
     class Mixing(nn.Linear):
         def forward(self, rows):
             return mix(super().forward(rows))
@@ -289,7 +289,7 @@ def test_networks_that_mix_samples_are_refused(mix):
 
 
 class Functional(nn.Module):
-    """Calls no layer."""
+    """Network that calls no layer."""
 
     def __init__(self):
         super().__init__()
@@ -300,7 +300,7 @@ class Functional(nn.Module):
 
 
 class Bag(nn.Module):
-    """Has no layer with parameters that takes in floating-point numbers."""
+    """Network without a layer with parameters whose input is floating-point."""
 
     def __init__(self):
         super().__init__()
@@ -310,7 +310,7 @@ class Bag(nn.Module):
         return self.squash(self.bag(words))
 
 
-def test_networks_without_such_layers_are_refused():
+def test_networks_without_layers_to_compare_raise_an_error():
     words = torch.randint(0, 9, (5, 3))
     with pytest.raises(UnsupportedNetworkError, match=r"layers=None compares.*other `layers`"):
         PerceptualKernel(Bag())(words)
@@ -322,7 +322,7 @@ def test_networks_without_such_layers_are_refused():
     np.testing.assert_allclose(PerceptualKernel(Functional())(X), expected, atol=1e-6)
 
 
-def test_rows_of_different_lengths_are_explained():
+def test_samples_of_different_lengths_raise_an_error():
     class Items(torch.utils.data.Dataset):
         def __len__(self):
             return 3
@@ -345,7 +345,7 @@ def test_rows_of_different_lengths_are_explained():
 
 
 @pytest.mark.parametrize("params", [{"normalize": "yes"}, {"batch_size": 0}])
-def test_bad_parameters_are_refused(params):
+def test_invalid_parameters_raise_an_error(params):
     network, X = build(NETWORKS[0])
     with pytest.raises(ValueError, match=next(iter(params))):
         PerceptualKernel(network, **params)(X)

@@ -1,4 +1,4 @@
-"""Features on disk: what is read back, what is refused, and what a kill or a full disk leaves."""
+"""Feature stores: reading, writing, errors, interrupted writes and a full disk."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ from sknetsim import (
     ZeroGradientWarning,
     featurize,
 )
-from sknetsim._features import shards as _shards
+from sknetsim._features.shards import open_for_writing
 
 SAMPLES, FEATURES = 103, 8
 
@@ -64,10 +64,10 @@ def files(folder):
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("float16", 5e-4)])
-def test_a_store_holds_what_transform_gives(featurizer, X, tmp_path, dtype, error):
-    found = featurize(featurizer, X, tmp_path, dtype=dtype, rows_per_shard=10)
-    assert (found.shape, found.dtype, len(found)) == ((SAMPLES, FEATURES), dtype, SAMPLES)
-    np.testing.assert_allclose(found, featurizer.transform(X), atol=error)
+def test_a_store_contains_the_features_of_transform(featurizer, X, tmp_path, dtype, error):
+    written = featurize(featurizer, X, tmp_path, dtype=dtype, rows_per_shard=10)
+    assert (written.shape, written.dtype, len(written)) == ((SAMPLES, FEATURES), dtype, SAMPLES)
+    np.testing.assert_allclose(written, featurizer.transform(X), atol=error)
 
 
 ROWS = [
@@ -86,7 +86,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=range(len(ROWS)))
-def test_rows_are_read_as_from_an_array(store, rows):
+def test_rows_are_selected_as_in_numpy(store, rows):
     expected = np.asarray(store)[np.array(rows, dtype=int) if len(np.shape(rows)) else rows]
     if isinstance(rows, np.ndarray) and rows.dtype == bool:
         expected = np.asarray(store)[rows]
@@ -94,12 +94,12 @@ def test_rows_are_read_as_from_an_array(store, rows):
 
 
 @pytest.mark.parametrize("rows", [[SAMPLES], -SAMPLES - 1, [0.5], [True, False], "first"], ids=str)
-def test_other_rows_are_refused(store, rows):
+def test_invalid_rows_raise_an_error(store, rows):
     with pytest.raises(IndexError, match=f"between -{SAMPLES} and {SAMPLES - 1}; got"):
         store[rows]
 
 
-def test_shards_are_what_numpy_loads(store):
+def test_numpy_can_load_the_shards(store):
     np.testing.assert_array_equal(
         np.concatenate([np.load(path) for path in files(store.folder)]), store
     )
@@ -133,19 +133,19 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_any_rows_are_featurized(featurizer, X, tmp_path, form):
+def test_any_form_of_X_is_featurized(featurizer, X, tmp_path, form):
     rows = FORMS[form](X, tmp_path)
-    found = featurize(clone(featurizer).fit(rows), rows, tmp_path / "store", rows_per_shard=10)
-    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+    written = featurize(clone(featurizer).fit(rows), rows, tmp_path / "store", rows_per_shard=10)
+    np.testing.assert_allclose(written, featurizer.transform(X), atol=1e-6)
 
 
-def test_steps_of_a_pipeline_are_taken_shard_by_shard(X, tmp_path):
+def test_the_steps_of_a_pipeline_are_applied_shard_by_shard(X, tmp_path):
     torch.manual_seed(0)
     net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
     pipeline = make_pipeline(StandardScaler(), net).fit(X, X[:, :1])
     featurizer = GradientFeaturizer(pipeline).fit(X)
-    found = featurize(featurizer, X, tmp_path / "store", rows_per_shard=10)
-    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+    written = featurize(featurizer, X, tmp_path / "store", rows_per_shard=10)
+    np.testing.assert_allclose(written, featurizer.transform(X), atol=1e-6)
     other = make_pipeline(StandardScaler(with_mean=False).fit(X), net)
     with pytest.raises(FeatureStoreError, match="features of other data"):
         featurize(GradientFeaturizer(other).fit(X), X, tmp_path / "store", rows_per_shard=10)
@@ -154,43 +154,43 @@ def test_steps_of_a_pipeline_are_taken_shard_by_shard(X, tmp_path):
 def test_zero_gradients_are_reported_once_for_all_shards(X, tmp_path):
     network = nn.Sequential(nn.ReLU(), nn.Linear(3, 1, bias=False))
     X = np.where(np.arange(SAMPLES)[:, None] % 10 == 0, -1, np.abs(X)).astype(np.float32)
-    with pytest.warns(ZeroGradientWarning) as found:
+    with pytest.warns(ZeroGradientWarning) as caught:
         featurizer = GradientFeaturizer(network).fit(X)
         featurize(featurizer, X, tmp_path, rows_per_shard=10)
-    assert ["11 of 103" in str(warning.message) for warning in found] == [True]
+    assert ["11 of 103" in str(warning.message) for warning in caught] == [True]
 
 
-# What is begun is continued, and nothing else.
+# Interrupted stores, and stores of something else.
 
 
-def test_what_is_missing_is_made_and_nothing_else(featurizer, X, store):
+def test_only_missing_shards_are_computed(featurizer, X, store):
     expected = store[:]
     files(store.folder)[4].unlink()
     before = {path: path.stat().st_mtime_ns for path in files(store.folder)}
     with pytest.raises(FeatureStoreError, match="unfinished: 1 of 11 shards are missing"):
         FeatureStore(store.folder)
-    found = featurize(featurizer, X, store.folder, rows_per_shard=10)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    written = featurize(featurizer, X, store.folder, rows_per_shard=10)
+    np.testing.assert_allclose(written, expected, atol=1e-6)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def other_network(featurizer, X):
+def make_other_network(featurizer, X):
     network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
     return {"featurizer": GradientFeaturizer(network, n_components=FEATURES).fit(X)}
 
 
-def altered(X):
+def alter(X):
     X = X.copy()
     X[77, 1] += 1
     return X
 
 
 OTHERS = {
-    "another network": other_network,
+    "another network": make_other_network,
     "another featurizer": lambda featurizer, X: {
         "featurizer": clone(featurizer).set_params(random_state=1).fit(X)
     },
-    "other data": lambda featurizer, X: {"X": altered(X)},
+    "other data": lambda featurizer, X: {"X": alter(X)},
     "so many rows": lambda featurizer, X: {"X": X[:-1]},
     "so many features": lambda featurizer, X: {
         "featurizer": clone(featurizer).set_params(n_components=5).fit(X)
@@ -201,7 +201,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_store_of_something_else_is_refused(featurizer, X, store, other):
+def test_a_store_of_something_else_raises_an_error(featurizer, X, store, other):
     wanted = {"featurizer": featurizer, "X": X, "rows_per_shard": 10}
     wanted |= OTHERS[other](featurizer, X)
     with pytest.raises(FeatureStoreError, match=other):
@@ -237,7 +237,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
-def test_a_damaged_shard_is_refused_with_the_reason(store, damage):
+def test_a_damaged_shard_raises_an_error_with_the_reason(store, damage):
     damage(files(store.folder)[2])
     assert store[:20].shape == (20, FEATURES)
     with pytest.raises(FeatureStoreError, match=f"shard '00000002.*{DAMAGES[damage]}"):
@@ -250,7 +250,7 @@ SPOILT = ["", "{}", '{"network": 1', "[]"]
 
 
 @pytest.mark.parametrize("content", SPOILT)
-def test_a_damaged_manifest_is_refused(store, content):
+def test_a_damaged_manifest_raises_an_error(store, content):
     (store.folder / "manifest.json").write_text(content)
     with pytest.raises(FeatureStoreError, match="damaged manifest"):
         FeatureStore(store.folder)
@@ -259,22 +259,22 @@ def test_a_damaged_manifest_is_refused(store, content):
 @pytest.mark.parametrize(
     ("name", "value"), [("rows_per_shard", 0), ("n_samples", "x"), ("dtype", 1)]
 )
-def test_nonsense_in_a_manifest_is_refused(store, name, value):
+def test_invalid_values_in_a_manifest_raise_an_error(store, name, value):
     path = store.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(FeatureStoreError, match="damaged manifest"):
         FeatureStore(store.folder)
 
 
-def test_another_format_is_refused(store):
+def test_another_format_raises_an_error(store):
     path = store.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
     with pytest.raises(FeatureStoreError, match="has format 2; allowed is 1"):
         FeatureStore(store.folder)
 
 
-def test_shards_of_another_store_are_refused(featurizer, X, store, tmp_path):
-    other = featurize(featurizer, altered(X), tmp_path / "other", rows_per_shard=10)
+def test_a_shard_of_another_store_raises_an_error(featurizer, X, store, tmp_path):
+    other = featurize(featurizer, alter(X), tmp_path / "other", rows_per_shard=10)
     for path in files(store.folder)[:1]:
         path.unlink()
     shutil.copy(files(other.folder)[0], store.folder)
@@ -282,31 +282,31 @@ def test_shards_of_another_store_are_refused(featurizer, X, store, tmp_path):
         FeatureStore(store.folder)[0]
 
 
-def test_other_files_beside_the_shards_are_left_alone(store):
+def test_other_files_beside_the_shards_are_ignored(store):
     (store.folder / "features-all.npy").touch()
     assert FeatureStore(store.folder)[:].shape == store.shape
 
 
-def test_one_program_writes_at_a_time(featurizer, X, store):
+def test_only_one_program_can_write_at_a_time(featurizer, X, store):
     files(store.folder)[0].unlink()
     with (
-        _shards.open_for_writing(store.folder, store.manifest),
+        open_for_writing(store.folder, store.manifest),
         pytest.raises(FeatureStoreError, match="is being written by another program"),
     ):
         featurize(featurizer, X, store.folder, rows_per_shard=10)
     featurize(featurizer, X, store.folder, rows_per_shard=10)
 
 
-def test_a_store_is_free_again_after_an_error_that_is_kept(featurizer, X, store):
-    with pytest.raises(KeyError) as kept, _shards.open_for_writing(store.folder, store.manifest):
+def test_an_error_releases_the_lock_even_if_its_traceback_is_kept(featurizer, X, store):
+    with pytest.raises(KeyError) as kept, open_for_writing(store.folder, store.manifest):
         raise KeyError("stopped")
-    with _shards.open_for_writing(store.folder, store.manifest) as shards:
+    with open_for_writing(store.folder, store.manifest) as shards:
         assert shards.missing == []
     assert kept.value is not None
 
 
 class Centred(nn.Module):
-    """Mixes its samples."""
+    """Network that mixes its samples."""
 
     def __init__(self):
         super().__init__()
@@ -316,13 +316,13 @@ class Centred(nn.Module):
         return self.network(X - X.mean(dim=0))
 
 
-def test_networks_that_mix_samples_are_refused_also_row_by_row(X, tmp_path):
+def test_networks_that_mix_samples_raise_an_error_even_row_by_row(X, tmp_path):
     featurizer = GradientFeaturizer(Centred()).fit(X[:1])
     with pytest.raises(UnsupportedNetworkError):
         featurize(featurizer, X, tmp_path, rows_per_shard=1)
 
 
-def test_steps_that_mix_rows_are_refused(X, tmp_path):
+def test_steps_that_mix_samples_raise_an_error(X, tmp_path):
     net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
     steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
     featurizer = GradientFeaturizer(make_pipeline(steps, net).fit(X, X[:, :1])).fit(X)
@@ -331,7 +331,7 @@ def test_steps_that_mix_rows_are_refused(X, tmp_path):
 
 
 @pytest.mark.parametrize("folder", [None, 3], ids=str)
-def test_other_names_of_folders_are_refused(featurizer, X, folder):
+def test_invalid_folders_raise_an_error(featurizer, X, folder):
     with pytest.raises(TypeError, match=f"`folder` must be a name or a path; got {folder}. Pass"):
         featurize(featurizer, X, folder)
 
@@ -339,24 +339,24 @@ def test_other_names_of_folders_are_refused(featurizer, X, folder):
 @pytest.mark.parametrize(
     "other", [nn.Linear(3, 1), NetworkKernel(), NetworkDensity("features")], ids=range(3)
 )
-def test_only_featurizers_featurize(X, tmp_path, other):
+def test_other_estimators_than_featurizers_raise_an_error(X, tmp_path, other):
     with pytest.raises(TypeError, match="`featurizer` must be a fitted GradientFeaturizer; got a"):
         featurize(other, X, tmp_path)
 
 
-def test_featurizers_are_fitted_before(X, tmp_path):
+def test_an_unfitted_featurizer_raises_an_error(X, tmp_path):
     with pytest.raises(NotFittedError):
         featurize(GradientFeaturizer(nn.Linear(3, 1)), X, tmp_path)
 
 
-def test_a_store_is_split_by_scikit_learn(store):
-    found = cross_val_score(NetworkDensity("features"), store, cv=3)
+def test_scikit_learn_can_split_a_store(store):
+    actual = cross_val_score(NetworkDensity("features"), store, cv=3)
     expected = cross_val_score(NetworkDensity("features"), store[:], cv=3)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_allclose(actual, expected, atol=1e-9)
     np.testing.assert_array_equal(store[3:9, 2], store[:][3:9, 2])
 
 
-def test_folders_of_something_else_are_refused(featurizer, X, tmp_path):
+def test_folders_with_other_files_raise_an_error(featurizer, X, tmp_path):
     (tmp_path / "photo.png").touch()
     (tmp_path / ".thesis.unfinished").touch()
     with pytest.raises(FeatureStoreError, match="is something else"):
@@ -379,25 +379,25 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_input_leaves_no_folder(featurizer, X, tmp_path, bad):
+def test_invalid_input_leaves_no_folder(featurizer, X, tmp_path, bad):
     wanted, message = BAD[bad]
     with pytest.raises(ValueError, match=message):
         featurize(**{"featurizer": featurizer, "X": X, "folder": tmp_path / "new"} | wanted)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_pickle_holds_the_folder_alone(store):
+def test_a_pickle_contains_only_the_path_of_the_folder(store):
     density = NetworkDensity("features").fit(store)
     twin = pickle.loads(pickle.dumps(density))
     np.testing.assert_array_equal(twin.score_samples(store), density.score_samples(store))
     assert len(pickle.dumps(store)) < 2000
 
 
-def test_a_pickle_refuses_what_took_the_stores_place(featurizer, X, store):
+def test_a_pickle_of_a_replaced_store_raises_an_error(featurizer, X, store):
     kept = pickle.dumps(store)
     for path in store.folder.iterdir():
         path.unlink()
-    featurize(featurizer, altered(X), store.folder, rows_per_shard=10)
+    featurize(featurizer, alter(X), store.folder, rows_per_shard=10)
     with pytest.raises(FeatureStoreError, match="features of other data"):
         pickle.loads(kept)
 
@@ -405,15 +405,15 @@ def test_a_pickle_refuses_what_took_the_stores_place(featurizer, X, store):
 # A full disk.
 
 
-def test_what_the_disk_cannot_hold_is_refused_at_once(featurizer, X, tmp_path, monkeypatch):
+def test_a_store_beyond_the_free_disk_raises_an_error_at_once(featurizer, X, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 2**10})
-    monkeypatch.setattr(_shards.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match="needs 0 MiB more, and its disk has 0 MiB left") as found:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="needs 0 MiB more, and its disk has 0 MiB left") as caught:
         featurize(featurizer, X, tmp_path)
-    assert found.value.errno == errno.ENOSPC
+    assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_disk_that_fills_up_leaves_the_finished_shards(featurizer, X, tmp_path, monkeypatch):
+def test_finished_shards_stay_if_the_disk_fills_up(featurizer, X, tmp_path, monkeypatch):
     room = 3
 
     def write(path, content):
@@ -424,22 +424,22 @@ def test_a_disk_that_fills_up_leaves_the_finished_shards(featurizer, X, tmp_path
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(_shards, "_write", write)
+        patched.setattr("sknetsim._features.shards._write", write)
         with pytest.raises(OSError, match=r"rows 30 to 40 .*No space.*3 of 11 shards are finished"):
             featurize(featurizer, X, tmp_path, rows_per_shard=10)
     assert len(files(tmp_path)) == 3 and not list(tmp_path.glob(".*.unfinished"))
     before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
-    found = featurize(featurizer, X, tmp_path, rows_per_shard=10)
-    np.testing.assert_allclose(found, featurizer.transform(X), atol=1e-6)
+    written = featurize(featurizer, X, tmp_path, rows_per_shard=10)
+    np.testing.assert_allclose(written, featurizer.transform(X), atol=1e-6)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-# A kill.
+# Killed programs.
 
 
 @dataclass(frozen=True)
 class Slow:
-    """A projection that takes its time, and tells when it starts."""
+    """Slow projection, which logs each start."""
 
     projection: Any
     log: str
@@ -451,12 +451,12 @@ class Slow:
         return self.projection.transform(source, X, y, verbose)
 
 
-def _killed(featurizer, X, folder):
+def write_store(featurizer, X, folder):
     torch.set_num_threads(1)
     featurize(featurizer, X, folder, rows_per_shard=1)
 
 
-def test_a_kill_at_any_moment_loses_nothing(featurizer, X, tmp_path):
+def test_killed_programs_lose_only_the_shard_in_progress(featurizer, X, tmp_path):
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.estimators.test_store"])
     log, folder, delays = tmp_path / "log", tmp_path / "store", np.random.default_rng()
@@ -464,15 +464,15 @@ def test_a_kill_at_any_moment_loses_nothing(featurizer, X, tmp_path):
     featurizer._projection = Slow(featurizer._projection, str(log))
     kills, finished = 0, {}
     while kills < 20:
-        process = server.Process(target=_killed, args=(featurizer, X, folder))
+        process = server.Process(target=write_store, args=(featurizer, X, folder))
         process.start()
         process.join(delays.uniform(0.01, 0.15))
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
-        found = {path: path.stat().st_mtime_ns for path in files(folder)}
-        assert finished.items() <= found.items()
-        finished = found
+        present = {path: path.stat().st_mtime_ns for path in files(folder)}
+        assert finished.items() <= present.items()
+        finished = present
     np.testing.assert_allclose(
         featurize(featurizer, X, folder, rows_per_shard=1), expected, atol=1e-6
     )
@@ -483,7 +483,7 @@ def test_a_kill_at_any_moment_loses_nothing(featurizer, X, tmp_path):
 # Estimators.
 
 
-def fitted(estimator, X, y):
+def fit_and_call(estimator, X, y):
     if isinstance(estimator, ActiveLearningSampler):
         return estimator.fit(X[:20], y[:20]).query(X, n_queries=5)
     if isinstance(estimator, NetworkNeighbors):
@@ -514,10 +514,12 @@ ESTIMATORS = {
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_estimators_take_a_store_for_an_array(store, name):
+def test_estimators_give_the_same_results_for_a_store_as_for_an_array(store, name):
     y = np.random.default_rng(1).standard_normal(SAMPLES)
-    found = fitted(clone(ESTIMATORS[name]), store, y)
-    np.testing.assert_allclose(found, fitted(clone(ESTIMATORS[name]), store[:], y), atol=1e-6)
+    actual = fit_and_call(clone(ESTIMATORS[name]), store, y)
+    np.testing.assert_allclose(
+        actual, fit_and_call(clone(ESTIMATORS[name]), store[:], y), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -531,11 +533,11 @@ def test_estimators_never_read_all_of_a_store(store, monkeypatch, name):
     monkeypatch.setattr("sknetsim._features.nystroem._LEAST_CANDIDATES", 16)
     monkeypatch.setattr(FeatureStore, "__array__", None)
 
-    def watched(self, rows):
-        found = take(self, rows)
-        read.append(len(np.atleast_2d(found)))
-        return found
+    def record(self, rows):
+        features = take(self, rows)
+        read.append(len(np.atleast_2d(features)))
+        return features
 
-    monkeypatch.setattr(FeatureStore, "__getitem__", watched)
-    fitted(clone(ESTIMATORS[name]), store, y)
+    monkeypatch.setattr(FeatureStore, "__getitem__", record)
+    fit_and_call(clone(ESTIMATORS[name]), store, y)
     assert max(read) <= 50
