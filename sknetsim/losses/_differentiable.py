@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.hooks import RemovableHandle
 
 from .._gradients.capture import compute_cotangents, record_calls
 from .._gradients.engine import GradientEngine, blocks_by_rules
@@ -23,7 +24,7 @@ from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import assign, full_precision
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import borrow_and_restore, is_half, iterate_graph
+from .._networks.isolation import attach_hooks, borrow_and_restore, is_half, iterate_graph
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
@@ -263,7 +264,7 @@ def check_second_derivatives(
 ) -> None:
     """Differentiate the Jacobian of one sample, and name the layer for which that fails."""
     first, outputs = slice_batch(inputs, slice(0, 1)), Outputs(output, network)
-    with borrow_in_eval_mode(network.module) as module, _calls(module) as calls:
+    with borrow_in_eval_mode(network.module) as module, _record_calls(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
             jacobian = _compute_jacobian(network, outputs, verification, module, first)
@@ -284,19 +285,20 @@ def _differentiate(value: Tensor, parameters: list[nn.Parameter]) -> tuple[Tenso
 
 
 @contextlib.contextmanager
-def _calls(module: nn.Module) -> Iterator[list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]:
+def _record_calls(
+    module: nn.Module,
+) -> Iterator[list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]:
     """Record each part of a network that is called, with its arguments, innermost parts first."""
     calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
 
     def record(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls.append((part, args, kwargs))
 
-    handles = [p.register_forward_hook(record, with_kwargs=True) for p in module.modules()]
-    try:
+    def register(part: nn.Module) -> RemovableHandle:
+        return part.register_forward_hook(record, with_kwargs=True)
+
+    with attach_hooks(module.modules(), register):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _describe_failing_layer(

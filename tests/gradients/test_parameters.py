@@ -1,4 +1,4 @@
-"""Which parameters are differentiated, and the parameters of the estimators."""
+"""Selected parameters of networks, plans, and the parameters of the estimators."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def network():
     )
 
 
-def test_selection(network):
+def test_parameters_are_selected_by_name_pattern_and_part(network):
     everything = {f"{layer}.{kind}" for layer in ("0", "2.0", "2.1") for kind in ("weight", "bias")}
     assert select_parameters(network, None) == everything
     assert select_parameters(network, "last_layer") == {"2.1.weight", "2.1.bias"}
@@ -34,7 +34,7 @@ def test_selection(network):
 @pytest.mark.parametrize(
     "bad", ["3.*", ["first"], ["0.weight", "1.weight"], nn.Linear(2, 2), 5, [1]], ids=repr
 )
-def test_a_selection_of_nothing_is_refused(network, bad):
+def test_a_selection_without_a_match_raises_an_error(network, bad):
     with pytest.raises(
         ValueError,
         match=r"must be None, 'last_layer', .* each match a trainable parameter, .*; got",
@@ -42,7 +42,7 @@ def test_a_selection_of_nothing_is_refused(network, bad):
         NetworkKernel(network, parameters=bad)(torch.ones(2, 5))
 
 
-def test_features_of_a_part_are_columns_of_all_features():
+def test_kernels_of_parts_add_up_to_the_kernel():
     network, X = build(NETWORKS[1])
     everything = NetworkKernel(network, normalize=False)
     parts = [NetworkKernel(network, normalize=False, parameters=f"{i}.*")(X) for i in (0, 2, 4)]
@@ -51,7 +51,7 @@ def test_features_of_a_part_are_columns_of_all_features():
     assert last.shape == (6, 13)
 
 
-def test_tied_parameters_get_blocks_of_their_own():
+def test_tied_parameters_have_their_own_blocks():
     network = TwinLayers()
     plan = make_plan(network, select_parameters(network, None), set())
     assert plan.groups[network.first] == [("weight",), ("bias",)]
@@ -76,7 +76,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("estimator", "message"), BAD, ids=lambda value: str(value)[:60])
-def test_bad_parameters_are_refused(estimator, message):
+def test_invalid_parameters_raise_an_error(estimator, message):
     with pytest.raises(ValueError, match=message):
         estimator.fit(np.random.default_rng(0).normal(size=(6, 2)), np.arange(6) % 2)
 
@@ -86,7 +86,7 @@ def test_a_kernel_called_directly_checks_its_parameters_too():
         NetworkKernel(nn.Linear(2, 1), metric="cosine")(np.ones((3, 2), dtype=np.float32))
 
 
-def test_an_absent_device_is_refused():
+def test_a_missing_device_raises_an_error():
     for device in ("cuda:99", "abacus", 3.5):
         with pytest.raises(
             ValueError, match=r"`device` must be None .*; got .*which torch cannot use"
@@ -100,10 +100,19 @@ def test_a_part_of_the_network_survives_clone(network):
     np.testing.assert_array_equal(clone(kernel)(X), kernel(X))
 
 
-def test_parameters_changed_after_fit_are_checked():
+def test_parameters_that_are_changed_after_fit_are_checked():
     X = np.random.default_rng(0).normal(size=(8, 2))
     density = NetworkDensity(method="threshold").fit(X)
     with pytest.raises(ValueError, match="'threshold'"):
         density.set_params(threshold=2).score_samples(X)
     with pytest.raises(NotFittedError):
         density.set_params(threshold=0.5, method="soft").score_samples(X)
+
+
+def test_unused_parameters_have_zero_gradients():
+    case = next(case for case in NETWORKS if case.name == "raw and unused parameters")
+    network, X = build(case)
+    features = GradientFeaturizer(network).fit_transform(X)
+    unused = sum(parameter.numel() for parameter in network.unused.parameters())
+    assert features.shape[1] == 3 * sum(parameter.numel() for parameter in network.parameters())
+    assert not features.reshape(6, 3, -1)[:, :, -unused:].any()

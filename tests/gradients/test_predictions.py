@@ -1,4 +1,4 @@
-"""What a classifier predicts, against skorch."""
+"""Predictions of a network, compared with those of skorch."""
 
 import numpy as np
 import pytest
@@ -20,28 +20,28 @@ ENDINGS = {
 }
 
 
-def trained(outputs, criterion, ending):
+def make_net(outputs, criterion, ending):
     module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, outputs), *ending)
     return NeuralNetClassifier(module, criterion=criterion, verbose=0).initialize()
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-def test_probabilities_are_those_of_skorch(ending, batch_size):
-    net, X = trained(*ending), torch.randn(30, 4)
-    found = predict_probabilities(
+def test_probabilities_equal_those_of_skorch(ending, batch_size):
+    net, X = make_net(*ending), torch.randn(30, 4)
+    probabilities = predict_probabilities(
         GradientEngine(resolve_network(net), "all", batch_size=batch_size), Samples(X)
     )
-    np.testing.assert_allclose(found, net.predict_proba(X), rtol=1e-5)
+    np.testing.assert_allclose(probabilities, net.predict_proba(X), rtol=1e-5)
 
 
-def test_sure_predictions_stay_finite():
-    net, X = trained(*ENDINGS["logits"]), 1e4 * torch.randn(30, 4)
-    found = predict_probabilities(GradientEngine(resolve_network(net), "all"), Samples(X))
-    np.testing.assert_allclose(found.sum(axis=1), 1)
+def test_probabilities_of_large_logits_are_finite():
+    net, X = make_net(*ENDINGS["logits"]), 1e4 * torch.randn(30, 4)
+    probabilities = predict_probabilities(GradientEngine(resolve_network(net), "all"), Samples(X))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
-def test_outputs_for_each_pixel_are_refused():
+def test_outputs_for_each_pixel_raise_an_error():
     net = NeuralNetClassifier(nn.Conv2d(1, 3, 1), criterion=nn.CrossEntropyLoss).initialize()
     with pytest.raises(ValueError, match=r"outputs of shape \(3, 2, 2\)"):
         predict_probabilities(
@@ -49,17 +49,17 @@ def test_outputs_for_each_pixel_are_refused():
         )
 
 
-def test_many_classes_take_no_more_than_a_forward_pass():
+def test_many_classes_need_no_more_memory_than_a_forward_pass():
     net = NeuralNetClassifier(nn.Linear(4, 5_000), criterion=nn.CrossEntropyLoss).initialize()
     with sklearn.config_context(working_memory=1):
-        found = predict_probabilities(
+        probabilities = predict_probabilities(
             GradientEngine(resolve_network(net)), Samples(torch.randn(9, 4))
         )
-    assert found.shape == (9, 5_000)
+    assert probabilities.shape == (9, 5_000)
 
 
-def test_a_full_device_halves_the_chunk(monkeypatch):
-    net, X = trained(*ENDINGS["logits"]), torch.randn(9, 4)
+def test_the_chunk_is_halved_if_memory_is_exhausted(monkeypatch):
+    net, X = make_net(*ENDINGS["logits"]), torch.randn(9, 4)
     expected, sizes = net.predict_proba(X), []
 
     def forward(module, inputs):

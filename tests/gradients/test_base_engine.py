@@ -1,0 +1,133 @@
+"""Isolated evaluation, chunk by chunk: precision, the caller's settings, and memory."""
+
+import copy
+
+import numpy as np
+import pytest
+import sklearn
+import torch
+from torch import nn
+
+from sknetsim import NetworkKernel
+from sknetsim._gradients.engine import GradientEngine
+
+from ..cases import NETWORKS, build
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
+def test_the_mode_of_the_network_does_not_matter(case):
+    network, X = build(case)
+    expected = NetworkKernel(network.eval(), case.output)(X)
+    np.testing.assert_allclose(NetworkKernel(network.train(), case.output)(X), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_networks_are_evaluated_in_float32(dtype):
+    network, X = build(NETWORKS[0])
+    network = network.to(dtype)
+    expected = NetworkKernel(copy.deepcopy(network).float())(X.float())
+    np.testing.assert_allclose(NetworkKernel(network)(X), expected, atol=1e-6)
+
+
+def test_gradients_too_small_for_float16_do_not_vanish():
+    network, X = build(NETWORKS[0])
+    network[-1].weight.data *= 1e-6
+    expected = NetworkKernel(copy.deepcopy(network.half()).double(), parameters="0.*")(X)
+    np.testing.assert_allclose(NetworkKernel(network, parameters="0.*")(X), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "context", [torch.inference_mode, torch.no_grad], ids=["inference", "no_grad"]
+)
+def test_the_context_of_the_caller_does_not_matter(context):
+    network, X = build(NETWORKS[0])
+    expected = NetworkKernel(network)(X)
+    with context():
+        np.testing.assert_array_equal(NetworkKernel(network)(X.clone()), expected)
+
+
+def test_a_network_may_be_made_in_inference_mode():
+    with torch.inference_mode():
+        network, X = build(NETWORKS[0])
+    assert next(network.parameters()).is_inference()
+    plain, _ = build(NETWORKS[0])
+    np.testing.assert_allclose(NetworkKernel(network)(X), NetworkKernel(plain)(X), atol=1e-12)
+
+
+def test_autocast_of_the_caller_does_not_matter():
+    network, X = build(NETWORKS[0], dtype=torch.float32)
+    expected = NetworkKernel(network)(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(NetworkKernel(network)(X), expected)
+
+
+@pytest.mark.parametrize("megabytes", [0.01, 0.1, 10])
+def test_a_small_memory_budget_does_not_change_the_kernel(megabytes):
+    network, X = build(next(case for case in NETWORKS if case.name == "CNN with BatchNorm"))
+    expected = NetworkKernel(network, output="sum")(X)
+    with sklearn.config_context(working_memory=megabytes):
+        gram = NetworkKernel(network, output="sum")(X)
+    np.testing.assert_allclose(gram, expected, atol=1e-12)
+
+
+def test_weights_may_change_between_calls_of_a_kernel():
+    network, X = build(NETWORKS[0])
+    kernel = NetworkKernel(network)
+    before = kernel(X)
+    network.load_state_dict(build(NETWORKS[0], seed=1)[0].state_dict())
+    np.testing.assert_allclose(kernel(X), NetworkKernel(copy.deepcopy(network))(X))
+    assert not np.allclose(kernel(X), before)
+
+
+def make_network_and_samples(samples):
+    """Return a network, and samples for it."""
+    network = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+    return network, torch.randn(samples, 64)
+
+
+@pytest.fixture
+def small_device(monkeypatch):
+    """Make batches of more than five samples fail; return the sizes of the others."""
+    attempt, sizes = GradientEngine._attempt, []
+
+    def attempted(self, module, inputs, y, checked):
+        if len(inputs) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(len(inputs))
+        return attempt(self, module, inputs, y, checked)
+
+    monkeypatch.setattr(GradientEngine, "_attempt", attempted)
+    return sizes
+
+
+def test_the_chunk_is_halved_if_memory_is_exhausted(small_device):
+    network, X = make_network_and_samples(40)
+    gram = NetworkKernel(network, "predicted", batch_size=20)(X)
+    assert max(small_device) == 5
+    expected = NetworkKernel(network, "predicted", batch_size=5)(X)
+    np.testing.assert_array_equal(gram, expected)
+
+
+def test_a_device_must_have_memory_for_one_sample(monkeypatch):
+    network, X = make_network_and_samples(4)
+
+    def full(self, module, inputs, y, checked):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(GradientEngine, "_attempt", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        NetworkKernel(network)(X)
+
+
+def test_other_errors_do_not_halve_the_chunk(monkeypatch):
+    network, X = make_network_and_samples(4)
+    sizes = []
+
+    def failing(self, module, inputs, y, checked):
+        sizes.append(len(inputs))
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(GradientEngine, "_attempt", failing)
+    with pytest.raises(RuntimeError, match="no such operation"):
+        NetworkKernel(network, batch_size=4)(X)
+    assert sizes == [4]
