@@ -1,4 +1,4 @@
-"""From Jacobians to features: the ways there are, and what they have in common.
+"""Exact features: the whitened Jacobians themselves.
 
 Index legend: n samples; d outputs of the network; P parameters; m features.
 """
@@ -17,17 +17,28 @@ from .projection import allocate_features
 
 @dataclass(frozen=True)
 class Exact:
-    """The Jacobians themselves, m = d P, by one of `_kernels.WHITENINGS`."""
+    """Whitened Jacobians as features, so that inner products of features are k^C.
+
+    Attributes
+    ----------
+    n_components : int
+        The number m = d P of features.
+    kernel_error : float
+        Root mean squared error of the similarity: 0.
+    whitening : str
+        One of `WHITENINGS`.
+    """
 
     n_components: int
     kernel_error: float = 0.0
     whitening: str = "unit"
 
     def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
-        """Features of shape (n, m), in the dtype of the gradients."""
+        """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
         chunks = iterate_chunks(source, X, self.whitening, y)
         for chunk in with_progress(chunks, len(features), verbose):
+            # The whitened Jacobian of a sample, of shape (d, P), becomes one row of length d P.
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
         return features
 
@@ -40,11 +51,12 @@ def fit_exact(
     kernel_error: float,
     random_state: np.random.RandomState,
 ) -> Exact:
-    """Nothing to fit: as many features as a Jacobian has entries."""
+    """Return exact features, one for each entry of a Jacobian."""
     if n_components is not None:
         raise ValueError(
-            f"n_components is {n_components!r} and method is 'exact', which has as many features"
-            " as gradients have entries; allowed is None: or choose another method."
+            "`n_components` must be None for method='exact', which has one feature for each entry"
+            f" of a gradient; got {n_components!r}. Set n_components=None, or choose another"
+            " method."
         )
     _, jacobian = next(source.jacobians(X.select([0]), select_labels(y, [0])))
     return Exact(jacobian.width)

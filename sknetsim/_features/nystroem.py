@@ -1,6 +1,9 @@
-"""Data-adapted features: similarities with landmarks, made orthonormal.
+"""Nystroem features: similarities with landmarks Z, multiplied by K(Z, Z)^{-1/2}.
 
-Index legend: n samples; c candidates; h held-out rows; m landmarks.
+Their inner products are K(x, Z) K(Z, Z)^{-1} K(Z, x'), which is k^C exactly if x or x' is a
+landmark.
+
+Index legend: n samples; l, m landmarks (m also their number); e eigenvalues.
 """
 
 from __future__ import annotations
@@ -20,15 +23,15 @@ from ..exceptions import FewerComponentsWarning, warn
 from .landmarks import Landmarks, draw_landmarks
 from .projection import allocate_features, warn_if_missed
 
-# Landmarks are drawn from so many candidates each, but from no fewer than the second number.
+# Number of candidates for each landmark, and the smallest number of candidates.
 _CANDIDATES = 2
 
 _LEAST_CANDIDATES = 256
 
-# The most candidates where the number of landmarks is not given.
+# Largest number of candidates if n_components="auto".
 _MOST_CANDIDATES = 2048
 
-# The kernel's error is measured on the pairs of so many rows.
+# Largest number of held-out samples, on whose pairs the kernel error is measured.
 _HELD_OUT = 256
 
 
@@ -38,14 +41,14 @@ class Nystroem:
 
     Attributes
     ----------
-    landmarks : array-like or Dataset
-        The m landmarks, rows of the fitted data.
+    landmarks : Samples
+        The m landmarks Z, which are fitted samples.
     labels : array-like or None
-        Their labels, where the outputs compared depend on them.
+        Labels of the landmarks; None if the compared outputs do not depend on labels.
     root : ndarray of shape (m, m), float64
-        Pseudo-inverse square root of the landmarks' gram matrix.
+        Pseudo-inverse square root K(Z, Z)^{-1/2} of the landmarks' gram matrix.
     kernel_error : float
-        Root mean squared error of the similarity of held-out rows.
+        Root mean squared error of the similarity of different held-out samples.
     """
 
     landmarks: Any
@@ -55,18 +58,19 @@ class Nystroem:
 
     @property
     def n_components(self) -> int:
-        """The number m."""
+        """Number m of features."""
         return len(self.root)
 
     def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
-        """Features of shape (n, m), in the dtype of the gradients."""
+        """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
         features.fill(0)
-        both, labels = (X, self.landmarks), (y, self.labels)
-        grams = iterate_pair_values(source, *both, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
+        sets, labels = (X, self.landmarks), (y, self.labels)
+        grams = iterate_pair_values(source, *sets, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
         for rows, columns, gram in grams:
-            # By torch: numpy's threads would wait for torch's, and these for them.
+            # torch multiplies, because numpy's threads and torch's would wait for each other.
             root = torch.from_numpy(self.root[columns]).to(gram)
+            # features[n,m] = sum_l k^C(x_n, z_l) K(Z,Z)^{-1/2}[l,m], for the landmarks l of a tile
             features[rows] += (gram @ root).cpu().numpy()
         return features
 
@@ -79,42 +83,47 @@ def fit_nystroem(
     kernel_error: float,
     random_state: np.random.RandomState,
 ) -> Nystroem:
-    """Landmarks drawn from X, as many as asked for or as the kernel's error needs ("auto")."""
+    """Return Nystroem features with landmarks drawn from X.
+
+    ``n_components`` is the number of landmarks; "auto" draws as many as ``kernel_error`` needs.
+    """
     candidates, others = _draw_candidates(len(X), n_components, random_state)
-    chosen = np.concatenate([candidates, others])
-    chosen = chosen.tolist()
-    rows, labels = X.select(chosen), select_labels(y, chosen)
-    gram = gram_matrix(source, rows, labels=(labels, labels))
+    chosen = np.concatenate([candidates, others]).tolist()
+    samples, labels = X.select(chosen), select_labels(y, chosen)
+    gram = gram_matrix(source, samples, labels=(labels, labels))
     eps = float(torch.finfo(source.dtype).eps)
-    # Where no row can be spared, the candidates themselves are looked at.
+    # With fewer than two held-out samples, the error is measured on the candidates as well.
     held_out = np.arange(len(candidates) if len(others) > 1 else 0, len(chosen))
     if isinstance(n_components, str):
         limit, error = len(candidates), kernel_error
     else:
         limit, error = int(n_components), -math.inf
-    pivots = draw_landmarks(gram, len(candidates), held_out, limit, error, eps, random_state)
-    _report(pivots, n_components, len(candidates))
+    landmarks = draw_landmarks(gram, len(candidates), held_out, limit, error, eps, random_state)
+    _check_number(landmarks, n_components, len(candidates))
+    indices, reached = landmarks.indices, landmarks.errors[-1]
     if n_components == "auto":
-        warn_if_missed(pivots.errors[-1], kernel_error, len(pivots.indices), "fit more samples")
-    indices = pivots.indices
+        warn_if_missed(reached, kernel_error, len(indices), "fit more samples")
     drawn = candidates[indices].tolist()
-    landmarks, labels = X.select(drawn), select_labels(y, drawn)
     root = _inverse_root(gram[np.ix_(indices, indices)], eps)
-    return Nystroem(landmarks, labels, root, pivots.errors[-1])
+    return Nystroem(X.select(drawn), select_labels(y, drawn), root, reached)
 
 
 def _draw_candidates(
     count: int, n_components: int | str, random_state: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that landmarks are drawn from, and rows that are held out, at random."""
+    """Return random indices of the candidates and of the held-out samples, each in ascending order.
+
+    A fifth of the samples is held out, up to `_HELD_OUT`, as long as ``n_components`` remain.
+    """
     if isinstance(n_components, str):
         least, wanted = 1, _MOST_CANDIDATES
     else:
         least, wanted = n_components, max(_CANDIDATES * n_components, _LEAST_CANDIDATES)
     if least > count:
         raise ValueError(
-            f"n_components is {least}; allowed are integers from 1 to {count}, the number of"
-            " samples that landmarks are drawn from: ask for fewer, or fit more rows."
+            f"`n_components` must be an integer between 1 and {count} (the number of samples from"
+            f" which landmarks are drawn); got {least}. Set a smaller `n_components`, or fit more"
+            " samples."
         )
     held_out = min(_HELD_OUT, count // 5, count - least)
     order = random_state.permutation(count)
@@ -122,25 +131,31 @@ def _draw_candidates(
     return np.sort(candidates), np.sort(order[:held_out])
 
 
-def _report(pivots: Landmarks, n_components: int | str, candidates: int) -> None:
-    """Say so where there are fewer landmarks than asked for."""
-    found = len(pivots.indices)
-    if not found:
+def _check_number(landmarks: Landmarks, n_components: int | str, candidates: int) -> None:
+    """Raise an error if there are no landmarks; warn if there are fewer than requested."""
+    number = len(landmarks.indices)
+    if not number:
         raise ValueError(
-            f"X has zero gradients at all {candidates} rows that landmarks are drawn from; at"
-            " least one must differ from zero: is the network dead?"
+            "`X` must contain a sample with a nonzero gradient; got zero gradients at all"
+            f" {candidates} samples from which landmarks are drawn. Check the network for dead"
+            " ReLUs and saturated outputs."
         )
-    if not isinstance(n_components, str) and found < n_components:
+    if not isinstance(n_components, str) and number < n_components:
         warn(
-            f"n_components is {n_components}, but {found} landmarks span the gradients of all"
-            f" {candidates} rows that they are drawn from: n_components_ is {found}.",
+            f"`n_components` is {n_components}, but the gradients of the {candidates} samples from"
+            f" which landmarks are drawn have rank {number}, so `n_components_` is {number}. Fit"
+            " more samples if you need more features.",
             FewerComponentsWarning,
         )
 
 
 def _inverse_root(gram: np.ndarray, eps: float) -> np.ndarray:
-    """K(Z, Z)^{-1/2}; eigenvalues within the rounding of similarities, m eps, count as zero."""
+    """Return the pseudo-inverse square root K(Z, Z)^{-1/2}, of shape (m, m).
+
+    Eigenvalues up to the rounding of similarities, m eps, count as zero.
+    """
     values, vectors = np.linalg.eigh(gram)
     kept = values > len(gram) * eps
+    # root[l,m] = sum_e V[l,e] lambda[e]^{-1/2} V[m,e]
     scaled = vectors[:, kept] * values[kept] ** -0.5
     return scaled @ vectors[:, kept].T
