@@ -71,7 +71,7 @@ def test_columns_of_a_table_have_names(data):
 def test_features_beyond_the_memory_of_the_machine_raise_an_error(data, monkeypatch):
     network, X = data
     monkeypatch.setattr("os.sysconf", lambda name: 100)
-    with pytest.raises(MemoryError, match=r"of shape \(15, \d+\).*smaller n_components"):
+    with pytest.raises(MemoryError, match=r"of shape \(15, \d+\).*smaller `n_components`"):
         GradientFeaturizer(network).fit_transform(X)
 
 
@@ -195,7 +195,7 @@ def test_exact_features_have_no_error(data):
 def test_there_are_only_as_many_features_as_landmarks(data, method):
     network, X = data
     featurizer = make_featurizer(network, n_components=4, method=method)
-    with pytest.warns(FewerComponentsWarning, match="n_components_ is 1") as caught:
+    with pytest.warns(FewerComponentsWarning, match="`n_components_` is 1") as caught:
         assert featurizer.fit(torch.cat([X[:1]] * 10)).n_components_ == 1
     assert caught[0].filename == __file__
 
