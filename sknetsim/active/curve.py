@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,35 @@ from joblib import Parallel, delayed
 from scipy import stats
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_consistent_length, check_scalar
+from sklearn.utils import (
+    _safe_indexing,
+    check_consistent_length,
+    check_random_state,
+    check_scalar,
+)
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from .._networks.network import is_trained
 from .._networks.samples import Samples
-from ._loop import Loop, count_test_samples
 
 
 @dataclass(frozen=True, eq=False)
 class ActiveLearningCurve:
-    """Scores of a network after each round of active learning.
+    r"""Scores of a network after each round of active learning.
+
+    The area of seed i is the mean of its scores over the rounds, without the initial score,
+    :math:`a_i = \sum_{r=1}^R s_{ir} / R`. Two curves differ by the mean of :math:`a_i - a'_i` over
+    the seeds, with Student's confidence interval.
 
     Parameters
     ----------
     n_labelled : ndarray of shape (n_rounds + 1,), int64
-        Numbers of labelled samples, the initial ones first.
+        Numbers of labelled samples, the initial number first.
     scores : ndarray of shape (n_seeds, n_rounds + 1), float64
         Scores on the test samples, in the unit of ``scoring``; greater is better.
     query_times : ndarray of shape (n_seeds, n_rounds), float64
-        What the sampler's `fit` and `query` took, in seconds.
+        Duration of the sampler's `fit` and `query`, in seconds.
     indices : ndarray of shape (n_seeds, n_labelled[-1]), int64
         Positions in X of the labelled samples, in the order of labelling.
     seeds : tuple of int
@@ -39,7 +50,8 @@ class ActiveLearningCurve:
 
     See Also
     --------
-    sknetsim.displays.LearningCurveDisplay : Draws curves of several samplers.
+    active_learning_curve : Function that computes a curve.
+    sknetsim.displays.LearningCurveDisplay : Plot of the curves of several samplers.
 
     Examples
     --------
@@ -70,12 +82,12 @@ class ActiveLearningCurve:
     seeds: tuple[int, ...]
 
     def area(self) -> np.ndarray:
-        """Mean score over the rounds, without the initial one.
+        """Return the mean score over the rounds, without the initial score.
 
         Returns
         -------
         area : ndarray of shape (n_seeds,), float64
-            In the unit of the scores.
+            Mean scores in the unit of the scores; NaN if there are no rounds.
         """
         area: np.ndarray = self.scores[:, 1:].mean(axis=1)
         return area
@@ -88,46 +100,48 @@ class ActiveLearningCurve:
         Parameters
         ----------
         other : ActiveLearningCurve
-            A curve of the same data and seeds, whose initial samples are the same then.
+            Curve of the same data and seeds, and so with the same initial samples.
         confidence : float in (0, 1), default=0.95
-            The confidence of the interval.
+            Confidence level of the interval.
 
         Returns
         -------
         mean : float
-            Mean of this area less the other: positive where this one is better.
+            Mean of this area minus the other; positive if this curve is better.
         half_width : float
-            Half of the width of Student's interval of the mean; NaN for a single seed.
+            Half the width of Student's confidence interval of the mean; NaN for a single seed.
 
         Raises
         ------
         ValueError
-            If the seeds differ, or the numbers of labelled samples.
+            If the seeds or the numbers of labelled samples differ.
         """
         if self.seeds != other.seeds:
             raise ValueError(
-                f"other has the seeds {other.seeds}; allowed are curves of the same seeds,"
-                f" {self.seeds}: run both with the same."
+                f"`other` must be a curve of the same seeds, {self.seeds}; got {other.seeds}."
+                " Compute both curves with the same seeds."
             )
         if self.n_labelled.tolist() != other.n_labelled.tolist():
             raise ValueError(
-                f"other has {other.n_labelled.tolist()} labelled samples; allowed are curves of the"
-                f" same numbers, {self.n_labelled.tolist()}: run both with the same rounds."
+                "`other` must be a curve of the same numbers of labelled samples,"
+                f" {self.n_labelled.tolist()}; got {other.n_labelled.tolist()}. Compute both curves"
+                " with the same n_initial, n_queries and n_rounds."
             )
         differences = self.area() - other.area()
         count = len(differences)
         if count == 1:
             return float(differences[0]), float("nan")
+        # mean +- t_{(1 + confidence) / 2, count - 1} * std / sqrt(count)
         quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
         return float(differences.mean()), float(quantile * stats.sem(differences))
 
     def to_frame(self) -> Any:
-        """Give one row per seed and round.
+        """Return a table with one row per seed and round.
 
         Returns
         -------
         frame : pandas.DataFrame
-            With the columns "seed", "n_labelled" and "score".
+            Table with the columns "seed", "n_labelled" and "score".
         """
         import pandas
 
@@ -155,50 +169,56 @@ def active_learning_curve(
     scoring: Any = None,
     n_jobs: int | None = None,
 ) -> ActiveLearningCurve:
-    """Score a network that is trained anew on more and more samples that a sampler chooses.
+    """Score a network that is trained on more and more samples, which a sampler chooses.
 
-    For each seed the samples are parted into test samples and the others, of which ``n_initial``
-    are labelled at random. In each round a clone of the estimator is trained on what is labelled,
-    scored, and asked for ``n_queries`` samples more. A seed decides on the split, the initial
-    samples, the network's initial weights and all that is drawn: curves of two samplers with the
-    same seeds differ by what the samplers choose alone.
+    For each seed, the samples are split into test samples and others, and ``n_initial`` of the
+    others are labelled at random. A clone of the estimator is trained on the labelled samples, and
+    scored. In each round, the sampler chooses ``n_queries`` more samples, and a new clone is
+    trained and scored. A seed determines the split, the initial samples, the initial weights of the
+    network and all random numbers of the sampler, so that curves of two samplers with the same
+    seeds differ only by what the samplers choose.
 
     Parameters
     ----------
     estimator : skorch net or Pipeline that ends in one
-        An untrained network. A net that is given a module's class makes new weights for each
-        training, one that is given a module begins from that module's each time.
+        An untrained network. If the net was given the class of a module, each training starts from
+        new random weights; if it was given a module, each training starts from that module's
+        weights.
     sampler : ActiveLearningSampler
-        Who chooses. A clone of it gets the trained network as ``estimator`` and the seed as
-        ``random_state``.
+        Sampler that chooses the samples. A clone of it gets the trained network as ``estimator``
+        and the seed as ``random_state``.
     X : array-like of shape (n_samples, ...) or Dataset
         All samples.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        All labels; the loop looks at those of the test samples and of samples chosen alone.
+        All labels. Only those of test samples and of labelled samples are used.
     n_initial : int, default=20
-        Number of samples labelled at first.
+        Number of samples that are labelled at first, at least 1.
     n_queries : int, default=20
-        Number of samples chosen in each round.
+        Number of samples that are chosen in each round, at least 1.
     n_rounds : int, default=5
-        Number of rounds.
+        Number of rounds, at least 0.
     seeds : iterable of int, default=range(5)
-        One run for each.
+        Seeds, with one run each; at least one seed.
     test_size : float in (0, 1), default=0.25
-        Share of the samples that scores are taken on.
+        Share of the samples that are test samples.
     scoring : str, callable or None, default=None
-        As in scikit-learn; None: the estimator's `score`.
+        Score, as in scikit-learn. None uses the `score` of the estimator.
     n_jobs : int or None, default=None
-        Number of processes that the seeds are shared among.
+        Number of processes that share the seeds. None: 1, or the number set by
+        ``joblib.parallel_config``.
 
     Returns
     -------
     curve : ActiveLearningCurve
-        Scores, times and choices.
+        Scores, durations and chosen samples.
 
     Raises
     ------
     ValueError
-        If there are fewer samples than will be labelled, or the estimator cannot be trained anew.
+        If fewer samples are available than are to be labelled, if ``estimator`` is already trained,
+        or if a number is out of its range.
+    TypeError
+        If a number has another type than it must have.
 
     Examples
     --------
@@ -228,35 +248,109 @@ def active_learning_curve(
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
     samples = len(Samples(X))
     check_consistent_length(np.empty(samples), np.asarray(y))
-    _refuse_fixed(estimator)
+    _check_untrained(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
-    _refuse_too_few(samples, test_size, int(counts[-1]))
+    _check_enough_samples(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
     loops = (Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
-    runs = Parallel(n_jobs)(delayed(_undisturbed)(loop.run, counts, test_size) for loop in loops)
-    scores, times, indices = (np.array(found) for found in zip(*runs, strict=True))
+    runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
+    scores, times, indices = map(np.array, zip(*runs, strict=True))
     return ActiveLearningCurve(counts, scores, times, indices, seeds)
 
 
-def _refuse_fixed(estimator: Any) -> None:
-    """What cannot be trained anew would give the same score in each round."""
+@dataclass(frozen=True)
+class Loop:
+    """Loop of training, querying and labelling with one seed.
+
+    Parameters
+    ----------
+    estimator, sampler, X, y
+        As in `active_learning_curve`.
+    scorer : callable
+        Score of (network, X, y); greater is better.
+    seed : int
+        Seed of the split, the initial weights and all random numbers.
+    """
+
+    estimator: Any
+    sampler: Any
+    X: Any
+    y: np.ndarray
+    scorer: Any
+    seed: int
+
+    def run(
+        self, counts: np.ndarray, test_size: float
+    ) -> tuple[list[float], list[float], np.ndarray]:
+        """Return the scores, the durations of queries in seconds, and the labelled samples.
+
+        The random state of torch, which skorch changes, is restored.
+        """
+        order = check_random_state(self.seed).permutation(len(self.y))
+        test, others = np.split(order, [count_test_samples(len(order), test_size)])
+        labelled, pool = np.split(others, [counts[0]])
+        with torch.random.fork_rng():
+            net = self._train(labelled)
+            scores, times = [self._score(net, test)], []
+            for count in np.diff(counts):
+                start = time.perf_counter()
+                chosen = self._query(net, labelled, pool, count)
+                times.append(time.perf_counter() - start)
+                labelled, pool = np.append(labelled, pool[chosen]), np.delete(pool, chosen)
+                net = self._train(labelled)
+                scores.append(self._score(net, test))
+        return scores, times, labelled
+
+    def _train(self, labelled: np.ndarray) -> Any:
+        """Train a clone of the estimator, whose initial weights do not depend on the sampler.
+
+        They follow from the seed and the number of labelled samples.
+        """
+        seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        return clone(self.estimator).fit(select_samples(self.X, labelled), self.y[labelled])
+
+    def _score(self, net: Any, test: np.ndarray) -> float:
+        return float(self.scorer(net, select_samples(self.X, test), self.y[test]))
+
+    def _query(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
+        """Return the positions in the pool of the samples that the sampler chooses."""
+        sampler = clone(self.sampler).set_params(estimator=net, random_state=self.seed)
+        sampler.fit(select_samples(self.X, labelled), self.y[labelled])
+        chosen: np.ndarray = sampler.query(select_samples(self.X, pool), int(count))
+        return chosen
+
+
+def select_samples(X: Any, indices: np.ndarray) -> Any:
+    """Return the samples at some indices, in the form of X."""
+    if isinstance(X, Dataset):
+        return Subset(X, indices.tolist())
+    if isinstance(X, Mapping):
+        return {key: select_samples(value, indices) for key, value in X.items()}
+    if isinstance(X, tuple):
+        return tuple(select_samples(value, indices) for value in X)
+    return X[indices] if isinstance(X, np.ndarray | Tensor) else _safe_indexing(X, indices)
+
+
+def count_test_samples(samples: int, test_size: float) -> int:
+    """Return the number of test samples, at least 1."""
+    return max(1, round(test_size * samples))
+
+
+def _check_untrained(estimator: Any) -> None:
+    """Raise an error for an estimator that `fit` does not train, as its scores would not change."""
     if isinstance(estimator, torch.nn.Module) or is_trained(clone(estimator)):
         raise ValueError(
-            f"estimator is a {type(estimator).__name__}, which `fit` does not train anew; allowed"
-            " are skorch nets and Pipelines that end in one."
+            "`estimator` must be a skorch net, or a Pipeline that ends in one, that `fit` trains"
+            f" anew; got {type(estimator).__name__}, which stays as it is. Pass an untrained net."
         )
 
 
-def _undisturbed(function: Any, *arguments: Any) -> Any:
-    """Torch's random state is the caller's, and skorch draws from it also to predict."""
-    with torch.random.fork_rng():
-        return function(*arguments)
-
-
-def _refuse_too_few(samples: int, test_size: float, labelled: int) -> None:
+def _check_enough_samples(samples: int, test_size: float, labelled: int) -> None:
     available = samples - count_test_samples(samples, test_size)
     if labelled > available:
         raise ValueError(
-            f"n_initial and n_rounds times n_queries are {labelled} samples; allowed are up to"
-            f" {available}, all but the test samples: ask for fewer, or set a smaller test_size."
+            f"`n_initial` + `n_rounds` * `n_queries` must be at most {available} (the number of"
+            f" samples without the test samples); got {labelled}. Choose fewer samples, or set a"
+            " smaller `test_size`."
         )

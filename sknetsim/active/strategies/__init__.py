@@ -11,7 +11,7 @@ from .similar import FewestSimilar, LeastReliable
 
 __all__ = ["STRATEGIES", "Selection", "Setting", "select_greedily"]
 
-#: By the names that users write.
+#: Strategies by the values of the parameter ``strategy``.
 STRATEGIES: dict[str, type[Selection]] = {
     "badge": KMeansPlusPlus,
     "bait": Bait,

@@ -1,6 +1,6 @@
-"""Greedy choice of pool rows: what all strategies have in common.
+"""Greedy choice of pool samples, which all strategies have in common.
 
-Index legend: n pool rows; l labelled rows; m features; c classes; b rows to choose.
+Index legend: n pool samples; l labelled samples; m features; c classes; b samples to choose.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ import numpy as np
 
 from ..._kernels.similarities import Count, make_count
 
-# Entries of a product that are held at a time (32 MiB in float32).
+# Largest number of entries of a product that is in memory at once (32 MiB in float32).
 _ENTRIES = 2**23
 
-# "auto" looks at the pairs of so many rows.
-_SAMPLED = 2000
+# Number of samples whose pairs determine the threshold "auto".
+_THRESHOLD_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy chooses by.
+    """Input of a strategy.
 
     Attributes
     ----------
     pool : ndarray of shape (n, m)
-        Features of the rows to choose from; without columns for strategies that need none.
+        Features of the pool; without columns for strategies that need none.
     labelled : ndarray of shape (l, m)
-        Features of the labelled rows.
+        Features of the labelled samples.
     probabilities : ndarray of shape (n, c) or (n, 0)
-        Predicted probabilities of the classes, for strategies that go by them.
+        Predicted probabilities of the classes, for strategies that need them.
     n_queries : int
-        The number b of rows that will be chosen.
+        Number b of samples that will be chosen.
     method : {"soft", "threshold", "power"}
-        How similar rows are counted.
+        How similar samples are counted.
     threshold : float or "auto"
-        Least similarity of similar rows.
+        Least similarity of similar samples.
     alpha : float
         Exponent of method "power".
     generator : RandomState
-        Where draws come from.
+        Generator of all random numbers.
     """
 
     pool: np.ndarray
@@ -65,58 +65,61 @@ class Setting:
         return make_count(self.method, threshold, self.alpha)
 
     def least_similarity(self, rows: np.ndarray, balls: int) -> float:
-        """The threshold; "auto": so that so many balls hold the rows once.
+        """Return the threshold; "auto" is the (1 - 1 / balls)-quantile of the rows' similarities.
 
-        A share of 1 / balls of the rows' pairs are that similar, then.
+        Then a share of 1 / balls of the pairs is similar, so that the balls around ``balls`` of the
+        rows contain as many rows in total as there are. At most 2,000 rows are used, drawn at
+        random. Without any pair, "auto" is 1.
         """
         if not isinstance(self.threshold, str):
             return float(self.threshold)
-        sampled = rows[self.generator.permutation(len(rows))[:_SAMPLED]]
+        sampled = rows[self.generator.permutation(len(rows))[:_THRESHOLD_SAMPLES]]
+        # k^C[i,j] = f_i . f_j for i != j
         pairs = (sampled @ sampled.T)[~np.eye(len(sampled), dtype=bool)]
         return float(np.quantile(pairs, 1 - 1 / balls)) if pairs.size else 1.0
 
 
 class Selection(abc.ABC):
-    """A greedy choice: utilities of all pool rows, which change with each row that is chosen.
+    """Utilities of all pool samples, which change with each chosen sample.
 
     Parameters
     ----------
     setting : Setting
-        What there is to choose from, and by.
+        Features of pool and labelled samples, and parameters.
     """
 
-    #: Which gradients become features: one of `_kernels.WHITENINGS`; None: none are needed.
+    #: Gradients that become features: one of `_kernels.WHITENINGS`, or None if none are needed.
     gradients: ClassVar[str | None] = "none"
-    #: The outputs whose gradients these are; None: the estimator's choice.
+    #: Outputs whose gradients these are; None stands for the estimator's ``output``.
     output: ClassVar[str | None] = None
-    #: Whether features of the labelled rows are looked at.
+    #: Whether features of the labelled samples are needed.
     labelled: ClassVar[bool] = True
-    #: Whether a row's utility means something without the rest of the pool.
+    #: Whether the utility of a sample is the same in any pool.
     alone: ClassVar[bool] = False
     #: Whether the network must predict classes.
     classes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, setting: Setting):
-        """Prepare the first utilities."""
+        """Compute the first utilities."""
 
     @abc.abstractmethod
     def utilities(self) -> np.ndarray:
-        """How much each pool row is worth now, of shape (n,)."""
+        """Return the current utility of each pool sample, of shape (n,)."""
 
     @abc.abstractmethod
     def add(self, index: int) -> None:
-        """Take note of a chosen row."""
+        """Update the utilities after the choice of a sample."""
 
     def choose(self, utilities: np.ndarray) -> int:
-        """The row of the largest utility, of equal ones the first; NaN is not to be chosen."""
+        """Return the first sample with the largest utility; NaN marks samples already chosen."""
         return int(np.nanargmax(utilities))
 
 
 def select_greedily(selection: Selection, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows in the order of choice, and the utilities that each was chosen by.
+    """Yield the chosen samples in order, each with the utilities it was chosen by.
 
-    Utilities are of shape (n,), float64, and NaN for rows that were chosen before.
+    Utilities are of shape (n,), float64, and NaN for samples that were chosen before.
     """
     chosen: list[int] = []
     for _ in range(count):
@@ -128,6 +131,6 @@ def select_greedily(selection: Selection, count: int) -> Iterator[tuple[int, np.
 
 
 def split_rows(rows: int, others: int) -> Iterator[slice]:
-    """Parts of some rows whose products with the others are held at a time."""
+    """Yield slices of the rows, so that a slice's products with the others fit in memory."""
     step = max(1, _ENTRIES // max(1, others))
     yield from (slice(start, start + step) for start in range(0, rows, step))

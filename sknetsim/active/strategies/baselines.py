@@ -1,6 +1,6 @@
-"""Strategies that look at no gradient.
+"""Strategies without gradients.
 
-Index legend: n pool rows; c classes.
+Index legend: n pool samples; c classes.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from scipy.stats import entropy
 from ._selection import Selection, Setting
 
 
-class _OneByOne(Selection):
-    """Utilities that do not change with what is chosen: equal rows are chosen together."""
+class _FixedUtilities(Selection):
+    """Selection whose utilities do not change, so that equal samples are chosen together."""
 
     gradients: ClassVar[None] = None
 
     def __init__(self, setting: Setting):
-        self.fixed = self._utilities(setting)
+        self.fixed = self._compute_utilities(setting)
 
     @staticmethod
     @abc.abstractmethod
-    def _utilities(setting: Setting) -> np.ndarray:
-        """Of shape (n,)."""
+    def _compute_utilities(setting: Setting) -> np.ndarray:
+        """Return the utility of each pool sample, of shape (n,)."""
 
     def utilities(self) -> np.ndarray:
-        """How much each pool row is worth, of shape (n,)."""
+        """Return the utility of each pool sample, of shape (n,)."""
         return self.fixed
 
     def add(self, index: int) -> None:
-        """Take note of a chosen row: nothing changes."""
+        """Leave the utilities as they are."""
 
 
-class Random(_OneByOne):
-    """Any row."""
+class Random(_FixedUtilities):
+    """Choice of a random sample."""
 
     @staticmethod
-    def _utilities(setting: Setting) -> np.ndarray:
+    def _compute_utilities(setting: Setting) -> np.ndarray:
         return setting.generator.uniform(size=len(setting.pool))
 
 
-class Margin(_OneByOne):
-    """The row whose two most probable classes are closest [1]_.
+class Margin(_FixedUtilities):
+    """Choice of the sample whose two most probable classes have the closest probabilities [1]_.
 
     References
     ----------
@@ -56,13 +56,14 @@ class Margin(_OneByOne):
     classes: ClassVar[bool] = True
 
     @staticmethod
-    def _utilities(setting: Setting) -> np.ndarray:
+    def _compute_utilities(setting: Setting) -> np.ndarray:
+        # u[n] = -(p_(1)[n] - p_(2)[n]), with the largest and the second largest probability
         ordered = np.sort(setting.probabilities, axis=1)
         return ordered[:, -2] - ordered[:, -1]
 
 
-class Entropy(_OneByOne):
-    """The row whose predicted probabilities have the largest entropy [1]_.
+class Entropy(_FixedUtilities):
+    """Choice of the sample whose predicted probabilities have the largest entropy [1]_.
 
     References
     ----------
@@ -73,6 +74,7 @@ class Entropy(_OneByOne):
     classes: ClassVar[bool] = True
 
     @staticmethod
-    def _utilities(setting: Setting) -> np.ndarray:
-        found: np.ndarray = entropy(setting.probabilities, axis=1)
-        return found
+    def _compute_utilities(setting: Setting) -> np.ndarray:
+        # u[n] = -sum_c p[n,c] log p[n,c], in nats
+        entropies: np.ndarray = entropy(setting.probabilities, axis=1)
+        return entropies

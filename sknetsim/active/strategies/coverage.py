@@ -1,6 +1,6 @@
-"""Strategies that spread over the pool as it is distributed.
+"""Strategies that cover the distribution of the pool.
 
-Index legend: n pool rows; l labelled rows; m features.
+Index legend: n pool samples; l labelled samples; m features.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from sklearn.neighbors import NearestNeighbors
 from ..._kernels.similarities import ThresholdCount
 from ._selection import Selection, Setting, split_rows
 
-# As in the paper: the most clusters, and the neighbours that typicality looks at.
+# Largest number of clusters, and number of neighbours that determine typicality, as in the paper.
 _MOST_CLUSTERS = 500
-
 _NEIGHBORS = 20
 
 
 class Coverage(Selection):
-    """The row with the most uncovered rows that are at least so similar to it (ProbCover) [1]_.
+    """Choice of the sample whose ball contains the most uncovered pool samples (ProbCover) [1]_.
 
-    Where all are covered, the covering begins anew.
+    The ball of a sample x contains the samples x' with k^C(x, x') >= tau, where tau is the
+    threshold. The balls of labelled and chosen samples are covered. If all samples are covered, the
+    covering starts again.
 
     References
     ----------
@@ -37,45 +38,49 @@ class Coverage(Selection):
         self.pool = setting.pool
         balls = len(setting.labelled) + setting.n_queries
         self.count = ThresholdCount(setting.least_similarity(setting.pool, balls))
-        self.covered = self._near(setting.labelled) > 0
+        self.covered = self._count_similar(setting.labelled) > 0
         self._count_uncovered()
 
     def _count_uncovered(self) -> None:
+        """Count the uncovered samples in each ball, after a new start if all are covered."""
         if self.covered.all():
             self.covered = np.zeros(len(self.pool), dtype=bool)
-        self.counts = self._near(self.pool[~self.covered])
+        # u[n] = sum over uncovered n' of 1[k[n,n'] >= tau]
+        self.counts = self._count_similar(self.pool[~self.covered])
 
-    def _near(self, rows: np.ndarray) -> np.ndarray:
-        """How many of some rows lie in the ball of each pool row."""
+    def _count_similar(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of the given rows in the ball of each pool sample, of shape (n,)."""
         counts = np.zeros(len(self.pool))
         for part in split_rows(len(rows), len(self.pool)):
-            counts += self._is_near(rows[part].T).sum(axis=1)
+            counts += self._is_similar(rows[part].T).sum(axis=1)
         return counts
 
-    def _is_near(self, others: np.ndarray) -> np.ndarray:
-        """1 for similar rows; products of matrices and of vectors may be rounded otherwise."""
+    def _is_similar(self, others: np.ndarray) -> np.ndarray:
+        """Return 1 for each pool sample similar to one of the others, (m, ...), and 0 otherwise."""
+        # k[n,...] = sum_m f[n,m] others[m,...]
         gram: np.ndarray = self.pool @ others
+        # Products of matrices are rounded differently from products with vectors.
         return self.count(gram, 4 * float(np.finfo(gram.dtype).eps))
 
     def utilities(self) -> np.ndarray:
-        """Counts of uncovered rows, of shape (n,)."""
+        """Return the number of uncovered samples in each ball, of shape (n,)."""
         return self.counts
 
     def add(self, index: int) -> None:
-        """Cover a chosen row's ball, itself included."""
-        found = (self._is_near(self.pool[index]) > 0) & ~self.covered
-        found[index] = not self.covered[index]
-        self.counts = self.counts - self._near(self.pool[found])
-        self.covered |= found
+        """Cover the ball of a chosen sample, which contains the sample itself."""
+        newly_covered = (self._is_similar(self.pool[index]) > 0) & ~self.covered
+        newly_covered[index] = not self.covered[index]
+        self.counts = self.counts - self._count_similar(self.pool[newly_covered])
+        self.covered |= newly_covered
         if self.covered.all():
             self._count_uncovered()
 
 
 class Typicality(Selection):
-    """The most typical row of the largest cluster of those with the fewest labels (TypiClust) [1]_.
+    """Choice of the most typical sample of the largest cluster with the fewest labels [1]_.
 
-    Clusters of k-means, as many as there will be labels, at most 500; a row is the more typical,
-    the nearer the 20 nearest rows of its cluster are.
+    This is TypiClust. The clusters of k-means are as many as there will be labels, at most 500. The
+    typicality of a sample is 1 / (mean distance to its 20 nearest neighbours in its cluster).
 
     References
     ----------
@@ -87,29 +92,33 @@ class Typicality(Selection):
 
     def __init__(self, setting: Setting):
         self.pool = setting.pool
-        every = np.concatenate([setting.pool, setting.labelled])
-        count = min(len(setting.labelled) + setting.n_queries, _MOST_CLUSTERS, len(every))
-        clusters = KMeans(count, n_init=1, random_state=setting.generator).fit(every).labels_
+        samples = np.concatenate([setting.pool, setting.labelled])
+        count = min(len(setting.labelled) + setting.n_queries, _MOST_CLUSTERS, len(samples))
+        clusters = KMeans(count, n_init=1, random_state=setting.generator).fit(samples).labels_
         self.clusters = clusters[: len(self.pool)].copy()
         self.labels = np.bincount(clusters[len(self.pool) :], minlength=count)
 
     def utilities(self) -> np.ndarray:
-        """Typicality in the cluster whose turn it is, of shape (n,); negative elsewhere."""
+        """Return the typicality in the cluster to choose from, and -1 elsewhere, of shape (n,)."""
         sizes = np.bincount(self.clusters[self.clusters >= 0], minlength=len(self.labels))
-        turn = np.lexsort([-sizes, self.labels, sizes == 0])[0]
-        inside = np.flatnonzero(self.clusters == turn)
-        found = np.full(len(self.pool), -1.0)
-        found[inside] = _typicality(self.pool[inside])
-        return found
+        # Empty clusters are last; the others are sorted by labels, and then by size.
+        cluster = np.lexsort([-sizes, self.labels, sizes == 0])[0]
+        members = np.flatnonzero(self.clusters == cluster)
+        utilities = np.full(len(self.pool), -1.0)
+        utilities[members] = _compute_typicality(self.pool[members])
+        return utilities
 
     def add(self, index: int) -> None:
-        """Take a chosen row out of its cluster, which has a label more."""
+        """Remove a chosen sample from its cluster, which then has one label more."""
         self.labels[self.clusters[index]] += 1
         self.clusters[index] = -1
 
 
-def _typicality(rows: np.ndarray) -> np.ndarray:
-    """One over the mean distance to the nearest others, and so much as to be finite."""
+def _compute_typicality(rows: np.ndarray) -> np.ndarray:
+    """Return 1 / (eps + mean distance to the nearest other rows), which is finite for equal rows.
+
+    The typicality of a single row is 0.
+    """
     if len(rows) < 2:
         return np.zeros(len(rows))
     search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(rows) - 1), algorithm="brute")

@@ -1,7 +1,8 @@
-r"""Strategies by the posterior of a linear model on the features, a Gaussian process.
+r"""Strategies by the posterior of a linear model on the features, which is a Gaussian process.
 
-Index legend: n pool rows; l labelled rows; m features. With labelled features Z and noise s, the
-weights' posterior covariance is :math:`A = (I + Z^T Z / s)^{-1}`; a row f has :math:`f^T A f`.
+Index legend: n pool samples; l labelled samples; m features. With labelled features Z of shape
+(l, m) and noise variance s, the posterior covariance of the m weights is
+:math:`A = (I + Z^T Z / s)^{-1}`, and the variance at a sample with features f is :math:`f^T A f`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from scipy.linalg import cho_factor, cho_solve
 from ..._networks.memory import check_within_budget
 from ._selection import Selection, Setting, split_rows
 
-# Variance of a label's noise, where labelled features have a mean squared length of 1.
+# Variance s of a label's noise, as a share of the mean of |f|^2 over the labelled samples.
 _NOISE = 1e-6
 
-# Of m x m numbers, that are held at once.
+# Number of (m, m) matrices that are in memory at once.
 _MATRICES = 4
 
 
 class MaximalDeterminant(Selection):
-    r"""The row of the largest posterior variance [1]_.
+    r"""Choice of the sample with the largest posterior variance [1]_.
 
-    :math:`v(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)` with Z what is labelled or chosen,
-    which makes the determinant of :math:`K(Z, Z) + s I` grow the most.
+    :math:`v(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)`, where k(x, x') = f(x) . f(x') and
+    Z are the labelled and chosen samples. This choice increases the determinant of
+    :math:`K(Z, Z) + s I` the most.
 
     References
     ----------
@@ -40,62 +42,70 @@ class MaximalDeterminant(Selection):
         check_within_budget(
             f"The posterior covariance of {width:,} features",
             _MATRICES * 8 * width**2,
-            "Set a smaller `n_components`, choose strategy='kcenter' or 'lcmd'",
+            "Set a smaller `n_components`, or use strategy='kcenter' or 'lcmd'",
         )
         labelled = setting.labelled.astype(np.float64)
+        # s = 1e-6 sum_l |z_l|^2 / l, or 1e-6 if all labelled features are 0
         scale = np.einsum("lm,lm->", labelled, labelled) / len(labelled)
         self.noise = _NOISE * (scale or 1.0)
         self.pool = setting.pool
+        # A = (I + Z^T Z / s)^{-1}
         identity = np.eye(width)
         precision = identity + labelled.T @ labelled / self.noise
         self.covariance = cho_solve(cho_factor(precision), identity)
-        self.variances = self._forms(self.covariance)
+        # v[n] = f_n^T A f_n = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)
+        self.variances = self._quadratic_forms(self.covariance)
+        # Changes v of the covariance by chosen samples: A - sum_v v v^T is the current one.
         self.directions = np.empty((0, self.pool.shape[1]))
 
-    def _forms(self, matrix: np.ndarray) -> np.ndarray:
-        """Quadratic forms of the pool's rows, of shape (n,), float64."""
-        found = np.empty(len(self.pool))
+    def _quadratic_forms(self, matrix: np.ndarray) -> np.ndarray:
+        """Return f_n^T M f_n for each pool sample, of shape (n,), float64."""
+        forms = np.empty(len(self.pool))
         for rows in split_rows(*self.pool.shape):
             features = self.pool[rows].astype(np.float64)
-            found[rows] = np.einsum("nm,nm->n", features @ matrix, features)
-        return found
+            forms[rows] = np.einsum("nm,nm->n", features @ matrix, features)
+        return forms
 
-    def _along(self, direction: np.ndarray) -> np.ndarray:
-        """Products of the pool's rows with a vector, of shape (n,), float64."""
-        return (self.pool @ direction.astype(self.pool.dtype)).astype(np.float64)
+    def _inner_products(self, vector: np.ndarray) -> np.ndarray:
+        """Return f_n . v for each pool sample, of shape (n,), float64."""
+        return (self.pool @ vector.astype(self.pool.dtype)).astype(np.float64)
 
     def utilities(self) -> np.ndarray:
-        """Posterior variances, of shape (n,)."""
+        """Return the posterior variances, of shape (n,)."""
         return self.variances
 
     def add(self, index: int) -> None:
-        """Condition on a chosen row, whatever its label will be."""
-        self._condition(self._direction(index))
+        """Condition on a chosen sample; the posterior does not depend on its label."""
+        self._condition(self._compute_direction(index))
 
-    def _direction(self, index: int) -> np.ndarray:
-        """The vector v of the covariance's change, which is :math:`- v v^T`."""
+    def _compute_direction(self, index: int) -> np.ndarray:
+        r"""Return the vector v by which a sample changes the covariance to :math:`A - v v^T`."""
+        # v = A f / sqrt(s + f^T A f), by the Sherman-Morrison formula
         row = self.pool[index].astype(np.float64)
-        spread = self._spread(row)
-        direction: np.ndarray = spread / np.sqrt(self.noise + row @ spread)
+        product = self._apply_covariance(row)
+        direction: np.ndarray = product / np.sqrt(self.noise + row @ product)
         return direction
 
-    def _spread(self, vector: np.ndarray) -> np.ndarray:
-        """The covariance, all changes included, times a vector."""
+    def _apply_covariance(self, vector: np.ndarray) -> np.ndarray:
+        """Return the current covariance times a vector u, of shape (m,)."""
+        # (A - V^T V) u, with the directions as rows of V
         changes = self.directions.T @ (self.directions @ vector)
-        found: np.ndarray = self.covariance @ vector - changes
-        return found
+        product: np.ndarray = self.covariance @ vector - changes
+        return product
 
     def _condition(self, direction: np.ndarray) -> None:
+        """Change the covariance to A - v v^T, where v is the direction."""
         self.directions = np.vstack([self.directions, direction])
-        self.variances = (self.variances - self._along(direction) ** 2).clip(0)
+        # f_n^T (A - v v^T) f_n = f_n^T A f_n - (f_n . v)^2
+        self.variances = (self.variances - self._inner_products(direction) ** 2).clip(0)
 
 
 class Bait(MaximalDeterminant):
-    r"""The row that lowers the posterior variance, summed over the pool, the most [1]_.
+    r"""Choice of the sample that lowers the mean posterior variance of the pool the most [1]_.
 
-    By forward steps alone, and for classifiers by their outputs as they are, where the paper weighs
-    them by their probabilities: with :math:`F = \sum_x f(x) f(x)^T / n` of the pool, the largest
-    :math:`f^T A F A f / (s + f^T A f)`.
+    The utility is :math:`f^T A F A f / (s + f^T A f)` with :math:`F = \sum_x f(x) f(x)^T / n` over
+    the pool. The paper also makes backward steps, and weighs the outputs of classifiers by their
+    probabilities; this class does neither.
 
     References
     ----------
@@ -107,28 +117,35 @@ class Bait(MaximalDeterminant):
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
+        # F = sum_n f_n f_n^T / n
         self.moment = np.zeros_like(self.covariance)
         for rows in split_rows(*self.pool.shape):
             features = self.pool[rows].astype(np.float64)
             self.moment += features.T @ features / len(self.pool)
-        self.gains = self._forms(self.covariance @ self.moment @ self.covariance)
+        # g[n] = f_n^T A F A f_n
+        self.gains = self._quadratic_forms(self.covariance @ self.moment @ self.covariance)
 
     def utilities(self) -> np.ndarray:
-        """By how much the mean of the variances falls, of shape (n,)."""
+        """Return the decrease of the mean variance by each sample, of shape (n,)."""
+        # mean_x (f(x) . v)^2 = v^T F v, with v = A f / sqrt(s + f^T A f)
         return self.gains / (self.noise + self.variances)
 
     def _condition(self, direction: np.ndarray) -> None:
-        moved = self.moment @ direction
-        along, across = self._along(direction), self._along(self._spread(moved))
-        gains = self.gains - 2 * along * across + (direction @ moved) * along**2
+        # With A' = A - v v^T:
+        # f^T A' F A' f = f^T A F A f - 2 (f . v) (f . A F v) + (v . F v) (f . v)^2
+        product = self.moment @ direction
+        along = self._inner_products(direction)
+        across = self._inner_products(self._apply_covariance(product))
+        gains = self.gains - 2 * along * across + (direction @ product) * along**2
         self.gains = gains.clip(0)
         super()._condition(direction)
 
 
 class FrankWolfe(MaximalDeterminant):
-    """The row that brings a weighted sum of chosen rows nearest to the sum of all [1]_.
+    r"""Choice of the sample that a weighted sum of chosen samples needs to equal the pool's sum.
 
-    In the metric of the posterior covariance, by Frank-Wolfe steps; each row is chosen once.
+    The error of the weighted sum r is :math:`(t - r)^T A (t - r)` with :math:`t = \sum_x f(x)` over
+    the pool. Frank-Wolfe steps lower it [1]_, but choose each sample only once.
 
     References
     ----------
@@ -140,24 +157,29 @@ class FrankWolfe(MaximalDeterminant):
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
+        # sigma[n] = sqrt(f_n^T A f_n), the norm in the metric A
         self.lengths = np.sqrt(self.variances.clip(0))
+        # t - r, with r = 0 at first
         self.missing = self.pool.sum(axis=0, dtype=np.float64)
         self.reached = np.zeros_like(self.missing)
 
     def utilities(self) -> np.ndarray:
-        """Products of the rows, of length 1, with what is missing in the sum, of shape (n,)."""
-        products = self._along(self.covariance @ self.missing)
+        """Return f_n^T A (t - r) / sigma[n], or 0 if sigma[n] is 0, of shape (n,)."""
+        products = self._inner_products(self.covariance @ self.missing)
         zeros = np.zeros_like(products)
         return np.divide(products, self.lengths, out=zeros, where=self.lengths > 0)
 
     def add(self, index: int) -> None:
-        """Take the step towards a chosen row that leaves the least missing."""
+        """Take the step towards a chosen sample after which the error is smallest."""
         if self.lengths[index] == 0:
             return
+        # p = f_i sum_n sigma[n] / sigma[i] - r, the step to the vertex of sample i
         vertex = self.pool[index] * (self.lengths.sum() / self.lengths[index])
         step = vertex - self.reached
-        spread = self.covariance @ step
-        length = spread @ step
-        part = np.clip(spread @ self.missing / length, 0, 1) if length > 0 else 0.0
+        # gamma = p^T A (t - r) / (p^T A p), in [0, 1]
+        product = self.covariance @ step
+        square = product @ step
+        part = np.clip(product @ self.missing / square, 0, 1) if square > 0 else 0.0
+        # r <- r + gamma p
         self.reached = self.reached + part * step
         self.missing = self.missing - part * step

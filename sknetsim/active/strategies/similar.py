@@ -1,6 +1,6 @@
-"""Strategies by the labelled rows that are similar, or have a say.
+"""Strategies by how many labelled samples are similar, or how much they support a prediction.
 
-Index legend: n pool rows; l labelled rows; m features.
+Index legend: n pool samples; l labelled samples; m features; z labelled and chosen samples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from ._selection import Selection, Setting, split_rows
 
 
 class FewestSimilar(Selection):
-    """The row with the fewest similar labelled and chosen ones, counted as by NetworkDensity [1]_.
+    """Choice of the sample with the fewest similar labelled and chosen samples [1]_.
+
+    The utility is -sum_z count(k^C(x, z)), with the count of `NetworkDensity`.
 
     References
     ----------
@@ -28,35 +30,38 @@ class FewestSimilar(Selection):
     def __init__(self, setting: Setting):
         self.pool, self.count = setting.pool, self._make_count(setting)
         self.total = np.zeros(len(self.pool))
-        # A sum of similarities is the product with the sum: sum_j f . f_j = f . sum_j f_j.
+        # A sum of similarities is a product with the sum: sum_z f . f_z = f . sum_z f_z.
         linear = self.count is None
         others = setting.labelled.sum(axis=0, keepdims=True) if linear else setting.labelled
+        # total[n] = sum_z count(k[n,z])
         for rows in split_rows(len(self.pool), len(others)):
-            self.total[rows] = self._counts(rows, others.T).sum(axis=1)
+            self.total[rows] = self._compute_counts(rows, others.T).sum(axis=1)
 
     @staticmethod
     def _make_count(setting: Setting) -> Count | None:
         """Return the count; threshold "auto" gives a labelled sample one similar one on average."""
         return setting.make_count(setting.labelled, len(setting.labelled))
 
-    def _counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
-        """What each of the others, of shape (m, ...), counts for each row."""
+    def _compute_counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
+        """Return what the others, of shape (m, ...), add to the counts of the rows, (rows, ...)."""
+        # k[n,...] = sum_m f[n,m] others[m,...]
         gram: np.ndarray = self.pool[rows] @ others
         return gram if self.count is None else self.count(gram, float(np.finfo(gram.dtype).eps))
 
     def utilities(self) -> np.ndarray:
-        """Counts, times -1, of shape (n,)."""
+        """Return the counts, times -1, of shape (n,)."""
         return -self.total
 
     def add(self, index: int) -> None:
-        """Count a chosen row as labelled."""
-        self.total = self.total + self._counts(slice(None), self.pool[index])
+        """Count a chosen sample as labelled."""
+        self.total = self.total + self._compute_counts(slice(None), self.pool[index])
 
 
 class LeastReliable(FewestSimilar):
-    r"""The row in whose prediction labelled and chosen rows have the least say [1]_.
+    r"""Choice of the sample whose prediction the labelled and chosen samples support least [1]_.
 
-    :math:`\sum_i k(x, x_i) / k(x, x)` with the kernel as it is, see `NetworkDensity.reliability`.
+    The utility is :math:`-\sum_z k(x, z) / k(x, x)` with the unnormalised kernel k, see
+    `NetworkDensity.reliability`.
 
     References
     ----------
@@ -67,6 +72,7 @@ class LeastReliable(FewestSimilar):
     gradients: ClassVar[str | None] = "none"
 
     def __init__(self, setting: Setting):
+        # inverse[n] = 1 / |f_n|^2, or 0 for a sample with a zero gradient
         own = np.einsum("nm,nm->n", setting.pool, setting.pool, dtype=np.float64)
         self.inverse = np.divide(1, own, out=np.zeros_like(own), where=own > 0)
         super().__init__(setting)
@@ -75,7 +81,7 @@ class LeastReliable(FewestSimilar):
     def _make_count(setting: Setting) -> Count | None:
         return None
 
-    def _counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
-        """Influences, in samples; 0 on a row without a gradient."""
-        found: np.ndarray = ((self.pool[rows] @ others).T * self.inverse[rows]).T
-        return found
+    def _compute_counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
+        # k[n,...] / k[n,n]; the transposes divide along the first axis.
+        influences: np.ndarray = ((self.pool[rows] @ others).T * self.inverse[rows]).T
+        return influences
