@@ -132,8 +132,8 @@ class Regression(Target):
         values = to_columns(y)
         if values.shape[1] != len(self.scale):
             raise ValueError(
-                f"`y` must have {len(self.scale)} columns, as in fit; got {values.shape[1]}."
-                " Pass labels of that shape, or call fit again."
+                f"`y` must have as many columns as in fit, {len(self.scale)}; got"
+                f" {values.shape[1]}. Pass labels of that shape, or call fit again."
             )
         return values
 

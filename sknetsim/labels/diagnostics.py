@@ -1,6 +1,6 @@
-"""Moments over neighbourhoods, and what is left of them where distances vanish.
+"""Diagnosis of over- and underfitting, from how labels and predictions vary among neighbours.
 
-Index legend: n samples; k neighbours of each, itself not among them; q columns.
+Index legend: n samples; k neighbours of each sample; q columns of the values of labels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._kernels.similarities import DISTANCES
+from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, find_nearest
 from ..estimators._base import BaseLabelledReference, Interval, check_is_fitted, fit_context
@@ -20,156 +21,179 @@ from ._targets import infer_target
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """The nearest others of n samples.
+    """Samples with their nearest others; N_i contains sample i and its k neighbours.
 
     Attributes
     ----------
-    indices : ndarray of shape (n, k)
-        The neighbours.
-    squares : ndarray of shape (n, k)
-        Their squared distances.
+    indices : ndarray of shape (n, k), int64
+        Neighbours of each sample, which is not among them.
+    squares : ndarray of shape (n, k), float64
+        Squared distances s of the neighbours.
     """
 
     indices: np.ndarray
     squares: np.ndarray
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Over a sample and its neighbours, for values of shape (n, ...)."""
+        """Return the mean over N_i of values of shape (n, ...)."""
+        # E_i[v] = (v_i + sum_j v_j) / (k + 1)
         total = values + values[self.indices].sum(axis=1)
-        found: np.ndarray = total / self._count
-        return found
+        mean: np.ndarray = total / self._size
+        return mean
 
     def variance(self, values: np.ndarray) -> np.ndarray:
-        """Unbiased, summed over columns, of shape (n,), for values (n, q)."""
+        """Return the unbiased variance over N_i, summed over the columns, of shape (n,)."""
         members = np.concatenate([values[:, None], values[self.indices]], axis=1)
-        found: np.ndarray = members.var(axis=1, ddof=1).sum(axis=1)
-        return found
+        variance: np.ndarray = members.var(axis=1, ddof=1).sum(axis=1)
+        return variance
 
     def noise(self, values: np.ndarray) -> np.ndarray:
-        """The variance between samples that have come to be the same, of shape (n,).
+        """Return the variance of the values, of shape (n, q), at distance 0, of shape (n,).
 
-        Half of the squared differences of neighbours, around each sample, as a line in their
-        squared distance: its value at 0, neither slope nor value below 0.
+        The pairs of N_i are its members j with their neighbours l. The halved squared difference of
+        the values, h = |v_j - v_l|^2 / 2, is fitted by a line in the squared distance s of the
+        pair. The noise is its value at s = 0. Negative slopes and values are set to 0.
         """
+        # h[j,l] = |v_j - v_l|^2 / 2
         halves = np.square(values[self.indices] - values[:, None]).sum(axis=2) / 2
+        # E[s], E[h], E[s^2] and E[s h] over the pairs of each N_i
         products = (self.squares, halves, self.squares**2, self.squares * halves)
-        x, y, xx, xy = (self.mean(product.mean(axis=1)) for product in products)
-        spread = xx - x**2
-        # Distances that are all alike up to rounding have no slope.
-        spread = np.where(spread > 1e-12 * xx, spread, np.inf)
-        return np.clip(y - np.clip((xy - x * y) / spread, 0, None) * x, 0, None)
+        s, h, ss, sh = (self.mean(product.mean(axis=1)) for product in products)
+        # Var[s] = E[s^2] - E[s]^2; distances that are equal up to rounding give no slope.
+        variance = ss - s**2
+        variance = np.where(variance > 1e-12 * ss, variance, np.inf)
+        # slope = Cov[s, h] / Var[s];  noise = E[h] - slope E[s]
+        slope = np.clip((sh - s * h) / variance, 0, None)
+        return np.clip(h - slope * s, 0, None)
 
-    def shared(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the mean square around each sample what neighbours have in common, and all of it.
+    def common_squares(self, residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part of the mean square over N_i that its members share, and the mean square.
 
-        The first is unbiased: 0 on average, and so at times negative, for independent noise.
+        The first is unbiased. For independent noise it is 0 on average, and so can be negative.
         """
+        # E[|E_i[r]|^2] = |E[r]|^2 + Var[r] / (k + 1)
         square = np.square(self.mean(residuals)).sum(axis=1)
-        common = square - self.variance(residuals) / self._count
+        common = square - self.variance(residuals) / self._size
+        # E_i[|r|^2]
         return common, self.mean(np.square(residuals).sum(axis=1))
 
     @property
-    def _count(self) -> int:
+    def _size(self) -> int:
+        """Number k + 1 of samples in N_i."""
         return self.indices.shape[1] + 1
 
 
-# Noise and residuals below this share of the labels' variance count as so much.
-_LEAST = 0.01
+# Noise and squared residuals are at least this share of the variance of the labels. Without noise
+# in the labels, ratios of two numbers near 0 would be arbitrary.
+_LEAST_SHARE = 0.01
 
-# From this share on, a sample lies in a region of over- or underfit.
-_REGION = 0.5
+# A sample lies in a region of over- or underfitting from this value of `overfit_` or `underfit_`.
+_REGION_SHARE = 0.5
 
 
 class FitDiagnostics(BaseLabelledReference):
-    r"""Where a network follows the noise of its labels, and where it misses what they say.
+    r"""Diagnosis of over- and underfitting at each sample, from noisy labels.
 
-    Neighbours in the network's own eyes, the ``n_neighbors`` nearest by :math:`k^C`, should have
-    nearly the same label. What varies among them nevertheless is noise. Around each sample,
+    Let :math:`N_i` be sample i with its ``n_neighbors`` nearest others by :math:`k^C`, :math:`E_i`
+    and :math:`\operatorname{Var}_i` the mean and the unbiased variance over :math:`N_i`, y the
+    labels, :math:`\hat y` the predictions, and :math:`r = y - \hat y`. Then
 
-    - predictions that vary as labels do follow the noise: overfit;
-    - residuals that neighbours have in common are no noise, but what the network misses: underfit.
+    .. math::
+        \text{overfit}_i = \frac{\nu_i(\hat y)}{\max(\nu_i(y), v / 100)}, \qquad
+        \text{underfit}_i = \frac{\|E_i[r]\|^2 - \operatorname{Var}_i[r] / |N_i|}
+        {\max(E_i[\|r\|^2], v / 100)},
 
-    Noise is measured where distances vanish: half of the squared differences of neighbours is
-    fitted by a line in their squared distance :math:`2 - 2 k^C`, whose value at 0 (the nugget of
-    geostatistics) is free of how fast the labels themselves change.
+    both clipped to [0, 1], where v is the variance of all labels. The noise :math:`\nu_i(a)` is the
+    variance that remains at distance 0: half of the squared difference
+    :math:`\|a_j - a_l\|^2 / 2` of members of :math:`N_i` and their neighbours is fitted by a line
+    in the squared distance :math:`2 - 2 k^C`, and :math:`\nu_i` is its value at 0 (the nugget of
+    geostatistics), so that a steep function does not count as noise.
+
+    The network considers neighbours nearly equal, so their labels should be, too, and what varies
+    is noise. Predictions that vary as much as the labels follow their noise: overfitting. Residuals
+    that neighbours share are not noise, but what the network misses: underfitting.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module or None, default=None
-        The network, trained on the labels in question, see `LabelDenoiser`. One output of a bare
-        module is a number: of two classes hand over the skorch classifier.
+        The network, trained on these labels; see `LabelDenoiser`. A module with a single output is
+        a regression; for two classes, pass the skorch classifier.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Which outputs are compared, see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`.
     n_neighbors : int, default=10
-        Size of the neighbourhoods, at most the number of samples less one. More neighbours lie
-        further off, fewer say less.
+        Number of neighbours of each sample, at least 2. All other samples are used if there are
+        fewer. More neighbours are less similar; fewer give a less precise estimate.
     n_components : int or None, default=None
-        None: similarities are exact. An integer: they are products of so many features, see
-        `NetworkDensity`.
+        Number of Nyström features, made from landmarks among the fitted samples (see
+        `GradientFeaturizer`). Similarities are then inner products of features that are computed
+        once per sample: less exact, and much faster for many samples. None: exact similarities.
     parameters : None, str, list of str or Module, default=None
-        The parameters differentiated, see `NetworkKernel`.
+        The parameters of the network that are differentiated; see `NetworkKernel`.
     batch_size : int or None, default=None
-        Samples per pass; None derives it from scikit-learn's ``working_memory``.
+        Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Where to compute; None stays where the network is.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
-        Shape that the network takes a flat row of X in, such as (1, 28, 28); None: as it is.
+        Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
+        images. None leaves samples unchanged.
     n_jobs : int or None, default=None
-        Workers that share passes over the rows; None: one, or as ``joblib.parallel_config`` says.
+        Number of workers that share the passes over the samples. None: 1, or the number set by
+        ``joblib.parallel_config``.
     verbose : int, default=0
         Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
-        Seed of the landmarks, and of the perceptron of ``estimator=None``.
+        Seed of the landmarks, and of the perceptron that ``estimator=None`` trains.
 
     Attributes
     ----------
     estimator_ : object
         The trained network.
     made_with_ : dict of str to str
-        The network's class, size and digest, and the versions of this and other packages.
+        Class, size and digest of the network, and the versions of sknetsim and other packages.
     label_mean_, prediction_mean_ : ndarray of shape (n_samples, n_columns), float64
-        Means over each sample and its neighbours, in the unit of the labels; of classes, shares.
+        Means :math:`E_i` in the unit of the labels. For classes: one column per class, with its
+        share of the labels, or its mean probability.
     label_variance_, prediction_variance_ : ndarray of shape (n_samples,), float64
-        Unbiased variances over each sample and its neighbours, in the labels' unit squared, summed
-        over columns.
+        Variances :math:`\operatorname{Var}_i` in the squared unit of the labels, summed over the
+        columns.
     label_noise_, prediction_noise_ : ndarray of shape (n_samples,), float64
-        What is left of these where distances vanish, at least 0.
+        Noise :math:`\nu_i` in the squared unit of the labels, at least 0.
     overfit_ : ndarray of shape (n_samples,), float64
-        ``prediction_noise_ / label_noise_``, in [0, 1]: 0 where predictions are as smooth as the
-        network sees its inputs, 1 where they vary as the labels' noise does. Noise below a
-        hundredth of the labels' variance counts as so much: labels without noise leave nothing to
-        follow.
+        Noise of the predictions as a share of the noise of the labels, in [0, 1]: 0 if the
+        predictions are as smooth as the similarity, and 1 if they vary like the noise of the
+        labels. Noise below a hundredth of the labels' variance counts as a hundredth, because
+        labels without noise leave nothing to overfit.
     underfit_ : ndarray of shape (n_samples,), float64
-        Share of the squared residuals that neighbours have in common, in [0, 1]: 0 where residuals
-        are like independent noise, 1 where all are missed alike. Squared residuals below a
-        hundredth of the labels' variance count as so much.
+        Share of the squared residuals that neighbours have in common, in [0, 1]: 0 if the residuals
+        look like independent noise, and 1 if all residuals are equal. Squared residuals below a
+        hundredth of the labels' variance count as a hundredth.
     region_ : ndarray of shape (n_samples,), str
-        "overfit" or "underfit" where that share is .5 or more (the larger one), "fit" elsewhere.
+        "overfit" or "underfit", whichever value is larger, if it is .5 or more; otherwise "fit".
     kernel_error_ : float
-        Root mean squared error of the similarity of held-out rows that features have, see
-        `GradientFeaturizer`; 0 without ``n_components``.
+        Root mean squared error of the similarities that features give, on held-out samples (see
+        `GradientFeaturizer`); 0 without ``n_components``.
     n_features_in_ : int
-        Length of a row's first axis, seen in `fit`.
+        Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
-        Names of the features, where X had any.
+        Names of the features, if X had any.
 
     See Also
     --------
-    LabelDenoiser : Labels as their neighbours have them.
+    LabelDenoiser : Smoothing of labels over similar samples.
 
     Notes
     -----
-    A network that cannot tell inputs apart whose labels differ (too small, or without the feature
-    that matters) takes the difference for noise, and so does this. Compare the share of noise in
-    `summary` between networks: the same labels hold the same noise, so what exceeds the least is
-    what a network is blind to.
+    If a network cannot distinguish inputs with different labels, because it is too small or lacks
+    the relevant feature, this estimator counts the difference as noise. Compare the noise in
+    `summary` between several networks on the same labels: noise above the lowest value is structure
+    that a network misses.
 
     References
     ----------
     .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural
        Network Perspective", NeurIPS 2019.
     .. [2] A. Stefansson, N. Koncar, A. J. Jones, "A note on the Gamma test", Neural Computing &
-       Applications 5, 1997: noise as the variance left at distance 0.
+       Applications 5, 1997: noise as the variance that remains at distance 0.
 
     Examples
     --------
@@ -218,80 +242,107 @@ class FitDiagnostics(BaseLabelledReference):
 
     @fit_context
     def fit(self, X: Any, y: Any) -> FitDiagnostics:
-        """Look at labels and predictions around each row; train the network where it is not.
+        """Train the network if it is untrained, and compare labels and predictions of neighbours.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            The rows that the network was trained on.
+            The samples that the network was trained on, at least 3.
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            The labels that it was trained on: numbers, or classes, numbered as in its training.
+            The labels that it was trained on: numbers, or classes numbered as in its training.
 
         Returns
         -------
         self : object
             The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than 3 samples, if the labels are missing, not finite or all of one
+            class, or if they do not fit the outputs of the network.
         """
-        X, source = self._fit_network(X, y)
-        task = infer_target(source, X, y)
-        labels = task.values(y)
-        predictions = task.predictions(source, X)
-        self._fit_projection(source, X)
-        self._measure(self._neighborhoods(source, X, len(labels)), labels, predictions)
+        samples, source = self._fit_network(X, y)
+        target = infer_target(source, samples, y)
+        labels = target.values(y)
+        predictions = target.predictions(source, samples)
+        self._fit_projection(source, samples)
+        self._measure(self._find_neighborhoods(source, samples), labels, predictions)
         return self
 
-    def _neighborhoods(self, source: Source, X: Any, samples: int) -> Neighborhoods:
-        """The nearest others of each row."""
-        if samples < 3:
+    def _find_neighborhoods(self, source: Source, X: Samples) -> Neighborhoods:
+        """Return the nearest others of each sample."""
+        count = len(X)
+        if count < 3:
             raise ValueError(
-                f"X has n_samples={samples}; allowed are 3 or more, for neighbours to differ."
+                f"`X` must have at least 3 samples, so that neighbours can differ; got n_samples="
+                f"{count}. Pass more samples."
             )
-        source, rows = self._project(source, X)
-        distance = DISTANCES["cosine"]
-        count = min(self.n_neighbors, samples - 1)
-        kind = Nearest
-        found = find_nearest(source, rows, None, kind, count, distance, self.verbose)
-        return Neighborhoods(found.indices, 2 * found.distances)
+        source, X = self._project(source, X)
+        neighbors = find_nearest(
+            source,
+            X,
+            None,
+            Nearest,
+            min(self.n_neighbors, count - 1),
+            DISTANCES["cosine"],
+            self.verbose,
+        )
+        # |phi_j - phi_l|^2 = 2 - 2 k^C, which is twice the cosine distance 1 - k^C.
+        return Neighborhoods(neighbors.indices, 2 * neighbors.distances)
 
-    def _measure(self, around: Neighborhoods, labels: np.ndarray, predictions: np.ndarray) -> None:
-        self.label_mean_ = around.mean(labels)
-        self.label_variance_ = around.variance(labels)
-        self.label_noise_ = around.noise(labels)
-        self.prediction_mean_ = around.mean(predictions)
-        self.prediction_variance_ = around.variance(predictions)
-        self.prediction_noise_ = around.noise(predictions)
-        self._variance = float(labels.var(axis=0).sum())
-        least = _LEAST * self._variance
-        self._common, squares = around.shared(labels - predictions)
-        self._squares = np.maximum(squares, least)
-        self._followed = np.maximum(self.label_noise_, least)
-        self.overfit_ = _share(self.prediction_noise_, self._followed)
-        self.underfit_ = _share(self._common, self._squares)
+    def _measure(
+        self, neighborhoods: Neighborhoods, labels: np.ndarray, predictions: np.ndarray
+    ) -> None:
+        """Set the attributes, from labels and predictions of shape (n, q)."""
+        self.label_mean_ = neighborhoods.mean(labels)
+        self.label_variance_ = neighborhoods.variance(labels)
+        self.label_noise_ = neighborhoods.noise(labels)
+        self.prediction_mean_ = neighborhoods.mean(predictions)
+        self.prediction_variance_ = neighborhoods.variance(predictions)
+        self.prediction_noise_ = neighborhoods.noise(predictions)
+        # v = Var[y], summed over the columns
+        self._label_variance = float(labels.var(axis=0).sum())
+        least = _LEAST_SHARE * self._label_variance
+        self._common_squares, squares = neighborhoods.common_squares(labels - predictions)
+        self._least_squares = np.maximum(squares, least)
+        self._least_noise = np.maximum(self.label_noise_, least)
+        self.overfit_ = _clipped_ratio(self.prediction_noise_, self._least_noise)
+        self.underfit_ = _clipped_ratio(self._common_squares, self._least_squares)
         self.region_ = np.where(self.overfit_ >= self.underfit_, "overfit", "underfit")
-        self.region_[np.maximum(self.overfit_, self.underfit_) < _REGION] = "fit"
+        self.region_[np.maximum(self.overfit_, self.underfit_) < _REGION_SHARE] = "fit"
 
     def summary(self) -> dict[str, float]:
-        """The whole data set in a few shares.
+        """Summarise the diagnosis of all samples.
 
         Returns
         -------
         summary : dict of str to float
-            "noise": share of the labels' variance that neighbours do not explain, at least 0;
-            "overfit" and "underfit": the attributes of these names for all samples together, in
-            [0, 1]; "overfit region" and "underfit region": shares of the samples in these.
+            Shares in [0, 1]. "noise": share of the labels' variance that is noise, that is, not
+            explained by neighbours. "overfit" and "underfit": as the attributes, with the means of
+            numerator and denominator over all samples. "overfit region" and "underfit region":
+            shares of the samples in these regions.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
         """
         check_is_fitted(self, "region_")
-        parts = {
-            "noise": (self.label_noise_, self._variance),
-            "overfit": (self.prediction_noise_, self._followed),
-            "underfit": (self._common, self._squares),
+        ratios = {
+            "noise": (self.label_noise_, self._label_variance),
+            "overfit": (self.prediction_noise_, self._least_noise),
+            "underfit": (self._common_squares, self._least_squares),
         }
-        shares = {name: float(_share(*map(np.mean, pair))) for name, pair in parts.items()}
+        shares = {
+            name: float(_clipped_ratio(np.mean(part), np.mean(whole)))
+            for name, (part, whole) in ratios.items()
+        }
         regions = ("overfit", "underfit")
         return shares | {f"{name} region": float((self.region_ == name).mean()) for name in regions}
 
 
-def _share(part: Any, whole: Any) -> Any:
-    """In [0, 1]; 0 of nothing."""
+def _clipped_ratio(part: Any, whole: Any) -> Any:
+    """Return part / whole, clipped to [0, 1]; it is 0 if the whole is 0."""
     part, whole = np.asarray(part), np.asarray(whole)
     return np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0).clip(0, 1)

@@ -371,7 +371,10 @@ def test_powers_may_change_after_fit_and_other_sums_may_not(noisy_classes):
     denoiser = LabelDenoiser(net).fit(X, y)
     expected = LabelDenoiser(net, alpha=3.0).fit(X, y).transform(X)
     np.testing.assert_array_equal(denoiser.set_params(alpha=3.0).transform(X), expected)
-    with pytest.raises(NotFittedError, match="`method` and `output` must be 'power' and 'all', as in fit; got 'soft'"):
+    with pytest.raises(
+        NotFittedError,
+        match="`method` and `output` must be 'power' and 'all', as in fit; got 'soft'",
+    ):
         denoiser.set_params(method="soft").transform(X)
 
 
@@ -397,11 +400,26 @@ class Pair(nn.Linear):
 BAD = {
     "y is None": (lambda X, y: LabelDenoiser(regressor()).fit(X, None), "target y is None"),
     "y too short": (lambda X, y: LabelDenoiser(regressor()).fit(X, y[:-1]), "inconsistent numbers"),
-    "words": (lambda X, y: LabelDenoiser(regressor()).fit(X, y.astype(str)), "`y` must be numbers with 1 or 2 axes; got dtype <U"),
-    "infinite": (lambda X, y: LabelDenoiser(regressor()).fit(X, y / 0.0), "`y` must be finite; got NaN or infinity"),
-    "columns": (lambda X, y: LabelDenoiser(regressor(2)).fit(X, y), "as many columns as the network has outputs, 2; got 1"),
-    "one class": (lambda X, y: LabelDenoiser(classifier()).fit(X, 0 * y), "`y` must contain at least two classes; got one class, 0"),
-    "unknown class": (lambda X, y: LabelDenoiser(classifier()).fit(X, y + 7), "`y` must contain only the classes 0, 1, 2; got 7"),
+    "words": (
+        lambda X, y: LabelDenoiser(regressor()).fit(X, y.astype(str)),
+        "`y` must be numbers with 1 or 2 axes; got dtype <U",
+    ),
+    "infinite": (
+        lambda X, y: LabelDenoiser(regressor()).fit(X, y / 0.0),
+        "`y` must be finite; got NaN or infinity",
+    ),
+    "columns": (
+        lambda X, y: LabelDenoiser(regressor(2)).fit(X, y),
+        "as many columns as the network has outputs, 2; got 1",
+    ),
+    "one class": (
+        lambda X, y: LabelDenoiser(classifier()).fit(X, 0 * y),
+        "`y` must contain at least two classes; got one class, 0",
+    ),
+    "unknown class": (
+        lambda X, y: LabelDenoiser(classifier()).fit(X, y + 7),
+        "`y` must contain only the classes 0, 1, 2; got 7",
+    ),
     "two axes": (
         lambda X, y: LabelDenoiser(classifier()).fit(X, np.stack([y, y], 1)),
         r"`y` must have one class per sample, among 0, 1, 2; got shape \(30, 2\)",
@@ -426,11 +444,11 @@ BAD = {
     ),
     "a tuple": (
         lambda X, y: LabelDenoiser(Pair(), output=lambda raw: raw[0]).fit(X, y),
-        "estimator returned a tuple",
+        "`estimator` must return one tensor with a row per sample, .* got a tuple",
     ),
     "other columns": (
         lambda X, y: LabelDenoiser(regressor()).fit(X, y).score(X, np.stack([y, y], 1)),
-        "`y` must have 1 columns, as in fit; got 2",
+        "`y` must have as many columns as in fit, 1; got 2",
     ),
     "not fitted": (lambda X, y: LabelDenoiser(regressor()).denoising(X), "not fitted yet"),
 }

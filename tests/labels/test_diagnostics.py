@@ -53,14 +53,14 @@ def test_what_independent_residuals_share_is_nothing_on_average():
     indices = np.arange(7000).reshape(-1, 7)
     around = Neighborhoods(np.repeat(indices, 7, axis=0)[:, 1:], np.ones((7000, 6)))
     residuals = rng.normal(size=(7000, 1))
-    common, total = (parts[::7] for parts in around.shared(residuals))
+    common, total = (parts[::7] for parts in around.common_squares(residuals))
     standard_error = common.std() / np.sqrt(len(common))
     assert abs(common.mean()) < 4 * standard_error
     assert total.mean() == pytest.approx(1, abs=0.1)
 
 
 def test_what_equal_residuals_share_is_all():
-    common, total = neighborhoods().shared(np.full((40, 2), 3.0))
+    common, total = neighborhoods().common_squares(np.full((40, 2), 3.0))
     np.testing.assert_allclose(common, 18)
     np.testing.assert_allclose(total, 18)
 
@@ -162,7 +162,10 @@ BAD = {
         r"`estimator` must be a network, .*; got 'features'",
     ),
     "no labels": (lambda net, X, y: FitDiagnostics(net).fit(X, None), "target y is None"),
-    "two rows": (lambda net, X, y: FitDiagnostics(net).fit(X[:2], y[:2]), "X has n_samples=2"),
+    "two rows": (
+        lambda net, X, y: FitDiagnostics(net).fit(X[:2], y[:2]),
+        "`X` must have at least 3 samples, .*; got n_samples=2",
+    ),
     "one neighbour": (
         lambda net, X, y: FitDiagnostics(net, n_neighbors=1).fit(X, y),
         "n_neighbors",
