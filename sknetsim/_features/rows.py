@@ -1,7 +1,4 @@
-"""Features as rows: made, and taken in place of a network.
-
-Index legend: n samples.
-"""
+"""Rows of gradient features in place of a network, as Jacobians of one output."""
 
 from __future__ import annotations
 
@@ -16,19 +13,20 @@ from .._kernels.jacobian import Jacobian
 from .._networks.fingerprint import fingerprint_samples
 from .._networks.samples import Samples
 
-# Exact features have length 1, those of landmarks less, those of short sketches more.
+# Largest length of features. Exact features have the length 1, Nystroem features are at most as
+# long, and short sketches are longer.
 _LONGEST = 2
 
 
 class FeatureRows:
-    """Rows that are gradient features already: used as they are, never normalised again.
+    """Source of Jacobians from gradient features, which are not normalised again.
 
     Parameters
     ----------
     dtype : dtype
-        The dtype of the gradients that they came from.
+        Dtype of the gradients from which the features were computed.
     n_jobs : int or None, default=1
-        Workers for passes over the rows; one in each of these.
+        Number of workers for passes over the rows. A copy in a worker has n_jobs=1.
     """
 
     _CHUNK_ROWS = 1024
@@ -43,7 +41,7 @@ class FeatureRows:
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
-        """The rows as Jacobians of one output."""
+        """Yield the rows from ``start`` on as Jacobians of one output, chunk by chunk."""
         for first in range(start, len(X), self._CHUNK_ROWS):
             chunk = slice(first, min(first + self._CHUNK_ROWS, len(X)))
             features = check_features(X.take(chunk)).to(self.dtype)
@@ -52,43 +50,44 @@ class FeatureRows:
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
-        """Of the rows."""
+        """Return a fingerprint of the rows."""
         return self.fingerprint_of_rows(X)
 
     def fingerprint_of_rows(self, X: Samples) -> str:
-        """Of the rows."""
+        """Return a fingerprint of the rows."""
         return fingerprint_samples(X, self.dtype)
 
     def check_rows_independent(self, X: Samples) -> None:
-        """Nothing is done to the rows."""
+        """Do nothing, because features are not preprocessed."""
 
     def identity(self) -> str:
-        """A word for rows that are features themselves."""
+        """Return the same word for all rows of features."""
         return "features"
 
 
 def check_features(features: Any) -> Tensor:
-    """Rows that may be features, or an error."""
+    """Return the features, or raise an error if they cannot be gradient features."""
     is_tensor = isinstance(features, Tensor)
     shape = f"rows of shape {tuple(features.shape[1:])}" if is_tensor else "several arrays"
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(
-            f"X has {shape}; with estimator='features' allowed are rows of gradient features, of"
-            " shape (n_samples, n_features), as GradientFeaturizer gives them."
+            "`X` must contain gradient features of shape (n_samples, n_features) if"
+            f" estimator='features'; got {shape}. Pass the output of GradientFeaturizer."
         )
     longest = float(features.double().norm(dim=1).max())
     if longest > _LONGEST:
         raise ValueError(
-            f"X has rows of length up to {longest:.3g}; with estimator='features' allowed are"
-            f" lengths up to {_LONGEST}, as GradientFeaturizer gives them: use its output."
+            f"`X` must contain gradient features of a length of at most {_LONGEST} if"
+            f" estimator='features'; got rows of length up to {longest:.3g}. Pass the output of"
+            " GradientFeaturizer."
         )
     return features
 
 
 class FeatureJacobian(Jacobian):
-    """Rows of features, whose whitening is done."""
+    """Rows of features, which are whitened already."""
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """Ones."""
+        """Return roots and ranks of 1, so that features are not whitened again."""
         ones = kernel.new_ones(kernel.shape)
         return ones, ones[:, 0, 0].long()

@@ -1,7 +1,13 @@
-"""Data-independent features: tensor sketches of the gradients.
+"""Data-independent features: tensor sketches of the Jacobians.
 
-Index legend: n samples; o outputs of the network (d of them); f frequencies; m features; r, c a
-parameter's first axis and its other axes, flattened.
+The count sketch of an entry J[n,o,rc] adds s_o s_r s_c J[n,o,rc] to the feature h_o + h_r + h_c
+modulo m. Adding h_o, h_r and h_c modulo m is a circular convolution, so in the Fourier domain it is
+a product: S[n,f] = sum_orc J[n,o,rc] P_o[f] P_r[f] P_c[f], with the phases P_r[f] =
+s_r exp(-2 pi i h_r f / m), and P_o and P_c likewise. Blocks compute S from their factors, without
+forming J, and the features are its inverse transform.
+
+Index legend: n samples; o outputs of the network (d of them); f frequencies 0, ..., m // 2; m the
+number of features; r, c a parameter's first axis and its other axes, flattened.
 """
 
 from __future__ import annotations
@@ -22,31 +28,33 @@ from .._passes.chunks import Source, iterate_chunks, with_progress
 from .._passes.reductions import gram_matrix
 from .projection import allocate_features, off_diagonal_error, warn_if_missed
 
-# The kernel's error is measured on the pairs of so many rows.
+# Largest number of samples on whose pairs the kernel error is measured.
 _MEASURED = 256
 
+# Smallest and largest number of features if n_components="auto".
 _LEAST, _MOST = 64, 2**16
 
 
 @dataclass(frozen=True)
 class TensorSketch:
-    r"""Count sketches of activations and cotangents, combined by the Fourier transform [1]_.
+    r"""Features by count sketches of activations and cotangents, see [1]_.
 
-    An entry of the Jacobian at output o, row r and column c of a parameter is added, with the sign
-    :math:`s_o s_r s_c`, to the feature :math:`h_o + h_r + h_c` modulo m, all of them drawn once.
-    Products of features are unbiased for k^C, with a standard deviation in the order of
-    :math:`1 / \sqrt{m}`.
+    The entry of the Jacobian at output o, row r and column c of a parameter is added, with the sign
+    :math:`s_o s_r s_c`, to the feature :math:`h_o + h_r + h_c` modulo m. The places h and the signs
+    s are random and drawn once. Inner products of features are unbiased estimates of k^C, with a
+    standard deviation of the order of :math:`1 / \sqrt{m}`.
 
     Attributes
     ----------
     n_components : int
         The number m of features.
     seed : int
-        What hashes and signs are drawn from: the same map for every shard of the data.
+        Seed of the places and signs, so that the map is the same for every part of the data.
     kernel_error : float
-        Root mean squared error of the similarity of fitted rows, none of which it has seen.
+        Root mean squared error of the similarity of different fitted samples, on which the map does
+        not depend.
     whitening : str
-        What becomes of the Jacobians first, one of `_kernels.WHITENINGS`.
+        Whitening of the Jacobians before they are sketched, one of `WHITENINGS`.
 
     References
     ----------
@@ -60,40 +68,46 @@ class TensorSketch:
     whitening: str = "unit"
 
     def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
-        """Features of shape (n, m), in the dtype of the gradients."""
+        """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
         maps: dict[str, FourierMap] = {}
         chunks = iterate_chunks(source, X, self.whitening, y)
         for chunk in with_progress(chunks, len(features), verbose):
-            maps = maps or self._maps(chunk.jacobian)
-            for part in chunk.split(self._rows(chunk.jacobian)):
+            maps = maps or self._draw_maps(chunk.jacobian)
+            for part in chunk.split(self._count_rows(chunk.jacobian)):
+                # S[n,f] = sum_orc J^[n,o,rc] P_o[f] P_r[f] P_c[f], summed over all parameters
                 spectrum = part.whitened().jacobian.sketch(maps)
+                # features[n,:] = inverse real Fourier transform of S[n,:], of length m
                 features[part.rows] = torch.fft.irfft(spectrum, self.n_components).cpu().numpy()
         return features
 
-    def _rows(self, jacobian: Jacobian) -> int:
-        """Samples whose complex factors, twice, take an eighth of the budget."""
+    def _count_rows(self, jacobian: Jacobian) -> int:
+        """Return how many samples are sketched at a time, from the share of the memory budget."""
+        # Each of a sample's vectors has m // 2 + 1 complex numbers, and is needed twice.
         vectors = max((block.sketched_vectors for block in jacobian.blocks.values()), default=1)
         taken = 2 * vectors * (self.n_components + 2) * jacobian.outputs.element_size()
         return max(1, memory_budget(SKETCH, jacobian.outputs.device) // taken)
 
-    def _maps(self, jacobian: Jacobian) -> dict[str, FourierMap]:
+    def _draw_maps(self, jacobian: Jacobian) -> dict[str, FourierMap]:
+        """Return the phases P_o, P_r and P_c of each parameter."""
         outputs = jacobian.outputs
-        found = {}
+        maps = {}
         for index, (name, shape) in enumerate(jacobian.layout):
             generator = np.random.default_rng([self.seed, index])
             rows = shape[0] if len(shape) else 1
             sizes = (outputs.shape[1], rows, math.prod(shape) // max(1, rows))
-            found[name] = FourierMap(*(self._phases(size, generator, outputs) for size in sizes))
-        return found
+            phases = (self._draw_phases(size, generator, outputs) for size in sizes)
+            maps[name] = FourierMap(*phases)
+        return maps
 
-    def _phases(self, size: int, generator: np.random.Generator, like: Tensor) -> Tensor:
-        """The transform of ``size`` signed unit impulses, of shape (size, f)."""
+    def _draw_phases(self, size: int, generator: np.random.Generator, like: Tensor) -> Tensor:
+        """Return the transforms of ``size`` signed unit impulses, of shape (size, f)."""
         places = generator.integers(self.n_components, size=size)
         signs = generator.choice([-1.0, 1.0], size=size)
-        # Turns are taken modulo one in integers, so that large products lose no digit.
-        turns = np.outer(places, np.arange(self.n_components // 2 + 1)) % self.n_components
-        phases = signs[:, None] * np.exp(-2j * np.pi * turns / self.n_components)
+        # h f modulo m is computed in integers, so that large products lose no digit.
+        products = np.outer(places, np.arange(self.n_components // 2 + 1)) % self.n_components
+        # P_r[f] = s_r exp(-2 pi i h_r f / m)
+        phases = signs[:, None] * np.exp(-2j * np.pi * products / self.n_components)
         return torch.as_tensor(phases).to(like.device, like.dtype.to_complex())
 
 
@@ -105,15 +119,19 @@ def fit_sketch(
     kernel_error: float,
     random_state: np.random.RandomState,
 ) -> TensorSketch:
-    """A sketch of the size asked for, or of the one that the kernel's error needs ("auto")."""
+    """Return a sketch with ``n_components`` features.
+
+    "auto" doubles the number of features until the error is at most ``kernel_error``.
+    """
     seed = int(random_state.randint(2**31))
     measured = np.sort(random_state.permutation(len(X))[:_MEASURED]).tolist()
-    rows, labels = X.select(measured), select_labels(y, measured)
-    gram = gram_matrix(source, rows, labels=(labels, labels))
+    samples, labels = X.select(measured), select_labels(y, measured)
+    gram = gram_matrix(source, samples, labels=(labels, labels))
     size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:
         sketch = TensorSketch(size, seed)
-        features = sketch.transform(source, rows, labels).astype(np.float64)
+        features = sketch.transform(source, samples, labels).astype(np.float64)
+        # difference[n,n'] = sum_m features[n,m] features[n',m] - k^C(x_n, x_n')
         error = off_diagonal_error(features @ features.T - gram)
         if n_components != "auto" or error <= kernel_error or size >= _MOST:
             break

@@ -160,7 +160,7 @@ def test_brute_force_finds_all(features):
 
 def test_gradients_have_no_index(data):
     network, X = data
-    with pytest.raises(ValueError, match="n_components.* got None with algorithm='faiss'"):
+    with pytest.raises(ValueError, match=r"n_components.* got None with algorithm='faiss'"):
         neighbors("faiss", network).fit(X)
 
 

@@ -131,7 +131,7 @@ def test_products_are_unbiased(data):
 
 def test_phases_of_a_large_sketch_lose_no_digit():
     sketch, like = TensorSketch(2**16, 0), torch.zeros(1, dtype=torch.float64)
-    phases = sketch._phases(3, np.random.default_rng(0), like)
+    phases = sketch._draw_phases(3, np.random.default_rng(0), like)
     impulses = torch.fft.irfft(phases, 2**16)
     signs, places = impulses.gather(1, impulses.abs().argmax(1, True)), impulses.abs().argmax(1)
     exact = torch.zeros(3, 2**16, dtype=torch.float64)
