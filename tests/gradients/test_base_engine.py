@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skorch import NeuralNetClassifier
 from torch import nn
 
-from sknetsim import NetworkKernel
+from sknetsim import NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 
 from ..cases import NETWORKS, build
 
@@ -131,3 +136,33 @@ def test_other_errors_do_not_halve_the_chunk(monkeypatch):
     with pytest.raises(RuntimeError, match="no such operation"):
         NetworkKernel(network, batch_size=4)(X)
     assert sizes == [4]
+
+
+def make_pipeline_engine(step):
+    net = NeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss).initialize()
+    return GradientEngine(resolve_network(Pipeline([("step", step), ("net", net)])))
+
+
+def test_steps_before_the_network_must_transform_each_sample_independently():
+    X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    independent = make_pipeline_engine(StandardScaler().fit(X))
+    independent.check_rows_independent(Samples(X))
+    dependent = make_pipeline_engine(FunctionTransformer(lambda X: X - X.mean(axis=0)))
+    with pytest.raises(UnsupportedNetworkError, match="transform each sample independently"):
+        dependent.check_rows_independent(Samples(X))
+    dependent.check_rows_independent(Samples(X[:1]))
+
+
+def test_the_jacobians_of_later_samples_are_computed_from_a_start():
+    network, X = build(NETWORKS[0], n_samples=7)
+    engine = GradientEngine(resolve_network(network), batch_size=2)
+    chunks = list(engine.jacobians(Samples(X), start=3))
+    assert [chunk for chunk, _ in chunks] == [slice(3, 5), slice(5, 7)]
+    ((_, expected),) = GradientEngine(resolve_network(network)).jacobians(Samples(X))
+    J = torch.cat([jacobian.materialize() for _, jacobian in chunks])
+    torch.testing.assert_close(J, expected.materialize()[3:])
+
+
+def test_an_error_of_the_network_is_raised_with_the_shape_of_the_samples():
+    with pytest.raises(UnsupportedNetworkError, match=r"rows of shape \(3,\) \(torch.float32\)"):
+        NetworkKernel(nn.Linear(4, 2))(torch.ones(5, 3))

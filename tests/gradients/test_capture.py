@@ -7,12 +7,112 @@ import torch
 from torch import nn
 
 from sknetsim import NetworkKernel, OutputTooLargeError
+from sknetsim._gradients.capture import compute_cotangents, record_calls
 
 from .. import naive
 
 
+def make_perceptron(activation=None, outputs=3):
+    activation = nn.Tanh() if activation is None else activation
+    return nn.Sequential(nn.Linear(4, 5), activation, nn.Linear(5, outputs)).double()
+
+
+def make_samples(samples=6):
+    return torch.randn(samples, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def record(network, X):
+    with record_calls([network[0], network[2]]) as calls:
+        outputs = network(X)
+    return outputs, calls
+
+
+class Square(torch.autograd.Function):
+    """Square whose derivative reads a number, which vmap does not support."""
+
+    @staticmethod
+    def forward(ctx, values):
+        ctx.save_for_backward(values)
+        return values**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (values,) = ctx.saved_tensors
+        assert gradient.abs().max().item() >= 0
+        return 2 * values * gradient
+
+
+class Squared(nn.Module):
+    def forward(self, values):
+        return Square.apply(values)
+
+
+DERIVATIVES = {
+    "vmap": (nn.Tanh(), lambda z: 1 - torch.tanh(z) ** 2),
+    "one backward pass per output": (Squared(), lambda z: 2 * z),
+}
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("activation", "derivative"), DERIVATIVES.values(), ids=DERIVATIVES)
+def test_cotangents_are_derivatives_in_the_output_of_each_call(activation, derivative, outputs):
+    network, X = make_perceptron(activation, outputs), make_samples()
+    first, last = compute_cotangents(*record(network, X))
+    # f_o = sum_h V[o,h] a(z_h) + b_o, so c[n,o,h] = V[o,h] a'(z[n,h]) at the first layer.
+    z, V = network[0](X), network[2].weight
+    torch.testing.assert_close(first, (V * derivative(z)[:, None]).detach())
+    expected = torch.eye(outputs, dtype=torch.float64).expand(len(X), outputs, outputs)
+    torch.testing.assert_close(last, expected.contiguous())
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), Squared()], ids=["vmap", "loop"])
+def test_cotangents_have_a_graph_on_request(activation):
+    network, X = make_perceptron(activation), make_samples()
+    first, _ = compute_cotangents(*record(network, X), graph=True)
+    assert first.requires_grad
+    first, _ = compute_cotangents(*record(network, X))
+    assert not first.requires_grad
+
+
+def test_calls_without_influence_have_no_cotangent():
+    network, X = make_perceptron(), make_samples()
+    outputs, calls = record(network, X)
+    assert compute_cotangents(outputs.detach(), calls) == [None, None]
+    assert compute_cotangents(torch.ones_like(outputs, requires_grad=True), calls) == [None, None]
+
+
+def test_exhausted_memory_does_not_start_one_backward_pass_per_output(monkeypatch):
+    network, X = make_perceptron(), make_samples()
+    outputs, calls = record(network, X)
+
+    def exhaust(*args, **kwargs):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr("sknetsim._gradients.capture._grad", exhaust)
+    with pytest.raises(torch.OutOfMemoryError):
+        compute_cotangents(outputs, calls)
+
+
+def test_calls_are_recorded_in_order_with_their_inputs():
+    network, X = make_perceptron(), make_samples()
+    _, calls = record(network, X)
+    assert [call.layer for call in calls] == [network[0], network[2]]
+    assert calls[0].inputs is X
+    assert [call.output_shape for call in calls] == [(6, 5), (6, 3)]
+    assert all(call.fits(6) and not call.fits(5) for call in calls)
+    X.mul_(2)
+    assert [call.fits(6) for call in calls] == [False, True]
+
+
+def test_hooks_are_removed_after_an_exception():
+    network, X = make_perceptron(), make_samples()
+    with pytest.raises(RuntimeError), record_calls([network[0], network[2]]):
+        network(X[:, :3])
+    assert not any(layer._forward_hooks for layer in network)
+
+
 class AlteringItsInput(nn.Module):
-    """A convolution that saves a padded copy of what is altered afterwards."""
+    """Convolution that saves a padded copy of its input, which is changed afterwards."""
 
     def __init__(self):
         super().__init__()
@@ -26,7 +126,7 @@ class AlteringItsInput(nn.Module):
         return self.head(torch.tanh(hidden).flatten(1))
 
 
-def test_an_input_that_is_altered_later():
+def test_an_input_may_be_changed_after_the_call():
     network = AlteringItsInput().double()
     X = torch.randn(6, 2, 5, dtype=torch.float64)
     J = naive.jacobians(network, X)
@@ -35,7 +135,7 @@ def test_an_input_that_is_altered_later():
 
 
 class Adaptive(nn.Module):
-    """As many steps through one layer as a batch's first number says."""
+    """Network that calls one layer once or twice, depending on the first number of a batch."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +148,7 @@ class Adaptive(nn.Module):
         return self.head(hidden)
 
 
-def test_layers_called_more_often_in_some_batches():
+def test_a_layer_may_be_called_more_often_in_some_batches():
     network = Adaptive().double()
     X = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     X[:3, 0], X[3:6, 0], X[6:, 0] = 1, -1, 1
@@ -57,7 +157,7 @@ def test_layers_called_more_often_in_some_batches():
     np.testing.assert_allclose(NetworkKernel(network, batch_size=3)(X), expected, atol=1e-10)
 
 
-def test_too_many_outputs_are_refused_with_their_cost():
+def test_too_many_outputs_raise_an_error_with_their_cost():
     network = nn.Linear(4, 3000)
     with (
         pytest.raises(

@@ -181,6 +181,18 @@ def test_losses_have_no_graph_if_gradients_are_disabled():
         assert not criterion.similarities(network, X, X).requires_grad
 
 
+def test_a_scripted_network_has_the_same_loss_and_gradients():
+    network, X = make_perceptron(), make_samples()
+    scripted = torch.jit.script(network)  # It shares the parameters.
+    compute_loss(PairSimilarityLoss(), network, X).backward()
+    expected = [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    compute_loss(PairSimilarityLoss(), scripted, X).backward()
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient)
+
+
 def test_hooks_are_restored_after_the_loss():
     network, X = make_perceptron(), make_samples()
     hooks = []

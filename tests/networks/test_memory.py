@@ -1,14 +1,17 @@
-"""Peak memory stays within the budget, whatever the number of samples."""
+"""Memory budget, allocation, and peak memory for any number of samples."""
 
 import subprocess
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import sklearn
 import torch
 from torch import nn
 
 from sknetsim import NetworkDensity, NetworkKernel
+from sknetsim._networks.memory import allocate, check_within_budget, halve, memory_budget
 
 BUDGET = 32
 PROGRAM = """
@@ -55,7 +58,7 @@ def make_network_and_samples(samples):
     return network, torch.randn(samples, 64)
 
 
-def test_a_sum_beyond_the_budget_is_refused_before_it_is_made():
+def test_a_sum_beyond_the_budget_raises_an_error():
     network, X = make_network_and_samples(8)
     with sklearn.config_context(working_memory=1):
         NetworkDensity(network, "predicted").fit(X)
@@ -63,7 +66,7 @@ def test_a_sum_beyond_the_budget_is_refused_before_it_is_made():
             NetworkDensity(network).fit(X)
 
 
-def test_a_budget_of_nothing_is_refused():
+def test_the_budget_must_be_positive():
     network, X = make_network_and_samples(8)
     refused = pytest.raises(
         ValueError, match=r"`working_memory` of .* must be a positive number of MiB; got 0"
@@ -72,8 +75,52 @@ def test_a_budget_of_nothing_is_refused():
         NetworkDensity(network).fit(X)
 
 
-def test_a_result_beyond_the_machine_is_refused(monkeypatch):
+def test_a_matrix_beyond_the_memory_of_the_machine_raises_an_error(monkeypatch):
     network, X = make_network_and_samples(8)
     monkeypatch.setattr("os.sysconf", lambda name: 10)
     with pytest.raises(MemoryError, match=r"Values of shape \(8, 8\).*fewer samples"):
         NetworkKernel(network)(X)
+
+
+def test_the_budget_is_working_memory_in_bytes():
+    with sklearn.config_context(working_memory=3):
+        assert memory_budget() == 3 * 2**20
+        assert memory_budget(Fraction(1, 4)) == 3 * 2**18
+    with sklearn.config_context(working_memory=0.5):
+        assert memory_budget() == 2**19
+
+
+def test_an_array_is_allocated_with_its_shape_and_dtype():
+    array = allocate("Values", (2, 3), np.dtype(np.float32), "Pass fewer samples")
+    assert array.shape == (2, 3)
+    assert array.dtype == np.float32
+
+
+def test_an_array_beyond_the_memory_of_the_machine_raises_an_error_with_a_cure():
+    with pytest.raises(
+        MemoryError, match=r"Values of shape \(1099511627776,\).*Pass fewer samples\."
+    ):
+        allocate("Values", (2**40,), np.dtype(np.float64), "Pass fewer samples")
+
+
+def test_sizes_are_compared_with_the_budget():
+    with sklearn.config_context(working_memory=1):
+        check_within_budget("The sum", 2**20, "Compare fewer outputs")
+        with pytest.raises(
+            MemoryError, match=r"The sum must fit .* 1 MiB; it takes 2 MiB\. Compare"
+        ):
+            check_within_budget("The sum", 2**21, "Compare fewer outputs")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")]
+)
+def test_a_chunk_is_halved_down_to_one_sample_if_memory_is_exhausted(error):
+    assert [halve(samples, error) for samples in (2, 5)] == [1, 2]
+    with pytest.raises(type(error)):
+        halve(1, error)
+
+
+def test_other_errors_are_raised_again():
+    with pytest.raises(RuntimeError, match="no such operation"):
+        halve(4, RuntimeError("no such operation"))

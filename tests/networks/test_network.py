@@ -1,4 +1,4 @@
-"""Networks of all kinds as the first parameter, and what keeps them trained."""
+"""Networks of estimators: skorch nets, modules, Pipelines and wrappers, which stay trained."""
 
 import pickle
 
@@ -25,10 +25,11 @@ from sknetsim import (
     NetworkNeighbors,
     UnsupportedNetworkError,
 )
+from sknetsim._networks.network import format_names, match_names
 
 
 class Perceptron(nn.Module):
-    """A small classifier; ``softmax`` as skorch's default criterion wants it."""
+    """Small classifier; skorch's default criterion needs the softmax."""
 
     def __init__(self, hidden=6, outputs=3, softmax=False):
         super().__init__()
@@ -74,24 +75,24 @@ wrappers = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 
 
 @wrappers
-def test_all_kinds_give_the_same(data, net, wrap):
+def test_wrappers_do_not_change_the_kernel(data, net, wrap):
     X, _ = data
     expected = NetworkKernel(net.module_)(X)
     np.testing.assert_allclose(NetworkKernel(wrap(net))(X), expected, atol=1e-6)
 
 
 @wrappers
-def test_a_trained_network_survives_clone(data, net, wrap):
+def test_clones_share_the_trained_network(data, net, wrap):
     X, _ = data
     kept = wrap(net)
     for estimator in (NetworkKernel(kept), NetworkDensity(kept), NetworkNeighbors(kept)):
-        twin = clone(estimator)
-        assert twin.estimator is kept
-        assert twin.fit(X).estimator_ is kept
-        assert type(twin) is type(estimator)
+        copy = clone(estimator)
+        assert copy.estimator is kept
+        assert copy.fit(X).estimator_ is kept
+        assert type(copy) is type(estimator)
 
 
-def test_clone_keeps_the_other_parameters(net):
+def test_clones_keep_the_other_parameters(net):
     density = NetworkDensity(net, method="power", alpha=7.0, output="predicted")
     assert clone(density).get_params() == density.get_params()
 
@@ -107,7 +108,7 @@ def test_a_grid_search_keeps_the_trained_network(data, net):
     assert weights(net) == before
 
 
-def test_a_grid_over_the_networks_own_parameters_is_refused(data, net):
+def test_a_search_over_parameters_of_a_trained_network_raises_an_error(data, net):
     before = weights(net)
     density = NetworkDensity(net)
     assert not any(name.startswith("estimator__") for name in density.get_params(deep=True))
@@ -120,8 +121,8 @@ def test_a_grid_over_the_networks_own_parameters_is_refused(data, net):
     assert weights(net) == before
 
 
-def test_a_grid_over_frozen_networks(data, net):
-    """The cure that the refusal names."""
+def test_a_search_may_compare_frozen_networks(data, net):
+    """The error of a search over a network's own parameters suggests this."""
     X, y = data
     other = classifier(module__hidden=3).fit(X, y)
     grid = {"estimator": [FrozenEstimator(net), FrozenEstimator(other)]}
@@ -131,7 +132,7 @@ def test_a_grid_over_frozen_networks(data, net):
     assert (weights(net), weights(other)) == before
 
 
-def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
+def test_an_untrained_net_has_parameters_and_is_trained_in_fit(data):
     untrained = classifier()
     featurizer = GradientFeaturizer(untrained).set_params(estimator__module__hidden=2)
     X, y = data
@@ -141,7 +142,7 @@ def test_an_untrained_net_lists_its_parameters_and_is_trained_in_fit(data):
     assert features.shape == (40, 3 * (2 * 5 + 3 * 3))
 
 
-def test_an_untrained_net_without_y_is_refused(data):
+def test_an_untrained_net_needs_y(data):
     with pytest.raises(ValueError, match=r"an untrained NeuralNetClassifier; got None\. Pass"):
         NetworkDensity(classifier()).fit(data[0])
     with pytest.raises(NotFittedError, match=r"must be a trained network .*; got an untrained"):
@@ -151,13 +152,13 @@ def test_an_untrained_net_without_y_is_refused(data):
 
 
 @pytest.mark.parametrize("bad", [3, "network", LogisticRegression(), nn.Linear], ids=repr)
-def test_other_estimators_are_refused(data, bad):
+def test_other_estimators_raise_an_error(data, bad):
     X, y = data
     with pytest.raises(TypeError, match="`estimator` must be a skorch net, a FrozenEstimator"):
         NetworkDensity(bad).fit(X, y)
 
 
-def test_a_pipeline_is_taken_with_its_preparation(data, net):
+def test_the_steps_of_a_pipeline_are_applied_before_the_network(data, net):
     X, y = data
     pipeline = make_pipeline(StandardScaler(), classifier()).fit(X, y)
     scaled = pipeline[:-1].transform(X)
@@ -165,7 +166,7 @@ def test_a_pipeline_is_taken_with_its_preparation(data, net):
     np.testing.assert_allclose(NetworkKernel(pipeline)(X), expected, atol=1e-6)
 
 
-def test_inside_pipelines_and_kernel_machines(data, net):
+def test_estimators_work_inside_pipelines_and_kernel_machines(data, net):
     X, y = data
     features = make_pipeline(GradientFeaturizer(net), LogisticRegression()).fit(X, y)
     assert features.score(X, y) > 0.5
@@ -181,7 +182,7 @@ def test_inside_pipelines_and_kernel_machines(data, net):
     np.testing.assert_allclose(kernel.transform(X[:5]), gram[:5], atol=1e-6)
 
 
-def test_fitted_estimators_survive_pickle(data, net):
+def test_pickled_estimators_compute_the_same(data, net):
     X, _ = data
     for estimator in (NetworkDensity(net), NetworkDensity(net, method="power")):
         fitted = estimator.fit(X)
@@ -189,14 +190,14 @@ def test_fitted_estimators_survive_pickle(data, net):
         np.testing.assert_allclose(loaded.score_samples(X), fitted.score_samples(X), atol=1e-6)
 
 
-def test_logits_are_differentiated_where_skorch_takes_a_logarithm(data):
+def test_log_probabilities_are_compared_if_skorch_takes_a_logarithm(data):
     X, y = data
     net = NeuralNetClassifier(Perceptron, module__softmax=True, max_epochs=1, verbose=0).fit(X, y)
     log_softmax = NetworkKernel(net.module_, output=lambda raw: raw.log())(X)
     np.testing.assert_allclose(NetworkKernel(net)(X), log_softmax, atol=1e-6)
 
 
-def test_regressors_and_plain_nets(data):
+def test_regressors_and_generic_nets_have_kernels(data):
     X, _ = data
     y = X[:, :1] ** 2
     for kind in (NeuralNetRegressor, NeuralNet):
@@ -205,37 +206,12 @@ def test_regressors_and_plain_nets(data):
         np.testing.assert_allclose(np.diag(gram), 1, atol=1e-5)
 
 
-def test_the_default_network_is_deterministic_and_leaves_the_random_state(data):
-    X, y = data
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    grams = [NetworkKernel(random_state=seed).fit(X, y).transform(X) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(grams[0], grams[1])
-    assert not np.allclose(grams[0], grams[2])
-    assert torch.equal(torch.get_rng_state(), before[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
-
-
-@pytest.mark.parametrize(
-    "y",
-    [
-        None,
-        np.arange(40) % 3,
-        np.array(["a", "b"] * 20),
-        np.linspace(0, 1, 40),
-        np.ones((40, 2)) * 0.5,
-    ],
-    ids=["reconstruction", "classes", "strings", "regression", "two targets"],
-)
-def test_the_default_network_takes_any_target(data, y):
-    assert np.isfinite(NetworkDensity().fit(data[0], y).score_samples(data[0])).all()
-
-
 def batch_norm_without_statistics():
     return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
 
 
 class FullyShardedDataParallel(nn.Linear):
-    """Stands for torch's own, which needs a process group."""
+    """Class with the name of torch's own, which needs a process group."""
 
 
 REFUSED = {
@@ -249,6 +225,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("build", "cure"), REFUSED.values(), ids=REFUSED)
-def test_unfit_networks_are_refused_with_a_cure(build, cure):
+def test_unsupported_networks_raise_an_error_with_a_cure(build, cure):
     with pytest.raises(UnsupportedNetworkError, match=cure):
         NetworkDensity(build()).fit(np.ones((5, 4)))
+
+
+NAMES = ["body.weight", "body.bias", "head.weight"]
+MATCHES = {
+    "name": ("head.weight", {"head.weight"}),
+    "pattern": ("body.*", {"body.weight", "body.bias"}),
+    "list": (["*.bias", "head.*"], {"body.bias", "head.weight"}),
+    "a pattern without a match": (["*.bias", "tail.*"], set()),
+    "no pattern": ([], set()),
+    "other values": ([1], set()),
+    "None": (None, set()),
+}
+
+
+@pytest.mark.parametrize(("patterns", "expected"), MATCHES.values(), ids=MATCHES)
+def test_names_are_matched_by_patterns(patterns, expected):
+    assert match_names(NAMES, patterns) == expected
+
+
+def test_at_most_twenty_names_are_listed_in_a_message():
+    assert format_names(["a", "b"]) == "'a', 'b'"
+    assert format_names(map(str, range(30))).endswith(", '19'")

@@ -1,4 +1,4 @@
-"""Estimators as bytes: in other processes, on other machines, of other versions."""
+"""Estimators in pickles: for other processes, machines and versions."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._networks import persistence as _persistence
+from sknetsim._networks.persistence import _choose_location, dumps, get_versions, loads
 
 SCRIPT = """
 import pickle, sys
@@ -36,7 +36,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from sknetsim import NetworkDensity
 
-class OnlyHere(nn.Module):
+class InScript(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
@@ -47,7 +47,7 @@ class OnlyHere(nn.Module):
 if __name__ == "__main__":
     X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     net = NeuralNetClassifier(
-        OnlyHere, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
+        InScript, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
     ).fit(X, np.arange(40) % 3)
     wrapped = {"net": net, "frozen": FrozenEstimator(net), "module": net.module_}[sys.argv[1]]
     density = NetworkDensity(wrapped, method="threshold", dimension=3.0)
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 
 
 class Perceptron(nn.Module):
-    """Large enough that its weights are most of a pickle."""
+    """Network so large that a pickle consists mostly of its weights."""
 
     def __init__(self, hidden=200):
         super().__init__()
@@ -92,21 +92,21 @@ WRAPPERS = {
 wrappers = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 
 
-def pickled(estimator, folder):
+def pickle_and_load(estimator, folder):
     return pickle.loads(pickle.dumps(estimator))
 
 
-def dumped(estimator, folder):
+def dump_and_load(estimator, folder):
     joblib.dump(estimator, folder / "estimator.joblib")
     return joblib.load(folder / "estimator.joblib")
 
 
-def deep(estimator, folder):
+def deepcopy(estimator, folder):
     return copy.deepcopy(estimator)
 
 
-copies = pytest.mark.parametrize("copied", [pickled, dumped, deep])
-ANSWERS = {
+copies = pytest.mark.parametrize("copy_estimator", [pickle_and_load, dump_and_load, deepcopy])
+METHODS = {
     "queries": (ActiveLearningSampler, "query"),
     "density": (NetworkDensity, "score_samples"),
     "neighbors": (NetworkNeighbors, "kneighbors"),
@@ -114,18 +114,18 @@ ANSWERS = {
     "perceptual": (lambda net, output: PerceptualKernel(net), "transform"),
     "features": (GradientFeaturizer, "transform"),
 }
-answers = pytest.mark.parametrize(("kind", "method"), ANSWERS.values(), ids=ANSWERS)
+methods = pytest.mark.parametrize(("kind", "method"), METHODS.values(), ids=METHODS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapped", ["net", "frozen", "module"])
-def test_a_network_whose_class_only_a_script_knows(wrapped, tmp_path):
-    """In worker processes, and in a process that has never seen the script."""
+def test_the_class_of_a_network_may_be_defined_in_a_script(wrapped, tmp_path):
+    """The pickle is loaded in worker processes, and in a process that did not run the script."""
     script, file = tmp_path / "script.py", tmp_path / "density.pickle"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), wrapped, str(file)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.stdout.strip() == "True", found.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.stdout.strip() == "True", process.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("error", LoadedElsewhereWarning)
         density, X, scores = pickle.loads(file.read_bytes())
@@ -133,27 +133,29 @@ def test_a_network_whose_class_only_a_script_knows(wrapped, tmp_path):
 
 
 @wrappers
-@answers
+@methods
 @copies
-def test_copies_answer_the_same(X, net, wrap, kind, method, copied, tmp_path):
+def test_copies_compute_the_same(X, net, wrap, kind, method, copy_estimator, tmp_path):
     fitted = kind(wrap(net), "predicted").fit(X)
     expected = getattr(fitted, method)(X)
-    np.testing.assert_array_equal(getattr(copied(fitted, tmp_path), method)(X), expected)
+    np.testing.assert_array_equal(getattr(copy_estimator(fitted, tmp_path), method)(X), expected)
 
 
 @wrappers
-@answers
+@methods
 def test_weights_are_stored_once(X, net, wrap, kind, method):
     fitted = kind(wrap(net), "predicted").fit(X)
     alone = len(pickle.dumps(wrap(net)))
-    sums = 1 + (kind is NetworkDensity)  # A soft density holds a sum as large as the weights.
+    sums = 1 + (kind is NetworkDensity)  # A soft density contains a sum as large as the weights.
     assert len(pickle.dumps(fitted)) < sums * alone + 20_000
 
 
 def test_the_network_is_one_object_after_loading(X, net):
-    loaded = pickled(NetworkNeighbors(net).fit(X), None)
+    loaded = pickle_and_load(NetworkNeighbors(net).fit(X), None)
     assert loaded.estimator_ is loaded.estimator
-    part = pickled(NetworkNeighbors(net.module_, parameters=net.module_.layers[2]).fit(X), None)
+    part = pickle_and_load(
+        NetworkNeighbors(net.module_, parameters=net.module_.layers[2]).fit(X), None
+    )
     assert part.parameters is part.estimator_.layers[2]
 
 
@@ -162,15 +164,15 @@ def test_a_shallow_copy_shares_the_network(X, net):
     assert copy.copy(fitted).estimator_ is fitted.estimator_
 
 
-def test_a_deep_copy_of_what_is_around_shares_one_network(X, net):
+def test_a_deep_copy_of_several_objects_shares_one_network(X, net):
     pair = [NetworkNeighbors(net).fit(X), net]
     copied = copy.deepcopy(pair)
     assert copied[0].estimator_ is copied[1] is not net
 
 
-def test_a_device_of_ones_own_that_is_not_here_is_dropped(X, net):
+def test_a_missing_device_of_an_estimator_becomes_none(X, net):
     fitted = NetworkNeighbors(net).fit(X).set_params(device="cuda:99")
-    loaded = pickled(fitted, None)
+    loaded = pickle_and_load(fitted, None)
     assert loaded.device is None
     np.testing.assert_array_equal(
         loaded.kneighbors(X)[1], NetworkNeighbors(net).fit(X).kneighbors(X)[1]
@@ -178,20 +180,20 @@ def test_a_device_of_ones_own_that_is_not_here_is_dropped(X, net):
 
 
 def test_a_loaded_net_can_be_trained_further(X, net):
-    loaded = pickled(NetworkNeighbors(net).fit(X), None).estimator_
+    loaded = pickle_and_load(NetworkNeighbors(net).fit(X), None).estimator_
     before = loaded.module_.layers[0].weight.detach().clone()
     loaded.partial_fit(X, np.arange(12))
     assert not torch.equal(loaded.module_.layers[0].weight, before)
 
 
-def test_a_device_that_is_not_here_becomes_the_cpu(X, net):
-    """As far as that can be seen without such a device: what torch asks of a location."""
+def test_a_missing_device_of_a_net_becomes_the_cpu(X, net):
+    """Without a second device, only the location that torch is given can be tested."""
     storage = object()
-    assert _persistence._choose_location(storage, "cpu") is None
-    assert _persistence._choose_location(storage, "cuda:99") is storage
+    assert _choose_location(storage, "cpu") is None
+    assert _choose_location(storage, "cuda:99") is storage
     elsewhere = copy.deepcopy(net)
     elsewhere.device = "cuda:99"
-    loaded = _persistence.loads(_persistence.dumps({"net": elsewhere}))["net"]
+    loaded = loads(dumps({"net": elsewhere}))["net"]
     assert loaded.device == "cpu"
     assert elsewhere.device == "cuda:99"
 
@@ -201,19 +203,21 @@ def test_a_device_that_is_not_here_becomes_the_cpu(X, net):
 def test_a_fitted_density_of_a_gpu_loads_on_a_cpu(X, net, monkeypatch):
     fitted = NetworkDensity(net, device="cuda").fit(X)
     data = pickle.dumps(fitted)
-    monkeypatch.setattr(_persistence, "has_device", lambda location: str(location) == "cpu")
+    monkeypatch.setattr(
+        "sknetsim._networks.persistence.has_device", lambda location: str(location) == "cpu"
+    )
     loaded = pickle.loads(data).set_params(device="cpu")
     expected = NetworkDensity(net).fit(X).score_samples(X)
     np.testing.assert_allclose(loaded.score_samples(X), expected, atol=1e-4)
 
 
-def test_it_says_what_it_was_made_with(X, net):
+def test_the_network_and_the_versions_at_fit_are_stored(X, net):
     made_with = NetworkNeighbors(net).fit(X).made_with_
     assert made_with["network"].startswith("Perceptron of 21,100 parameters, ")
     assert made_with["torch"] == torch.__version__.split("+")[0]
 
 
-def test_loading_is_silent_where_nothing_differs(X, net):
+def test_loading_raises_no_warning_if_nothing_has_changed(X, net):
     data = pickle.dumps(NetworkNeighbors(net).fit(X))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -222,8 +226,8 @@ def test_loading_is_silent_where_nothing_differs(X, net):
 
 def test_loading_warns_of_other_versions(X, net, monkeypatch):
     data = pickle.dumps(NetworkNeighbors(net).fit(X))
-    now = {**_persistence.get_versions(), "torch": "99.0"}
-    monkeypatch.setattr(_persistence, "get_versions", lambda: now)
+    now = {**get_versions(), "torch": "99.0"}
+    monkeypatch.setattr("sknetsim._networks.persistence.get_versions", lambda: now)
     with pytest.warns(LoadedElsewhereWarning, match=r"NetworkNeighbors was .*torch was .*99\.0"):
         pickle.loads(data)
 
@@ -233,4 +237,4 @@ def test_loading_warns_of_a_network_that_has_changed_since_fit(X, net):
     fitted = NetworkNeighbors(changing).fit(X)
     changing.module_.layers[0].weight.data += 1
     with pytest.warns(LoadedElsewhereWarning, match="network was Perceptron"):
-        pickled(fitted, None)
+        pickle_and_load(fitted, None)
