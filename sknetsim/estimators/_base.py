@@ -186,8 +186,8 @@ class BaseSimilarity(BaseEstimator):
             self._row_shape = tuple(X.shape[1:])
         elif self._row_shape not in (None, tuple(X.shape[1:])):
             raise ValueError(
-                f"X must have samples of shape {self._row_shape}, on which {type(self).__name__}"
-                f" was fitted; got samples of shape {tuple(X.shape[1:])}. Pass samples of that"
+                f"`X` must have samples of shape {self._row_shape}, on which {type(self).__name__}"
+                f" was fitted; got samples of shape {tuple(X.shape[1:])}. Pass samples of the first"
                 " shape, or call fit again."
             )
         return samples

@@ -23,10 +23,10 @@ class Contributions:
         \lambda_i(x, x') = \sum_j e_j(x) \, e_j(x'),
 
     where :math:`a_i` is an activation that a layer takes in, j are the neurons that use it, and
-    :math:`e_j` is the gradient of the outputs with respect to the value of neuron j, whitened as in
-    the similarity. The equation holds because the gradient of a weight is :math:`e a^T`; each bias
-    counts as one more activation, equal to 1. The paper says *activities* for activations, and so
-    do the names of the attributes.
+    :math:`e_j` is the gradient of an output with respect to the value of neuron j, whitened as in
+    the similarity. Products of gradients are summed over the outputs. The equation follows from the
+    gradient of a weight, :math:`e a^T`; each bias counts as one more activation, equal to 1. The
+    paper says *activities* for activations, as the attributes do.
 
     A layer that uses its weight at several positions t compares each position with each:
     :math:`\sum_{t, s} (e_t \cdot e'_s) (a_t \cdot a'_s)`. All contributions are exact and sum to

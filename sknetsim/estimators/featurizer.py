@@ -239,7 +239,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and compute the features of the same samples.
 
-        With ``output="loss"`` this is the only method that takes gradients at given labels.
+        With ``output="loss"``, only this method differentiates the loss at the labels y.
 
         Parameters
         ----------

@@ -50,9 +50,9 @@ class NetworkKernel(BaseKernel):
         negative if the determinant is negative. "rotation" and "orthogonal" are not positive
         semi-definite in general.
     parameters : None, str, list of str or Module, default=None
-        The parameters of the network that are differentiated. None: all trainable parameters.
-        Else those of the last layer ("last_layer"), those with some names or patterns such as
-        "head.*", or those of a module of the network.
+        The parameters of the network that are differentiated. None: all trainable parameters;
+        "last_layer": those of the last layer; other strings: parameters by their names, or by
+        patterns such as "head.*"; a Module: those of this part of the network.
     batch_size : int or None, default=None
         Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
@@ -244,8 +244,9 @@ class NetworkKernel(BaseKernel):
         pairs = Samples.of(X), Samples.of(Y)
         if len(pairs[0]) != len(pairs[1]):
             raise ValueError(
-                f"Y must have as many rows as X, {len(pairs[0])}, because row i of X is paired with"
-                f" row i of Y; got {len(pairs[1])}. Repeat rows, or leave some out."
+                f"`Y` must have as many samples as `X`, {len(pairs[0])}, because sample i of one is"
+                f" paired with sample i of the other; got {len(pairs[1])}. Pass the same number of"
+                " samples."
             )
         source, network = self._make_source(), self._resolve_network()
         roles = ROLES_OF_FEATURES if isinstance(network, str) else find_roles(network.module)

@@ -14,7 +14,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._features.indexes import (
     ALGORITHMS,
-    MEASURED_NEAREST,
+    RECALL_NEIGHBORS,
     find_nearest_candidates,
     fit_index,
     import_package,
@@ -57,7 +57,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         `GradientFeaturizer`). Similarities are then inner products of features that are computed
         once per sample: less exact, and much faster for many samples. None: exact similarities.
     n_candidates : int or None, default=None
-        Only with ``n_components``: `kneighbors` finds this number of nearest samples by their
+        Used only with ``n_components``. `kneighbors` finds this number of nearest samples by their
         features, sorts them by their exact similarity, and returns the nearest of them. None:
         neighbours and distances are those of the features.
     algorithm : {"brute", "faiss", "pynndescent"}, default="brute"
@@ -209,7 +209,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         source = self._make_fitted_source(source)
 
         def measure_nearest(queries: Samples) -> np.ndarray:
-            count = min(MEASURED_NEAREST, self.n_samples_fit_)
+            count = min(RECALL_NEIGHBORS, self.n_samples_fit_)
             settings = (Nearest, count, DISTANCES["cosine"], self.verbose)
             nearest = find_nearest(source, queries, self._references, *settings)
             return np.asarray(nearest.distances)

@@ -349,7 +349,7 @@ def test_the_network_is_not_modified():
 
 
 BAD = {
-    "rows": ({}, lambda X: (X, X[:3]), {}, r"Y must have as many rows as X, 5, .*; got 3"),
+    "rows": ({}, lambda X: (X, X[:3]), {}, "`Y` must have as many samples as `X`, 5, .*; got 3"),
     "metric": (
         {"metric": "rotation"},
         lambda X: (X, X),

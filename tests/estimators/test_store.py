@@ -326,7 +326,9 @@ def test_steps_that_mix_samples_raise_an_error(X, tmp_path):
     net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0)
     steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
     featurizer = GradientFeaturizer(make_pipeline(steps, net).fit(X, X[:, :1])).fit(X)
-    with pytest.raises(UnsupportedNetworkError, match="got steps whose result for a sample depends"):
+    with pytest.raises(
+        UnsupportedNetworkError, match="got steps whose result for a sample depends"
+    ):
         featurize(featurizer, X, tmp_path, rows_per_shard=10)
 
 
