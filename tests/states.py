@@ -7,7 +7,7 @@ import torch
 
 
 def record_state(network):
-    """Return everything that a call might leave changed: of a network, and of the process."""
+    """Return everything that a call must not change: of a network, and of the process."""
     return {
         "modes": [module.training for module in network.modules()],
         "hooks": [

@@ -82,7 +82,7 @@ def make_weight_sharing_copy(
     """Return a copy in eval mode whose parameters share the memory of the original ones.
 
     Only the ``selected`` parameters require a gradient. On another device or in half precision, the
-    parameters are copied. Buffers are shared too; tensors in plain attributes are copied.
+    parameters are copied. Buffers and tensors in plain attributes are always copied.
 
     Returns
     -------

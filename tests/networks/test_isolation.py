@@ -1,4 +1,4 @@
-"""The user's network is as it was after every call, and after an exception inside one."""
+"""The user's network and the random states are the same before and after each call."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,12 @@ from sknetsim import (
     PerceptualKernel,
     UnsupportedNetworkError,
 )
-from sknetsim._networks.isolation import needs_cudnn
+from sknetsim._networks.isolation import (
+    attach_hooks,
+    make_weight_sharing_copy,
+    needs_cudnn,
+    record_called_modules,
+)
 
 from ..cases import NETWORKS, build
 from ..states import make_state_uneven, record_state
@@ -32,7 +37,7 @@ CALLS = {
     "matrix": lambda network, output, X: NetworkKernel(network, output).matrix(X),
     "influence": lambda network, output, X: NetworkKernel(network, output).influence(X),
     "features": lambda network, output, X: GradientFeaturizer(network, output).fit_transform(X),
-    # Without a random_state it would draw from numpy's global one, as scikit-learn's estimators do.
+    # Without a random_state, it draws from the global one of numpy, like scikit-learn's estimators.
     "queries": lambda network, output, X: (
         ActiveLearningSampler(network, output, random_state=0).fit(X).query(X, 3)
     ),
@@ -45,7 +50,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
-def test_a_call_leaves_no_trace(case, call):
+def test_a_call_does_not_change_the_network(case, call):
     network, X = build(case)
     before = record_state(make_state_uneven(network))
     call(network, case.output, X)
@@ -53,7 +58,7 @@ def test_a_call_leaves_no_trace(case, call):
 
 
 class Failing(nn.Module):
-    """Fails from some call on, counts its calls in every way, and cannot be copied on demand."""
+    """Network that changes its attributes in each call, and fails after some calls."""
 
     def __init__(self, calls, copyable=True):
         super().__init__()
@@ -72,31 +77,31 @@ class Failing(nn.Module):
         self.seen.append(len(rows))
         self.last = rows
         if self.spend() is None:
-            raise ZeroDivisionError("the guest failed")
+            raise ZeroDivisionError("the network failed")
         return torch.nn.functional.dropout(self.layer(rows), p=0.0, training=True)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_nothing_is_written(call, tmp_path, monkeypatch):
+def test_no_files_are_written(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network, X = build(NETWORKS[10])
     call(network, "all", X)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("copyable", [True, False], ids=["shadow", "lent"])
+@pytest.mark.parametrize("copyable", [True, False], ids=["copy", "original"])
 @pytest.mark.parametrize("calls", [0, 1, 2, 3])
-def test_an_exception_leaves_no_trace(calls, copyable):
+def test_an_exception_does_not_change_the_network(calls, copyable):
     network = make_state_uneven(Failing(calls, copyable))
     before = record_state(network)
     with pytest.raises(ZeroDivisionError):
         NetworkKernel(network, batch_size=2)(torch.randn(8, 4))
     after = record_state(network)
     changed = {key for key in before if before[key] != after[key]}
-    assert changed <= {"torch"}  # torch.randn of this test
+    assert changed <= {"torch"}  # The random state, from the torch.randn above.
 
 
-def test_a_buffer_that_the_forward_pass_changes_is_put_back():
+def test_buffers_that_the_forward_pass_changes_are_restored():
     for copyable in (True, False):
         network = Failing(1000, copyable)
         NetworkKernel(network)(torch.ones(3, 4))
@@ -105,7 +110,7 @@ def test_a_buffer_that_the_forward_pass_changes_is_put_back():
         assert not hasattr(network, "last")
 
 
-def test_random_numbers_drawn_by_the_forward_pass_are_given_back():
+def test_the_random_state_is_restored_after_a_forward_pass_that_draws_numbers():
     network = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.0))
     network[1].forward = lambda rows: torch.nn.functional.dropout(rows, 0.0, training=True)
     before = torch.get_rng_state()
@@ -113,7 +118,7 @@ def test_random_numbers_drawn_by_the_forward_pass_are_given_back():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_hooks_of_the_user_still_act_on_the_forward_pass():
+def test_hooks_of_the_user_run_in_the_forward_pass():
     network, X = build(NETWORKS[0])
     plain = NetworkKernel(network)(X)
     handle = network[0].register_forward_hook(lambda module, args, output: output * 3)
@@ -129,22 +134,22 @@ def test_hooks_of_the_user_still_act_on_the_forward_pass():
     np.testing.assert_allclose(features, again, atol=1e-12)
 
 
-def test_a_lent_half_precision_network_is_refused():
+def test_a_half_precision_network_must_be_copyable():
     with pytest.raises(UnsupportedNetworkError, match=r"Call \.float\(\)"):
         NetworkKernel(Failing(9, copyable=False).half())(torch.randn(3, 4))
 
 
-def test_the_estimator_handed_in_is_not_changed_by_fit():
+def test_fit_does_not_change_parameters_of_the_estimator():
     network, X = build(NETWORKS[0])
     density = NetworkDensity(network)
-    twin = copy.copy(vars(density))
+    before = copy.copy(vars(density))
     density.fit(X)
-    assert all(getattr(density, name) is value for name, value in twin.items())
+    assert all(getattr(density, name) is value for name, value in before.items())
     assert density.estimator_ is network
 
 
 class Reaching(nn.Module):
-    """A closure leads from any copy to the original's batch normalisation and dropout."""
+    """Network whose copies use the batch normalisation and dropout of the original in a closure."""
 
     def __init__(self, affine):
         super().__init__()
@@ -157,7 +162,7 @@ class Reaching(nn.Module):
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_a_closure_does_not_run_the_guest_in_train_mode(affine):
+def test_layers_in_a_closure_are_evaluated_in_eval_mode(affine):
     network = Reaching(affine).train()
     before = record_state(network)
     gram = NetworkKernel(network)(torch.ones(5, 4) * torch.arange(5)[:, None])
@@ -166,22 +171,22 @@ def test_a_closure_does_not_run_the_guest_in_train_mode(affine):
     np.testing.assert_allclose(np.diag(gram), 1, atol=1e-5)
 
 
-def _step(parameter):
+def step(parameter):
     parameter.data.sub_(parameter.grad)
 
 
-def test_optimisers_in_the_backward_pass_do_not_step():
+def test_optimisers_in_the_backward_pass_make_no_step():
     network = Failing(1000, copyable=False)
     network.scale = nn.Parameter(torch.ones(2))
     network.layer.register_forward_hook(lambda module, args, output: output * network.scale)
     for parameter in network.parameters():
-        parameter.register_post_accumulate_grad_hook(_step)
+        parameter.register_post_accumulate_grad_hook(step)
     before = record_state(network)
     NetworkKernel(network)(torch.ones(3, 4))
     assert record_state(network) == before
 
 
-def test_a_network_that_copies_to_itself_is_lent():
+def test_a_network_may_return_itself_as_its_copy():
     class Single(nn.Linear):
         def __deepcopy__(self, memo):
             return self
@@ -218,6 +223,77 @@ def test_cudnn_is_needed_by_convolutions_if_no_layer_is_recurrent(layers, expect
     assert needs_cudnn(nn.ModuleList(layers)) is expected
 
 
-def test_an_untrained_kernel_asks_for_training():
+def test_an_untrained_kernel_must_be_fitted():
     with pytest.raises(NotFittedError, match="call fit"):
         NetworkKernel()(np.ones((3, 2)))
+
+
+CPU = torch.device("cpu")
+
+
+def test_a_copy_shares_parameters_but_not_buffers_and_modes():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).train()
+    shared_copy = make_weight_sharing_copy(network, {"0.weight"}, CPU)
+    for name, parameter in shared_copy.named_parameters():
+        assert parameter.data_ptr() == network.get_parameter(name).data_ptr()
+        assert parameter.requires_grad == (name == "0.weight")
+    assert shared_copy[1].running_mean.data_ptr() != network[1].running_mean.data_ptr()
+    assert network.training and not shared_copy.training
+
+
+def test_a_copy_of_a_half_precision_network_is_in_float32():
+    shared_copy = make_weight_sharing_copy(nn.Linear(4, 3).bfloat16(), set(), CPU)
+    assert {parameter.dtype for parameter in shared_copy.parameters()} == {torch.float32}
+
+
+def test_a_network_that_cannot_be_copied_has_no_copy():
+    assert make_weight_sharing_copy(Failing(1, copyable=False), set(), CPU) is None
+
+
+def test_called_modules_are_recorded():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    with record_called_modules(network) as called:
+        network[2](network[0](torch.ones(1, 4)))
+    assert called == [network[0], network[2]]
+
+
+def register_forward_hook(module):
+    return module.register_forward_hook(lambda module, args, output: None)
+
+
+def count_hooks(network):
+    return [len(part._forward_hooks) for part in network]
+
+
+def test_hooks_are_attached_inside_the_block_only():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    with attach_hooks(network, register_forward_hook):
+        assert count_hooks(network) == [1, 1]
+    assert count_hooks(network) == [0, 0]
+
+
+def test_hooks_are_removed_after_an_exception_inside_the_block():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    with pytest.raises(ZeroDivisionError), attach_hooks(network, register_forward_hook):
+        raise ZeroDivisionError
+    assert count_hooks(network) == [0, 0]
+
+
+def test_hooks_are_removed_if_registering_one_fails():
+    network = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+
+    def register(module):
+        if module is network[1]:
+            raise ZeroDivisionError
+        return register_forward_hook(module)
+
+    with pytest.raises(ZeroDivisionError), attach_hooks(network, register):
+        pass
+    assert count_hooks(network) == [0, 0]
+
+
+def test_scripted_modules_have_no_hooks():
+    network = nn.Sequential(nn.Linear(4, 3), torch.jit.script(nn.Linear(3, 2)))
+    with attach_hooks(network, register_forward_hook):
+        assert len(network[0]._forward_hooks) == 1
+        assert network(torch.ones(1, 4)).shape == (1, 2)

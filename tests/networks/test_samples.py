@@ -1,4 +1,4 @@
-"""The same rows in all the forms that a network takes."""
+"""Samples in each form that a network takes."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from ..cases import Forked
 
 
 class Items(Dataset):
-    """Rows without labels."""
+    """Dataset of samples without labels."""
 
     def __init__(self, X):
         self.X = X
@@ -38,7 +38,7 @@ class Items(Dataset):
 
 
 class Stream(IterableDataset):
-    """Rows without a number."""
+    """Dataset without a length."""
 
     def __iter__(self):
         return iter(torch.ones(3, 4))
@@ -88,13 +88,13 @@ def test_all_forms_give_the_same_kernel(network, form):
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_all_forms_give_the_same_estimates(network, form):
     expected = NetworkDensity(network, method="power", dimension=2.0).fit(X).score_samples(X)
-    found = NetworkDensity(network, method="power", dimension=2.0).fit(form).score_samples(form)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    scores = NetworkDensity(network, method="power", dimension=2.0).fit(form).score_samples(form)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
     features = GradientFeaturizer(network).fit(form).transform(form)
     np.testing.assert_allclose(features, GradientFeaturizer(network).fit_transform(X), atol=1e-6)
 
 
-def test_integers_are_cast_where_the_network_takes_no_integers(network):
+def test_integers_are_cast_if_the_network_takes_no_integers(network):
     whole = np.random.default_rng(0).integers(0, 5, size=(6, 4))
     expected = NetworkKernel(network)(whole.astype(np.float32))
     np.testing.assert_allclose(NetworkKernel(network)(whole), expected, atol=1e-6)
@@ -103,7 +103,7 @@ def test_integers_are_cast_where_the_network_takes_no_integers(network):
     )
 
 
-def test_several_inputs_by_name_and_by_position():
+def test_several_inputs_are_passed_by_name_or_by_position():
     forked = Forked()
     numbers, words = torch.randn(7, 4), torch.randint(0, 6, (7, 3))
     expected = NetworkKernel(forked)((numbers, words))
@@ -183,12 +183,12 @@ ESTIMATORS = [
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
 @pytest.mark.parametrize(("bad", "error", "message"), BAD.values(), ids=BAD)
-def test_bad_rows_are_refused(network, estimator, bad, error, message):
+def test_invalid_samples_raise_an_error(network, estimator, bad, error, message):
     with pytest.raises(error, match=message):
         estimator.set_params(estimator=network).fit(bad)
 
 
-def test_wrong_feature_counts_are_refused(network):
+def test_queries_must_have_as_many_features_as_the_fitted_samples(network):
     density = NetworkDensity(network).fit(X)
     with pytest.raises(ValueError, match="X has 3 features, but NetworkDensity is expecting 4"):
         density.score_samples(X[:, :3])
@@ -196,12 +196,12 @@ def test_wrong_feature_counts_are_refused(network):
         density.score_samples(torch.from_numpy(X[:, :3]))
 
 
-def test_labels_of_another_length_are_refused(network):
+def test_labels_must_be_as_many_as_samples(network):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         NetworkDensity(network).fit(X, np.zeros(3))
 
 
-def test_digests_tell_rows_apart_and_follow_the_dtype():
+def test_different_rows_have_different_digests_after_the_cast():
     rows = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]])
     first, second, third = digest_samples(Samples(rows), torch.float32)
     assert first == second != third
@@ -209,7 +209,7 @@ def test_digests_tell_rows_apart_and_follow_the_dtype():
     assert len(digest_samples(Samples(np.ones((5000, 1))), torch.float64)) == 5000
 
 
-def test_digests_are_of_what_the_network_sees():
+def test_digests_are_computed_from_the_inputs_of_the_network():
     whole = np.array([[1, 0], [2, 3]])
     expected = digest_samples(Samples(whole.astype(float)), torch.float32)
     assert digest_samples(Samples(whole), torch.float32) == expected
@@ -225,18 +225,18 @@ BAD_FEATURES = {
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_FEATURES.values(), ids=BAD_FEATURES)
-def test_bad_features_are_refused(bad, message):
+def test_invalid_features_raise_an_error(bad, message):
     with pytest.raises(ValueError, match=message):
         NetworkNeighbors("features").fit(bad)
 
 
-def test_a_query_in_another_form_than_the_fit(network):
+def test_queries_may_have_another_form_than_the_fitted_samples(network):
     density = NetworkDensity(network).fit(Items(X))
     expected = NetworkDensity(network).fit(X).score_samples(X)
     np.testing.assert_allclose(density.score_samples(X), expected, atol=1e-5)
 
 
-def test_items_of_different_shapes_go_one_by_one():
+def test_items_of_different_shapes_need_batch_size_one():
     words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4)]
     bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
     with pytest.raises(ValueError, match=r"whose items have one shape.*set batch_size=1"):
@@ -258,20 +258,20 @@ def test_landmarks_may_differ_in_shape():
     np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
 
 
-def test_a_longer_item_is_another():
+def test_an_item_with_zeros_appended_has_another_digest():
     words = [torch.tensor([1, 2]), torch.tensor([1, 2, 0])]
     assert len(set(digest_samples(Samples(Items(words)), torch.float32))) == 2
 
 
-def test_single_numbers_as_rows():
-    """A tensor of one axis holds samples, not one sample."""
+def test_samples_may_be_single_numbers():
+    """A tensor with one axis contains several samples, not one."""
     network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
     words = torch.tensor([0, 3, 1, 3])
     kernel = NetworkKernel(network).fit(words)
     np.testing.assert_array_equal(kernel.transform(words), NetworkKernel(network)(words[:, None]))
 
 
-JOINED = {
+PAIRS = {
     "arrays": (np.ones((2, 3)), np.zeros((1, 3))),
     "tensors": (torch.ones(2, 3), torch.zeros(1, 3)),
     "a tensor and an array": (torch.ones(2, 3), np.zeros((1, 3))),
@@ -282,7 +282,7 @@ JOINED = {
 }
 
 
-@pytest.mark.parametrize(("first", "second"), JOINED.values(), ids=JOINED)
-def test_samples_are_joined_in_order(first, second):
-    (found,) = list_tensors(Samples(concatenate_arrays(first, second)).take(slice(None)))
-    assert found.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+@pytest.mark.parametrize(("first", "second"), PAIRS.values(), ids=PAIRS)
+def test_samples_are_concatenated_in_order(first, second):
+    (samples,) = list_tensors(Samples(concatenate_arrays(first, second)).take(slice(None)))
+    assert samples.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
