@@ -48,8 +48,8 @@ _PACKED = "_packed"
 class BaseSimilarity(BaseEstimator):
     """Base class of all estimators: the common parameters, and one trained network.
 
-    `clone`, `copy` and `deepcopy` share the trained network with the original. Subclasses declare
-    the constraints of their own parameters, and call `_fit_network` in `fit`.
+    `clone` and `copy` share the trained network with the original; `deepcopy` and `pickle` copy it.
+    Subclasses declare the constraints of their own parameters, and call `_fit_network` in `fit`.
     """
 
     #: Attributes that are left out of a pickle.
@@ -160,6 +160,7 @@ class BaseSimilarity(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         arrays = {name: value for name, value in state.items() if name != _PACKED}
         attributes = {**loads(state[_PACKED]), **arrays}
+        # On a machine without this device, compute on the device of the network.
         if attributes["device"] is not None and not has_device(attributes["device"]):
             attributes["device"] = None
         super().__setstate__(attributes)

@@ -272,7 +272,7 @@ def featurize(
     )
     with open_for_writing(_check_folder(folder), manifest) as shards:
         warn_if_different("store", shards.manifest.versions, get_versions())
-        shards.refuse_without_space()
+        shards.check_space()
         _write_missing(shards, featurizer, source, samples, verbose)
     return FeatureStore(folder)
 

@@ -119,11 +119,11 @@ def record_layers(network, layers, X):
     J = naive.jacobians(network, X)
     roots = [naive.inverse_root(j @ j.T, 1e-16)[0] for j in J]
     inputs, gradients = {}, {name: [] for name in layers}
-    taken, given = {}, {}
+    layer_inputs, layer_outputs = {}, {}
 
     def hook(name):
         def record(layer, args, output):
-            taken[name], given[name] = args[0].detach().clone(), output
+            layer_inputs[name], layer_outputs[name] = args[0].detach().clone(), output
             return output.clone()  # Activations in place come next.
 
         return record
@@ -131,12 +131,12 @@ def record_layers(network, layers, X):
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     outputs = network(X)
     for output in outputs.sum(dim=0):
-        grads = torch.autograd.grad(output, list(given.values()), retain_graph=True)
-        for name, gradient in zip(given, grads, strict=True):
+        grads = torch.autograd.grad(output, list(layer_outputs.values()), retain_graph=True)
+        for name, gradient in zip(layer_outputs, grads, strict=True):
             gradients[name].append(gradient)
     for handle in handles:
         handle.remove()
-    inputs = {name: value.numpy() for name, value in taken.items()}
+    inputs = {name: value.numpy() for name, value in layer_inputs.items()}
     whitened = {
         name: np.einsum("nop,npj->noj", roots, torch.stack(parts, dim=1).numpy())
         for name, parts in gradients.items()

@@ -27,17 +27,17 @@ def compute_activations(network, X, layers):
     network.eval()
     rows = []
     for index in range(len(X)):
-        taken = {name: [] for name in layers}
+        recorded = {name: [] for name in layers}
         handles = [
             network.get_submodule(name).register_forward_pre_hook(
-                lambda layer, args, calls=taken[name]: calls.append(args[0].detach().clone())
+                lambda layer, args, calls=recorded[name]: calls.append(args[0].detach().clone())
             )
             for name in layers
         ]
         network(X[index : index + 1])
         for handle in handles:
             handle.remove()
-        flat = [torch.cat([call.flatten() for call in calls]) for calls in taken.values()]
+        flat = [torch.cat([call.flatten() for call in calls]) for calls in recorded.values()]
         rows.append(torch.cat([values / len(values) ** 0.5 for values in flat]))
     return torch.stack(rows).double().numpy()
 

@@ -191,12 +191,12 @@ OTHERS = {
         "featurizer": clone(featurizer).set_params(random_state=1).fit(X)
     },
     "other data": lambda featurizer, X: {"X": alter(X)},
-    "so many rows": lambda featurizer, X: {"X": X[:-1]},
-    "so many features": lambda featurizer, X: {
+    "another number of samples": lambda featurizer, X: {"X": X[:-1]},
+    "another number of features": lambda featurizer, X: {
         "featurizer": clone(featurizer).set_params(n_components=5).fit(X)
     },
-    "dtype": lambda featurizer, X: {"dtype": "float16"},
-    "so many rows in a shard": lambda featurizer, X: {"rows_per_shard": 11},
+    "another dtype": lambda featurizer, X: {"dtype": "float16"},
+    "another number of rows per shard": lambda featurizer, X: {"rows_per_shard": 11},
 }
 
 
@@ -230,7 +230,7 @@ DAMAGES = {
     truncate: "it cannot be read",
     flip: "its bytes are not those that were written",
     spoil_header: "it cannot be read",
-    replace: r"it holds float32 of shape \(3, 8\)",
+    replace: r"it contains float32 of shape \(3, 8\)",
     Path.unlink: "it cannot be read",
     lambda path: path.write_bytes(b""): "it cannot be read",
 }
@@ -269,7 +269,7 @@ def test_invalid_values_in_a_manifest_raise_an_error(store, name, value):
 def test_another_format_raises_an_error(store):
     path = store.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(FeatureStoreError, match="has format 2; allowed is 1"):
+    with pytest.raises(FeatureStoreError, match="must have format 1; got 2"):
         FeatureStore(store.folder)
 
 
@@ -361,9 +361,9 @@ def test_scikit_learn_can_split_a_store(store):
 def test_folders_with_other_files_raise_an_error(featurizer, X, tmp_path):
     (tmp_path / "photo.png").touch()
     (tmp_path / ".thesis.unfinished").touch()
-    with pytest.raises(FeatureStoreError, match="is something else"):
+    with pytest.raises(FeatureStoreError, match="is a file or contains other files"):
         featurize(featurizer, X, tmp_path)
-    with pytest.raises(FeatureStoreError, match="is something else"):
+    with pytest.raises(FeatureStoreError, match="is a file or contains other files"):
         featurize(featurizer, X, tmp_path / "photo.png")
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(FeatureStoreError, match=r"no manifest\.json"):
@@ -410,7 +410,7 @@ def test_a_pickle_of_a_replaced_store_raises_an_error(featurizer, X, store):
 def test_a_store_beyond_the_free_disk_raises_an_error_at_once(featurizer, X, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 2**10})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match="needs 0 MiB more, and its disk has 0 MiB left") as caught:
+    with pytest.raises(OSError, match="has 0 MiB left; it needs 0 MiB more") as caught:
         featurize(featurizer, X, tmp_path)
     assert caught.value.errno == errno.ENOSPC
 
