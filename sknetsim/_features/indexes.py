@@ -1,6 +1,9 @@
-"""Approximate indexes: rows whose features are likely the nearest, found without looking at all.
+"""Approximate indexes of features: candidates for the nearest rows, without a pass over all rows.
 
-Index legend: n queries; c candidates of each; m features.
+Similarities are inner products of features: k(x_n, y) = sum_m q[n,m] f[m], with the features q of
+the queries and f of the rows of the index.
+
+Index legend: n queries; c candidates of each query; m features.
 """
 
 from __future__ import annotations
@@ -18,79 +21,83 @@ from tqdm.auto import tqdm
 from .._networks.samples import Samples
 from .rows import check_features
 
-# An index looks at more rows until it finds this share of the nearest ones, of some fitted rows.
+# `fit_index` widens an index until its recall is at least this: the share of the nearest rows that
+# the index finds.
 _RECALL = 0.99
 
-# How many fitted rows that is measured on, and how many nearest ones of each.
-MEASURED, MEASURED_NEAREST = 256, 10
+#: Number of fitted rows on which the recall is measured, and of the nearest rows of each.
+RECALL_QUERIES, RECALL_NEIGHBORS = 256, 10
 
-# Rows that faiss wants to see for each of its lists, and at most.
-_TRAINED, _MOST_TRAINED = 64, 2**17
+# Rows per list from which faiss computes the centres of the lists, and the largest number of them.
+_TRAINING_ROWS, _MOST_TRAINING_ROWS = 64, 2**17
 
-# Neighbours of a row in a graph of descent; farther ones are looked at where they are this near.
+# Neighbours of each row in the graph of pynndescent, and ``epsilon``, the margin of its search.
 _DEGREE, _EPSILON = 30, 0.2
 
+# Rows whose features are in memory at a time.
 _CHUNK = 256
 
-# Candidates for each neighbour wanted: by a graph, the nearest are found among more of them.
+# Candidates per requested neighbour. A graph finds the nearest rows only among more candidates.
 _SPARE = 3
 
-# Similarities by float32 features differ by no more.
+# Largest rounding error of similarities that are computed from float32 features.
 _ROUNDING = 1e-6
 
 
 class Index(Protocol):
-    """Knows features, and finds those whose products with others are large."""
+    """Index of features that finds rows with a large inner product with a query."""
 
     def widen(self) -> bool:
-        """Look at more rows from now on; whether there were more."""
+        """Search more rows per query from now on; return False if all rows are searched already."""
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """Rows that are likely the nearest of queries (n, m), of shape (n, c).
+        """Return likely nearest rows of queries of shape (n, m), of shape (n, c).
 
-        Some may be named twice, and places that nothing was found for are negative.
+        A candidate may occur twice. A missing candidate is negative.
         """
 
 
 class InvertedLists:
-    """faiss: rows in as many lists as the square root of their number; the nearest lists are read.
+    """Index of faiss: each row is in the list with the nearest centre, and few lists are searched.
+
+    The number of lists is the square root of the number of rows, or less if there are few rows.
 
     Parameters
     ----------
-    features : array-like of shape (n_samples, m)
-        The rows.
+    features : Samples
+        Features of the rows, of shape (n_samples, m).
     random_state : RandomState
-        What chooses the rows that the lists' centres are found from.
+        Random number generator that chooses the rows from which the centres are computed.
     verbose : int
         Whether to show a progress bar.
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         faiss = import_package("faiss")
-        samples, width = len(features), _single(features.at([0])).shape[1]
-        lists = max(1, min(math.isqrt(samples), samples // _TRAINED))
+        samples, width = len(features), _make_float32(features.at([0])).shape[1]
+        lists = max(1, min(math.isqrt(samples), samples // _TRAINING_ROWS))
         quantizer = faiss.IndexFlatIP(width)
         self._index = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
-        count = min(samples, _TRAINED * lists, _MOST_TRAINED)
+        count = min(samples, _TRAINING_ROWS * lists, _MOST_TRAINING_ROWS)
         chosen = np.sort(random_state.choice(samples, count, replace=False))
-        self._index.train(_single(features.at(chosen.tolist())))
-        for _, rows in in_chunks(features, verbose):
+        self._index.train(_make_float32(features.at(chosen.tolist())))
+        for _, rows in iterate_features(features, verbose):
             self._index.add(rows)
 
     def widen(self) -> bool:
-        """Look at twice as many lists; whether there were more."""
+        """Search twice as many lists from now on; return False if all are searched already."""
         more = self._index.nprobe < self._index.nlist
         self._index.nprobe = min(2 * self._index.nprobe, self._index.nlist)
         return bool(more)
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """Of short lists more are read, until there are enough rows."""
+        """Return likely nearest rows; more lists are searched if they contain too few rows."""
         probed = self._index.nprobe
-        _, found = self._index.search(queries, count)
-        while (found < 0).any() and self.widen():
-            _, found = self._index.search(queries, count)
+        _, candidates = self._index.search(queries, count)
+        while (candidates < 0).any() and self.widen():
+            _, candidates = self._index.search(queries, count)
         self._index.nprobe = probed
-        return np.asarray(found)
+        return np.asarray(candidates)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"index": import_package("faiss").serialize_index(self._index)}
@@ -100,82 +107,96 @@ class InvertedLists:
 
 
 class DescentGraph:
-    """pynndescent: a graph of near rows, followed from row to nearer row.
+    """Index of pynndescent: a graph of near rows, searched from row to nearer row.
 
-    It goes by angles: another feature gives all rows the same length, and queries have none of it.
+    The graph compares angles, and the order by angles is that by inner products if all rows have
+    the same length. So an additional feature sqrt(L^2 - ||f||^2) gives all rows the length L of the
+    longest one. It is 0 in queries, which leaves the inner products unchanged.
 
     Parameters
     ----------
-    features : array-like of shape (n_samples, m)
-        The rows.
+    features : Samples
+        Features of the rows, of shape (n_samples, m).
     random_state : RandomState
-        What the graph starts from.
+        Random number generator of the graph.
     verbose : int
         Whether to show a progress bar.
     """
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         pynndescent = import_package("pynndescent")
-        rows = np.concatenate([rows for _, rows in in_chunks(features, verbose)])
+        rows = np.concatenate([rows for _, rows in iterate_features(features, verbose)])
         squares = np.square(rows).sum(axis=1, keepdims=True)
-        longer = np.hstack([rows, np.sqrt(squares.max() - squares)])
+        # extended = [f, sqrt(L^2 - ||f||^2)], with the square L^2 of the largest length
+        extended = np.hstack([rows, np.sqrt(squares.max() - squares)])
         degree, seed = min(_DEGREE, len(rows) - 1), int(random_state.randint(2**31))
         self._graph = pynndescent.NNDescent(
-            longer, metric="cosine", n_neighbors=degree, random_state=seed
+            extended, metric="cosine", n_neighbors=degree, random_state=seed
         )
         self._graph.prepare()
 
     def widen(self) -> bool:
-        """Nothing more is looked at: that is for the number of candidates to do."""
+        """Return False: a graph finds more rows only for a larger number of candidates."""
         return False
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """As the graph leads to them."""
-        longer = np.hstack([queries, np.zeros((len(queries), 1), queries.dtype)])
-        found, _ = self._graph.query(longer, count, epsilon=_EPSILON)
-        return np.asarray(found, dtype=np.int64)
+        """Return likely nearest rows, by a search in the graph."""
+        extended = np.hstack([queries, np.zeros((len(queries), 1), queries.dtype)])
+        candidates, _ = self._graph.query(extended, count, epsilon=_EPSILON)
+        return np.asarray(candidates, dtype=np.int64)
 
 
-#: Of (features, random_state, verbose).
+#: Indexes from (features, random_state, verbose), by the names of algorithm and package.
 ALGORITHMS: dict[str, type[Any]] = {"faiss": InvertedLists, "pynndescent": DescentGraph}
 
 
 def import_package(algorithm: str) -> ModuleType:
-    """The package of an algorithm, or an error that says how to get it."""
+    """Return the package of an algorithm, or raise an error that says how to install it."""
     try:
         return importlib.import_module(algorithm)
     except ImportError as error:
         raise ImportError(
-            f"algorithm is {algorithm!r}, whose package is not installed ({error}); allowed is"
-            " 'brute': or call pip install 'sknetsim[neighbors]'."
+            f"`algorithm` must be 'brute' or the name of an installed package; got {algorithm!r},"
+            f" whose import failed ({error}). Call pip install 'sknetsim[neighbors]'."
         ) from error
 
 
 def fit_index(
     algorithm: str, features: Any, all_pairs: Any, random_state: Any, verbose: Any = 0
 ) -> tuple[Index, float]:
-    """An index, and the share of the nearest rows of some fitted ones that it finds.
+    """Return an index of the features, and its recall: the share of nearest rows that it finds.
 
-    ``all_pairs`` gives the distances 1 - k of rows (n, m) to their nearest ones, ascending, of
-    shape (n, c), by looking at all.
+    Parameters
+    ----------
+    algorithm : str
+        One of `ALGORITHMS`.
+    features : Samples
+        Features of the rows, of shape (n_samples, m).
+    all_pairs : callable
+        Function that returns the exact distances 1 - k of queries of shape (n, m) to their nearest
+        rows, of shape (n, c), in ascending order.
+    random_state : int, RandomState or None
+        Random number generator, or its seed.
+    verbose : int
+        Whether to show a progress bar.
     """
     generator = check_random_state(random_state)
     index = ALGORITHMS[algorithm](features, generator, verbose)
-    samples = len(features)
-    chosen = np.sort(generator.permutation(samples)[:MEASURED])
-    queries = Samples(_single(features.at(chosen.tolist())))
-    expected = all_pairs(queries)
+    chosen = np.sort(generator.permutation(len(features))[:RECALL_QUERIES])
+    queries = Samples(_make_float32(features.at(chosen.tolist())))
+    exact = all_pairs(queries)
     while True:
-        found, _ = find_nearest_candidates(
-            index, features, queries, expected.shape[1], _pair_similarity, None
+        distances, _ = find_nearest_candidates(
+            index, features, queries, exact.shape[1], _similarity_distance, None
         )
-        # Rows that are as near are as good.
-        recall = float((found <= expected[:, -1:] + _ROUNDING).mean())
+        # A row at the same distance as the last of the nearest rows is as good.
+        recall = float((distances <= exact[:, -1:] + _ROUNDING).mean())
         if recall >= _RECALL or not index.widen():
             return index, recall
 
 
-def _pair_similarity(similarities: np.ndarray) -> np.ndarray:
+def _similarity_distance(similarities: np.ndarray) -> np.ndarray:
+    """Return the distances 1 - k."""
     return 1 - similarities
 
 
@@ -188,18 +209,40 @@ def find_nearest_candidates(
     own: np.ndarray | None,
     verbose: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest candidates of queries by their distance, ascending, of equal ones the first.
+    """Return the nearest candidates of each query, of equally distant ones the first.
 
-    ``own``: for each query the row of the index that it is, which is not its own neighbour. Where
-    an index has too few candidates, all rows are looked at.
+    A query for which the index has too few candidates is compared with all rows.
+
+    Parameters
+    ----------
+    index : Index
+        The index of the features.
+    features, queries : Samples
+        Features of the rows and of the queries, of shape (..., m).
+    count : int
+        The number of nearest rows.
+    distance : callable
+        Function that returns distances from similarities.
+    own : ndarray of shape (n,), int64, or None
+        Row of the index that each query is, which is not its own neighbour.
+    verbose : int
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    distances : ndarray of shape (n, count), float64
+        Distances in ascending order.
+    indices : ndarray of shape (n, count), int64
+        Rows at these distances.
     """
     samples = len(features)
+    # A query that is a row of the index is one of its own candidates, so one more is needed.
     wanted = min(_SPARE * count + (own is not None), samples)
-    found = []
-    for chunk, rows in in_chunks(queries, verbose):
+    parts = []
+    for chunk, rows in iterate_features(queries, verbose):
         candidates = np.sort(index.candidates(rows, wanted), axis=1)
         excluded = None if own is None else own[chunk]
-        distances = _distances(rows, features, candidates, distance, excluded)
+        distances = _candidate_distances(rows, features, candidates, distance, excluded)
         for row in np.flatnonzero(np.isfinite(distances).sum(axis=1) < count):
             exact = distance(_similarities_to_all(rows[row], features))
             if excluded is not None:
@@ -207,48 +250,57 @@ def find_nearest_candidates(
             candidates[row] = np.argsort(exact, kind="stable")[:wanted]
             distances[row] = exact[candidates[row]]
         order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-        both = (np.take_along_axis(array, order, axis=1) for array in (distances, candidates))
-        found.append(tuple(both))
-    distances, indices = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        parts.append(
+            [np.take_along_axis(array, order, axis=1) for array in (distances, candidates)]
+        )
+    distances, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return distances, indices
 
 
-def _distances(
+def _candidate_distances(
     queries: np.ndarray,
     features: Any,
     candidates: np.ndarray,
     distance: Callable[[np.ndarray], np.ndarray],
     own: np.ndarray | None,
 ) -> np.ndarray:
-    """Of sorted candidates; infinite of what is none: named before, no row, or the query itself."""
-    found = distance(similarities(queries, features, np.maximum(candidates, 0)))
-    found[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = np.inf
-    found[candidates < 0] = np.inf
+    """Return the distance of each query to its candidates, of shape (n, c), float64.
+
+    The candidates are sorted. Duplicates, missing candidates (negative) and the query itself get an
+    infinite distance.
+    """
+    distances = distance(similarities(queries, features, np.maximum(candidates, 0)))
+    distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = np.inf
+    distances[candidates < 0] = np.inf
     if own is not None:
-        found[candidates == own[:, None]] = np.inf
-    return found
+        distances[candidates == own[:, None]] = np.inf
+    return distances
 
 
-def in_chunks(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows in memory, in single precision."""
+def iterate_features(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield slices of rows and their features in memory, as float32."""
     with tqdm(total=len(features), disable=not verbose, unit="row") as progress:
         for chunk in gen_batches(len(features), _CHUNK):
-            yield chunk, _single(check_features(features.take(chunk)))
+            yield chunk, _make_float32(check_features(features.take(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
-    """Products of the features of queries and of their candidates, (n, c), float64, in [-1, 1]."""
+    """Return the similarities of queries and their candidates, (n, c), float64, in [-1, 1]."""
+    # Each row is read once, however many queries it is a candidate of.
     chosen, places = np.unique(candidates, return_inverse=True)
     rows = np.asarray(features.at(chosen.tolist()), dtype=np.float64)
     rows = rows[places.reshape(candidates.shape)]
+    # k[n,c] = sum_m q[n,m] f[n,c,m], where f[n,c] is the c-th candidate of query n
     return np.einsum("nm,ncm->nc", queries.astype(np.float64), rows).clip(-1, 1)
 
 
 def _similarities_to_all(query: np.ndarray, features: Any) -> np.ndarray:
-    products = [rows.astype(np.float64) @ query for _, rows in in_chunks(features)]
+    """Return the similarities of one query and all rows, of shape (n_samples,), float64."""
+    products = [rows.astype(np.float64) @ query for _, rows in iterate_features(features)]
     return np.concatenate(products).clip(-1, 1)
 
 
-def _single(rows: Any) -> np.ndarray:
+def _make_float32(rows: Any) -> np.ndarray:
+    """Return a contiguous float32 array."""
     return np.ascontiguousarray(np.asarray(rows), dtype=np.float32)

@@ -172,5 +172,5 @@ def test_other_algorithms_are_refused(features):
 @pytest.mark.parametrize("algorithm", ["faiss", "pynndescent"])
 def test_a_missing_package_is_told(features, monkeypatch, algorithm):
     monkeypatch.setitem(sys.modules, algorithm, None)
-    with pytest.raises(ImportError, match=r"allowed is 'brute': .*sknetsim\[neighbors\]"):
+    with pytest.raises(ImportError, match=r"must be 'brute' .*sknetsim\[neighbors\]"):
         NetworkNeighbors("features", algorithm=algorithm).fit(features)
