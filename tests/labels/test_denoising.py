@@ -1,4 +1,4 @@
-"""LabelDenoiser against sums over written-out Jacobians, and what theory says of them."""
+"""LabelDenoiser, compared with sums over explicit Jacobians and with theory."""
 
 import pickle
 import warnings
@@ -17,14 +17,14 @@ from torch import nn
 from sknetsim import GradientFeaturizer, LabelDenoiser, NetworkKernel, NoNeighborsWarning
 from sknetsim.exceptions import UnsupportedNetworkError, ZeroGradientWarning
 
-from .. import naive
+from ..naive import jacobians
 
 METHODS = ["power", "threshold", "soft", "unnormalized"]
 methods = pytest.mark.parametrize("method", METHODS)
-ROWS = 30
+N_SAMPLES = 30
 
 
-def rows(count=ROWS, features=3):
+def make_samples(count=N_SAMPLES, features=3):
     return torch.randn(count, features, dtype=torch.float64)
 
 
@@ -39,47 +39,52 @@ def classifier(outputs=3, last=None, criterion=nn.CrossEntropyLoss):
     return skorch.NeuralNetClassifier(network, criterion=criterion, device="cpu").initialize()
 
 
-def probabilities(outputs):
-    """Of classes, from logits (n, c), or from the one of the second class."""
+def compute_probabilities(outputs):
+    """Return the probabilities of the classes, from logits (n, c) or from one logit (n, 1)."""
     logits = torch.cat([0 * outputs, outputs], 1) if outputs.shape[1] == 1 else outputs
     return logits.softmax(dim=1).detach().numpy()
 
 
-def as_they_are(outputs):
+def to_array(outputs):
     return outputs.detach().numpy()
 
 
-def two_classes():
+def one_logit_classifier():
     return classifier(1, criterion=nn.BCEWithLogitsLoss)
 
 
-def softmax_inside():
+def softmax_classifier():
     return classifier(last=nn.Softmax(dim=1), criterion=nn.NLLLoss)
 
 
-#: A network, its labels, its outputs as values, and the number of classes.
+#: Makers of network and labels, the predictions from the outputs, and the number of classes.
 TASKS = {
-    "regression": (regressor, lambda: np.random.randn(ROWS), as_they_are, None),
-    "two outputs": (lambda: regressor(2), lambda: np.random.randn(ROWS, 2), as_they_are, None),
-    "three classes": (classifier, lambda: np.arange(ROWS) % 3, probabilities, 3),
-    "two classes, one logit": (two_classes, lambda: np.arange(ROWS) % 2, probabilities, 2),
-    "softmax inside": (softmax_inside, lambda: np.arange(ROWS) % 3, as_they_are, 3),
+    "regression": (regressor, lambda: np.random.randn(N_SAMPLES), to_array, None),
+    "two outputs": (lambda: regressor(2), lambda: np.random.randn(N_SAMPLES, 2), to_array, None),
+    "three classes": (classifier, lambda: np.arange(N_SAMPLES) % 3, compute_probabilities, 3),
+    "two classes, one logit": (
+        one_logit_classifier,
+        lambda: np.arange(N_SAMPLES) % 2,
+        compute_probabilities,
+        2,
+    ),
+    "softmax inside": (softmax_classifier, lambda: np.arange(N_SAMPLES) % 3, to_array, 3),
 }
 tasks = pytest.mark.parametrize("task", TASKS)
 
 
 @pytest.fixture
 def setting(task):
-    """Network, rows, labels, their values, the network's predictions, number of classes."""
+    """Return network, samples, labels, their values, a predictor and the number of classes."""
     np.random.seed(0)
     make, labels, predict, classes = TASKS[task]
-    net, X, y = make(), rows(), labels()
-    values = np.eye(classes)[y] if classes else y.reshape(ROWS, -1)
+    net, X, y = make(), make_samples(), labels()
+    values = np.eye(classes)[y] if classes else y.reshape(N_SAMPLES, -1)
     return net, X, y, values, lambda X: predict(net.module_(X)), classes
 
 
-def written_jacobians(net, X, classes):
-    """Of what the loss sums the gradients of, of shape (n, a, P)."""
+def compute_jacobians(net, X, classes):
+    """Return the Jacobians whose weighted sum is the gradient of the loss, of shape (n, a, P)."""
 
     def select(raw):
         logits = raw.log() if isinstance(net.module_[-1], nn.Softmax) else raw
@@ -87,7 +92,7 @@ def written_jacobians(net, X, classes):
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits @ torch.as_tensor(helmert(classes)).T if classes else logits
 
-    return naive.jacobians(net.module_, X, select)
+    return jacobians(net.module_, X, select)
 
 
 COUNTS = {
@@ -97,16 +102,16 @@ COUNTS = {
 }
 
 
-def written_weights(method, net, X, Y, classes):
-    """Of shape (n, m, a, a)."""
+def compute_weights(method, net, X, Y, classes):
+    """Return the weights of m fitted samples around n queries, of shape (n, m, a, a)."""
     if method == "unnormalized":
-        first, second = (written_jacobians(net, part, classes) for part in (X, Y))
+        first, second = (compute_jacobians(net, part, classes) for part in (X, Y))
         return np.einsum("nap,mbp->nmab", first, second)
     return COUNTS[method](NetworkKernel(net)(X, Y))[:, :, None, None]
 
 
-def written_means(weights, values, classes):
-    """(sum_j W_j)^{-1} sum_j W_j v_j, for values (m, q)."""
+def compute_means(weights, values, classes):
+    """Return (sum_j W_j)^{-1} sum_j W_j v_j, of shape (n, q), for values of shape (m, q)."""
     if weights.shape[2] == 1:
         return weights[:, :, 0, 0] @ values / weights.sum(axis=(1, 2, 3))[:, None]
     basis, centre = (helmert(classes), 1 / classes) if classes else (np.eye(values.shape[1]), 0)
@@ -114,7 +119,7 @@ def written_means(weights, values, classes):
     return centre + np.linalg.solve(weights.sum(axis=1), sums[:, :, None])[:, :, 0] @ basis
 
 
-def fitted(net, X, y, method="power", **params):
+def fit_denoiser(net, X, y, method="power", **params):
     settings = {"alpha": 2.0, "threshold": 0.1, **params}
     return LabelDenoiser(net, method=method, **settings).fit(X, y)
 
@@ -122,27 +127,27 @@ def fitted(net, X, y, method="power", **params):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_means_and_factors_are_their_definition(setting, method):
+def test_means_and_factors_equal_their_definition(setting, method):
     net, X, y, labels, predict, classes = setting
-    queries = torch.cat([rows(4), X[:3]])
-    found = fitted(net, X, y, method).denoising(queries)
-    weights = written_weights(method, net, queries, X, classes)
-    np.testing.assert_allclose(found.labels, written_means(weights, labels, classes), atol=1e-7)
-    expected = written_means(weights, predict(X), classes)
-    np.testing.assert_allclose(found.predictions, expected, atol=1e-7)
-    np.testing.assert_allclose(found.shift, predict(queries) - expected, atol=1e-7)
+    queries = torch.cat([make_samples(4), X[:3]])
+    denoising = fit_denoiser(net, X, y, method).denoising(queries)
+    weights = compute_weights(method, net, queries, X, classes)
+    np.testing.assert_allclose(denoising.labels, compute_means(weights, labels, classes), atol=1e-7)
+    expected = compute_means(weights, predict(X), classes)
+    np.testing.assert_allclose(denoising.predictions, expected, atol=1e-7)
+    np.testing.assert_allclose(denoising.shift, predict(queries) - expected, atol=1e-7)
     shares = np.linalg.solve(weights.sum(axis=1)[:, None], weights)
     kept = np.einsum("nmab,nmab->n", shares, shares) / weights.shape[2]
-    np.testing.assert_allclose(found.variance_factor, kept, rtol=1e-6)
-    np.testing.assert_allclose(found.deviation_factor, np.sqrt(kept), rtol=1e-6)
+    np.testing.assert_allclose(denoising.variance_factor, kept, rtol=1e-6)
+    np.testing.assert_allclose(denoising.deviation_factor, np.sqrt(kept), rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_fitted_rows_are_what_they_are_when_handed_over(setting, method):
+def test_the_fitted_samples_can_be_passed_or_left_out(setting, method):
     net, X, y, *_ = setting
-    denoiser = fitted(net, X, y, method)
+    denoiser = fit_denoiser(net, X, y, method)
     own, same = denoiser.denoising(), denoiser.denoising(X.clone())
     for name in ("labels", "predictions", "shift", "variance_factor"):
         np.testing.assert_allclose(getattr(own, name), getattr(same, name), atol=1e-9)
@@ -151,43 +156,47 @@ def test_fitted_rows_are_what_they_are_when_handed_over(setting, method):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_a_fitted_row_is_left_out_of_its_own_mean(setting, method):
+def test_a_fitted_sample_is_left_out_of_its_own_mean(setting, method):
     net, X, y, *_ = setting
-    found = fitted(net, X, y, method).leave_one_out(X[:1])
-    others = fitted(net, X[1:], y[1:], method).transform(X[:1])
-    np.testing.assert_allclose(found, others, atol=1e-6)
+    means = fit_denoiser(net, X, y, method).leave_one_out(X[:1])
+    others = fit_denoiser(net, X[1:], y[1:], method).transform(X[:1])
+    np.testing.assert_allclose(means, others, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_quality_is_how_labels_agree_with_the_others(setting, method):
+def test_label_quality_is_the_agreement_with_the_other_labels(setting, method):
     net, X, y, labels, _, classes = setting
-    denoiser = fitted(net, X, y, method)
+    denoiser = fit_denoiser(net, X, y, method)
     others = denoiser.leave_one_out(X)
     residuals = (labels - others) / (1 if classes else labels.std(axis=0))
-    expected = others[np.arange(ROWS), y] if classes else 1 / (1 + (residuals**2).mean(axis=1))
+    expected = others[np.arange(N_SAMPLES), y] if classes else 1 / (1 + (residuals**2).mean(axis=1))
     np.testing.assert_allclose(denoiser.label_quality(X, y), np.clip(expected, 0, 1), atol=1e-6)
     np.testing.assert_array_equal(denoiser.label_issues(X, y), np.argsort(expected, kind="stable"))
 
 
-def test_at_the_optimum_means_of_labels_are_those_of_predictions():
-    X, net = rows(), regressor(2)
-    y = np.random.default_rng(0).normal(size=(ROWS, 2))
+def test_at_the_optimum_means_of_labels_equal_means_of_predictions():
+    X, net = make_samples(), regressor(2)
+    y = np.random.default_rng(0).normal(size=(N_SAMPLES, 2))
     hidden = net.module_[:2](X).detach().numpy()
-    solution = np.linalg.lstsq(np.hstack([hidden, np.ones((ROWS, 1))]), y, rcond=None)[0]
+    solution = np.linalg.lstsq(np.hstack([hidden, np.ones((N_SAMPLES, 1))]), y, rcond=None)[0]
     net.module_[2].weight.data = torch.as_tensor(solution[:-1].T.copy())
     net.module_[2].bias.data = torch.as_tensor(solution[-1])
     denoiser = LabelDenoiser(net, method="unnormalized", parameters="last_layer").fit(X, y)
-    found = denoiser.denoising()
-    np.testing.assert_allclose(found.labels, found.predictions, atol=1e-9)
+    denoising = denoiser.denoising()
+    np.testing.assert_allclose(denoising.labels, denoising.predictions, atol=1e-9)
     assert denoiser.stationarity_ < 1e-9
 
 
-@pytest.mark.parametrize("make", [classifier, softmax_inside, two_classes])
-def test_at_the_optimum_of_cross_entropy_too(make):
-    X, net = rows(60), make()
-    y = torch.randint(0, 3, (60,)) if make is not two_classes else torch.randint(0, 2, (60,))
+@pytest.mark.parametrize("make", [classifier, softmax_classifier, one_logit_classifier])
+def test_at_the_optimum_of_cross_entropy_means_of_labels_equal_means_of_predictions(make):
+    X, net = make_samples(60), make()
+    y = (
+        torch.randint(0, 3, (60,))
+        if make is not one_logit_classifier
+        else torch.randint(0, 2, (60,))
+    )
     last, hidden = net.module_[2], net.module_[:2](X).detach()
     optimizer = torch.optim.LBFGS(
         last.parameters(),
@@ -200,55 +209,57 @@ def test_at_the_optimum_of_cross_entropy_too(make):
     def closure():
         optimizer.zero_grad()
         logits = last(hidden)
-        logits = torch.cat([0 * logits, logits], 1) if make is two_classes else logits
+        logits = torch.cat([0 * logits, logits], 1) if make is one_logit_classifier else logits
         loss = nn.functional.cross_entropy(logits, y)
         loss.backward()
         return loss
 
     optimizer.step(closure)
     denoiser = LabelDenoiser(net, method="unnormalized", parameters="last_layer").fit(X, y)
-    found = denoiser.denoising()
+    denoising = denoiser.denoising()
     assert denoiser.stationarity_ < 1e-5
-    np.testing.assert_allclose(found.labels, found.predictions, atol=1e-4)
+    np.testing.assert_allclose(denoising.labels, denoising.predictions, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @tasks
 @methods
-def test_equal_inputs_share_their_noise(setting, method):
+def test_equal_inputs_average_their_noise(setting, method):
     net, X, y, labels, *_ = setting
-    found = fitted(net, X[:1].expand(ROWS, -1), y, method).denoising()
-    np.testing.assert_allclose(found.variance_factor, 1 / ROWS, rtol=1e-9)
-    np.testing.assert_allclose(found.deviation_factor, 1 / np.sqrt(ROWS), rtol=1e-9)
-    np.testing.assert_allclose(found.labels, np.tile(labels.mean(axis=0), (ROWS, 1)), atol=1e-9)
+    denoising = fit_denoiser(net, X[:1].expand(N_SAMPLES, -1), y, method).denoising()
+    np.testing.assert_allclose(denoising.variance_factor, 1 / N_SAMPLES, rtol=1e-9)
+    np.testing.assert_allclose(denoising.deviation_factor, 1 / np.sqrt(N_SAMPLES), rtol=1e-9)
+    np.testing.assert_allclose(
+        denoising.labels, np.tile(labels.mean(axis=0), (N_SAMPLES, 1)), atol=1e-9
+    )
 
 
-def test_a_network_far_from_a_stationary_point_is_reported_with_its_distance():
-    net, X = regressor(), rows()
-    y = net.module_(X).detach().numpy()[:, 0] + 1  # All residuals pull one way.
-    gradients = -naive.jacobians(net.module_, X)[:, 0]
+def test_a_network_far_from_a_stationary_point_gives_a_warning_with_the_distance():
+    net, X = regressor(), make_samples()
+    y = net.module_(X).detach().numpy()[:, 0] + 1  # All residuals are equal.
+    gradients = -jacobians(net.module_, X)[:, 0]
     expected = np.linalg.norm(gradients.sum(axis=0)) / np.linalg.norm(gradients)
     with pytest.warns(ConvergenceWarning, match=f"{expected:.3g} times"):
         denoiser = LabelDenoiser(net, method="unnormalized").fit(X, y)
     assert denoiser.stationarity_ == pytest.approx(expected)
 
 
-def test_other_weights_do_not_ask_for_a_stationary_point():
-    net, X = regressor(), rows()
-    assert LabelDenoiser(net).fit(X, np.arange(ROWS)).stationarity_ is None
+def test_other_methods_measure_no_stationarity():
+    net, X = regressor(), make_samples()
+    assert LabelDenoiser(net).fit(X, np.arange(N_SAMPLES)).stationarity_ is None
 
 
 @pytest.mark.parametrize("leave_out", [False, True])
-def test_a_sample_without_neighbours_gets_the_mean_and_is_counted(leave_out):
+def test_a_sample_without_neighbours_gets_the_mean_and_is_counted_in_a_warning(leave_out):
     net, y = regressor(), np.arange(4.0)
     X = torch.tensor([[0.0, 0, 0], [0, 0, 1e-9], [1, 2, 3], [-3, 1, 0]], dtype=torch.float64)
     denoiser = LabelDenoiser(net, method="threshold", threshold=0.9999).fit(X, y)
     if not leave_out:
         other = torch.tensor([[5.0, -5, 5]], dtype=torch.float64)
         with pytest.warns(NoNeighborsWarning, match="1 of 2 samples"):
-            found = denoiser.denoising(torch.cat([X[:1], other]))
-        np.testing.assert_allclose(found.labels[:, 0], [0.5, 1.5], rtol=1e-6)
-        np.testing.assert_allclose(found.variance_factor, [1 / 2, 1 / 4])
+            denoising = denoiser.denoising(torch.cat([X[:1], other]))
+        np.testing.assert_allclose(denoising.labels[:, 0], [0.5, 1.5], rtol=1e-6)
+        np.testing.assert_allclose(denoising.variance_factor, [1 / 2, 1 / 4])
     else:
         with pytest.warns(NoNeighborsWarning, match="2 of 4 samples"):
             quality = denoiser.label_quality(X, y)
@@ -257,16 +268,16 @@ def test_a_sample_without_neighbours_gets_the_mean_and_is_counted(leave_out):
 
 
 @pytest.mark.parametrize("method", ["soft", "unnormalized"])
-def test_weights_that_cancel_are_counted(method):
+def test_samples_whose_weights_cancel_are_counted_in_a_warning(method):
     network = nn.Linear(2, 1, bias=False).double()
     X = torch.tensor([[1.0, 0], [-1, 0], [0, 1]], dtype=torch.float64)
     denoiser = LabelDenoiser(network, method=method).fit(X, np.array([100.0, 7, 300]))
     with pytest.warns(NoNeighborsWarning, match="1 of 2 samples"):
-        found = denoiser.transform(X[1:])
-    np.testing.assert_allclose(found[:, 0], [407 / 3, 300])
+        means = denoiser.transform(X[1:])
+    np.testing.assert_allclose(means[:, 0], [407 / 3, 300])
 
 
-def test_a_zero_gradient_has_no_neighbours():
+def test_a_sample_with_a_zero_gradient_has_no_neighbours():
     network = nn.Sequential(nn.ReLU(), nn.Linear(2, 1, bias=False)).double()
     X = torch.tensor([[1.0, 0], [1, 1]], dtype=torch.float64)
     denoiser = LabelDenoiser(network, parameters="1.weight").fit(X, np.array([1.0, 3.0]))
@@ -274,16 +285,16 @@ def test_a_zero_gradient_has_no_neighbours():
         assert denoiser.predict(-X[:1]) == pytest.approx([2.0])
 
 
-def test_equal_rows_are_left_out_one_by_one():
-    X, y = rows(2)[[0, 0, 0, 1]], np.array([0.0, 1.0, 5.0, 9.0])
+def test_equal_samples_are_left_out_one_by_one():
+    X, y = make_samples(2)[[0, 0, 0, 1]], np.array([0.0, 1.0, 5.0, 9.0])
     denoiser = LabelDenoiser(regressor(), method="threshold", threshold=0.999).fit(X, y)
-    found = denoiser.leave_one_out(X[:3])
-    np.testing.assert_allclose(found[:, 0], [3.0, 2.5, 0.5])
+    means = denoiser.leave_one_out(X[:3])
+    np.testing.assert_allclose(means[:, 0], [3.0, 2.5, 0.5])
 
 
 @methods
 def test_results_do_not_depend_on_the_batch_size(method):
-    net, X, y = classifier(), rows(), np.arange(ROWS) % 3
+    net, X, y = classifier(), make_samples(), np.arange(N_SAMPLES) % 3
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         whole, pieces = (
@@ -296,7 +307,7 @@ def test_results_do_not_depend_on_the_batch_size(method):
 
 @pytest.fixture(scope="module")
 def noisy_classes():
-    """Two clouds, a tenth of their labels flipped, and a network trained on them."""
+    """Return a network trained on two clouds, of whose labels a tenth is flipped."""
     rng = np.random.default_rng(0)
     y = np.arange(200) % 2
     X = (rng.normal(size=(200, 3)) + 2 * y[:, None]).astype(np.float32)
@@ -310,19 +321,19 @@ def noisy_classes():
     return net.fit(X, y), X, y, flipped
 
 
-def test_flipped_labels_are_found(noisy_classes):
+def test_flipped_labels_have_a_low_quality(noisy_classes):
     net, X, y, flipped = noisy_classes
     denoiser = LabelDenoiser(net).fit(X, y)
     quality = denoiser.label_quality(X, y)
     assert ((quality >= 0) & (quality <= 1)).all()
     suspicious = np.isin(np.arange(200), flipped)
     assert roc_auc_score(suspicious, -quality) > 0.9
-    found = denoiser.label_issues(X, y)
-    assert (np.diff(quality[found]) >= 0).all()
+    means = denoiser.label_issues(X, y)
+    assert (np.diff(quality[means]) >= 0).all()
     assert denoiser.score(X, y) == (denoiser.leave_one_out(X).argmax(axis=1) == y).mean()
 
 
-def test_features_from_landmarks_come_near(noisy_classes):
+def test_features_from_landmarks_approximate_the_exact_means(noisy_classes):
     net, X, y, _ = noisy_classes
     exact, features = (LabelDenoiser(net, n_components=n).fit(X, y) for n in (None, 60))
     assert features.kernel_error_ > 0
@@ -330,7 +341,7 @@ def test_features_from_landmarks_come_near(noisy_classes):
     np.testing.assert_allclose(features.denoising().labels, features.denoising(X).labels, atol=1e-6)
 
 
-def test_lengths_count_whatever_the_features(noisy_classes):
+def test_the_unnormalized_method_ignores_the_number_of_features(noisy_classes):
     net, X, y, _ = noisy_classes
     exact, features = (
         LabelDenoiser(net, method="unnormalized", n_components=n).fit(X, y) for n in (None, 9)
@@ -338,7 +349,7 @@ def test_lengths_count_whatever_the_features(noisy_classes):
     np.testing.assert_array_equal(exact.transform(X), features.transform(X))
 
 
-def test_rows_of_features_have_labels_and_no_predictions(noisy_classes):
+def test_features_have_label_means_but_no_predictions(noisy_classes):
     net, X, y, _ = noisy_classes
     features = GradientFeaturizer(net).fit_transform(X)
     words = np.array(["no", "yes"])[y]
@@ -350,23 +361,23 @@ def test_rows_of_features_have_labels_and_no_predictions(noisy_classes):
         denoiser.denoising()
 
 
-def test_the_embedded_network_has_labels_of_any_name_and_scale():
+def test_the_default_network_accepts_labels_of_any_name_and_scale():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 2))
     words = np.where(X[:, 0] > 0, "right", "left")
     assert LabelDenoiser(random_state=0).fit(X, words).score(X, words) > 0.9
     y = 1000 + 50 * X[:, 0]
-    found = LabelDenoiser(random_state=0).fit(X, y).denoising()
-    assert np.abs(found.shift).mean() < 50
+    denoising = LabelDenoiser(random_state=0).fit(X, y).denoising()
+    assert np.abs(denoising.shift).mean() < 50
 
 
-def test_a_grid_over_powers_is_searched(noisy_classes):
+def test_powers_can_be_compared_in_a_grid_search(noisy_classes):
     net, X, y, _ = noisy_classes
     search = GridSearchCV(LabelDenoiser(net), {"alpha": [0.1, 16.0]}, cv=3).fit(X, y)
     assert search.best_score_ > 0.7
 
 
-def test_powers_may_change_after_fit_and_other_sums_may_not(noisy_classes):
+def test_after_fit_the_power_can_change_but_not_the_method_to_a_linear_one(noisy_classes):
     net, X, y, _ = noisy_classes
     denoiser = LabelDenoiser(net).fit(X, y)
     expected = LabelDenoiser(net, alpha=3.0).fit(X, y).transform(X)
@@ -379,7 +390,7 @@ def test_powers_may_change_after_fit_and_other_sums_may_not(noisy_classes):
 
 
 @methods
-def test_pickles_and_clones_give_the_same(noisy_classes, method):
+def test_pickles_and_clones_give_the_same_means(noisy_classes, method):
     net, X, y, _ = noisy_classes
     denoiser = LabelDenoiser(net, method=method).fit(X, y)
     expected = denoiser.transform(X)
@@ -388,7 +399,7 @@ def test_pickles_and_clones_give_the_same(noisy_classes, method):
 
 
 class Pair(nn.Linear):
-    """A network of two outputs in a tuple."""
+    """Network that returns a tuple."""
 
     def __init__(self):
         super().__init__(3, 1, dtype=torch.float64)
@@ -424,7 +435,7 @@ BAD = {
         lambda X, y: LabelDenoiser(classifier()).fit(X, np.stack([y, y], 1)),
         r"`y` must have one class per sample, among 0, 1, 2; got shape \(30, 2\)",
     ),
-    "numbers that are no outputs'": (
+    "numbers without an output": (
         lambda X, y: LabelDenoiser(classifier().module_).fit(X, y + 1),
         "`y` must contain only the classes 0, 1, 2; got 3",
     ),
@@ -456,14 +467,14 @@ BAD = {
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_invalid_input_raises_an_error_that_names_it(name):
     call, message = BAD[name]
     with pytest.raises((ValueError, NotFittedError, UnsupportedNetworkError), match=message):
-        call(rows(), np.arange(ROWS) % 3)
+        call(make_samples(), np.arange(N_SAMPLES) % 3)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
-def test_equal_rows_are_told_apart_by_their_labels(order):
+def test_equal_samples_are_distinguished_by_their_labels(order):
     X, y = np.array([[0.0], [0.0], [3.0]]), np.array([0.0, 10.0, 0.0])
     network = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     denoiser = LabelDenoiser(network, alpha=100).fit(X, y)
@@ -473,74 +484,74 @@ def test_equal_rows_are_told_apart_by_their_labels(order):
     assert denoiser.leave_one_out(X[1:2], y[1:2]) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_bare_networks_probabilities_are_taken_as_such():
-    net, X = classifier(), rows()
-    y = np.arange(ROWS) % 3
+def test_probabilities_of_a_bare_network_are_recognised():
+    net, X = classifier(), make_samples()
+    y = np.arange(N_SAMPLES) % 3
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with_softmax = nn.Sequential(net.module_, nn.Softmax(dim=1))
-        found, expected = (
+        bare_network = nn.Sequential(net.module_, nn.Softmax(dim=1))
+        bare, expected = (
             LabelDenoiser(network, method="unnormalized").fit(X, y)
-            for network in (with_softmax, net)
+            for network in (bare_network, net)
         )
-    assert found.stationarity_ == pytest.approx(expected.stationarity_)
+    assert bare.stationarity_ == pytest.approx(expected.stationarity_)
     for name in ("labels", "predictions", "shift"):
-        values = (getattr(denoiser.denoising(), name) for denoiser in (found, expected))
+        values = (getattr(denoiser.denoising(), name) for denoiser in (bare, expected))
         np.testing.assert_allclose(*values, atol=1e-9)
 
 
-def test_a_bare_networks_classes_do_not_depend_on_which_occur():
-    network, X = classifier().module_, rows()
-    y = np.arange(ROWS) % 3
+def test_the_classes_of_a_bare_network_do_not_depend_on_which_ones_occur():
+    network, X = classifier().module_, make_samples()
+    y = np.arange(N_SAMPLES) % 3
     whole, part = (LabelDenoiser(network).fit(X[kept], y[kept]) for kept in (y >= 0, y > 0))
     np.testing.assert_array_equal(whole._target.classes, part._target.classes)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @methods
-def test_a_large_mean_of_the_labels_costs_no_digits(method):
-    net, X = regressor(), rows().float()
+def test_a_large_mean_of_the_labels_costs_no_precision(method):
+    net, X = regressor(), make_samples().float()
     net.module_.float()
-    y = np.random.default_rng(0).normal(size=ROWS)
-    found, expected = (
-        fitted(net, X, labels, method).transform(X) for labels in (y + 1e6, y.copy())
+    y = np.random.default_rng(0).normal(size=N_SAMPLES)
+    means, expected = (
+        fit_denoiser(net, X, labels, method).transform(X) for labels in (y + 1e6, y.copy())
     )
-    np.testing.assert_allclose(found - 1e6, expected, atol=1e-4)
+    np.testing.assert_allclose(means - 1e6, expected, atol=1e-4)
 
 
-def test_weights_whose_squares_vanish_count_as_none():
+def test_weights_whose_squares_underflow_count_as_zero():
     network = nn.Linear(3, 1, bias=False).double()
     X = np.array([[1, 0.05, 0], [1, 0.06, 0], [1, -0.05, 0.01]])
     denoiser = LabelDenoiser(network, alpha=128).fit(X, np.array([0.0, 1, 5]))
     with pytest.warns(NoNeighborsWarning, match="1 of 1 samples"):
-        found = denoiser.denoising(np.array([[0.02, 0, 1.0]]))
-    np.testing.assert_allclose(found.variance_factor, 1 / 3)
-    np.testing.assert_allclose(found.labels, 2)
+        denoising = denoiser.denoising(np.array([[0.02, 0, 1.0]]))
+    np.testing.assert_allclose(denoising.variance_factor, 1 / 3)
+    np.testing.assert_allclose(denoising.labels, 2)
 
 
-def test_a_plain_net_with_a_criterion_of_classes_has_classes():
-    module, X = classifier().module_, rows()
-    y = np.arange(ROWS) % 3
+def test_a_plain_net_with_a_criterion_for_classes_predicts_classes():
+    module, X = classifier().module_, make_samples()
+    y = np.arange(N_SAMPLES) % 3
     net = skorch.NeuralNet(module, criterion=nn.CrossEntropyLoss, device="cpu").initialize()
     expected = LabelDenoiser(module).fit(X, y).denoising()
     np.testing.assert_allclose(LabelDenoiser(net).fit(X, y).denoising().shift, expected.shift)
 
 
-@pytest.mark.parametrize("make", [classifier, two_classes])
-def test_classes_may_stand_in_a_column(make):
-    net, X = make(), rows()
-    y = np.arange(ROWS) % 2
+@pytest.mark.parametrize("make", [classifier, one_logit_classifier])
+def test_classes_can_be_in_a_column(make):
+    net, X = make(), make_samples()
+    y = np.arange(N_SAMPLES) % 2
     expected = LabelDenoiser(net).fit(X, y).label_quality(X, y)
-    found = LabelDenoiser(net).fit(X, y[:, None]).label_quality(X, y[:, None])
-    np.testing.assert_array_equal(found, expected)
+    quality = LabelDenoiser(net).fit(X, y[:, None]).label_quality(X, y[:, None])
+    np.testing.assert_array_equal(quality, expected)
 
 
-def test_whole_numbers_in_a_column_are_numbers_to_the_embedded_network():
-    X, y = np.random.default_rng(0).normal(size=(ROWS, 2)), np.arange(ROWS)[:, None]
-    assert LabelDenoiser(random_state=0).fit(X, y).transform(X).shape == (ROWS, 1)
+def test_the_default_network_treats_whole_numbers_in_a_column_as_numbers():
+    X, y = np.random.default_rng(0).normal(size=(N_SAMPLES, 2)), np.arange(N_SAMPLES)[:, None]
+    assert LabelDenoiser(random_state=0).fit(X, y).transform(X).shape == (N_SAMPLES, 1)
 
 
-def test_a_class_that_is_not_known_counts_as_missed():
+def test_an_unknown_class_counts_as_an_error():
     X, y = np.eye(4), np.array(["a", "b", "a", "b"])
     denoiser = LabelDenoiser("features", method="soft").fit(X, y)
     with pytest.warns(NoNeighborsWarning):
@@ -552,7 +563,7 @@ def test_a_class_that_is_not_known_counts_as_missed():
         denoiser.label_quality(X, ["c"] * 4)
 
 
-def test_columns_have_names():
-    net, X = classifier(), rows()
-    frame = LabelDenoiser(net).fit(X, np.arange(ROWS) % 3).get_feature_names_out()
+def test_output_columns_have_names():
+    net, X = classifier(), make_samples()
+    frame = LabelDenoiser(net).fit(X, np.arange(N_SAMPLES) % 3).get_feature_names_out()
     np.testing.assert_array_equal(frame, [f"labeldenoiser{index}" for index in range(3)])

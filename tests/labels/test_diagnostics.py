@@ -1,4 +1,4 @@
-"""FitDiagnostics: local moments written out, and networks whose fit is known."""
+"""FitDiagnostics, compared with explicit local moments and on networks with a known fit."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sknetsim import FitDiagnostics, GradientFeaturizer, NetworkNeighbors
 from sknetsim.labels.diagnostics import Neighborhoods
 
 
-def neighborhoods(samples=40, count=6, seed=0):
+def make_neighborhoods(samples=40, count=6, seed=0):
     rng = np.random.default_rng(seed)
     indices = np.array(
         [rng.choice(np.delete(np.arange(samples), i), count) for i in range(samples)]
@@ -18,8 +18,8 @@ def neighborhoods(samples=40, count=6, seed=0):
     return Neighborhoods(indices, rng.uniform(0.1, 1, (samples, count)))
 
 
-def test_means_and_variances_take_in_the_sample_itself():
-    around, values = neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
+def test_means_and_variances_include_the_sample_itself():
+    around, values = make_neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
     for sample in (0, 17):
         members = values[[sample, *around.indices[sample]]]
         np.testing.assert_allclose(around.mean(values)[sample], members.mean(axis=0))
@@ -27,9 +27,9 @@ def test_means_and_variances_take_in_the_sample_itself():
         np.testing.assert_allclose(around.variance(values)[sample], expected)
 
 
-def test_noise_is_the_value_at_distance_zero_of_a_fitted_line():
-    around, values = neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
-    found = around.noise(values)
+def test_noise_is_the_value_of_a_fitted_line_at_distance_zero():
+    around, values = make_neighborhoods(), np.random.default_rng(1).normal(size=(40, 2))
+    noise = around.noise(values)
     for sample in range(40):
         pairs = [(j, place) for j in [sample, *around.indices[sample]] for place in range(6)]
         x = np.array([around.squares[j, place] for j, place in pairs])
@@ -37,18 +37,18 @@ def test_noise_is_the_value_at_distance_zero_of_a_fitted_line():
         y = np.square(values[others] - values[[j for j, _ in pairs]]).sum(axis=1) / 2
         slope, value = np.polyfit(x, y, 1)
         expected = y.mean() if slope < 0 else max(value, 0)
-        assert found[sample] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        assert noise[sample] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-def test_noise_at_distances_that_are_all_alike_is_the_variance():
-    around = neighborhoods()
+def test_noise_is_the_variance_if_all_distances_are_equal():
+    around = make_neighborhoods()
     alike = Neighborhoods(around.indices, np.full_like(around.squares, 0.3))
     values = np.random.default_rng(1).normal(size=(40, 1))
     halves = np.square(values[around.indices] - values[:, None]).sum(axis=2).mean(axis=1) / 2
     np.testing.assert_allclose(alike.noise(values), around.mean(halves), rtol=1e-6)
 
 
-def test_what_independent_residuals_share_is_nothing_on_average():
+def test_independent_residuals_have_nothing_in_common_on_average():
     rng = np.random.default_rng(0)
     indices = np.arange(7000).reshape(-1, 7)
     around = Neighborhoods(np.repeat(indices, 7, axis=0)[:, 1:], np.ones((7000, 6)))
@@ -59,20 +59,20 @@ def test_what_independent_residuals_share_is_nothing_on_average():
     assert total.mean() == pytest.approx(1, abs=0.1)
 
 
-def test_what_equal_residuals_share_is_all():
-    common, total = neighborhoods().common_squares(np.full((40, 2), 3.0))
+def test_equal_residuals_have_everything_in_common():
+    common, total = make_neighborhoods().common_squares(np.full((40, 2), 3.0))
     np.testing.assert_allclose(common, 18)
     np.testing.assert_allclose(total, 18)
 
 
-def sine(samples, noise, seed=0):
+def make_sine(samples, noise, seed=0):
     rng = np.random.default_rng(seed)
     angles = rng.uniform(0, 2 * np.pi, samples)
     X = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     return X, (np.sin(2 * angles) + noise * rng.normal(size=samples)).astype(np.float32)
 
 
-def trained(X, y, width=64, epochs=60):
+def train(X, y, width=64, epochs=60):
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
@@ -91,67 +91,69 @@ def trained(X, y, width=64, epochs=60):
 
 @pytest.fixture(scope="module")
 def cases():
-    """Summaries of networks trained for too short, long enough, and for too long on too little."""
-    enough, few = sine(500, 0.3), sine(60, 0.3)
+    """Return diagnostics of networks trained too briefly, well, and too long on few samples."""
+    enough, few = make_sine(500, 0.3), make_sine(60, 0.3)
     nets = {
-        "short": (trained(*enough, epochs=1), *enough),
-        "well": (trained(*enough), *enough),
-        "long": (trained(*few, width=256, epochs=1000), *few),
+        "short": (train(*enough, epochs=1), *enough),
+        "well": (train(*enough), *enough),
+        "long": (train(*few, width=256, epochs=1000), *few),
     }
     return {name: FitDiagnostics(net).fit(X, y) for name, (net, X, y) in nets.items()}
 
 
 @pytest.mark.slow
-def test_under_well_and_over_trained_networks_are_told_apart(cases):
-    found = {name: diagnostics.summary() for name, diagnostics in cases.items()}
-    assert found["short"]["underfit"] > 0.5 > 0.1 > found["well"]["underfit"]
-    assert found["long"]["overfit"] > 0.3 > 0.1 > found["well"]["overfit"]
-    assert found["short"]["overfit"] < 0.1 and found["long"]["underfit"] < 0.1
+def test_underfitting_good_and_overfitting_networks_are_distinguished(cases):
+    summaries = {name: diagnostics.summary() for name, diagnostics in cases.items()}
+    assert summaries["short"]["underfit"] > 0.5 > 0.1 > summaries["well"]["underfit"]
+    assert summaries["long"]["overfit"] > 0.3 > 0.1 > summaries["well"]["overfit"]
+    assert summaries["short"]["overfit"] < 0.1 and summaries["long"]["underfit"] < 0.1
 
 
 @pytest.mark.slow
-def test_noise_of_a_well_trained_network_is_that_of_the_labels(cases):
+def test_the_noise_with_a_well_trained_network_is_that_of_the_labels(cases):
     assert 0.6 * 0.09 < cases["well"].label_noise_.mean() < 1.4 * 0.09
 
 
 @pytest.mark.slow
-def test_regions_are_where_shares_exceed_a_half(cases):
-    for found in cases.values():
-        larger = np.maximum(found.overfit_, found.underfit_)
-        expected = np.where(found.overfit_ >= found.underfit_, "overfit", "underfit")
-        assert (found.region_ == np.where(larger < 0.5, "fit", expected)).all()
+def test_regions_contain_the_samples_with_a_share_of_at_least_a_half(cases):
+    for diagnostics in cases.values():
+        larger = np.maximum(diagnostics.overfit_, diagnostics.underfit_)
+        expected = np.where(diagnostics.overfit_ >= diagnostics.underfit_, "overfit", "underfit")
+        assert (diagnostics.region_ == np.where(larger < 0.5, "fit", expected)).all()
         for region in ("overfit", "underfit"):
-            share = found.summary()[f"{region} region"]
-            assert share == pytest.approx((found.region_ == region).mean())
+            share = diagnostics.summary()[f"{region} region"]
+            assert share == pytest.approx((diagnostics.region_ == region).mean())
 
 
 @pytest.mark.slow
-def test_neighbours_are_those_of_network_neighbors(cases):
-    found = cases["well"]
-    X, y = sine(500, 0.3)
+def test_neighbours_equal_those_of_network_neighbors(cases):
+    diagnostics = cases["well"]
+    X, y = make_sine(500, 0.3)
     indices = (
-        NetworkNeighbors(found.estimator_).fit(X).kneighbors(n_neighbors=10, return_distance=False)
+        NetworkNeighbors(diagnostics.estimator_)
+        .fit(X)
+        .kneighbors(n_neighbors=10, return_distance=False)
     )
     expected = (y + y[indices].sum(axis=1)) / 11
-    np.testing.assert_allclose(found.label_mean_[:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(diagnostics.label_mean_[:, 0], expected, atol=1e-5)
 
 
-def test_classes_are_looked_at_by_their_shares():
+def test_classes_have_shares_that_sum_to_one():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(90, 2))
     y = np.where(X[:, 0] > 0, "right", "left")
-    found = FitDiagnostics(n_neighbors=4, random_state=0).fit(X, y)
-    np.testing.assert_allclose(found.label_mean_.sum(axis=1), 1)
-    np.testing.assert_allclose(found.prediction_mean_.sum(axis=1), 1)
-    assert found.summary()["noise"] < 0.2
+    diagnostics = FitDiagnostics(n_neighbors=4, random_state=0).fit(X, y)
+    np.testing.assert_allclose(diagnostics.label_mean_.sum(axis=1), 1)
+    np.testing.assert_allclose(diagnostics.prediction_mean_.sum(axis=1), 1)
+    assert diagnostics.summary()["noise"] < 0.2
 
 
 @pytest.mark.slow
-def test_features_from_landmarks_serve(cases):
-    X, y = sine(500, 0.3)
+def test_features_from_landmarks_give_a_similar_diagnosis(cases):
+    X, y = make_sine(500, 0.3)
     net = cases["well"].estimator_
-    found = FitDiagnostics(net, n_components=100, random_state=0).fit(X, y).summary()
-    assert found["underfit"] < 0.1 and found["overfit"] < 0.1
+    summary = FitDiagnostics(net, n_components=100, random_state=0).fit(X, y).summary()
+    assert summary["underfit"] < 0.1 and summary["overfit"] < 0.1
 
 
 BAD = {
@@ -175,8 +177,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_named(name):
+def test_invalid_input_raises_an_error_that_names_it(name):
     call, message = BAD[name]
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
     with pytest.raises(ValueError, match=message):
-        call(net, *sine(20, 0.1))
+        call(net, *make_sine(20, 0.1))
