@@ -31,7 +31,7 @@ _CHUNK_ROWS = 2560
 
 
 class BaseEngine(abc.ABC):
-    """Base class of sources of Jacobians, or of arrays used like Jacobians, from a network.
+    """Base class of engines, which compute Jacobians of a network or arrays used like Jacobians.
 
     Parameters
     ----------

@@ -119,6 +119,7 @@ class GradientEngine(BaseEngine):
         shared_copy = self._isolated.shared_copy
         samples = chunk.stop - chunk.start
         if chunk.start == 0 and samples == 1 < len(rows):
+            # A single sample does not show whether the network mixes samples.
             self._check_pair(rows, labels)
         with self.batch(rows, labels, chunk) as (module, inputs, y):
             is_checked = self._checks.is_due(samples, chunk.stop == len(rows))
@@ -139,8 +140,8 @@ class GradientEngine(BaseEngine):
     ) -> Jacobian | None:
         """Return the Jacobians of a batch, verified if ``checked``.
 
-        The result is None if a rule or vmap is wrong on this network. Its parameters are then
-        computed differently in the next attempt.
+        The result is None if the next attempt must compute something differently, because a rule
+        or vmap is wrong on this network, or because the outputs depend on the original network.
         """
         plan = self._get_plan(module)
         with record_calls(list(plan.groups)) as calls:

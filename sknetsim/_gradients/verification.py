@@ -120,7 +120,7 @@ def warn_if_probabilities(network: Network, outputs: Tensor) -> None:
     if network.criterion is None and looks_like_probabilities(outputs):
         warn(
             "The outputs of the network sum to one, like probabilities. Their gradients vanish if"
-            " the network is certain, so that similarities consist of rounding errors. Compare"
+            " the network is certain, so that rounding errors decide the similarities. Compare"
             " logits instead: set output=lambda raw: raw.log(), or pass the module without its"
             " softmax.",
             SoftmaxOutputWarning,

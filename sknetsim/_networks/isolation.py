@@ -109,7 +109,7 @@ def make_weight_sharing_copy(
 
 
 def _share(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor with the same memory, if its device and dtype are those of the evaluation."""
+    """Return a tensor with the same memory, or a copy if its device or dtype must change."""
     shared = tensor.detach()
     if shared.is_inference():
         shared = shared.clone()

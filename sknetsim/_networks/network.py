@@ -218,7 +218,7 @@ def make_classifier(net: Any, criterion: Any) -> Any:
 def fit_network(
     estimator: Any, X: Any, y: Any, random_state: Any, input_shape: Sequence[int] | None
 ) -> Any:
-    """Return a trained estimator itself, or else a trained clone, as ``estimator_``."""
+    """Return the estimator itself if it is trained, else a trained clone or default network."""
     if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
         return estimator
     if input_shape is not None and (estimator is None or estimator is not _innermost(estimator)):
