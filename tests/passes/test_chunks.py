@@ -1,153 +1,133 @@
-"""Passes over data: what is computed how often, and within what memory."""
+"""Chunks of Jacobians and their products, against Jacobians written out."""
 
 import numpy as np
 import pytest
-import sklearn
 import torch
 
-from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
-from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
-from sknetsim._passes import chunks as _passes
-from sknetsim._passes import pairs as _pairs
-from sknetsim._passes import reductions as _reductions
-from sknetsim._passes import sums as _passes__sums
+from sknetsim._passes.chunks import iterate_chunks, with_progress
+from sknetsim._passes.zero_gradients import collect_zero_gradients
 
-from ..cases import NETWORKS, build
+from .. import naive
 
-
-@pytest.fixture
-def source():
-    network, X = build(NETWORKS[0], n_samples=20)
-    return GradientEngine(resolve_network(network), batch_size=4), X
+WHITENINGS = ["none", "half", "unit"]
+EPS = np.finfo(np.float64).eps
 
 
-def count_rows(source, monkeypatch):
-    """Rows whose gradients are made, one entry per chunk."""
-    rows, original = [], source._attempt
-
-    def counting(module, inputs, y, checked):
-        rows.append(len(inputs))
-        return original(module, inputs, y, checked)
-
-    monkeypatch.setattr(source, "_attempt", counting)
-    return rows
+def whitened_jacobians(network, X, whitening):
+    """Return J^(x) = W(x) J(x), of shape (n, d, P), by a loop over samples."""
+    whitened = []
+    for jacobian in naive.jacobians(network, X):
+        root, rank = naive.inverse_root(jacobian @ jacobian.T, EPS)
+        matrix = {"none": np.eye(len(root)), "half": root, "unit": root / np.sqrt(rank)}[whitening]
+        whitened.append(matrix @ jacobian)
+    return np.stack(whitened)
 
 
-def grams(engine, X, Y=None):
-    return _pairs.iterate_pair_values(
-        engine, Samples(X), None if Y is None else Samples(Y), _pairs.UNIT_WHITENINGS, _passes.Chunk.cosines
-    )
+def chunks_of(engine, X, whitening, **settings):
+    return list(iterate_chunks(engine, Samples(X), whitening, **settings))
 
 
-def test_gradients_are_made_once_where_they_fit(source, monkeypatch):
+def split_by_parameter(vectors, network):
+    """Return vectors of shape (q, P) as one tensor of shape (q, w) for each parameter."""
+    named = list(network.named_parameters())
+    parts = torch.as_tensor(vectors).split([parameter.numel() for _, parameter in named], dim=1)
+    return {name: part for (name, _), part in zip(named, parts, strict=True)}
+
+
+def join_parameters(total, network):
+    return torch.cat([total[name] for name, _ in network.named_parameters()], dim=1)
+
+
+@pytest.mark.parametrize("whitening", WHITENINGS)
+def test_whitened_jacobians_are_those_of_a_loop_over_samples(mlp, whitening):
+    network, X, engine = mlp
+    chunks = chunks_of(engine, X, whitening)
+    actual = torch.cat([chunk.whitened().jacobian.materialize() for chunk in chunks])
+    np.testing.assert_allclose(actual, whitened_jacobians(network, X, whitening), atol=1e-9)
+
+
+@pytest.mark.parametrize("whitening", WHITENINGS)
+def test_self_kernels_of_a_chunk_are_those_of_its_whitened_jacobians(mlp, whitening):
+    network, X, engine = mlp
+    J = whitened_jacobians(network, X[:4], whitening)
+    kernels = np.einsum("nop,nqp->noq", J, J)
+    traces = np.einsum("noo->n", kernels)
+    chunk = chunks_of(engine, X, whitening)[0]
+    for equal in (chunk, chunk.whitened()):
+        np.testing.assert_allclose(equal.own_kernel(), kernels, atol=1e-9)
+        np.testing.assert_allclose(equal.own_similarity(), traces, atol=1e-9)
+        np.testing.assert_allclose(equal.own_weight(True), kernels, atol=1e-9)
+        np.testing.assert_allclose(equal.own_weight(False)[:, 0, 0], traces, atol=1e-9)
+
+
+def test_cosines_of_chunks_are_the_correlations(mlp):
+    network, X, engine = mlp
+    first, second = (chunk.whitened() for chunk in chunks_of(engine, X[:8], "unit"))
+    J, J2 = (naive.jacobians(network, X[rows]) for rows in (slice(0, 4), slice(4, 8)))
+    np.testing.assert_allclose(first.cosines(second), naive.correlation(J, J2, EPS), atol=1e-9)
+
+
+@pytest.mark.parametrize("whitening", WHITENINGS)
+def test_inner_products_and_products_are_those_of_written_out_jacobians(mlp, whitening):
+    network, X, engine = mlp
+    J = whitened_jacobians(network, X[:4], whitening)
+    chunk = chunks_of(engine, X, whitening)[0]
+    outputs, width = J.shape[1:]
+    vectors = np.random.default_rng(0).standard_normal((3, outputs, width))
+    stacked = split_by_parameter(vectors.reshape(-1, width), network)
+    expected = np.einsum("nop,qop->nq", J, vectors)
+    np.testing.assert_allclose(chunk.inner(stacked), expected, atol=1e-9)
+    expected = np.einsum("nop,qp->noq", J, vectors[:, 0])
+    product = chunk.product(split_by_parameter(vectors[:, 0], network))
+    np.testing.assert_allclose(product, expected, atol=1e-9)
+
+
+def test_inner_products_without_vectors_are_zero(source):
     engine, X = source
-    rows = count_rows(engine, monkeypatch)
-    list(grams(engine, X))
-    assert rows == [4] * 5
+    assert chunks_of(engine, X, "unit")[0].inner({}).tolist() == [[0.0]] * 4
 
 
-def test_of_two_sets_each_is_made_once_where_it_fits(source, monkeypatch):
+@pytest.mark.parametrize("whitening", WHITENINGS)
+def test_added_sums_are_loops_over_samples(mlp, whitening):
+    network, X, engine = mlp
+    J = whitened_jacobians(network, X, whitening)
+    generator = np.random.default_rng(0)
+    apart = generator.standard_normal((20, 3))
+    together = generator.standard_normal((20, J.shape[1], 3))
+    for values, equation in ((apart, "nq,nop->qop"), (together, "noq,nop->qp")):
+        total = {}
+        for chunk in chunks_of(engine, X, whitening):
+            chunk.add_to(total, torch.as_tensor(values[chunk.rows]))
+        expected = np.einsum(equation, values, J).reshape(-1, J.shape[2])
+        np.testing.assert_allclose(join_parameters(total, network), expected, atol=1e-9)
+
+
+def test_parts_of_a_chunk_keep_their_place_and_their_values(source):
     engine, X = source
-    rows = count_rows(engine, monkeypatch)
-    list(grams(engine, X, X[:8]))
-    assert sum(rows) == 28
+    chunk = chunks_of(engine, X, "unit")[1]
+    parts = chunk.split(3)
+    assert [(part.rows.start, part.rows.stop) for part in parts] == [(4, 6), (6, 8)]
+    torch.testing.assert_close(torch.cat([part.own_kernel() for part in parts]), chunk.own_kernel())
 
 
-@pytest.mark.parametrize("megabytes", [0.01, 0.05, 1])
-def test_pieces_cover_all_pairs_once(source, megabytes):
+def test_chunks_from_a_start_cover_the_rest(source):
     engine, X = source
-    covered = np.zeros((20, 12))
-    with sklearn.config_context(working_memory=megabytes):
-        for rows, columns, _ in grams(engine, X, X[:12]):
-            covered[rows, columns] += 1
-    assert (covered == 1).all()
+    rows = [chunk.rows for chunk in chunks_of(engine, X, "unit", start=10)]
+    assert [(part.start, part.stop) for part in rows] == [(10, 14), (14, 18), (18, 20)]
 
 
-def test_pieces_stay_within_their_share_of_the_budget(source):
+@pytest.mark.parametrize("counted", [True, False])
+def test_zero_gradients_are_reported_at_the_end_if_counted(source, counted):
     engine, X = source
-    with sklearn.config_context(working_memory=0.02):
-        tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X))))
-        pieces = list(_pairs.group_tiles(iter(tiles)))
-    assert len(pieces) > 1
-    assert [tile for piece in pieces for tile in piece] == tiles
-    largest = max(tile.jacobian.nbytes for tile in tiles)
-    taken = [sum(tile.jacobian.nbytes for tile in piece) for piece in pieces]
-    assert max(taken) <= max(largest, 0.02 * 2**20 * 3 / 8)
+    with collect_zero_gradients() as collected:
+        chunks_of(engine, X, "unit", counted=counted)
+    assert (collected.zeros, collected.total) == (0, 20 if counted else 0)
 
 
-def test_tiles_are_cut_and_joined(source, monkeypatch):
+def test_progress_shows_all_samples_if_verbose(source, capsys):
     engine, X = source
-    monkeypatch.setattr(_pairs, "_TILE_ROWS", 7)
-    tiles = list(_pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X))))
-    assert max(len(tile.rank) for tile in tiles) <= 7
-    assert [tile.rows.start for tile in tiles[1:]] == [tile.rows.stop for tile in tiles[:-1]]
-    monkeypatch.setattr(_pairs, "_TILE_ROWS", 3)
-    assert (
-        max(
-            len(tile.rank) for tile in _pairs.make_tiles(_passes.iterate_chunks(engine, Samples(X)))
-        )
-        <= 3
-    )
-
-
-def test_the_smaller_set_is_held(source, monkeypatch):
-    """Where one of two sets fits, both are gone through once."""
-    engine, X = source
-    rows = count_rows(engine, monkeypatch)
-    with sklearn.config_context(working_memory=0.04):
-        list(_pairs.iterate_pairs(engine, Samples(X), Samples(X[:2])))
-        list(_pairs.iterate_pairs(engine, Samples(X[:2]), Samples(X)))
-    assert sum(rows) == 2 * 22
-
-
-def test_small_budgets_give_the_same_estimates():
-    network, X = build(NETWORKS[0], n_samples=30)
-    power = NetworkDensity(network, method="power").fit(X)
-    expected = power.score_samples(X), NetworkNeighbors(network).fit(X).kneighbors()
-    with sklearn.config_context(working_memory=0.02):
-        again = NetworkDensity(network, method="power").fit(X)
-        np.testing.assert_allclose(again.score_samples(X), expected[0], atol=1e-9)
-        neighbors = NetworkNeighbors(network).fit(X).kneighbors()
-        np.testing.assert_allclose(neighbors[0], expected[1][0], atol=1e-7)
-        np.testing.assert_allclose(NetworkKernel(network)(X), NetworkKernel(network)(X))
-
-
-def test_progress_is_silent_unless_asked_for(source, capsys):
-    engine, X = source
-    _passes__sums.sum_jacobians(engine, Samples(X))
+    assert len(list(with_progress(chunks_of(engine, X, "unit"), 20, 0))) == 5
     assert capsys.readouterr().err == ""
-    _passes__sums.sum_jacobians(engine, Samples(X), verbose=1)
+    assert len(list(with_progress(chunks_of(engine, X, "unit"), 20, 1))) == 5
     assert "20/20" in capsys.readouterr().err
-    list(_pairs.iterate_pairs(engine, Samples(X), Samples(X[:10]), verbose=1))
-    assert "200/200" in capsys.readouterr().err
-    list(_pairs.iterate_pairs(engine, Samples(X), verbose=1))
-    assert "210/210" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("whitening", ["unit", "half", "none"])
-def test_kernel_sums_are_those_of_all_pairs(source, whitening):
-    """Values times the kernel, summed over the rows: from one sum of gradients."""
-    engine, X = source
-    values = np.random.default_rng(0).normal(size=(20, 3))
-    total = _passes__sums.sum_jacobians(engine, Samples(X), values, whitening)
-    sums, own = _passes__sums.kernel_sums(engine, Samples(X[:7]), total, whitening)
-    pairs = _reductions.compute_pair_matrix(
-        engine,
-        Samples(X[:7]),
-        Samples(X),
-        (whitening, whitening),
-        lambda rows, columns: rows.jacobian.trace_gram(columns.jacobian),
-    )
-    np.testing.assert_allclose(sums, pairs @ values, rtol=1e-10)
-    np.testing.assert_allclose(own, pairs[:, :7].diagonal(), rtol=1e-10)
-
-
-def test_sums_of_unit_jacobians(source):
-    engine, X = source
-    total = _passes__sums.sum_jacobians(engine, Samples(X))
-    jacobians = [chunk.whitened().jacobian for chunk in _passes.iterate_chunks(engine, Samples(X))]
-    expected = sum(jacobian.materialize().sum(dim=0) for jacobian in jacobians)
-    found = torch.cat([total[name] for name, _ in build(NETWORKS[0])[0].named_parameters()], dim=1)
-    torch.testing.assert_close(found, expected)
