@@ -269,12 +269,12 @@ def test_steps_that_mix_rows_are_refused(X):
     pipeline = make_pipeline(steps, as_trained(perceptron()))
     with (
         joblib.parallel_config(backend="threading"),
-        pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"),
+        pytest.raises(UnsupportedNetworkError, match="must transform each sample independently"),
     ):
         NetworkKernel(pipeline, n_jobs=2)(X)
     with (
         joblib.parallel_config(backend="threading"),
-        pytest.raises(UnsupportedNetworkError, match="steps before its network that depend"),
+        pytest.raises(UnsupportedNetworkError, match="must transform each sample independently"),
     ):
         NetworkKernel(pipeline, n_jobs=2)(X[:1], X)
 
