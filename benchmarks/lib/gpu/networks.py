@@ -123,12 +123,12 @@ IMAGES = ((3, 224, 224), (3, 64, 64))
 TEXTS = ((128,), (8,))
 VISION, TRANSFORMERS = {"package": "torchvision"}, {"package": "transformers", "words": 30_000}
 CASES = (
-    Case("MLP", lambda small: make_perceptron(10), (64,), (64,), 10_000, 1_000, 1_024),
-    Case("CNN", lambda small: make_cnn(10), (1, 28, 28), (1, 28, 28), 10_000, 1_000, 256),
-    Case("LSTM", lstm, (32,), (6,), 1_024, 256, 128, words=100),
-    Case("ResNet-18", lambda small: resnet(18), *IMAGES, 256, 16, 32, **VISION),
-    Case("BERT-base", bert, *TEXTS, 128, 8, 16, **TRANSFORMERS),
-    Case("ViT-B/16", vision_transformer, *IMAGES, 64, 8, 16, **VISION),
-    Case("ResNet-50", lambda small: resnet(50), *IMAGES, 128, 16, 32, **VISION),
-    Case("GPT-2", gpt2, *TEXTS, 64, 8, 16, **TRANSFORMERS),
+    Case("MLP", lambda small: make_perceptron(10), (64,), (64,), 50_000, 4_000, 2_048),
+    Case("CNN", lambda small: make_cnn(10), (1, 28, 28), (1, 28, 28), 20_000, 4_000, 512),
+    Case("ResNet-18", lambda small: resnet(18), *IMAGES, 1_024, 256, 64, **VISION),
+    Case("ResNet-50", lambda small: resnet(50), *IMAGES, 512, 128, 32, **VISION),
+    Case("BERT-base", bert, *TEXTS, 256, 48, 32, **TRANSFORMERS),
+    Case("ViT-B/16", vision_transformer, *IMAGES, 256, 48, 32, **VISION),
+    Case("GPT-2", gpt2, *TEXTS, 128, 32, 16, **TRANSFORMERS),
+    Case("LSTM", lstm, (32,), (6,), 128, 64, 64, words=100),
 )

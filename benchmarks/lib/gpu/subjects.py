@@ -23,8 +23,8 @@ OUTPUT = 0
 FEW = 4
 FEATURES = 256
 ROUNDS = 3
-# No further round after so many seconds; no more rows than a pass of so many seconds takes.
-SLOW_SECONDS, PASS_SECONDS = 5, 5
+# No further round after so many seconds.
+SLOW_SECONDS = 5
 # MiB of working_memory: scikit-learn's default, and what suits the device.
 BUDGET, LARGE_BUDGET = 1024, 16384
 # Of an error, in a cell of a table.
@@ -239,16 +239,6 @@ def interleaved(functions, X, few=FEW):
         if time.monotonic() - start > SLOW_SECONDS:
             break
     return found
-
-
-def affordable(function, X):
-    """Return as many rows as a call of PASS_SECONDS takes, judged by calls on some of them."""
-    probe, timed = X[: max(FEW, len(X) // 50)], Timed(function)
-    for _ in range(2):
-        timed.call(probe)
-    if timed.failure:
-        raise RuntimeError(timed.failure)
-    return X[: max(len(probe), int(PASS_SECONDS * len(probe) / timed.seconds[-1]))]
 
 
 def measured(subject, parts):
