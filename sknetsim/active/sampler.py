@@ -65,10 +65,10 @@ class ActiveLearningSampler(BaseSimilarity):
       uncertain and diverse [6]_.
     - "coverage": the number of pool samples with a similarity :math:`k^C` of at least
       ``threshold``, without those similar to a sample of Z (ProbCover) [7]_;
-    - "typicality": 1 / (mean distance to the 20 nearest neighbours), in the largest of the clusters
-      with the fewest labels (TypiClust) [8]_;
-    - "density": the number of samples of Z similar to x, times -1, counted by ``method`` as in
-      `NetworkDensity` [1]_;
+    - "typicality": 1 / (mean distance to the 20 nearest neighbours by :math:`k^C`), in the largest
+      of the clusters with the fewest labels (TypiClust) [8]_;
+    - "density": the number of samples in Z that are similar to x by :math:`k^C`, times -1, counted
+      by ``method`` as in `NetworkDensity` [1]_;
     - "reliability": :math:`u(x) = - \sum_{z \in Z} k(x, z) / k(x, x)`, how little Z supports the
       prediction, see `NetworkDensity.reliability` [1]_;
     - "margin": the difference of the two largest probabilities, times -1; "entropy": the entropy of

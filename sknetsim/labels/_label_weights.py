@@ -26,7 +26,7 @@ from ._targets import Target
 
 @dataclass(frozen=True)
 class LabelWeights:
-    """Fitted samples with their labels and predictions, and the weights of these around queries.
+    """Fitted samples with their labels and predictions, and their weights around queries.
 
     Attributes
     ----------
@@ -85,8 +85,8 @@ class LabelWeights:
     ) -> WeightedSums:
         """Return the weighted sums around the queries.
 
-        Each query leaves out the fitted sample ``own``, unless that is -1. With ``squared``, the
-        sums of the squared weights are computed too; these leave out no sample.
+        The fitted sample ``own[n]`` is left out of the sums around query n; -1 leaves out none.
+        With ``squared``, the sums of the squared weights are computed, too.
         """
         if self.count is None:
             assert self.linear is not None
@@ -94,19 +94,20 @@ class LabelWeights:
         weights = CountWeights(self.count, self.samples, self._arranged)
         return weights.sums(source, queries, own, squared, verbose)
 
-    def means(self, sums: WeightedSums, lost: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def means(self, sums: WeightedSums, singular: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return the weighted means of labels and of predictions, of shape (n, q) each.
 
-        Lost queries get the mean of all fitted samples.
+        Singular queries (see `WeightedSums.is_singular`) get the mean of all fitted samples.
         """
-        return self._split(sums.means(lost, self._arranged.mean(dim=0)))
+        # E_k[v] = (sum_j W_j)^{-1} sum_j W_j v_j, or sum_j v_j / m
+        return self._split(sums.means(singular, self._arranged.mean(dim=0)))
 
-    def means_of_others(self, sums: WeightedSums, lost: Tensor, own: np.ndarray) -> np.ndarray:
-        """Return the weighted means of labels, of shape (n, q), without the ``own`` samples.
+    def means_of_others(self, sums: WeightedSums, singular: Tensor, own: np.ndarray) -> np.ndarray:
+        """Return the weighted means of labels, of shape (n, q), from sums without the ``own``.
 
-        Lost queries get the mean of all fitted samples except their own.
+        Singular queries get the mean of all fitted samples except their own.
         """
-        return self._split(sums.means(lost, self._mean_without(own)))[0]
+        return self._split(sums.means(singular, self._mean_without(own)))[0]
 
     def match(self, digests: Sequence[bytes], y: Any) -> np.ndarray:
         """Return the fitted sample that equals each query, or -1, of shape (n,).
@@ -142,7 +143,7 @@ class LabelWeights:
     def _mean_without(self, own: np.ndarray) -> Tensor:
         """Return the mean of all values except each query's own, of shape (n, w, s).
 
-        If there is only one fitted sample, its values are returned.
+        If there is only one fitted sample, the mean is its own value.
         """
         values, known = self._arranged, torch.as_tensor(own >= 0)
         if len(values) == 1:
@@ -153,13 +154,13 @@ class LabelWeights:
         return total / (len(values) - known.double())[:, None, None]
 
     def _split(self, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and predictions of shape (n, q) from values arranged in either way."""
+        """Return labels and predictions, of shape (n, q) each, from values arranged either way."""
         coordinates = self.values.shape[1]
         if values.shape[1] != coordinates:
             # (n, 1, 2 a) -> (n, a, 2)
             values = values.unflatten(2, (2, coordinates))[:, 0].mT
         labels, residuals = values.numpy().transpose(2, 0, 1)
-        # The prediction is the label plus the residual.
+        # prediction = label + residual
         return (
             self.target.from_coordinates(labels),
             self.target.from_coordinates(labels + residuals),

@@ -36,7 +36,8 @@ class Denoising:
 
     With weights :math:`A_j = (\sum_l W_l)^{-1} W_j` of the fitted samples (see `LabelDenoiser`),
     the mean of labels with independent noise of variance :math:`\sigma^2` has a noise of variance
-    :math:`\sigma^2 \operatorname{tr} \sum_j A_j A_j^T / d`, averaged over the d coordinates.
+    :math:`\sigma^2 \operatorname{tr} \sum_j A_j A_j^T / d`, averaged over the d coordinates of
+    the weights (1 if they are numbers).
 
     Parameters
     ----------
@@ -107,14 +108,14 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, trained on these labels; see `NetworkKernel`. Labels are classes for skorch
-        classifiers. For other networks they are classes if the network has several outputs, and
-        the labels are names or whole numbers; numbers are the indices of the outputs, and names
-        are sorted. Otherwise they are numbers. The perceptron of None treats whole numbers as
-        classes, unless they are in a column.
+        The network, trained on these labels; see `NetworkKernel`. Labels are classes for a skorch
+        classifier. They are also classes for a module or a net with a cross-entropy, if it has
+        several outputs and the labels are names or whole numbers: whole numbers are indices of the
+        outputs, and names are in sorted order. Other labels are numbers. With None and "features",
+        whole numbers are classes, unless they are in a column.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. With another value than
-        "all", or with ``estimator="features"``, "unnormalized" uses the trace of K(x, x_j).
+        The outputs whose gradients are compared; see `NetworkKernel`. For other values than "all",
+        and for ``estimator="features"``, "unnormalized" uses the trace of K(x, x_j).
     method : {"power", "threshold", "soft", "unnormalized"}, default="power"
         The weights.
     threshold : float in [0, 1), default=0.9
@@ -310,8 +311,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
             leave that range for "soft" and "unnormalized", whose weights have both signs.
         """
         queries = self._check_queries(X)
-        sums, lost = self._sum_around(self._make_source(), queries)
-        return self._choose_weights().means(sums, lost)[0]
+        sums, singular = self._sum_around(self._make_source(), queries)
+        return self._choose_weights().means(sums, singular)[0]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the label of each query: the mean around it, or the class with the largest share.
@@ -352,9 +353,9 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         queries = self._check_queries(X)
         source = self._make_source()
         network, weights = require_network(source), self._choose_weights()
-        sums, lost = self._sum_around(source, queries, squared=True)
-        labels, means = weights.means(sums, lost)
-        kept = sums.noise_kept(lost, 1 / self.n_samples_fit_)
+        sums, singular = self._sum_around(source, queries, squared=True)
+        labels, means = weights.means(sums, singular)
+        kept = sums.noise_kept(singular, 1 / self.n_samples_fit_)
         if queries is None:
             predictions = weights.predictions
         else:
@@ -385,8 +386,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         check_is_fitted(self, "n_samples_fit_")
         queries, source = self._check_X(X, reset=False), self._make_source()
         own = self._label_weights.match(digest_samples(queries, source.dtype), y)
-        sums, lost = self._sum_around(source, queries, own)
-        return self._choose_weights().means_of_others(sums, lost, own)
+        sums, singular = self._sum_around(source, queries, own)
+        return self._choose_weights().means_of_others(sums, singular, own)
 
     def score(self, X: Any, y: Any) -> float:
         """Return R^2, or the accuracy for classes, of the means over other samples.
@@ -499,22 +500,21 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         own: np.ndarray | None = None,
         squared: bool = False,
     ) -> tuple[WeightedSums, Tensor]:
-        """Return the weighted sums around the queries, and which queries are lost.
+        """Return the weighted sums around the queries, and which of them are singular.
 
-        A query is lost if its weights sum to zero up to rounding. None stands for the fitted
-        samples.
+        The queries None are the fitted samples. A warning counts the singular queries.
         """
         if queries is None:
             source, queries = self._make_fitted_source(source), self._label_weights.samples
         else:
             source, queries = self._project(source, queries)
         sums = self._choose_weights().sums(source, queries, own, squared, self.verbose)
-        lost = sums.is_singular(torch.finfo(source.dtype).eps)
-        if lost.any():
-            self._warn_of_lost(int(lost.sum()), len(lost))
-        return sums, lost
+        singular = sums.is_singular(torch.finfo(source.dtype).eps)
+        if singular.any():
+            self._warn_of_singular(int(singular.sum()), len(singular))
+        return sums, singular
 
-    def _warn_of_lost(self, lost: int, total: int) -> None:
+    def _warn_of_singular(self, count: int, total: int) -> None:
         parameter = COUNTS.get(self.method)
         cure = (
             "Use method='power', whose weights do not cancel."
@@ -522,7 +522,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
             else f"Set a lower `{parameter}` to include less similar samples."
         )
         warn(
-            f"{lost} of {total} samples have no similar sample, or weights that sum to zero. Their"
+            f"{count} of {total} samples have no similar sample, or weights that sum to zero. Their"
             f" label is the mean of all labels. {cure}",
             NoNeighborsWarning,
         )

@@ -21,12 +21,12 @@ from ._targets import infer_target
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """Samples with their nearest others; N_i contains sample i and its k neighbours.
+    """Neighbourhoods N_i of n samples, each of which contains sample i and its k nearest others.
 
     Attributes
     ----------
     indices : ndarray of shape (n, k), int64
-        Neighbours of each sample, which is not among them.
+        Neighbours of each sample, without the sample itself.
     squares : ndarray of shape (n, k), float64
         Squared distances s of the neighbours.
     """
@@ -48,7 +48,7 @@ class Neighborhoods:
         return variance
 
     def noise(self, values: np.ndarray) -> np.ndarray:
-        """Return the variance of the values, of shape (n, q), at distance 0, of shape (n,).
+        """Return the variance at distance 0, of shape (n,), of values of shape (n, q).
 
         The pairs of N_i are its members j with their neighbours l. The halved squared difference of
         the values, h = |v_j - v_l|^2 / 2, is fitted by a line in the squared distance s of the
@@ -71,7 +71,7 @@ class Neighborhoods:
 
         The first is unbiased. For independent noise it is 0 on average, and so can be negative.
         """
-        # E[|E_i[r]|^2] = |E[r]|^2 + Var[r] / (k + 1)
+        # common = |E_i[r]|^2 - Var_i[r] / (k + 1), as E[|E_i[r]|^2] = |E[r]|^2 + Var[r] / (k + 1)
         square = np.square(self.mean(residuals)).sum(axis=1)
         common = square - self.variance(residuals) / self._size
         # E_i[|r|^2]
@@ -103,21 +103,24 @@ class FitDiagnostics(BaseLabelledReference):
         \text{underfit}_i = \frac{\|E_i[r]\|^2 - \operatorname{Var}_i[r] / |N_i|}
         {\max(E_i[\|r\|^2], v / 100)},
 
-    both clipped to [0, 1], where v is the variance of all labels. The noise :math:`\nu_i(a)` is the
-    variance that remains at distance 0: half of the squared difference
-    :math:`\|a_j - a_l\|^2 / 2` of members of :math:`N_i` and their neighbours is fitted by a line
-    in the squared distance :math:`2 - 2 k^C`, and :math:`\nu_i` is its value at 0 (the nugget of
-    geostatistics), so that a steep function does not count as noise.
+    both clipped to [0, 1], where v is the variance of all labels, summed over the columns.
 
-    The network considers neighbours nearly equal, so their labels should be, too, and what varies
-    is noise. Predictions that vary as much as the labels follow their noise: overfitting. Residuals
-    that neighbours share are not noise, but what the network misses: underfitting.
+    The noise :math:`\nu_i(a)` is the variance that remains at distance 0. A line in the squared
+    distance :math:`2 - 2 k^C` is fitted to the halved squared differences
+    :math:`\|a_j - a_l\|^2 / 2` of the members of :math:`N_i` and their neighbours, and
+    :math:`\nu_i` is its value at 0 (the nugget of geostatistics). A steep function therefore does
+    not count as noise.
+
+    The network considers neighbours nearly equal, so differences between their labels are noise. If
+    the predictions vary like the labels, the network follows that noise: it overfits. If the
+    residuals of neighbours have a common part, that part is not noise, but structure that the
+    network misses: it underfits.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module or None, default=None
         The network, trained on these labels; see `LabelDenoiser`. A module with a single output is
-        a regression; for two classes, pass the skorch classifier.
+        treated as regression; for two classes, pass the skorch classifier.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared; see `NetworkKernel`.
     n_neighbors : int, default=10

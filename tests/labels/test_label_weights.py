@@ -52,7 +52,7 @@ def test_values_are_the_coordinates_of_labels_and_residuals(weights, source):
 
 
 @ways
-def test_a_lost_query_gets_the_means_of_all_labels_and_predictions(weights, source, way):
+def test_a_singular_query_gets_the_means_of_all_labels_and_predictions(weights, source, way):
     weights = WAYS[way](weights, source)
     sums = weights.sums(source, weights.samples)
     labels, predictions = weights.means(sums, torch.ones(COUNT, dtype=torch.bool))
@@ -63,7 +63,7 @@ def test_a_lost_query_gets_the_means_of_all_labels_and_predictions(weights, sour
 
 
 @ways
-def test_a_lost_query_gets_the_mean_of_all_other_labels(weights, source, way):
+def test_a_singular_query_gets_the_mean_of_all_other_labels(weights, source, way):
     weights = WAYS[way](weights, source)
     own = np.array([0, 1, -1, 3, 4, 5])
     sums = weights.sums(source, weights.samples, own)
