@@ -1,4 +1,4 @@
-"""Passes by joblib's workers: the same results, and no more of anything than is needed."""
+"""Passes by joblib's workers: the same results, errors and warnings as with one worker."""
 
 import contextlib
 import logging
@@ -31,7 +31,14 @@ from sknetsim import (
     ZeroGradientWarning,
     featurize,
 )
-from sknetsim._passes import parallel as _parallel
+from sknetsim._networks.samples import Samples
+from sknetsim._passes import parallel
+from sknetsim._passes.parallel import (
+    map_samples,
+    relative_slice,
+    run_tasks,
+    split_evenly,
+)
 
 SAMPLES = 60
 
@@ -49,7 +56,7 @@ def cluster():
 @pytest.fixture(params=["loky", "threading", "dask"])
 def backend(request):
     if request.param == "dask":
-        # Others may have been killed.
+        # Other tests may have killed workers.
         request.getfixturevalue("cluster").wait_for_workers(2)
     with joblib.parallel_config(backend=request.param, n_jobs=2):
         yield request.param
@@ -69,11 +76,11 @@ def labels(X):
     return np.stack([X[:, 0] > 0, X[:, 1]], axis=1)
 
 
-def as_trained(network):
+def make_trained_net(network):
     return NeuralNetRegressor(network).initialize()
 
 
-def flat(arrays):
+def concatenate(arrays):
     return np.concatenate(list(arrays))
 
 
@@ -86,7 +93,7 @@ QUANTITIES = {
         net, n_components=50, method="sketch", random_state=0
     ).fit_transform(X),
     "features at labels": lambda net, X: GradientFeaturizer(
-        as_trained(net), output="loss"
+        make_trained_net(net), output="loss"
     ).fit_transform(X, labels(X)),
     "soft density": lambda net, X: NetworkDensity(net).fit(X[:40]).score_samples(X),
     "count": lambda net, X: NetworkDensity(net, method="power").fit(X[:40]).score_samples(X),
@@ -105,7 +112,7 @@ QUANTITIES = {
         .fit(X)
         .kneighbors(X[:30])[0]
     ),
-    "within a radius": lambda net, X: flat(
+    "within a radius": lambda net, X: concatenate(
         NetworkNeighbors(net, radius=1).fit(X).radius_neighbors()[1]
     ),
     "means": lambda net, X: LabelDenoiser(net).fit(X, labels(X)).predict(X),
@@ -139,7 +146,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_any_rows_are_shared_out(backend, X, tmp_path, form):
+def test_samples_in_any_form_are_distributed(backend, X, tmp_path, form):
     rows = FORMS[form](X, tmp_path)
     network = "features" if form == "store" else perceptron()
     density, neighbors = NetworkDensity(network), NetworkNeighbors(network)
@@ -150,13 +157,13 @@ def test_any_rows_are_shared_out(backend, X, tmp_path, form):
     np.testing.assert_array_equal(neighbors.fit(rows).kneighbors()[1], nearest)
 
 
-def test_more_workers_than_rows(X):
-    found = NetworkKernel(perceptron(), n_jobs=4)(X[:3])
-    np.testing.assert_allclose(found, NetworkKernel(perceptron())(X[:3]), atol=1e-9)
+def test_more_workers_than_samples_give_the_same_similarities(X):
+    gram = NetworkKernel(perceptron(), n_jobs=4)(X[:3])
+    np.testing.assert_allclose(gram, NetworkKernel(perceptron())(X[:3]), atol=1e-9)
 
 
 class Watched(nn.Module):
-    """Tells in which process it is evaluated and loaded, and with how many threads."""
+    """Network that records the processes that evaluate and load it, and their threads."""
 
     def __init__(self, folder):
         super().__init__()
@@ -174,18 +181,18 @@ class Watched(nn.Module):
             log.write("" if copied else "once ")
 
 
-def told(folder, what):
+def read_records(folder, what):
     return [path.name.split("-")[1:] for path in folder.glob(f"{what}-*")]
 
 
-def test_workers_work_load_the_network_once_and_share_the_threads(backend, X, tmp_path):
+def test_workers_load_the_network_once_and_divide_the_threads(backend, X, tmp_path):
     network = Watched(tmp_path)
     expected = GradientFeaturizer(network).fit(X)
     for path in tmp_path.iterdir():
         path.unlink()
     expected.transform(X)
-    processes = {process for process, _ in told(tmp_path, "evaluated")}
-    threads = {int(count) for _, count in told(tmp_path, "evaluated")}
+    processes = {process for process, _ in read_records(tmp_path, "evaluated")}
+    threads = {int(count) for _, count in read_records(tmp_path, "evaluated")}
     assert (str(os.getpid()) in processes) == (backend == "threading")
     assert 2 * max(threads) <= max(2, os.cpu_count())
     loads = sum(len(path.read_text().split()) for path in tmp_path.glob("loaded-*"))
@@ -196,22 +203,22 @@ def test_zero_gradients_are_reported_once(backend, X):
     network = nn.Sequential(nn.ReLU(), nn.Linear(5, 1, bias=False)).double()
     X = np.where(np.arange(SAMPLES)[:, None] % 10 == 0, -1, np.abs(X))
     density = NetworkDensity(network)
-    with pytest.warns(ZeroGradientWarning) as found:
+    with pytest.warns(ZeroGradientWarning) as caught:
         density.fit(X)
         NetworkKernel(network)(X)
         NetworkKernel(network)(X[:30], X)
-    told = [str(warning.message).split(" samples")[0] for warning in found]
-    assert told == ["6 of 60", "6 of 60", "3 of 30"]
+    numbers = [str(warning.message).split(" samples")[0] for warning in caught]
+    assert numbers == ["6 of 60", "6 of 60", "3 of 30"]
 
 
-def test_warnings_of_workers_are_heard_once(backend, X):
-    with pytest.warns(SoftmaxOutputWarning) as found:
+def test_warnings_of_workers_are_issued_once(backend, X):
+    with pytest.warns(SoftmaxOutputWarning) as caught:
         NetworkKernel(perceptron(nn.Softmax(dim=1)), n_jobs=2)(X)
-    assert [warning.filename for warning in found] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 class Failing(nn.Module):
-    """Refuses a row."""
+    """Network that raises an error for a sample that contains 7."""
 
     def __init__(self):
         super().__init__()
@@ -230,25 +237,25 @@ def test_errors_of_workers_are_raised(backend, X):
 
 
 class Unpicklable(Failing):
-    """Cannot be sent."""
+    """Network that cannot be pickled."""
 
     def __reduce_ex__(self, protocol):
         raise TypeError("not this one")
 
 
-def test_networks_that_cannot_be_sent_are_refused_with_the_cure(X):
+def test_networks_that_cannot_be_pickled_raise_an_error_with_the_cure(X):
     with pytest.raises(TypeError, match=r"cannot be pickled; .*not this one.* Set n_jobs=1"):
         NetworkKernel(Unpicklable(), n_jobs=2)(X)
 
 
-def test_parametrized_networks_cannot_be_sent(X):
+def test_parametrized_networks_cannot_be_pickled(X):
     network = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(5, 2).double())
     with pytest.raises(TypeError, match="Set n_jobs=1"):
         NetworkKernel(network, n_jobs=2)(X)
 
 
 class Centred(nn.Module):
-    """Mixes its samples."""
+    """Network that mixes its samples."""
 
     def __init__(self):
         super().__init__()
@@ -259,14 +266,14 @@ class Centred(nn.Module):
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_networks_that_mix_samples_are_refused_however_few_there_are(X, count):
+def test_networks_that_mix_samples_raise_an_error_for_any_number_of_samples(X, count):
     with joblib.parallel_config(backend="threading"), pytest.raises(UnsupportedNetworkError):
         NetworkKernel(Centred(), n_jobs=4)(X[:count])
 
 
-def test_steps_that_mix_rows_are_refused(X):
+def test_steps_that_mix_samples_raise_an_error(X):
     steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
-    pipeline = make_pipeline(steps, as_trained(perceptron()))
+    pipeline = make_pipeline(steps, make_trained_net(perceptron()))
     with (
         joblib.parallel_config(backend="threading"),
         pytest.raises(UnsupportedNetworkError, match="must transform each sample independently"),
@@ -279,7 +286,7 @@ def test_steps_that_mix_rows_are_refused(X):
         NetworkKernel(pipeline, n_jobs=2)(X[:1], X)
 
 
-def test_threads_are_as_they_were_after_an_error(X):
+def test_the_number_of_threads_is_restored_after_an_error(X):
     torch.set_num_threads(2)
     X[33] = 7
     with joblib.parallel_config(backend="threading"), pytest.raises(ZeroDivisionError) as kept:
@@ -287,7 +294,7 @@ def test_threads_are_as_they_were_after_an_error(X):
     assert torch.get_num_threads() == 2 and kept.value is not None
 
 
-def test_parts_are_not_made_far_ahead(X):
+def test_only_a_few_tasks_per_worker_are_made_in_advance(X):
     source, started = GradientFeaturizer(perceptron(), n_jobs=2).fit(X)._make_source(), []
     pieces = [slice(row, row + 2) for row in range(0, SAMPLES, 2)]
 
@@ -297,29 +304,29 @@ def test_parts_are_not_made_far_ahead(X):
             yield (X[piece],)
 
     with joblib.parallel_config(backend="threading"):
-        made = _parallel.run_tasks(_counted, (source,), tasks(), 2)
-        next(made)
-        made.close()
+        reports = run_tasks(count_rows, (source,), tasks(), 2)
+        next(reports)
+        reports.close()
     assert len(started) == 8
 
 
-def _counted(source, rows):
+def count_rows(source, rows):
     return len(rows)
 
 
-def test_workers_forget_a_network_that_is_not_used(X, monkeypatch):
-    monkeypatch.setattr(_parallel, "_KEPT_SECONDS", 0.05)
-    monkeypatch.setattr(_parallel, "_shared_cache", _parallel._SharedCache())
+def test_workers_free_a_network_that_is_not_used(X, monkeypatch):
+    monkeypatch.setattr(parallel, "_KEPT_SECONDS", 0.05)
+    monkeypatch.setattr(parallel, "_shared_cache", parallel._SharedCache())
     with joblib.parallel_config(backend="threading"):
         NetworkKernel(perceptron(), n_jobs=2)(X)
     deadline = time.monotonic() + 10
-    while len(_parallel._shared_cache) and time.monotonic() < deadline:
+    while len(parallel._shared_cache) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(_parallel._shared_cache) == 0
+    assert len(parallel._shared_cache) == 0
 
 
 class Mortal(nn.Module):
-    """Kills the first worker in which it is evaluated."""
+    """Network that kills the first worker that evaluates it."""
 
     def __init__(self, mark):
         super().__init__()
@@ -335,7 +342,7 @@ class Mortal(nn.Module):
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
-def test_a_killed_worker_loses_nothing(backend, X, tmp_path):
+def test_the_tasks_of_a_killed_worker_are_repeated(backend, X, tmp_path):
     expected = NetworkDensity(perceptron()).fit(X).score_samples(X)
     density = NetworkDensity(Mortal(tmp_path / "mark")).fit(X)
     (tmp_path / "mark").touch()
@@ -344,7 +351,7 @@ def test_a_killed_worker_loses_nothing(backend, X, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask"], indirect=True)
-def test_a_store_is_made_by_workers_one_of_which_is_killed(backend, X, tmp_path):
+def test_a_store_is_complete_if_a_worker_is_killed(backend, X, tmp_path):
     featurizer = GradientFeaturizer(Mortal(tmp_path / "mark")).fit(X)
     (tmp_path / "mark").touch()
     store = featurize(featurizer, X, tmp_path / "store", rows_per_shard=7)
@@ -354,7 +361,7 @@ def test_a_store_is_made_by_workers_one_of_which_is_killed(backend, X, tmp_path)
 
 
 class Deadly(Mortal):
-    """Kills each worker in which it is evaluated."""
+    """Network that kills each worker that evaluates it."""
 
     def forward(self, X):
         if os.getpid() != self.home:
@@ -362,19 +369,19 @@ class Deadly(Mortal):
         return self.network(X)
 
 
-def test_what_kills_each_worker_is_given_up(X, tmp_path, monkeypatch):
-    monkeypatch.setattr(_parallel, "_LOSSES", 1)
+def test_a_network_that_kills_each_worker_raises_an_error(X, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "_LOSSES", 1)
     with pytest.raises(Exception, match="unexpectedly terminated"):
         NetworkKernel(Deadly(tmp_path / "mark"), n_jobs=2)(X)
 
 
 @pytest.mark.parametrize("bad", [0, 1.5, "two"], ids=str)
-def test_bad_numbers_of_workers_are_refused(X, bad):
+def test_invalid_numbers_of_workers_raise_an_error(X, bad):
     with pytest.raises(ValueError, match="n_jobs"):
         NetworkDensity(perceptron(), n_jobs=bad).fit(X)
 
 
-def test_bars_are_shown_of_all_workers_together(X, capsys):
+def test_one_progress_bar_shows_all_workers(X, capsys):
     NetworkDensity(perceptron(), n_jobs=2, verbose=1).fit(X).score_samples(X)
     NetworkKernel(perceptron(), n_jobs=2, verbose=1)(X)
     shown = capsys.readouterr().err
@@ -382,8 +389,45 @@ def test_bars_are_shown_of_all_workers_together(X, capsys):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 60, 99])
-def test_cuts_are_of_nearly_equal_length(count):
-    parts = _parallel.split_evenly(SAMPLES, count)
+def test_slices_have_nearly_equal_lengths(count):
+    parts = split_evenly(SAMPLES, count)
     lengths = [part.stop - part.start for part in parts]
     assert sum(lengths) == SAMPLES and len(parts) == min(count, SAMPLES // 2)
     assert min(lengths) >= 2 and max(lengths) - min(lengths) <= 1
+
+
+class Doubling:
+    """Source of the values of samples, for passes without a network."""
+
+    def __init__(self, n_jobs):
+        self.n_jobs = n_jobs
+
+    def check_rows_independent(self, X):
+        pass
+
+
+def add_and_double(source, X, aligned, fixed, verbose):
+    return 2 * (X.take(slice(0, len(X))).numpy() + aligned[:, None]) + fixed
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("pieces", [None, [slice(0, 7), slice(9, 20)]], ids=["all", "some"])
+def test_mapped_pieces_are_in_order_with_the_aligned_rows(X, n_jobs, pieces):
+    aligned, fixed = np.arange(SAMPLES), 3.0
+    with joblib.parallel_config(backend="threading"):
+        results = list(
+            map_samples(
+                add_and_double, Doubling(n_jobs), Samples(X), (aligned,), (fixed,), 0, pieces
+            )
+        )
+    expected = 2 * (X + aligned[:, None]) + fixed
+    rows = [row for piece, _ in results for row in range(SAMPLES)[piece]]
+    assert rows == [row for piece in pieces or [slice(None)] for row in range(SAMPLES)[piece]]
+    for piece, result in results:
+        np.testing.assert_allclose(result, expected[piece])
+
+
+def test_a_relative_slice_selects_the_same_rows():
+    rows = list(range(20))
+    part, whole = slice(7, 9), slice(5, 12)
+    assert rows[whole][relative_slice(part, whole)] == rows[part]
