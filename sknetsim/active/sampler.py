@@ -47,7 +47,8 @@ class ActiveLearningSampler(BaseSimilarity):
 
     Each strategy chooses one sample after the other, each time the one with the largest utility
     u(x). Let f(x) be the gradient of the outputs with respect to the parameters, as m features,
-    :math:`k(x, x') = f(x) \cdot f(x')`, and Z the samples that are labelled or already chosen.
+    :math:`k(x, x') = f(x) \cdot f(x')`, and Z the samples that are labelled or already chosen. The
+    utility is, by ``strategy``,
 
     - "maxdet": the posterior variance of a Gaussian process with the kernel k,
       :math:`u(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)`. This choice increases the
@@ -60,9 +61,9 @@ class ActiveLearningSampler(BaseSimilarity):
     - "bait": the decrease of the mean posterior variance of the pool, in forward steps [4]_;
     - "frank-wolfe": how well the sample completes a weighted sum of chosen gradients that is to
       equal the sum over the pool, in the metric of the posterior covariance [5]_;
-    - "badge": the squared distance to the nearest chosen sample, of gradients of the loss at the
-      predicted class. Samples are drawn in proportion to it, like the centres of k-means++, and are
-      uncertain and diverse [6]_.
+    - "badge": the squared length of the gradient of the loss at the predicted class, or the squared
+      distance to the nearest chosen sample if that is smaller. Samples are drawn in proportion to
+      it, like the centres of k-means++, and are therefore uncertain and diverse [6]_.
     - "coverage": the number of pool samples with a similarity :math:`k^C` of at least
       ``threshold``, without those similar to a sample of Z (ProbCover) [7]_;
     - "typicality": 1 / (mean distance to the 20 nearest neighbours by :math:`k^C`), in the largest
@@ -88,18 +89,18 @@ class ActiveLearningSampler(BaseSimilarity):
         The outputs whose gradients are compared; see `NetworkKernel`. "badge" always compares
         "loss".
     strategy : str, default="lcmd"
-        Query strategy, one of the above. The user guide compares them on several datasets; on its
-        four regression tables, the default was not worse than random selection.
+        Query strategy, one of the above. The user guide compares them on several datasets; the
+        default was never worse than random selection there.
     n_components : int or None, default=512
-        Number m of features that longer gradients are sketched to (see `GradientFeaturizer`). None:
-        gradients are not sketched, nor are the rows of ``estimator="features"``.
+        Number m of features that longer gradients are sketched to (see `GradientFeaturizer`). None
+        keeps the full gradients. The rows of ``estimator="features"`` are never sketched.
     method : {"soft", "threshold", "power"}, default="soft"
         How "density" counts similar samples; see `NetworkDensity`.
     threshold : "auto" or float in [0, 1), default="auto"
         Least similarity of similar samples, for "coverage", and for "density" with method
-        "threshold". "auto" is a quantile of the similarities of pairs. For "coverage", the balls of
-        all labelled samples and those to be chosen then contain as many pool samples in total as
-        there are; for "density", each labelled sample has one similar one on average.
+        "threshold". "auto" is a quantile of the similarities of pairs. For "coverage", the samples
+        similar to each labelled sample and to each sample to be chosen are then, in total, as many
+        as the pool has. For "density", each labelled sample is similar to one other on average.
     alpha : float > 0, default=2.0
         Exponent of "density" with the method "power".
     parameters : None, str, list of str or Module, default=None

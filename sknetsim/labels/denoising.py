@@ -446,10 +446,11 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         return np.argsort(self._agreement(X, y), kind="stable")
 
     def _agreement(self, X: Any, y: Any) -> np.ndarray:
+        """Return how well each label agrees with the mean of the others, of shape (n_queries,)."""
         others = self.leave_one_out(X, y)
         return self._target.agreement(y, others)
 
-    def _check_queries(self, X: Any) -> Any:
+    def _check_queries(self, X: Any) -> Samples | None:
         """Return the samples of X after validation, or None for the fitted samples."""
         check_is_fitted(self, "n_samples_fit_")
         return None if X is None else self._check_X(X, reset=False)
@@ -473,7 +474,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         )
 
     def _choose_output(self) -> Any:
-        """Return the output whose gradients the loss sums, if weights are matrices."""
+        """Return ``output``; if weights are matrices, the output whose gradients the loss sums."""
         if hasattr(self, "_target") and self._uses_matrices():
             return self._target.compared_output(resolve_network(self.estimator_))
         return self.output
@@ -487,9 +488,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
             method, output = self._fitted_settings
             raise NotFittedError(
                 f"`method` and `output` must be {method!r} and {output!r}, as in fit; got"
-                f" {self.method!r} and {self.output!r}. Call fit again: only `threshold` and"
-                f" `alpha`, and `method` to {' or '.join(map(repr, COUNTS))}, can be changed"
-                " without it."
+                f" {self.method!r} and {self.output!r}. Call fit again. Without it, you can change"
+                f" `threshold` and `alpha`, and set `method` to {' or '.join(map(repr, COUNTS))}."
             )
         return self._label_weights
 
@@ -515,6 +515,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         return sums, singular
 
     def _warn_of_singular(self, count: int, total: int) -> None:
+        """Warn that the weights of some queries cannot be normalised."""
         parameter = COUNTS.get(self.method)
         cure = (
             "Use method='power', whose weights do not cancel."
