@@ -1,21 +1,21 @@
-"""Randomly pivoted Cholesky against projections written out."""
+"""Randomly pivoted Cholesky decomposition, against projections written out."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknetsim._features import landmarks as _landmarks
+from sknetsim._features.landmarks import draw_landmarks
 
 EPS = np.finfo(np.float64).eps
 
 
-def gram_of(vectors):
+def compute_gram(vectors):
     return vectors @ vectors.T
 
 
-def directions(count, width, seed=0):
-    """Unit vectors, so that each row is in one piece as similar to itself as can be."""
+def draw_directions(count, width, seed=0):
+    """Draw unit vectors, so that each row has similarity 1 with itself."""
     vectors = np.random.default_rng(seed).normal(size=(count, width))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -25,13 +25,11 @@ def draw(gram, candidates=None, held_out=None, limit=None, kernel_error=-1.0, se
     held_out = np.arange(len(gram)) if held_out is None else held_out
     limit = len(gram) if limit is None else limit
     generator = seed if hasattr(seed, "choice") else np.random.RandomState(seed)
-    return _landmarks.draw_landmarks(
-        gram, candidates, held_out, limit, kernel_error, eps, generator
-    )
+    return draw_landmarks(gram, candidates, held_out, limit, kernel_error, eps, generator)
 
 
-def uncovered(gram, landmarks):
-    """K - K(., Z) K(Z, Z)^+ K(Z, .)."""
+def compute_residual(gram, landmarks):
+    """Return K - K(., Z) K(Z, Z)^+ K(Z, .)."""
     inverse = np.linalg.pinv(gram[np.ix_(landmarks, landmarks)], hermitian=True)
     return gram - gram[:, landmarks] @ inverse @ gram[landmarks]
 
@@ -41,17 +39,18 @@ def naive_error(difference):
 
 
 def test_errors_are_those_of_the_projections_after_each_landmark():
-    gram, held_out = gram_of(directions(20, 12)), np.arange(14, 20)
+    gram, held_out = compute_gram(draw_directions(20, 12)), np.arange(14, 20)
     pivots = draw(gram, candidates=14, held_out=held_out)
     prefixes = [pivots.indices[: step + 1] for step in range(len(pivots.indices))]
     expected = [
-        naive_error(uncovered(gram, prefix)[np.ix_(held_out, held_out)]) for prefix in prefixes
+        naive_error(compute_residual(gram, prefix)[np.ix_(held_out, held_out)])
+        for prefix in prefixes
     ]
     np.testing.assert_allclose(pivots.errors, expected, atol=1e-10)
 
 
 class Recorder:
-    """Draws the least probable candidate that can be drawn, and remembers the probabilities."""
+    """Generator that draws the least probable candidate and records the probabilities."""
 
     def __init__(self):
         self.seen = []
@@ -61,36 +60,36 @@ class Recorder:
         return np.argmin(np.where(p > 0, p, np.inf))
 
 
-def test_landmarks_are_drawn_in_proportion_to_what_is_not_covered():
-    gram, recorder = gram_of(directions(12, 8)), Recorder()
+def test_landmarks_are_drawn_in_proportion_to_the_residual():
+    gram, recorder = compute_gram(draw_directions(12, 8)), Recorder()
     pivots = draw(gram, candidates=9, limit=5, seed=recorder)
     for step, probabilities in enumerate(recorder.seen):
-        left = uncovered(gram, pivots.indices[:step]).diagonal()[:9]
+        left = compute_residual(gram, pivots.indices[:step]).diagonal()[:9]
         np.testing.assert_allclose(probabilities, left / left.sum(), atol=1e-10)
 
 
 @st.composite
 def grams(draw_):
-    """Similarities of vectors of low rank, some of them equal, opposite or zero.
+    """Draw similarities of vectors of low rank, some of them equal, opposite or zero.
 
-    Their entries are whole numbers before they are normalised, so that none is nearly spanned.
+    Their entries are integers before they are normalised, so that no vector is nearly spanned.
     """
     entries = st.lists(st.integers(-1, 1), min_size=4, max_size=4)
     vectors = np.array(draw_(st.lists(entries, min_size=1, max_size=12).filter(np.any)))
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
-    return gram_of(vectors / lengths), np.linalg.matrix_rank(vectors)
+    return compute_gram(vectors / lengths), np.linalg.matrix_rank(vectors)
 
 
 @settings(max_examples=60, deadline=None)
 @given(grams(), st.integers(0, 2**31))
-def test_as_many_are_drawn_as_span_all(drawn, seed):
+def test_the_number_of_landmarks_is_the_rank(drawn, seed):
     gram, rank = drawn
     assert len(draw(gram, seed=seed).indices) == rank
 
 
 @settings(max_examples=60, deadline=None)
 @given(grams(), st.integers(0, 2**31))
-def test_neither_a_zero_nor_an_equal_or_opposite_row_is_drawn(drawn, seed):
+def test_zero_equal_and_opposite_rows_are_never_drawn(drawn, seed):
     gram, _ = drawn
     indices = draw(gram, seed=seed).indices
     between = gram[np.ix_(indices, indices)]
@@ -100,48 +99,48 @@ def test_neither_a_zero_nor_an_equal_or_opposite_row_is_drawn(drawn, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(grams(), st.integers(0, 2**31))
-def test_rows_that_are_spanned_have_no_error_left(drawn, seed):
+def test_the_error_vanishes_if_all_rows_are_spanned(drawn, seed):
     gram, _ = drawn
     assert draw(gram, seed=seed).errors[-1] < 1e-6
 
 
 @pytest.mark.parametrize("noise", [1e-16, 1e-15])
-def test_noise_of_rounding_gives_no_nan(noise):
-    """Far more candidates than directions: the last residuals are nothing but rounding."""
+def test_rounding_gives_no_nan(noise):
+    """With far more candidates than directions, the last residuals are rounding."""
     for seed in range(20):
-        gram = gram_of(directions(200, 30, seed))
+        gram = compute_gram(draw_directions(200, 30, seed))
         gram += noise * np.random.default_rng(seed).normal(size=gram.shape)
         pivots = draw((gram + gram.T) / 2, seed=seed)
         assert np.isfinite(pivots.errors).all()
 
 
-def test_none_is_drawn_where_all_are_zero():
+def test_no_landmark_is_drawn_if_all_similarities_are_zero():
     assert draw(np.zeros((4, 4))).indices == []
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_none_is_drawn_twice_though_rounding_counts_as_not_covered(seed):
-    vectors = np.vstack([directions(12, 20, seed), np.zeros((1, 20))])
-    assert sorted(draw(gram_of(vectors), seed=seed, eps=0.0).indices) == list(range(12))
+def test_no_landmark_is_drawn_twice_even_if_rounding_is_not_dropped(seed):
+    vectors = np.vstack([draw_directions(12, 20, seed), np.zeros((1, 20))])
+    assert sorted(draw(compute_gram(vectors), seed=seed, eps=0.0).indices) == list(range(12))
 
 
-def test_no_more_than_the_limit_are_drawn():
-    assert len(draw(gram_of(directions(12, 8)), limit=3).indices) == 3
+def test_at_most_the_limit_is_drawn():
+    assert len(draw(compute_gram(draw_directions(12, 8)), limit=3).indices) == 3
 
 
 def test_only_candidates_are_drawn():
-    assert max(draw(gram_of(directions(12, 8)), candidates=5).indices) < 5
+    assert max(draw(compute_gram(draw_directions(12, 8)), candidates=5).indices) < 5
 
 
 def test_drawing_stops_at_the_first_error_that_is_small_enough():
-    gram = gram_of(directions(30, 20))
+    gram = compute_gram(draw_directions(30, 20))
     wanted = draw(gram).errors[6]
     errors = draw(gram, kernel_error=wanted).errors
     assert errors[-1] <= wanted < min(errors[:-1])
 
 
-def test_the_gram_is_left_as_it_was():
-    gram = gram_of(directions(8, 4))
+def test_the_gram_matrix_is_not_modified():
+    gram = compute_gram(draw_directions(8, 4))
     before = gram.copy()
     draw(gram)
     np.testing.assert_array_equal(gram, before)

@@ -1,4 +1,4 @@
-"""Tensor sketches against a loop over the entries of the Jacobians."""
+"""Tensor sketches, against a loop over the entries of the Jacobians."""
 
 import numpy as np
 import pytest
@@ -6,19 +6,19 @@ import sklearn
 import torch
 from scipy import stats
 
-from sknetsim._features import exact as _projections
-from sknetsim._features import sketch as _sketch
-from sknetsim._features.sketch import TensorSketch
+from sknetsim._features import sketch as sketch_module
+from sknetsim._features.exact import fit_exact
+from sknetsim._features.sketch import TensorSketch, fit_sketch
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
-from sknetsim._passes import reductions as _reductions
+from sknetsim._passes.reductions import gram_matrix
 from sknetsim.exceptions import FewerComponentsWarning, ZeroGradientWarning
 
 from ..cases import NETWORKS, build
 
 BY_NAME = {case.name: case for case in NETWORKS}
-#: Every form of a block: factors, windows, transposed windows, embeddings, and written out.
+#: Networks with every form of a block: factors, windows, transposed windows, embeddings, dense.
 FORMS = [
     "MLP",
     "CNN with BatchNorm",
@@ -29,24 +29,22 @@ FORMS = [
 ]
 
 
-def engine_of(network, **params):
+def make_engine(network, **params):
     return GradientEngine(resolve_network(network), **params)
 
 
 @pytest.fixture
 def data():
     network, X = build(NETWORKS[0], n_samples=12)
-    return engine_of(network), X
+    return make_engine(network), X
 
 
-def exact_features(source, X):
-    return _projections.fit_exact(source, Samples(X), None, None, 0.0, None).transform(
-        source, Samples(X)
-    )
+def compute_exact_features(source, X):
+    return fit_exact(source, Samples(X), None, None, 0.0, None).transform(source, Samples(X))
 
 
-def drawn_maps(count, parameters, outputs, seed):
-    """Hashes and signs of the outputs, rows and columns of each parameter."""
+def draw_maps(count, parameters, outputs, seed):
+    """Draw places and signs of the outputs, rows and columns of each parameter."""
     maps = []
     for index, parameter in enumerate(parameters):
         generator = np.random.default_rng([seed, index])
@@ -60,12 +58,12 @@ def drawn_maps(count, parameters, outputs, seed):
     return maps
 
 
-def entry_by_entry(features, network, count, seed):
-    """Each entry of the exact features added, with its sign, at its place."""
+def sketch_entry_by_entry(features, network, count, seed):
+    """Add each entry of the exact features, with its sign, at its place."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     outputs = features.shape[1] // sum(p.numel() for p in parameters)
     result, column = np.zeros((len(features), count)), 0
-    maps = drawn_maps(count, parameters, outputs, seed)
+    maps = draw_maps(count, parameters, outputs, seed)
     for output in range(outputs):
         for (of_outputs, of_rows, of_columns), parameter in zip(maps, parameters, strict=True):
             for entry in range(parameter.numel()):
@@ -81,49 +79,49 @@ def entry_by_entry(features, network, count, seed):
 @pytest.mark.parametrize("name", FORMS)
 def test_sketches_add_signed_entries_at_their_places(name):
     network, X = build(BY_NAME[name], n_samples=4)
-    source = engine_of(network)
-    expected = entry_by_entry(exact_features(source, X), network, 10, seed=3)
+    source = make_engine(network)
+    expected = sketch_entry_by_entry(compute_exact_features(source, X), network, 10, seed=3)
     np.testing.assert_allclose(
         TensorSketch(10, 3).transform(source, Samples(X)), expected, atol=1e-10
     )
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 500])
-def test_any_number_of_features_is_given(data, count):
+def test_sketches_have_any_number_of_features(data, count):
     source, X = data
     network = build(NETWORKS[0])[0]
-    expected = entry_by_entry(exact_features(source, X[:3]), network, count, seed=0)
+    expected = sketch_entry_by_entry(compute_exact_features(source, X[:3]), network, count, seed=0)
     np.testing.assert_allclose(
         TensorSketch(count, 0).transform(source, Samples(X[:3])), expected, atol=1e-10
     )
 
 
-def test_every_shard_has_the_same_map(data):
+def test_the_map_is_the_same_for_every_part_of_the_data(data):
     source, X = data
     sketch = TensorSketch(9, 0)
-    apart = np.vstack(
+    parts = np.vstack(
         [sketch.transform(source, Samples(X[start : start + 5])) for start in (0, 5, 10)]
     )
-    np.testing.assert_allclose(apart, sketch.transform(source, Samples(X)), atol=1e-12)
+    np.testing.assert_allclose(parts, sketch.transform(source, Samples(X)), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_neither_batches_nor_a_small_budget_change_a_sketch(name):
     network, X = build(BY_NAME[name], n_samples=7)
-    expected = TensorSketch(9, 0).transform(engine_of(network), Samples(X))
+    expected = TensorSketch(9, 0).transform(make_engine(network), Samples(X))
     with sklearn.config_context(working_memory=0.1):
-        found = TensorSketch(9, 0).transform(engine_of(network, batch_size=4), Samples(X))
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+        actual = TensorSketch(9, 0).transform(make_engine(network, batch_size=4), Samples(X))
+    np.testing.assert_allclose(actual, expected, atol=1e-10)
 
 
-def test_products_are_unbiased(data):
-    """The mean over seeds, by its standard error; one false alarm in a million for all pairs."""
+def test_inner_products_are_unbiased(data):
+    """The mean over seeds is within its standard error; one test in a million fails by chance."""
     source, X = data
     X, seeds = X[:4], 200
     features = [TensorSketch(16, seed).transform(source, Samples(X)) for seed in range(seeds)]
     products = np.stack([rows @ rows.T for rows in features])
     pairs = np.triu_indices(len(X))
-    deviations = (products.mean(axis=0) - _reductions.gram_matrix(source, Samples(X)))[pairs]
+    deviations = (products.mean(axis=0) - gram_matrix(source, Samples(X)))[pairs]
     errors = stats.sem(products, axis=0)[pairs]
     limit = stats.t.isf(1e-6 / (2 * len(errors)), seeds - 1)
     assert (np.abs(deviations) < limit * errors).all()
@@ -139,7 +137,7 @@ def test_phases_of_a_large_sketch_lose_no_digit():
     torch.testing.assert_close(phases, torch.fft.rfft(exact), rtol=0, atol=1e-13)
 
 
-def test_features_follow_the_seed(data):
+def test_features_depend_on_the_seed(data):
     source, X = data
     first, second = (TensorSketch(9, seed).transform(source, Samples(X)) for seed in (0, 1))
     assert not np.allclose(first, second)
@@ -147,33 +145,33 @@ def test_features_follow_the_seed(data):
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0):
     generator = np.random.RandomState(seed)
-    return _sketch.fit_sketch(source, Samples(X), None, n_components, kernel_error, generator)
+    return fit_sketch(source, Samples(X), None, n_components, kernel_error, generator)
 
 
 def naive_error(sketch, source, X):
     features = sketch.transform(source, Samples(X))
-    difference = features @ features.T - _reductions.gram_matrix(source, Samples(X))
+    difference = features @ features.T - gram_matrix(source, Samples(X))
     return np.sqrt(np.mean(difference[~np.eye(len(X), dtype=bool)] ** 2))
 
 
-def test_kernel_error_is_that_of_the_fitted_rows(data):
+def test_the_kernel_error_is_that_of_the_fitted_samples(data):
     source, X = data
     sketch = fit(source, X, 20)
     assert sketch.kernel_error == pytest.approx(naive_error(sketch, source, X))
 
 
-def test_kernel_error_is_that_of_some_rows_where_there_are_many(data, monkeypatch):
+def test_the_kernel_error_of_many_samples_is_that_of_some(data, monkeypatch):
     source, X = data
-    monkeypatch.setattr(_sketch, "_MEASURED", 5)
+    monkeypatch.setattr(sketch_module, "_MEASURED", 5)
     generator = np.random.RandomState(0)
-    generator.randint(2**31)  # The sketch's own seed.
+    generator.randint(2**31)  # This number is the seed of the sketch.
     measured = X[generator.permutation(len(X))[:5]]
     sketch = fit(source, X, 20)
     assert sketch.kernel_error == pytest.approx(naive_error(sketch, source, measured))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_auto_takes_the_first_double_that_reaches_the_error(data, seed):
+def test_auto_doubles_the_size_until_it_reaches_the_error(data, seed):
     source, X = data
     errors = {size: fit(source, X, size, seed=seed).kernel_error for size in (64, 128, 256, 512)}
     wanted = min(errors.values())
@@ -181,9 +179,9 @@ def test_auto_takes_the_first_double_that_reaches_the_error(data, seed):
     assert fit(source, X, "auto", kernel_error=wanted, seed=seed).n_components == expected
 
 
-def test_auto_says_so_where_the_largest_sketch_misses_the_error(data, monkeypatch):
+def test_auto_warns_if_the_largest_sketch_misses_the_error(data, monkeypatch):
     source, X = data
-    monkeypatch.setattr(_sketch, "_MOST", 128)
+    monkeypatch.setattr(sketch_module, "_MOST", 128)
     with pytest.warns(FewerComponentsWarning, match="of 128 features have .*method='nystroem'"):
         sketch = fit(source, X, "auto", kernel_error=1e-9)
     assert sketch.n_components == 128
@@ -191,7 +189,7 @@ def test_auto_says_so_where_the_largest_sketch_misses_the_error(data, monkeypatc
 
 def test_parameters_that_no_output_depends_on_are_sketched_to_zero():
     network, X = build(BY_NAME["raw and unused parameters"], n_samples=4)
-    source = engine_of(network, parameters="unused.*")
+    source = make_engine(network, parameters="unused.*")
     with pytest.warns(ZeroGradientWarning, match="4 of 4 samples"):
         assert not TensorSketch(5, 0).transform(source, Samples(X)).any()
 
@@ -203,6 +201,6 @@ def test_a_zero_gradient_is_sketched_to_zero():
     network[0].weight.data.fill_(1.0)
     X = torch.tensor([[1.0, 2.0], [-1.0, -2.0]], dtype=torch.float64)
     with pytest.warns(ZeroGradientWarning, match="1 of 2 samples"):
-        features = TensorSketch(5, 0).transform(engine_of(network), Samples(X))
+        features = TensorSketch(5, 0).transform(make_engine(network), Samples(X))
     assert features[0].any()
     assert not features[1].any()
