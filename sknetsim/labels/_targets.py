@@ -37,9 +37,9 @@ class Target(abc.ABC):
     """Meaning of the labels.
 
     Values v of shape (n, q) and coordinates z of shape (n, a) satisfy v = centre + z @ basis. The
-    gradient of the loss (squared error or cross-entropy) is sum_n (z^_n - z~_n) J(x_n), where z^
-    are the coordinates of the predictions, z~ those of the labels, and J is the Jacobian of the
-    output that `compared_output` returns.
+    gradient of the loss (squared error or cross-entropy) is sum_n J(x_n)^T (z^_n - z~_n) up to a
+    factor, where z^ are the coordinates of the predictions, z~ those of the labels, and J is the
+    Jacobian of the output that `compared_output` returns.
     """
 
     @property
@@ -98,7 +98,7 @@ class Target(abc.ABC):
 
 @dataclass(frozen=True)
 class Regression(Target):
-    """Target of which each label is a number, or several.
+    """Target whose labels are numbers, one or several per sample.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class Regression(Target):
 
 @dataclass(frozen=True)
 class Classification(Target):
-    """Target of which each label is a class.
+    """Target whose labels are classes.
 
     The values of labels are one-hot, and the values of predictions are probabilities.
 

@@ -348,7 +348,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Raises
         ------
         ValueError
-            If ``estimator`` is "features", which predict nothing.
+            If ``estimator`` is "features", because features have no predictions.
         """
         queries = self._check_queries(X)
         source = self._make_source()

@@ -389,6 +389,30 @@ def test_after_fit_the_power_can_change_but_not_the_method_to_a_linear_one(noisy
         denoiser.set_params(method="soft").transform(X)
 
 
+def test_after_fit_the_method_can_change_to_a_count_and_back(noisy_classes):
+    net, X, y, _ = noisy_classes
+    denoiser = LabelDenoiser(net, method="unnormalized").fit(X, y)
+    expected = denoiser.transform(X)
+    counted = LabelDenoiser(net).fit(X, y).transform(X)
+    np.testing.assert_allclose(denoiser.set_params(method="power").transform(X), counted)
+    denoiser.set_params(method="unnormalized")
+    np.testing.assert_array_equal(denoiser.transform(X), expected)
+
+
+@pytest.mark.parametrize("call", ["transform", "denoising", "leave_one_out"])
+def test_queries_are_validated_once(noisy_classes, monkeypatch, call):
+    net, X, y, _ = noisy_classes
+    denoiser, calls = LabelDenoiser(net).fit(X, y), []
+
+    def check(X, *, reset):
+        calls.append(X)
+        return LabelDenoiser._check_X(denoiser, X, reset=reset)
+
+    monkeypatch.setattr(denoiser, "_check_X", check)
+    getattr(denoiser, call)(X[:3])
+    assert len(calls) == 1
+
+
 @methods
 def test_pickles_and_clones_give_the_same_means(noisy_classes, method):
     net, X, y, _ = noisy_classes
@@ -447,11 +471,17 @@ BAD = {
         lambda X, y: LabelDenoiser(classifier()).fit(X, y).label_quality(X, None),
         "`y` must be the labels of X; got None",
     ),
-    "other output than in fit": (
+    "another method than in fit": (
         lambda X, y: (
             LabelDenoiser(regressor(), method="soft").fit(X, y).set_params(method="unnormalized")
         ).transform(X),
         "`method` and `output` must be 'soft' and 'all', as in fit; got 'unnormalized'",
+    ),
+    "another output than in fit": (
+        lambda X, y: (
+            LabelDenoiser(regressor(), method="soft").fit(X, y).set_params(output=0).transform(X)
+        ),
+        "`method` and `output` must be 'soft' and 'all', as in fit; got 'soft' and 0",
     ),
     "a tuple": (
         lambda X, y: LabelDenoiser(Pair(), output=lambda raw: raw[0]).fit(X, y),
