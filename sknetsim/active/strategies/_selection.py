@@ -54,26 +54,28 @@ class Setting:
     alpha: float
     generator: np.random.RandomState
 
-    def make_count(self, rows: np.ndarray, balls: int) -> Count | None:
+    def make_count(self, features: np.ndarray, balls: int) -> Count | None:
         """Return the count of similar samples, or None for method "soft", which adds similarities.
 
-        A threshold "auto" follows from the rows and the number of balls, see `least_similarity`.
+        A threshold "auto" follows from the features and the number of balls, see
+        `least_similarity`.
         """
         if self.method == "soft":
             return None
-        threshold = self.least_similarity(rows, balls) if self.method == "threshold" else np.nan
+        needs_threshold = self.method == "threshold"
+        threshold = self.least_similarity(features, balls) if needs_threshold else np.nan
         return make_count(self.method, threshold, self.alpha)
 
-    def least_similarity(self, rows: np.ndarray, balls: int) -> float:
-        """Return the threshold; "auto" is the (1 - 1 / balls)-quantile of the rows' similarities.
+    def least_similarity(self, features: np.ndarray, balls: int) -> float:
+        """Return the threshold; "auto" is the (1 - 1 / balls)-quantile of the pairs' similarities.
 
         Then a share of 1 / balls of the pairs is similar, so that the balls around ``balls`` of the
-        rows contain as many rows in total as there are. At most 2,000 rows are used, drawn at
-        random. Without any pair, "auto" is 1.
+        samples contain as many samples in total as there are. At most 2,000 samples are used, drawn
+        at random. Without any pair, "auto" is 1.
         """
         if not isinstance(self.threshold, str):
             return float(self.threshold)
-        sampled = rows[self.generator.permutation(len(rows))[:_THRESHOLD_SAMPLES]]
+        sampled = features[self.generator.permutation(len(features))[:_THRESHOLD_SAMPLES]]
         # k^C[i,j] = f_i . f_j for i != j
         pairs = (sampled @ sampled.T)[~np.eye(len(sampled), dtype=bool)]
         return float(np.quantile(pairs, 1 - 1 / balls)) if pairs.size else 1.0

@@ -48,11 +48,11 @@ class Coverage(Selection):
         # u[n] = sum over uncovered n' of 1[k[n,n'] >= tau]
         self.counts = self._count_similar(self.pool[~self.covered])
 
-    def _count_similar(self, rows: np.ndarray) -> np.ndarray:
-        """Return the number of the given rows in the ball of each pool sample, of shape (n,)."""
+    def _count_similar(self, features: np.ndarray) -> np.ndarray:
+        """Return how many of some samples the ball of each pool sample contains, of shape (n,)."""
         counts = np.zeros(len(self.pool))
-        for part in split_rows(len(rows), len(self.pool)):
-            counts += self._is_similar(rows[part].T).sum(axis=1)
+        for rows in split_rows(len(features), len(self.pool)):
+            counts += self._is_similar(features[rows].T).sum(axis=1)
         return counts
 
     def _is_similar(self, others: np.ndarray) -> np.ndarray:
@@ -114,14 +114,15 @@ class Typicality(Selection):
         self.clusters[index] = -1
 
 
-def _compute_typicality(rows: np.ndarray) -> np.ndarray:
-    """Return 1 / (eps + mean distance to the nearest other rows), which is finite for equal rows.
+def _compute_typicality(features: np.ndarray) -> np.ndarray:
+    """Return the typicality of samples with features of shape (n, m), of shape (n,).
 
-    The typicality of a single row is 0.
+    It is 1 / (eps + mean distance to the nearest other samples), which is finite for equal samples,
+    and 0 for a single sample.
     """
-    if len(rows) < 2:
-        return np.zeros(len(rows))
-    search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(rows) - 1), algorithm="brute")
-    distances, _ = search.fit(rows).kneighbors()
-    typicality: np.ndarray = 1 / (np.finfo(rows.dtype).eps + distances.mean(axis=1))
+    if len(features) < 2:
+        return np.zeros(len(features))
+    search = NearestNeighbors(n_neighbors=min(_NEIGHBORS, len(features) - 1), algorithm="brute")
+    distances, _ = search.fit(features).kneighbors()
+    typicality: np.ndarray = 1 / (np.finfo(features.dtype).eps + distances.mean(axis=1))
     return typicality

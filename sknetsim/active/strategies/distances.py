@@ -28,7 +28,7 @@ def find_nearest_centers(pool: np.ndarray, centers: np.ndarray) -> tuple[np.ndar
         terms = squares - 2 * (pool[rows] @ centers.T)
         nearest[rows] = terms.argmin(axis=1)
         distances[rows] += terms.min(axis=1)
-    # Rounding can make the distance of equal rows negative.
+    # Rounding can make the distance of equal features negative.
     return distances.clip(0), nearest
 
 

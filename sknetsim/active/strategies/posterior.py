@@ -25,7 +25,7 @@ _MATRICES = 4
 class MaximalDeterminant(Selection):
     r"""Choice of the sample with the largest posterior variance [1]_.
 
-    :math:`v(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)`, where k(x, x') = f(x) . f(x') and
+    :math:`u(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)`, where k(x, x') = f(x) . f(x') and
     Z are the labelled and chosen samples. This choice increases the determinant of
     :math:`K(Z, Z) + s I` the most.
 
@@ -53,7 +53,7 @@ class MaximalDeterminant(Selection):
         identity = np.eye(width)
         precision = identity + labelled.T @ labelled / self.noise
         self.covariance = cho_solve(cho_factor(precision), identity)
-        # v[n] = f_n^T A f_n = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)
+        # u[n] = f_n^T A f_n = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)
         self.variances = self._quadratic_forms(self.covariance)
         # Changes v of the covariance by chosen samples: A - sum_v v v^T is the current one.
         self.directions = np.empty((0, self.pool.shape[1]))
@@ -81,9 +81,9 @@ class MaximalDeterminant(Selection):
     def _compute_direction(self, index: int) -> np.ndarray:
         r"""Return the vector v by which a sample changes the covariance to :math:`A - v v^T`."""
         # v = A f / sqrt(s + f^T A f), by the Sherman-Morrison formula
-        row = self.pool[index].astype(np.float64)
-        product = self._apply_covariance(row)
-        direction: np.ndarray = product / np.sqrt(self.noise + row @ product)
+        features = self.pool[index].astype(np.float64)
+        product = self._apply_covariance(features)
+        direction: np.ndarray = product / np.sqrt(self.noise + features @ product)
         return direction
 
     def _apply_covariance(self, vector: np.ndarray) -> np.ndarray:

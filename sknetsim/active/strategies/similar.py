@@ -43,7 +43,7 @@ class FewestSimilar(Selection):
         return setting.make_count(setting.labelled, len(setting.labelled))
 
     def _compute_counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
-        """Return what the others, of shape (m, ...), add to the counts of the rows, (rows, ...)."""
+        """Return what others, of shape (m, ...), add to the counts of some pool samples."""
         # k[n,...] = sum_m f[n,m] others[m,...]
         gram: np.ndarray = self.pool[rows] @ others
         return gram if self.count is None else self.count(gram, float(np.finfo(gram.dtype).eps))
