@@ -103,21 +103,22 @@ class Chunk:
         kernel = self.own_kernel().cpu()
         return kernel if matrices else METRICS["trace"](kernel)[:, None, None]
 
-    def inner(self, total: ParameterVectors) -> Tensor:
-        """Return sum_o <J^_o(x_n), v_qo> with vectors of shape (q d, w), of shape (n, q), float64.
+    def inner(self, vectors: ParameterVectors) -> Tensor:
+        """Return sum_o <J^_o(x_n), v_qo>, of shape (n, q), float64.
 
-        If ``total`` has no vectors, because no output has a gradient, q is 1 and the sums are 0.
+        The vectors v_qo have the shape (q d, w). Without vectors, because no output has a gradient,
+        q is 1 and the sums are 0.
         """
         outputs = self.jacobian.outputs.shape[1]
         # With one output, W is a number per sample: it scales the products, not the Jacobians.
         scale = self.whitening if outputs == 1 else None
         jacobian = (self if scale is not None else self.whitened()).jacobian
-        count = max(1, len(next(iter(total.values()), ())) // outputs)
+        count = max(1, len(next(iter(vectors.values()), ())) // outputs)
         parts = (slice(index * outputs, (index + 1) * outputs) for index in range(count))
         # products[n,q] = sum_o <J^_o(x_n), v_qo>, one q at a time
         products = torch.stack(
             [
-                jacobian.inner({name: vectors[part] for name, vectors in total.items()})
+                jacobian.inner({name: stacked[part] for name, stacked in vectors.items()})
                 for part in parts
             ],
             dim=1,
@@ -125,7 +126,7 @@ class Chunk:
         return products if scale is None else products * scale[:, 0]
 
     def product(self, vectors: ParameterVectors) -> Tensor:
-        """Return <J^_o(x_n), v_q> with vectors of shape (q, w), of shape (n, o, q), float64."""
+        """Return <J^_o(x_n), v_q> of shape (n, o, q), float64, from vectors of shape (q, w)."""
         return self.whitened().jacobian.product(vectors)
 
     def add_to(self, total: ParameterVectors, values: Tensor) -> None:
@@ -137,7 +138,8 @@ class Chunk:
         """
         samples, outputs = self.jacobian.outputs.shape
         identity = torch.eye(outputs, dtype=torch.float64, device=values.device)
-        # W^T, which moves from the Jacobians to the weights: sum_o v_o J^_o = sum_p (W^T v)_p J_p
+        # W^T is applied to the values and not to the Jacobians, because
+        # sum_o v_o J^_o = sum_op v_o W[o,p] J_p = sum_p (W^T v)_p J_p
         transposed = (
             identity.expand(samples, -1, -1) if self.whitening is None else self.whitening.mT
         )

@@ -1,8 +1,8 @@
 """Pairs of samples, tile by tile, within the memory budget.
 
-A tile is a chunk of whitened Jacobians of a size at which matrix products are fast. Tiles of one
-set are kept in memory, as many as fit, while tiles of the other set pass; so the Jacobians of a set
-that fits are computed once.
+A tile is a chunk of whitened Jacobians, of a size at which matrix products are fast. As many tiles
+of one set as fit are held in memory, while the tiles of the other set are computed one by one. If
+one set fits, the Jacobians of both sets are computed once.
 
 Index legend: n, m samples; o, p outputs of the network (d of them).
 """
@@ -50,8 +50,8 @@ def _count_tile_rows(chunk: Chunk) -> int:
     """Return the largest number of samples in a tile, from the shares of the memory budget."""
     outputs = chunk.jacobian.outputs.shape[1]
     row_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
-    # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
     device = chunk.jacobian.outputs.device
+    # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
     by_kernels = math.isqrt(memory_budget(TILE_KERNELS, device) // (8 * outputs**2))
     by_blocks = memory_budget(TILE, device) // max(1, row_bytes)
     return max(1, min(_TILE_ROWS, by_kernels, by_blocks))
@@ -101,8 +101,8 @@ def iterate_pairs(
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of a tile of X and a tile of Y once.
 
-    Without Y, the tiles of X are paired with each other. If both whitenings are the same, the pair
-    of tiles (b, a) is left out after (a, b).
+    Without Y, the tiles of X are paired with each other. If both whitenings are the same, only one
+    of the pairs of tiles (a, b) and (b, a) is yielded.
     """
     samples, others = len(X), len(X if Y is None else Y)
     if Y is None and whitenings[0] == whitenings[1]:
@@ -130,7 +130,7 @@ def _iterate_within(
     """Yield each pair of tiles of one set once, in as many passes as the budget needs.
 
     A pass holds tiles from ``start`` on until the budget is full, and pairs each tile from there to
-    the end with all tiles held so far. The next pass starts behind the tiles that were held.
+    the end with all tiles held so far. The next pass starts after the last tile that was held.
     """
     start, samples = 0, len(X)
     while start < samples:

@@ -163,7 +163,7 @@ class Parts:
         """Return the samples of a slice, or the slice itself if X is a Dataset."""
         if self.shared is not None:
             return rows
-        # All samples need no copy if they stay in this process, or if their pickle is a path.
+        # X as a whole needs no copy if it stays in this process, or if its pickle is a path.
         if rows == slice(0, len(self._X)) and (not self._sent or is_pickled_by_path(self._X.data)):
             return self._X
         part = self._X.part(rows)
