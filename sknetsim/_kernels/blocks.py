@@ -30,6 +30,9 @@ _SEGMENT = 512
 # Elements that a product sums in the dtype of the gradients.
 _LONGEST_SUM = 2**14
 
+# Elements of the products of segments that are in memory at a time (16 MiB in float32).
+_SEGMENT_PRODUCTS = 2**22
+
 
 @dataclass(frozen=True)
 class Block(abc.ABC):
@@ -293,10 +296,26 @@ def sum_products(first: Tensor, second: Tensor) -> Tensor:
     width = first.shape[-1]
     if width <= _LONGEST_SUM or first.dtype == torch.float64:
         return first @ second
-    # sum_w A[n,w] B[w,m] = sum_s (sum_{w in segment s} A[n,w] B[w,m])
-    segments = (slice(start, start + _LONGEST_SUM) for start in range(0, width, _LONGEST_SUM))
-    products = ((first[..., part] @ second[..., part, :]).double() for part in segments)
-    return functools.reduce(torch.add, products)
+    # sum_w A[n,w] B[w,m] = sum_s P[s,n,m], where P[s] sums over the w of segment s.
+    elements = first[..., 0].numel() * second.shape[-1]
+    step = _LONGEST_SUM * max(1, _SEGMENT_PRODUCTS // elements)
+    groups = (slice(start, min(start + step, width)) for start in range(0, width, step))
+    sums = (_sum_segments(first[..., group], second[..., group, :]) for group in groups)
+    return functools.reduce(torch.add, sums)
+
+
+def _sum_segments(first: Tensor, second: Tensor) -> Tensor:
+    """Return the matrix product of some segments, added in float64."""
+    width = first.shape[-1]
+    whole = width - width % _LONGEST_SUM
+    left = first[..., :whole].unflatten(-1, (-1, _LONGEST_SUM)).movedim(-2, 0)
+    right = second[..., :whole, :].unflatten(-2, (-1, _LONGEST_SUM)).movedim(-3, 0)
+    # A matrix that all matrices of the first share is one matrix per segment.
+    right = right.unflatten(0, (-1, *[1] * (left.ndim - right.ndim)))
+    total = (left @ right).sum(dim=0, dtype=torch.float64)
+    if whole < width:
+        total = total + first[..., whole:] @ second[..., whole:, :]
+    return total
 
 
 def squared_norms(vectors: Tensor) -> Tensor:
