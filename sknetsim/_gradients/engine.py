@@ -82,7 +82,7 @@ class GradientEngine(BaseEngine):
 
     @property
     def loops(self) -> bool:
-        """Whether the gradients of parameters without a rule need a loop over samples."""
+        """True if the gradients of parameters without a rule need a loop over samples."""
         return self._fallback.loop
 
     def identity(self) -> str:

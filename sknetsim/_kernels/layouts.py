@@ -38,7 +38,7 @@ class Order:
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether rows r of the layout are in the same order in the stored array."""
+        """True if rows r of the layout are in the same order in the stored array."""
         return not self.axes or self.axes[:2] == (0, 1)
 
     def column_order(self) -> Order:

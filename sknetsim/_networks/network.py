@@ -70,12 +70,12 @@ class Network:
 
     @property
     def takes_logarithm(self) -> bool:
-        """Whether the outputs are probabilities whose logarithm skorch passes to the criterion."""
+        """True if the outputs are probabilities whose logarithm skorch passes to the criterion."""
         return self.classifier and isinstance(self.criterion, nn.NLLLoss)
 
     @property
     def takes_logit(self) -> bool:
-        """Whether the output is the probability of one class, as BCELoss takes it."""
+        """True if the output is the probability of one class, as BCELoss takes it."""
         return self.classifier and isinstance(self.criterion, nn.BCELoss)
 
     def with_input_shape(self, input_shape: Sequence[int] | None) -> Network:

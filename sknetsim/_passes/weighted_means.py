@@ -212,7 +212,7 @@ class LinearWeights:
 
     @property
     def _are_matrices(self) -> bool:
-        """Whether the weights are d x d kernels and not their traces."""
+        """True if the weights are d x d kernels and not their traces."""
         return self.values.shape[1] > 1
 
 

@@ -52,7 +52,7 @@ def _make_windows(module: _ConvTransposeNd, cotangents: Tensor, space: tuple[int
     windows = extract_windows(padded, module.kernel_size, module.stride, module.dilation)
     # (n o, channels, positions..., kernel...) -> (n o, channels, kernel..., positions...)
     windows = windows.movedim(tuple(range(2, 2 + dimensions)), tuple(range(-dimensions, 0)))
-    # A large output padding makes room for more windows than there are inputs.
+    # A large output padding allows more windows than there are inputs.
     windows = crop(windows, space).flatten(-dimensions).movedim(-1, 1)
     # (n o, t, channels, kernel...) -> (n o, t, g, j)
     windows = windows.unflatten(2, (module.groups, -1)).flatten(3)
