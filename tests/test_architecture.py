@@ -1,4 +1,4 @@
-"""Folders of the package: what imports what, how large they are, and the table that lists them."""
+"""Folders of the package: their imports, their sizes, and the table that lists them."""
 
 import ast
 import io
@@ -102,7 +102,7 @@ def test_a_package_is_imported_in_one_module(path, package, home):
 
 
 def lines_of_code(text):
-    """Count the lines that hold code: neither docstrings, nor comments, nor nothing."""
+    """Count the lines of code, without docstrings, comments and blank lines."""
     nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

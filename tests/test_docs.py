@@ -1,4 +1,4 @@
-"""The texts: links that hold, and every public name in the reference."""
+"""Links of the texts lead to files and headings, and the reference lists every public name."""
 
 import importlib
 import re
@@ -23,20 +23,20 @@ def test_every_public_name_is_in_the_reference(module):
     assert sorted(listed) == sorted(importlib.import_module(name).__all__)
 
 
-#: What the site's own build makes.
-MADE = "auto_examples/"
+#: Folder that only the build of the site creates.
+BUILT = "auto_examples/"
 
 
-def headings(path):
-    """Of a text, as links name them."""
-    found = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+def list_headings(path):
+    """Return the anchors of the headings of a text."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path):
+def test_links_lead_to_existing_files_and_headings(path):
     text = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", path.read_text())
     for link, _, anchor in re.findall(r"\]\((?!https?:)([^)\s#]*)(#([^)\s]+))?\)", text):
         target = path.parent / link if link else path
-        assert target.exists() or link.startswith(MADE), link
-        assert not anchor or anchor in headings(target), f"{link}#{anchor}"
+        assert target.exists() or link.startswith(BUILT), link
+        assert not anchor or anchor in list_headings(target), f"{link}#{anchor}"
