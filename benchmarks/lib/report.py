@@ -23,8 +23,10 @@ def name_processor():
 def describe_environment(packages):
     """Return the date, the machine, and the versions of Python, torch and ``packages``."""
     versions = "".join(f", {name} {version(name)}" for name in packages)
+    count = torch.get_num_threads()
+    threads = "1 thread" if count == 1 else f"{count} threads"
     return (
-        f"Measured on {date.today()}: {name_processor()}, {torch.get_num_threads()} threads, Python"
+        f"Measured on {date.today()}: {name_processor()}, {threads}, Python"
         f" {platform.python_version()}, torch {torch.__version__}{versions}"
     )
 
