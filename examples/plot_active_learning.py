@@ -75,12 +75,12 @@ for name in STRATEGIES:
 # %%
 # Learning curves
 # ---------------
-# With few labels, digits that represent many others teach the network most: "coverage" and "lcmd"
-# lead. With more labels, uncertain digits teach it most: "margin" and "badge" end slightly ahead of
-# them, and reach with two thirds of the labels what random choice reaches with all.
+# With few labels, digits that represent many others improve the network most: "coverage" and "lcmd"
+# lead. With more labels, uncertain digits improve it most: "margin" and "badge" end slightly ahead
+# of them, and reach with two thirds of the labels the accuracy that random choice reaches with all.
 #
-# It is not enough to differ from all labelled digits: "density" chooses odd digits, which teach the
-# network little about the others, and stays far below random choice.
+# It is not enough to differ from all labelled digits: "density" chooses odd digits, whose labels
+# hardly improve the predictions for other digits, and stays far below random choice.
 #
 # .. [1] J. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep batch active learning by
 #    diverse, uncertain gradient lower bounds", ICLR 2020.

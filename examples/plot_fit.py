@@ -4,7 +4,7 @@ Diagnosing over- and underfitting per sample
 
 This example finds the samples at which a network follows the noise of its labels (overfit) or
 misses their structure (underfit). Three perceptrons learn two periods of a sine from noisy labels:
-one is trained too short, one well, and one too long on too few samples. `FitDiagnostics` compares
+one is trained too briefly, one well, and one too long on too few samples. `FitDiagnostics` compares
 the labels and predictions of each sample with those of its nearest neighbours, according to the
 network's similarity. It uses neither the true sine nor other data. It reports underfit for the
 first network, overfit for the third, and neither for the second.
@@ -26,7 +26,7 @@ from sknetsim import FitDiagnostics
 NOISE = 0.3
 #: Number of samples, width of the hidden layers, number of epochs.
 NETWORKS = {
-    "trained too short": (500, 64, 3),
+    "trained too briefly": (500, 64, 3),
     "trained well": (500, 64, 30),
     "trained too long": (60, 256, 2_000),
 }
@@ -85,7 +85,7 @@ for name, (samples, width, epochs) in NETWORKS.items():
 # %%
 # Overfit and underfit regions along the sine
 # -------------------------------------------
-# The network that was trained too short misses the extremes of the sine, and the underfit regions
+# The network that was trained too briefly misses the extremes of the sine, and the underfit regions
 # are there. The network that was trained well has no region of either kind. The network that was
 # trained too long on too few samples passes through the labels, and most samples lie in overfit
 # regions.

@@ -8,9 +8,9 @@ data are 5,000 of MNIST's 60,000 training images and 2,000 test images. Of the 2
 the network misclassifies, 19 are in the tenth of lowest density.
 
 Only the predicted logits are compared (``output="predicted"``). This is about ten times cheaper
-than comparing all ten logits, whitened against each other. The price is that logits of different
-classes share fewer parameters, so nearly all neighbours belong to the class that the network
-*predicts*.
+than comparing all ten logits, whitened against each other. The drawback is that logits of
+different classes share fewer parameters, so nearly all neighbours belong to the class that the
+network *predicts*.
 """
 
 from pathlib import Path
