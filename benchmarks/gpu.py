@@ -1,7 +1,8 @@
-"""Tests, errors, speed and memory on a CUDA device, from what is installed there and no network.
+"""Tests, speed, memory and errors on a CUDA device, without downloads.
 
-Writes ``gpu.md`` in the folder ``--out``, line by line, so that a run cut short leaves what it has.
-With ``--device cpu --small`` it runs everywhere, within seconds, on tiny networks.
+Writes ``gpu.md`` into the folder ``--out`` line by line, so an interrupted run leaves the lines
+that are finished. Networks of packages that are not installed are left out. With ``--device cpu
+--small`` it runs on any machine, on tiny networks.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# The tests' networks, and the package where it is not installed.
+# This folder contains the tests, whose networks are measured, and sknetsim if it is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.gpu.networks import CASES
@@ -31,117 +32,140 @@ from lib.gpu.subjects import (
     Setting,
     Subject,
     allow_tf32,
-    applied,
-    interleaved,
-    measured,
-    padded,
-    shown,
+    apply_setting,
+    describe_error,
+    measure_cells,
+    pad_cells,
+    time_in_turns,
 )
-from lib.report import describe_environment, format_header, format_row
+from lib.report import RESULTS, format_header, format_row, format_title
 
 from sknetsim import NetworkKernel
 from tests.cases import LAYERS, NETWORKS, build
 
 ROOT = Path(__file__).resolve().parents[1]
-# For all of it, so that what was started last ends before a limit of nine minutes; for the tests.
-SECONDS, TEST_SECONDS = 440, 150
+#: Seconds after which no measurement begins; the last one then ends within nine minutes.
+SECONDS = 440
+#: Seconds after which the tests are stopped.
+TEST_SECONDS = 150
+#: Processes that run the tests.
 WORKERS = 5
-# What the package's own tests allow in float32.
+#: Largest difference in float32 that the tests of sknetsim allow.
 TOLERANCE = 1e-4
+#: Text by which a file with tests for a CUDA device is recognised.
 MARK = "pytest.mark.gpu"
 
-
+#: sknetsim with the default values of its parameters and of ``working_memory``.
 DEFAULT = Setting("float32", BUDGET, batched=False)
 BATCHED = Setting("float32, batches")
 SETTINGS = (BATCHED, Setting("TF32 allowed", tf32=True), Setting("bfloat16", half=True))
 
-ABOUT, TAKEN = ("network", "setting", "parameters"), "all of it (s)"
-PASS = ("rows", "epoch (s)", "soft density (epochs)", "its peak memory (MiB)")
-GRAM = ("rows of the gram", "gram (s)", "torch.func (times ours)", "difference", "torch.func's")
-FEATURE = ("rows", "features", "seconds", "error stated", "peak memory (MiB)")
+LABEL_COLUMNS, TOTAL_COLUMN = ("network", "setting", "parameters"), "total (s)"
+DENSITY_COLUMNS = (
+    "samples",
+    "epoch (s)",
+    "soft density (epochs)",
+    "peak memory of the density (MiB)",
+)
+GRAM_COLUMNS = (
+    "samples of the gram",
+    "gram (s)",
+    "time of torch.func / time of the gram",
+    "difference of the gram",
+    "difference of torch.func",
+)
+SHORT_GRAM_COLUMNS = (GRAM_COLUMNS[1], GRAM_COLUMNS[3])
+FEATURE_COLUMNS = ("samples", "features", "seconds", "reported error", "peak memory (MiB)")
 
 
 class Run:
-    """What the options say, and the time that is left."""
+    """Device and networks of a run, and the time that is left."""
 
     def __init__(self, options):
         self.device = options.device
-        self.cases = [case.reduced() if options.small else case for case in CASES]
+        self.cases = [case.shrink() if options.small else case for case in CASES]
         self._end = time.monotonic() + options.seconds
 
     @property
-    def left(self):
-        """Return the seconds until nothing more is started."""
+    def seconds_left(self):
+        """Seconds until no further measurement begins."""
         return self._end - time.monotonic()
 
 
-def pass_cells(subject):
-    """Return the cells of PASS."""
+def measure_density(subject):
+    """Return the cells of DENSITY_COLUMNS."""
     X = subject.X
-    density, epoch = interleaved([subject.density, subject.fastest_epoch(X)], X)
+    density, epoch = time_in_turns([subject.compute_density, subject.find_fastest_epoch(X)], X)
     if density.failure or epoch.failure:
         return [density.failure or epoch.failure]
-    times = f"{density.median / epoch.median:.1f}"
-    return [f"{len(X):,}", f"{epoch.median:.2g}", times, f"{density.peak:,.0f}"]
+    epochs = f"{density.median / epoch.median:.1f}"
+    return [f"{len(X):,}", f"{epoch.median:.2g}", epochs, f"{density.peak:,.0f}"]
 
 
-def gram_cells(subject):
-    """Return the cells of GRAM."""
-    X = subject.X[: subject.case.pairs]
-    gram, peer = interleaved([subject.gram, subject.peer], X)
-    times = f"{peer.median / gram.median:.2g}"
-    differences = [subject.difference(timed) for timed in (gram, peer)]
-    return [f"{len(X):,}", f"{gram.median:.2g}", times, *differences]
+def measure_gram(subject):
+    """Return the cells of GRAM_COLUMNS."""
+    X = subject.X[: subject.case.gram_samples]
+    gram, peer = time_in_turns([subject.compute_gram, subject.compute_peer_gram], X)
+    ratio = f"{peer.median / gram.median:.2g}"
+    differences = [subject.describe_difference(timing) for timing in (gram, peer)]
+    return [f"{len(X):,}", f"{gram.median:.2g}", ratio, *differences]
 
 
-def feature_cells(subject):
-    """Return the cells of FEATURE."""
-    X = subject.X[: 2 * subject.case.pairs]
-    (timed,) = interleaved([subject.features], X, few=2 * FEW)
-    if timed.failure:
-        return [timed.failure]
-    made = timed.value
-    found = [f"{len(X):,}", str(made.n_components_), f"{timed.median:.2g}"]
-    return [*found, f"{made.kernel_error_:.0e}", f"{timed.peak:,.0f}"]
+def measure_short_gram(subject):
+    """Return the cells of SHORT_GRAM_COLUMNS."""
+    (gram,) = time_in_turns([subject.compute_gram], subject.X[: subject.case.gram_samples])
+    return [f"{gram.median:.2g}", subject.describe_difference(gram)]
 
 
-def short_gram_cells(subject):
-    """Return the seconds of the gram, and its difference."""
-    (gram,) = interleaved([subject.gram], subject.X[: subject.case.pairs])
-    return [f"{gram.median:.2g}", subject.difference(gram)]
+def measure_features(subject):
+    """Return the cells of FEATURE_COLUMNS."""
+    X = subject.X[: 2 * subject.case.gram_samples]
+    (timing,) = time_in_turns([subject.fit_featurizer], X, few=2 * FEW)
+    if timing.failure:
+        return [timing.failure]
+    featurizer = timing.result
+    sizes = [f"{len(X):,}", str(featurizer.n_components_)]
+    return [
+        *sizes,
+        f"{timing.median:.2g}",
+        f"{featurizer.kernel_error_:.0e}",
+        f"{timing.peak:,.0f}",
+    ]
 
 
-def rows_of(run, chosen, parts):
-    """Yield the row of each network: parts are functions of a subject, with their widths."""
+def measure_rows(run, setting, measurements):
+    """Yield the row of each network.
+
+    ``measurements`` are functions of a subject with the numbers of their cells.
+    """
     for case in run.cases:
         start = time.monotonic()
-        cells = list(cells_of(case, run, chosen, parts))
-        yield format_row(case.name, chosen.name, *cells, f"{time.monotonic() - start:.0f}")
+        cells = measure_case(case, run, setting, measurements)
+        yield format_row(case.name, setting.name, *cells, f"{time.monotonic() - start:.0f}")
 
 
-def cells_of(case, run, chosen, parts):
-    """Yield the cells; what cannot be done, or fails, leaves the others as they are."""
-    width = 1 + sum(parts.values())
-    reason = reason_against(case, run)
+def measure_case(case, run, setting, measurements):
+    """Return the cells of a network, or the reason why it was not measured."""
+    width = 1 + sum(measurements.values())
+    reason = explain_omission(case, run)
     if reason:
-        yield from padded([reason], width)
-        return
+        return pad_cells([reason], width)
     try:
-        with applied(chosen):
-            yield from measured(Subject.of(case, run.device, chosen), parts)
+        with apply_setting(setting):
+            return measure_cells(Subject.create(case, run.device, setting), measurements)
     except Exception as error:
-        yield from padded([shown(error)], width)
+        return pad_cells([describe_error(error)], width)
 
 
-def reason_against(case, run):
-    """Say why a network is not measured; empty where it is."""
+def explain_omission(case, run):
+    """Return the reason why a network is not measured, or an empty text if it is."""
     if importlib.util.find_spec(case.package) is None:
         return f"not run: {case.package} is not installed"
-    return "not run: time" if run.left < 0 else ""
+    return "not run: no time left" if run.seconds_left < 0 else ""
 
 
-def marked_tests(run):
-    """Run the tests that need a CUDA device, in a group of processes of its own."""
+def run_marked_tests(run):
+    """Run the tests that need a CUDA device, and yield the lines of their section."""
     if run.device == "cpu":
         yield "Not run: the device is the CPU."
         return
@@ -149,6 +173,7 @@ def marked_tests(run):
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if MARK in path.read_text()]
     options = ["-q", "-m", "gpu", "-n", str(WORKERS), "-p", "no:cacheprovider", *map(str, files)]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    # In a session of its own, the process can be killed together with its workers.
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options],
         cwd=ROOT,
@@ -158,143 +183,166 @@ def marked_tests(run):
         text=True,
         start_new_session=True,
     )
-    yield from summary(process, min(TEST_SECONDS, run.left))
+    yield from summarize_tests(process, min(TEST_SECONDS, run.seconds_left))
 
 
-def summary(process, seconds):
-    """Yield the last line of pytest's answer, after the names of what failed."""
+def summarize_tests(process, seconds):
+    """Yield the names of the tests that fail, and the last line of pytest's output."""
     try:
-        answer = process.communicate(timeout=seconds)[0]
+        output = process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        answer = f"{process.communicate()[0]}\nstopped after {seconds:.0f} s"
-    lines = answer.strip().splitlines() or ["no answer"]
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    yield from (f"- `{line[:MESSAGE]}`" for line in failed[:30])
-    yield from ("", f"`pytest -m gpu tests`: {lines[-1].strip('= ')}")
+        output = f"{process.communicate()[0]}\nstopped after {seconds:.0f} s"
+    lines = output.strip().splitlines() or ["no output"]
+    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    if failures:
+        yield from (*(f"- `{line[:MESSAGE]}`" for line in failures[:30]), "")
+    yield f"`pytest -m gpu tests`: {lines[-1].strip('= ')}"
 
 
-def case_difference(case, device):
-    """Return the largest difference of k^C in float32 on the device from float64 on the CPU."""
+def compute_difference(case, device):
+    """Return the largest difference of k^C in float32 on a device from float64 on the CPU."""
     network, X = build(case, dtype=torch.float32)
-    found = NetworkKernel(network.to(device), case.output)(X)
-    wide = X.double() if X.is_floating_point() else X
-    return np.abs(found - NetworkKernel(network.cpu().double(), case.output)(wide)).max()
+    gram = NetworkKernel(network.to(device), case.output)(X)
+    X = X.double() if X.is_floating_point() else X
+    expected = NetworkKernel(network.cpu().double(), case.output)(X)
+    return np.abs(gram - expected).max()
 
 
-def compared_cases(run):
-    """Compare every network of the tests with itself in float64 on the CPU."""
-    cases, found, wrong = [*LAYERS, *NETWORKS], {}, []
+def compare_test_networks(run):
+    """Compare each network of the tests with float64, and yield the lines of the section."""
+    cases, differences, wrong = [*LAYERS, *NETWORKS], {}, []
     for case in cases:
-        if run.left < 0:
+        if run.seconds_left < 0:
             break
         try:
-            found[case.name] = difference = case_difference(case, run.device)
+            differences[case.name] = difference = compute_difference(case, run.device)
             if not difference <= TOLERANCE:
                 wrong.append(f"{case.name} (differs by {difference:.1e})")
         except Exception as error:
-            wrong.append(f"{case.name} ({shown(error)})")
-    worst = sorted(found, key=found.get, reverse=True)[:3]
-    yield from format_header(("networks", "of these compared", "largest differences"))
-    named = ", ".join(f"{name} {found[name]:.1e}" for name in worst)
-    yield format_row(str(len(cases)), str(len(found)), named)
-    yield from ("", f"Not within {TOLERANCE:.0e}: {'; '.join(wrong) or 'none'}.")
+            wrong.append(f"{case.name} ({describe_error(error)})")
+    largest = sorted(differences, key=differences.get, reverse=True)[:3]
+    yield from format_header(("networks", "compared", "largest differences"))
+    listed = ", ".join(f"{name} {differences[name]:.1e}" for name in largest)
+    yield format_row(str(len(cases)), str(len(differences)), listed)
+    yield ""
+    yield f"Failed, or different by more than {TOLERANCE:.0e}: {'; '.join(wrong) or 'none'}."
 
 
-def essentials(run):
-    """Measure every network as a user finds the package."""
+def measure_defaults(run):
+    """Measure every network with default values, and yield the lines of the section."""
     yield (
-        f"TF32 off, working_memory {BUDGET:,} MiB, output {OUTPUT}. An epoch is one of forward and"
-        " backward passes over the same rows in training mode, with cuDNN, at the better of two"
-        " batch sizes. Seconds are medians of up to three calls in turns. Memory is the device's,"
-        f" above what was loaded. Differences are the largest of {FEW} x {FEW} k^C from those of"
-        " autograd's gradients in float64 on the CPU."
+        f"TF32 is off, `working_memory` is {BUDGET:,} MiB, and output {OUTPUT} is used. An epoch is"
+        " one forward and backward pass over the same samples in training mode, with cuDNN and the"
+        " faster of two batch sizes. Seconds are medians of up to three calls; the methods take"
+        " turns. Memory is the peak on the device above the memory in use before the call."
+        f" Differences are the largest of {FEW} x {FEW} similarities k^C, compared with those from"
+        " autograd in float64 on the CPU."
     )
-    yield from ("", *format_header((*ABOUT, *PASS, *GRAM, TAKEN)))
-    yield from rows_of(run, DEFAULT, {pass_cells: len(PASS), gram_cells: len(GRAM)})
+    yield ""
+    yield from format_header((*LABEL_COLUMNS, *DENSITY_COLUMNS, *GRAM_COLUMNS, TOTAL_COLUMN))
+    measurements = {measure_density: len(DENSITY_COLUMNS), measure_gram: len(GRAM_COLUMNS)}
+    yield from measure_rows(run, DEFAULT, measurements)
 
 
-def features(run):
-    """Measure features from landmarks."""
-    yield f"`fit_transform`, working_memory {LARGE_BUDGET:,} MiB, in batches as for an epoch."
-    yield from ("", *format_header((*ABOUT, *FEATURE, TAKEN)))
-    yield from rows_of(run, BATCHED, {feature_cells: len(FEATURE)})
-
-
-def settings(run):
-    """Measure larger batches, TF32 and half precision."""
+def measure_landmarks(run):
+    """Measure features from landmarks, and yield the lines of the section."""
     yield (
-        f"working_memory {LARGE_BUDGET:,} MiB, in batches as for an epoch; the epoch is in the same"
-        " setting, differences are from float64 with the same weights."
+        f"`fit_transform` with `working_memory` of {LARGE_BUDGET:,} MiB and a `batch_size`, the"
+        " smaller one of the epoch."
     )
-    yield from ("", *format_header((*ABOUT, *PASS, GRAM[1], GRAM[3], TAKEN)))
-    for chosen in SETTINGS:
-        yield from rows_of(run, chosen, {pass_cells: len(PASS), short_gram_cells: 2})
+    yield ""
+    yield from format_header((*LABEL_COLUMNS, *FEATURE_COLUMNS, TOTAL_COLUMN))
+    yield from measure_rows(run, BATCHED, {measure_features: len(FEATURE_COLUMNS)})
+
+
+def measure_settings(run):
+    """Measure batches, TF32 and half precision, and yield the lines of the section."""
+    yield (
+        f"`working_memory` is {LARGE_BUDGET:,} MiB, and `batch_size` is the smaller one of the"
+        " epoch. The epoch has the same setting; differences are from float64 with the same"
+        " weights."
+    )
+    yield ""
+    yield from format_header((*LABEL_COLUMNS, *DENSITY_COLUMNS, *SHORT_GRAM_COLUMNS, TOTAL_COLUMN))
+    measurements = {
+        measure_density: len(DENSITY_COLUMNS),
+        measure_short_gram: len(SHORT_GRAM_COLUMNS),
+    }
+    for setting in SETTINGS:
+        yield from measure_rows(run, setting, measurements)
 
 
 SECTIONS = {
-    "Tests marked gpu": marked_tests,
-    "Networks of the tests, float32 on the device against float64 on the CPU": compared_cases,
-    "Speed, memory and errors": essentials,
-    "Features": features,
-    "Larger batches, TF32 and bfloat16": settings,
+    "Tests marked gpu": run_marked_tests,
+    "Networks of the tests, float32 on the device compared with float64 on the CPU": (
+        compare_test_networks
+    ),
+    "Speed, memory and errors": measure_defaults,
+    "Features": measure_landmarks,
+    "Batches, TF32 and bfloat16": measure_settings,
 }
 
 
-def installed(package):
-    """Return a package with its version."""
+def describe_package(package):
+    """Return the name and the version of a package."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
         return f"{package} without a version"
 
 
-def accelerator(device):
-    """Return the device's name, memory and versions."""
+def describe_accelerator(device):
+    """Return the name and the memory of the device, and the versions of its driver and of CUDA."""
     if device == "cpu":
         return "no accelerator"
-    found = torch.cuda.get_device_properties(0)
+    properties = torch.cuda.get_device_properties(0)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         driver = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         driver = "unknown"
-    memory = f"{found.total_memory / 2**20:,.0f} MiB"
-    return f"{found.name}, {memory}, driver {driver}, CUDA {torch.version.cuda}"
+    memory = f"{properties.total_memory / 2**20:,.0f} MiB"
+    return f"{properties.name}, {memory}, driver {driver}, CUDA {torch.version.cuda}"
 
 
-def lines(run):
-    """Yield the whole text, line by line."""
+def generate_report(run):
+    """Yield the report, line by line."""
     packages = ("scikit-learn", "skorch", "sknetsim", "torchvision", "transformers")
-    yield from ("# On a CUDA device", "")
-    yield f"{describe_environment(())}; {accelerator(run.device)};"
-    yield f"{', '.join(map(installed, packages))}."
-    for title, section in SECTIONS.items():
-        yield from ("", f"## {title}", "")
+    versions = ", ".join(map(describe_package, packages))
+    note = f"; {describe_accelerator(run.device)}; {versions}"
+    yield from format_title(__file__, "sknetsim on a CUDA device", (), note)
+    for place, (title, generate_section) in enumerate(SECTIONS.items()):
+        yield from ([""] if place else [])
+        yield from (f"## {title}", "")
         try:
-            yield from section(run) if run.left > 0 else ["Not run: time."]
+            yield from generate_section(run) if run.seconds_left > 0 else ["Not run: no time left."]
         except Exception as error:
-            yield shown(error)
+            yield describe_error(error)
 
 
 def main():
-    """Read the options, and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Read the options, measure, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="tiny networks and few rows")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="nothing starts later")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--small", action="store_true", help="tiny networks and few samples")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="time after which no measurement begins"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of gpu.md")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch finds no CUDA device here; allowed is --device cpu")
+        parser.error(
+            "`--device` must be cpu if torch has no CUDA device; got cuda. Pass --device cpu."
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     allow_tf32(False)
     run = Run(options)
     with (options.out / "gpu.md").open("w") as file:
-        for line in lines(run):
+        for line in generate_report(run):
             print(line, file=file, flush=True)
-            print(f"[{run.left:.0f} s left] {line}", flush=True)
+            print(f"[{run.seconds_left:.0f} s left] {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The script for a CUDA device, as far as a CPU goes."""
+"""The script for a CUDA device, run on the CPU."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ import torch
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 NAMES = ["MLP", "CNN", "LSTM", "ResNet-18", "BERT-base", "ViT-B/16", "ResNet-50", "GPT-2"]
-# Three settings stand in the last of three tables.
-TIMES = 5
+# Rows of a network: one in each of the first two tables, and one for each of three settings.
+ROWS = 5
 
 
-def run(*options):
+def run_script(*options):
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, SCRIPT, *map(str, options)],
@@ -27,25 +27,30 @@ def run(*options):
 
 @pytest.mark.slow
 def test_every_network_has_its_rows(tmp_path):
-    answer = run("--device", "cpu", "--small", "--seconds", 1000, "--out", tmp_path / "new")
-    assert answer.returncode == 0, answer.stderr
+    completed = run_script(
+        "--device", "cpu", "--small", "--seconds", 1000, "--out", tmp_path / "new"
+    )
+    assert completed.returncode == 0, completed.stderr
     text = (tmp_path / "new" / "gpu.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     counts = {name: sum(row[0] == f"| {name}" for row in rows) for name in NAMES}
-    assert counts == dict.fromkeys(NAMES, TIMES)
+    assert counts == dict.fromkeys(NAMES, ROWS)
     assert "failed" not in text
-    assert "not run: time" not in text
-    assert "Not within 1e-04: none." in text
+    assert "no time left" not in text
+    assert "Failed, or different by more than 1e-04: none." in text
 
 
-def test_what_would_start_too_late_is_named(tmp_path):
-    answer = run("--device", "cpu", "--small", "--seconds", 0, "--out", tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / "gpu.md").read_text().count("Not run: time.") == 5
+def test_sections_without_time_are_named(tmp_path):
+    completed = run_script("--device", "cpu", "--small", "--seconds", 0, "--out", tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert (tmp_path / "gpu.md").read_text().count("Not run: no time left.") == 5
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_missing_device_is_said():
-    answer = run()
-    assert answer.returncode == 2
-    assert "no CUDA device here; allowed is --device cpu" in answer.stderr
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_missing_device_is_an_error():
+    completed = run_script()
+    assert completed.returncode == 2
+    assert (
+        "`--device` must be cpu if torch has no CUDA device; got cuda. Pass --device cpu."
+        in completed.stderr
+    )

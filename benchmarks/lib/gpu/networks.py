@@ -1,4 +1,4 @@
-"""The networks that gpu.py measures, with random weights: nothing is downloaded."""
+"""Networks that gpu.py measures, with random weights, so that nothing is downloaded."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -10,45 +10,50 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.networks import make_cnn, make_perceptron
 
-STATISTICS_ROWS = 8
-SMALL_ROWS, SMALL_PAIRS, SMALL_BATCH = 12, 6, 4
+#: Samples from which batch normalisation takes its means and variances.
+STATISTICS_SAMPLES = 8
+#: Largest numbers of samples, samples of a gram matrix, and samples of a batch with ``--small``.
+SMALL_SAMPLES, SMALL_GRAM_SAMPLES, SMALL_BATCH = 12, 6, 4
 
 
 class LastPosition(nn.Module):
-    """Two outputs from the last position of a body whose first result is (n, t, width)."""
+    """Linear head of two outputs at the last position of a body.
+
+    The first result of the body has the shape (n, t, width).
+    """
 
     def __init__(self, body, width):
         super().__init__()
         self.body, self.head = body, nn.Linear(width, 2)
 
     def forward(self, tokens):
-        """Take the numbers of words, (n, t)."""
+        """Return the outputs (n, 2) of texts, which are numbers of words (n, t)."""
         return self.head(self.body(tokens)[0][:, -1])
 
 
-def lstm(small):
-    """Make an LSTM over words."""
+def make_lstm(small):
+    """Make an LSTM that reads words."""
     words, width = (100, 16) if small else (5000, 256)
     body = nn.Sequential(nn.Embedding(words, width), nn.LSTM(width, width, batch_first=True))
     return LastPosition(body, width)
 
 
-def resnet(depth):
+def make_resnet(depth):
     """Make a residual network of torchvision."""
     from torchvision import models
 
     return getattr(models, f"resnet{depth}")()
 
 
-def vision_transformer(small):
-    """Make ViT-B/16, or a tiny one."""
+def make_vision_transformer(small):
+    """Make ViT-B/16, or a tiny vision transformer."""
     from torchvision import models
 
     return models.VisionTransformer(64, 16, 2, 2, 32, 64) if small else models.vit_b_16()
 
 
-def bert(small):
-    """Make BERT-base, or a tiny one, below a head of two outputs."""
+def make_bert(small):
+    """Make BERT-base, or a tiny BERT, with a head of two outputs."""
     from transformers import BertConfig, BertModel
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -56,11 +61,11 @@ def bert(small):
     return LastPosition(BertModel(config, add_pooling_layer=False), config.hidden_size)
 
 
-def gpt2(small):
-    """Make GPT-2, or a tiny one, below a head of two outputs.
+def make_gpt2(small):
+    """Make GPT-2, or a tiny one, with a head of two outputs.
 
-    Without a padding token: with one, transformers looks for it in the input, which torch.func's
-    vmap does not allow.
+    It has no padding token. With a padding token, transformers searches the input for it, which
+    vmap of torch.func does not support.
     """
     from transformers import GPT2Config, GPT2Model
 
@@ -71,46 +76,68 @@ def gpt2(small):
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the shape of a row (an image, or numbers of ``words``), and how many are used.
+    """A network with the shape and the number of its samples.
 
-    ``rows`` are for passes, ``pairs`` for grams, ``batch`` for an epoch and for torch.func.
+    Attributes
+    ----------
+    name : str
+        Name in the tables.
+    make : function
+        Function of ``small`` that makes the network.
+    shape, small_shape : tuple of int
+        Shape of a sample, for the network and for the tiny network.
+    samples : int
+        Number of samples of an epoch and of a density.
+    gram_samples : int
+        Number of samples of a gram matrix.
+    batch : int
+        Batch size of an epoch and of torch.func.
+    words : int
+        Number of different words if a sample is a text, 0 if it is an image or a vector.
+    package : str
+        Package that the network comes from.
+    small : bool
+        If true, the network is tiny.
     """
 
     name: str
     make: Any
     shape: tuple
     small_shape: tuple
-    rows: int
-    pairs: int
+    samples: int
+    gram_samples: int
     batch: int
     words: int = 0
     package: str = "torch"
     small: bool = False
 
-    def reduced(self):
-        """Return the case with a tiny network and few rows."""
+    def shrink(self):
+        """Return the case with a tiny network and few samples."""
         return replace(
             self,
             shape=self.small_shape,
-            rows=min(self.rows, SMALL_ROWS),
-            pairs=min(self.pairs, SMALL_PAIRS),
+            samples=min(self.samples, SMALL_SAMPLES),
+            gram_samples=min(self.gram_samples, SMALL_GRAM_SAMPLES),
             batch=min(self.batch, SMALL_BATCH),
             small=True,
         )
 
 
 @functools.cache
-def drawn(case):
-    """Draw the network, in eval mode on the CPU, and its rows."""
+def draw_network_and_samples(case):
+    """Return the network of a case, in eval mode on the CPU, and random samples for it."""
     torch.manual_seed(0)
-    network, shape = case.make(case.small), (case.rows, *case.shape)
+    network, shape = case.make(case.small), (case.samples, *case.shape)
     X = torch.randint(1, case.words, shape) if case.words else torch.randn(shape)
-    normalized(network, X[:STATISTICS_ROWS])
+    set_statistics(network, X[:STATISTICS_SAMPLES])
     return network.eval(), X
 
 
-def normalized(network, X):
-    """Give layers the statistics of some rows: with none, activations grow from block to block."""
+def set_statistics(network, X):
+    """Set the means and variances of batch normalisation to those of some samples.
+
+    With the initial ones, activations would grow from block to block.
+    """
     layers = [part for part in network.modules() if isinstance(part, _BatchNorm)]
     for layer in layers:
         layer.momentum = 1.0
@@ -125,10 +152,10 @@ VISION, TRANSFORMERS = {"package": "torchvision"}, {"package": "transformers", "
 CASES = (
     Case("MLP", lambda small: make_perceptron(10), (64,), (64,), 50_000, 4_000, 2_048),
     Case("CNN", lambda small: make_cnn(10), (1, 28, 28), (1, 28, 28), 20_000, 4_000, 512),
-    Case("ResNet-18", lambda small: resnet(18), *IMAGES, 1_024, 256, 64, **VISION),
-    Case("ResNet-50", lambda small: resnet(50), *IMAGES, 512, 128, 32, **VISION),
-    Case("BERT-base", bert, *TEXTS, 256, 48, 32, **TRANSFORMERS),
-    Case("ViT-B/16", vision_transformer, *IMAGES, 256, 48, 32, **VISION),
-    Case("GPT-2", gpt2, *TEXTS, 128, 32, 16, **TRANSFORMERS),
-    Case("LSTM", lstm, (32,), (6,), 128, 64, 64, words=100),
+    Case("ResNet-18", lambda small: make_resnet(18), *IMAGES, 1_024, 256, 64, **VISION),
+    Case("ResNet-50", lambda small: make_resnet(50), *IMAGES, 512, 128, 32, **VISION),
+    Case("BERT-base", make_bert, *TEXTS, 256, 48, 32, **TRANSFORMERS),
+    Case("ViT-B/16", make_vision_transformer, *IMAGES, 256, 48, 32, **VISION),
+    Case("GPT-2", make_gpt2, *TEXTS, 128, 32, 16, **TRANSFORMERS),
+    Case("LSTM", make_lstm, (32,), (6,), 128, 64, 64, words=100),
 )

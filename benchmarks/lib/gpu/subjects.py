@@ -1,4 +1,7 @@
-"""What gpu.py times: the package, an epoch and torch.func, on one network in one setting."""
+"""Measurements of gpu.py: sknetsim, an epoch and torch.func, for one network in one setting.
+
+Index legend: n, m samples; w parameters.
+"""
 
 import functools
 import gc
@@ -15,25 +18,43 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from lib.gpu.networks import drawn
+from lib.gpu.networks import draw_network_and_samples
 from lib.peers.methods import normalize_gram
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel
 
+#: Index of the output whose gradients are compared.
 OUTPUT = 0
+#: Samples of the warm-up call, and of the comparison with autograd.
 FEW = 4
+#: Largest number of features.
 FEATURES = 256
+#: Largest number of timed calls of each function.
 ROUNDS = 3
-# No further round after so many seconds.
+#: Seconds after which no further round begins.
 SLOW_SECONDS = 5
-# MiB of working_memory: scikit-learn's default, and what suits the device.
+#: MiB of working_memory: scikit-learn's default, and a larger one.
 BUDGET, LARGE_BUDGET = 1024, 16384
-# Of an error, in a cell of a table.
+#: Characters of an error message that a cell of a table shows.
 MESSAGE = 150
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a network is measured: by default, as a user finds the package."""
+    """Settings of scikit-learn, torch and sknetsim during a measurement.
+
+    Attributes
+    ----------
+    name : str
+        Name in the tables.
+    memory : int
+        ``working_memory`` of scikit-learn, in MiB.
+    batched : bool
+        If true, ``batch_size`` of the estimators is the batch size of the case, else None.
+    tf32 : bool
+        If true, the caller allows TF32.
+    half : bool
+        If true, the weights are in bfloat16.
+    """
 
     name: str
     memory: int = LARGE_BUDGET
@@ -43,25 +64,25 @@ class Setting:
 
 
 def allow_tf32(allowed):
-    """Allow matrix products and convolutions in TF32, or not."""
+    """Allow or forbid TF32 in matrix products and convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager
-def applied(chosen):
-    """Set memory and TF32 as a user would, and clear up."""
+def apply_setting(setting):
+    """Set ``working_memory`` and TF32 inside the block; release the memory at the end."""
     try:
-        allow_tf32(chosen.tf32)
-        with sklearn.config_context(working_memory=chosen.memory):
+        allow_tf32(setting.tf32)
+        with sklearn.config_context(working_memory=setting.memory):
             yield
     finally:
         allow_tf32(False)
-        freed()
+        release_memory()
 
 
-def freed():
-    """Give unused device memory back."""
+def release_memory():
+    """Release the device memory that is not in use."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -69,7 +90,7 @@ def freed():
 
 @dataclass
 class Subject:
-    """A network on its device, and its rows on the CPU."""
+    """A network on its device, and its samples on the CPU."""
 
     case: Any
     network: nn.Module
@@ -78,182 +99,206 @@ class Subject:
     half: bool
 
     @classmethod
-    def of(cls, case, device, chosen):
-        """Put a copy of the network where it is to be."""
-        network, X = drawn(case)
-        network = in_precision(network, chosen.half).to(device)
-        return cls(case, network, X, case.batch if chosen.batched else None, chosen.half)
+    def create(cls, case, device, setting):
+        """Copy the network of a case to a device, in the precision of a setting."""
+        network, X = draw_network_and_samples(case)
+        network = copy_in_precision(network, setting.half).to(device)
+        return cls(case, network, X, case.batch if setting.batched else None, setting.half)
 
     @property
-    def size(self):
-        """Return the number of parameters."""
+    def parameter_count(self):
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def device(self):
-        """Return where the network is."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
-    def density(self, X):
-        """Return soft log densities of the rows themselves."""
+    def compute_density(self, X):
+        """Return the soft log densities of samples, fitted on the same samples."""
         estimator = NetworkDensity(self.network, OUTPUT, batch_size=self.batch_size)
         return estimator.fit(X).score_samples(X)
 
-    def gram(self, X):
-        """Return the similarities of all pairs."""
+    def compute_gram(self, X):
+        """Return the similarities of all pairs of samples."""
         return NetworkKernel(self.network, OUTPUT, batch_size=self.batch_size)(X)
 
-    def features(self, X):
-        """Return the featurizer, after it has made features from landmarks."""
-        chosen = {"n_components": min(FEATURES, len(X) // 2), "random_state": 0}
-        found = GradientFeaturizer(self.network, OUTPUT, batch_size=self.batch_size, **chosen)
-        found.fit_transform(X)
-        return found
+    def fit_featurizer(self, X):
+        """Compute features of samples, with landmarks among them, and return the featurizer."""
+        featurizer = GradientFeaturizer(
+            self.network,
+            OUTPUT,
+            n_components=min(FEATURES, len(X) // 2),
+            batch_size=self.batch_size,
+            random_state=0,
+        )
+        featurizer.fit_transform(X)
+        return featurizer
 
-    def epoch(self, batch):
-        """Return forward and backward passes over rows, in training mode."""
-        # cuDNN's recurrent layers have a backward pass in that mode alone.
+    def make_epoch(self, batch):
+        """Return a function that runs an epoch over samples, in training mode.
+
+        The epoch is in training mode because the recurrent layers of cuDNN have a backward pass in
+        that mode only.
+        """
         network = deepcopy(self.network).train()
         dtype = next(network.parameters()).dtype
 
-        def passes(X):
-            for rows in X.split(batch):
-                rows = rows.to(self.device, dtype if rows.is_floating_point() else None)
+        def run_epoch(X):
+            for inputs in X.split(batch):
+                inputs = inputs.to(self.device, dtype if inputs.is_floating_point() else None)
                 network.zero_grad()
-                network(rows).sum().backward()
+                network(inputs).sum().backward()
 
-        return passes
+        return run_epoch
 
-    def fastest_epoch(self, X):
-        """Return the epoch with the better of two batch sizes."""
-        found = [Timed(self.epoch(batch)) for batch in (self.case.batch, 4 * self.case.batch)]
-        for timed in found * 2:
-            timed.call(X)
-        return min(found, key=lambda timed: timed.seconds[-1] if timed.seconds else 1e9).function
+    def find_fastest_epoch(self, X):
+        """Return the epoch with the faster of two batch sizes, after two calls of each."""
+        sizes = (self.case.batch, 4 * self.case.batch)
+        timings = [Timing(self.make_epoch(size)) for size in sizes]
+        for timing in timings * 2:
+            timing.call(X)
+        fastest = min(timings, key=lambda timing: timing.seconds[-1] if timing.seconds else np.inf)
+        return fastest.function
 
-    def peer(self, X):
-        """Return the similarities by torch.func: gradients written out, and their product."""
+    def compute_peer_gram(self, X):
+        """Return the similarities of all pairs of samples from the gradients of torch.func."""
         parameters = {name: value.detach() for name, value in self.network.named_parameters()}
 
-        def output(parameters, sample):
+        def compute_output(parameters, sample):
             return functional_call(self.network, parameters, (sample[None],))[0, OUTPUT]
 
-        per_sample = vmap(grad(output), in_dims=(None, 0), randomness="different")
-        gradients = torch.empty(len(X), self.size, device=self.device)
-        batches = (part.split(self.case.batch) for part in (gradients, X))
-        with self._differentiable():
-            for rows, batch in zip(*batches, strict=True):
-                found = per_sample(parameters, batch.to(self.device)).values()
-                torch.cat([part.flatten(1) for part in found], dim=1, out=rows)
-        return normalize_gram(gradients @ gradients.T).cpu().numpy()
+        compute_gradients = vmap(grad(compute_output), in_dims=(None, 0), randomness="different")
+        # J[n,w] = d f(x_n) / d theta[w]
+        jacobian = torch.empty(len(X), self.parameter_count, device=self.device)
+        batches = (part.split(self.case.batch) for part in (jacobian, X))
+        with self._disable_recurrent_cudnn():
+            for rows, inputs in zip(*batches, strict=True):
+                parts = compute_gradients(parameters, inputs.to(self.device)).values()
+                torch.cat([part.flatten(1) for part in parts], dim=1, out=rows)
+        # K[n,m] = sum_w J[n,w] J[m,w]
+        return normalize_gram(jacobian @ jacobian.T).cpu().numpy()
 
-    def _differentiable(self):
-        """Leave cuDNN out where its recurrent layers would be differentiated in eval mode."""
+    def _disable_recurrent_cudnn(self):
+        """Disable cuDNN inside the block if the network has recurrent layers.
+
+        Those of cuDNN have no backward pass in eval mode.
+        """
         if any(isinstance(part, nn.RNNBase) for part in self.network.modules()):
             return torch.backends.cudnn.flags(enabled=False, allow_tf32=False)
         return nullcontext()
 
-    def difference(self, timed):
-        """Say how far a gram is from autograd's in float64 on the CPU, on a few rows."""
-        if timed.failure:
-            return timed.failure
-        expected = reference(self.case, self.half)
-        return f"{np.abs(timed.value[:FEW, :FEW] - expected).max():.1e}"
+    def describe_difference(self, timing):
+        """Return the largest difference of a timed gram matrix from the reference, as text."""
+        if timing.failure:
+            return timing.failure
+        expected = compute_reference(self.case, self.half)
+        return f"{np.abs(timing.result[:FEW, :FEW] - expected).max():.1e}"
 
 
-def in_precision(network, half):
-    """Return a copy, in bfloat16 where asked for."""
+def copy_in_precision(network, half):
+    """Return a copy of a network, in bfloat16 if ``half`` is true."""
     copied = deepcopy(network)
     return copied.bfloat16() if half else copied
 
 
 @functools.cache
-def reference(case, half):
-    """Return the similarities of a few rows from autograd's gradients, float64 on the CPU."""
-    network, X = drawn(case)
-    network = in_precision(network, half).double()
-    rows = X[:FEW].double() if X.is_floating_point() else X[:FEW]
-    parameters, found = list(network.parameters()), []
-    for sample in rows:
+def compute_reference(case, half):
+    """Return the similarities of a few samples from autograd, in float64 on the CPU."""
+    network, X = draw_network_and_samples(case)
+    network = copy_in_precision(network, half).double()
+    X = X[:FEW].double() if X.is_floating_point() else X[:FEW]
+    parameters, gradients = list(network.parameters()), []
+    for sample in X:
         output = network(sample[None])[0, OUTPUT]
         parts = torch.autograd.grad(output, parameters, allow_unused=True, materialize_grads=True)
-        found.append(torch.cat([part.flatten() for part in parts]))
-    return normalize_gram(torch.stack([torch.stack([a @ b for b in found]) for a in found])).numpy()
+        gradients.append(torch.cat([part.flatten() for part in parts]))
+    # K[n,m] = sum_w J[n,w] J[m,w]
+    gram = torch.stack([torch.stack([a @ b for b in gradients]) for a in gradients])
+    return normalize_gram(gram).numpy()
 
 
-def shown(error):
-    """Say what an error is, in a cell of a table."""
+def describe_error(error):
+    """Return the type and the beginning of the message of an error, for a cell of a table."""
     message = " ".join(str(error).split())[:MESSAGE].replace("|", "/")
     return f"failed: {type(error).__name__}: {message}"
 
 
 @dataclass
-class Timed:
-    """Seconds and peak device memory (MiB) of a function's calls, and the last value."""
+class Timing:
+    """Calls of a function: their seconds, peak device memory (MiB), last result and failure."""
 
     function: Any
     seconds: list = field(default_factory=list)
     peak: float = 0.0
-    value: Any = None
+    result: Any = None
     failure: str = ""
 
     def call(self, X):
-        """Time one call; a function that has failed is not called again."""
+        """Time one call, unless an earlier call has failed."""
         if self.failure:
             return
-        before, start = allocated(), time.perf_counter()
+        before, start = read_allocated_memory(), time.perf_counter()
         try:
-            self.value = self.function(X)
-            peak = allocated(most=True)
+            self.result = self.function(X)
+            peak = read_allocated_memory(peak=True)
         except Exception as error:
-            self.failure = shown(error)
+            self.failure = describe_error(error)
             return
         self.seconds.append(time.perf_counter() - start)
         self.peak = max(self.peak, (peak - before) / 2**20)
 
     @property
     def median(self):
-        """Return the median seconds; not a number where the function failed."""
+        """Median of the seconds, or NaN if a call has failed."""
         return float("nan") if self.failure else statistics.median(self.seconds)
 
 
-def allocated(most=False):
-    """Wait for the device; return the bytes allocated now, or the most since the last call."""
+def read_allocated_memory(peak=False):
+    """Wait for the device and return the bytes allocated now, or their peak since the last call."""
     if not torch.cuda.is_initialized():
         return 0
     torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated()
+    most = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    return peak if most else torch.cuda.memory_allocated()
+    return most if peak else torch.cuda.memory_allocated()
 
 
-def interleaved(functions, X, few=FEW):
-    """Time functions in turns, after a call on a few rows that is not counted."""
-    found = [Timed(function) for function in functions]
+def time_in_turns(functions, X, few=FEW):
+    """Call functions in turns and return their timings.
+
+    A first call of each on ``few`` samples is not counted.
+    """
+    timings = [Timing(function) for function in functions]
     for function in functions:
-        Timed(function).call(X[:few])
+        Timing(function).call(X[:few])
     start = time.monotonic()
     for _ in range(ROUNDS):
-        for timed in found:
-            timed.call(X)
+        for timing in timings:
+            timing.call(X)
         if time.monotonic() - start > SLOW_SECONDS:
             break
-    return found
+    return timings
 
 
-def measured(subject, parts):
-    """Return the cells of all parts."""
-    cells = [f"{subject.size:,}"]
-    for part, width in parts.items():
+def measure_cells(subject, measurements):
+    """Return the cells of a subject: its number of parameters, then those of each measurement.
+
+    ``measurements`` are functions of a subject with their numbers of cells. A measurement that
+    fails leaves the cells of the others unchanged.
+    """
+    cells = [f"{subject.parameter_count:,}"]
+    for measure, width in measurements.items():
         try:
-            found = part(subject)
+            measured = measure(subject)
         except Exception as error:
-            found = [shown(error)]
-        cells += padded(found, width)
-        freed()
+            measured = [describe_error(error)]
+        cells += pad_cells(measured, width)
+        release_memory()
     return cells
 
 
-def padded(cells, width):
-    """Fill up some cells."""
+def pad_cells(cells, width):
+    """Return cells, followed by dashes up to a number of cells."""
     return [*cells, *["–"] * (width - len(cells))]
