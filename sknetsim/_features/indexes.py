@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state, gen_batches
 from tqdm.auto import tqdm
 
 from .._networks.samples import Samples
-from .rows import check_features
+from .source import check_features
 
 # `fit_index` widens an index until its recall is at least this: the share of the nearest rows that
 # the index finds.

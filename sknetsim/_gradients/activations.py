@@ -126,8 +126,8 @@ class ActivationEngine(BaseEngine):
         """Return the fingerprint of the network and of the names of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
-    def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
-        return 1 if self._one_by_one else super()._affordable_rows(rows, labels)
+    def _count_affordable_samples(self, rows: Samples, labels: Tensor | None) -> int:
+        return 1 if self._one_by_one else super()._count_affordable_samples(rows, labels)
 
     def _measure(self, rows: Samples, labels: Tensor | None) -> None:
         """Choose the layers, and estimate the bytes that the network needs for one sample."""
@@ -141,7 +141,8 @@ class ActivationEngine(BaseEngine):
         # The network holds about the inputs of all innermost layers at once. Twice as much is added
         # for the recorded and the scaled copies.
         leaves = [name for name, part in module.named_modules() if not list(part.children())]
-        self._row_bytes = max(1, 3 * sum(_nbytes(calls[name]) for name in leaves if name in calls))
+        held = sum(_nbytes(calls[name]) for name in leaves if name in calls)
+        self._sample_bytes = max(1, 3 * held)
 
     def _chunk(
         self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool

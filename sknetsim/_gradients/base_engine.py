@@ -27,7 +27,7 @@ from ..exceptions import UnsupportedNetworkError, is_out_of_memory
 _CHUNK_BYTES = 2**28
 
 # Largest number of samples per chunk.
-_CHUNK_ROWS = 2560
+_CHUNK_SAMPLES = 2560
 
 
 class BaseEngine(abc.ABC):
@@ -65,7 +65,7 @@ class BaseEngine(abc.ABC):
         self.device = network.device if device is None else check_device(device)
         self.n_jobs: int | None = 1
         self.dtype = network.dtype
-        self._row_bytes = 0
+        self._sample_bytes = 0
         self._cast_integers: bool | None = None
         self._isolated = IsolatedNetwork(network.module, selected, self.device)
 
@@ -73,11 +73,11 @@ class BaseEngine(abc.ABC):
     def identity(self) -> str:
         """Return a fingerprint of the network, and of the parameters of the engine."""
 
-    def fingerprint_of_rows(self, X: Samples) -> str:
+    def fingerprint_of_samples(self, X: Samples) -> str:
         """Return the fingerprint of the samples, after the steps before the network."""
         return fingerprint_samples(self.network.prepare(X), self.dtype)
 
-    def check_rows_independent(self, X: Samples) -> None:
+    def check_samples_independent(self, X: Samples) -> None:
         """Check that the steps before the network transform each sample independently.
 
         The first sample is transformed on its own and together with the second one.
@@ -100,11 +100,11 @@ class BaseEngine(abc.ABC):
     def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Return a fingerprint of everything that determines the Jacobians of X."""
         labels = None if y is None else make_label_tensor(y)
-        return fingerprint_value((self.identity(), self.fingerprint_of_rows(X), labels))
+        return fingerprint_value((self.identity(), self.fingerprint_of_samples(X), labels))
 
     @abc.abstractmethod
     def _measure(self, rows: Samples, labels: Tensor | None) -> None:
-        """Set ``_row_bytes``, the bytes per sample; leave 0 if it must be measured again."""
+        """Set ``_sample_bytes``, the bytes per sample; leave 0 if it must be measured again."""
 
     @abc.abstractmethod
     def _chunk(
@@ -138,9 +138,9 @@ class BaseEngine(abc.ABC):
         """
         rows = self.network.prepare(X)
         labels = None if y is None else make_label_tensor(y)
-        limit = self.batch_size or _CHUNK_ROWS
+        limit = self.batch_size or _CHUNK_SAMPLES
         while start < len(rows):
-            step = min(limit, self._affordable_rows(rows, labels), len(rows) - start)
+            step = min(limit, self._count_affordable_samples(rows, labels), len(rows) - start)
             chunk = slice(start, start + step)
             try:
                 jacobian = self._chunk(rows, labels, chunk, factored)
@@ -149,21 +149,21 @@ class BaseEngine(abc.ABC):
                 continue
             if jacobian is None:
                 # The chunk is computed again, in another way that may need more memory.
-                self._row_bytes = 0
+                self._sample_bytes = 0
                 continue
             yield chunk, jacobian
             start = chunk.stop
 
-    def _affordable_rows(self, rows: Samples, labels: Tensor | None) -> int:
+    def _count_affordable_samples(self, rows: Samples, labels: Tensor | None) -> int:
         """Return the number of samples per chunk that fit in the memory budget."""
         if len(rows) == 1 or self.batch_size:
             return len(rows)
-        while self._row_bytes == 0:
+        while self._sample_bytes == 0:
             self._measure(rows, labels)
         budget = memory_budget(CHUNK, self.device)
         # The caches of a CUDA device are small beside its memory, and it needs large batches.
         largest = budget if self.device.type == "cuda" else min(_CHUNK_BYTES, budget)
-        return max(1, largest // self._row_bytes)
+        return max(1, largest // self._sample_bytes)
 
     @contextlib.contextmanager
     def batch(

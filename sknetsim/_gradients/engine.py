@@ -159,7 +159,7 @@ class GradientEngine(BaseEngine):
         if checked and not self._verify(module, plan, inputs, targets, jacobian):
             return None
         jacobian = replace(jacobian, outputs=outputs.detach())
-        self._row_bytes = self._row_bytes or bytes_per_sample(jacobian.for_sums(), calls)
+        self._sample_bytes = self._sample_bytes or bytes_per_sample(jacobian.for_sums(), calls)
         return jacobian
 
     def _get_plan(self, module: nn.Module) -> Plan:

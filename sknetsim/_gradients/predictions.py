@@ -17,7 +17,7 @@ from ..exceptions import UnsupportedNetworkError
 from .engine import GradientEngine
 
 # Samples per forward pass: twice the default of skorch.
-_CHUNK_ROWS = 256
+_CHUNK_SAMPLES = 256
 
 
 def predict_outputs(engine: GradientEngine, X: Samples) -> np.ndarray:
@@ -38,7 +38,7 @@ def predict_probabilities(engine: GradientEngine, X: Samples) -> np.ndarray:
 def _iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
     """Yield the network's raw outputs, chunk by chunk; chunks are halved if memory is exhausted."""
     rows, start = engine.network.prepare(X), 0
-    step = engine.batch_size or _CHUNK_ROWS
+    step = engine.batch_size or _CHUNK_SAMPLES
     while start < len(rows):
         batch = engine.batch(rows, None, slice(start, start + step))
         try:

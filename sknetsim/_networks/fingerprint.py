@@ -34,7 +34,7 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.
 _OWN = "sknetsim"
 
 # Number of samples that are digested at a time.
-_DIGEST_ROWS = 1024
+_DIGESTED_SAMPLES = 1024
 
 # Version of the format. Increase it if an attribute of a class of this package changes its meaning.
 _FORMAT = 1
@@ -72,7 +72,7 @@ def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
 def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
     """Return 16 bytes per sample, a digest of its values cast to a dtype."""
     digests: list[bytes] = []
-    step = 1 if isinstance(samples.data, Dataset) else _DIGEST_ROWS
+    step = 1 if isinstance(samples.data, Dataset) else _DIGESTED_SAMPLES
     for rows in gen_batches(len(samples), step):
         inputs = samples.at(range(rows.start, rows.stop), rows)
         digests += _digest_rows(list_tensors(inputs), dtype)

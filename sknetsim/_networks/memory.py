@@ -34,7 +34,7 @@ TILE_KERNELS = Fraction(1, 8)
 SKETCH = Fraction(1, 8)
 
 #: The Jacobians that a kernel keeps when it is called with two single samples.
-SINGLE_ROWS = Fraction(1, 2)
+SINGLE_SAMPLES = Fraction(1, 2)
 
 
 #: The part of the free memory of a CUDA device that a pass may take.

@@ -22,7 +22,7 @@ from torch.utils.data import (
 from .batches import Inputs, list_tensors
 
 # Number of samples that are checked for NaN at a time.
-_CHECKED_ROWS = 1024
+_CHECKED_SAMPLES = 1024
 
 # Packages whose arrays on disk are pickled as their path.
 _PICKLED_BY_PATH = ("sknetsim", "zarr")
@@ -122,7 +122,7 @@ class Samples:
     def check_finite(self) -> None:
         """Check that X is finite; a Dataset is not checked, because its items may load slowly."""
         if not isinstance(self._source, Dataset):
-            for rows in gen_batches(len(self), _CHECKED_ROWS):
+            for rows in gen_batches(len(self), _CHECKED_SAMPLES):
                 self.take(rows)
 
 

@@ -25,7 +25,7 @@ from .zero_gradients import ZeroGradients, report_zero_gradients
 
 
 class Source(Protocol):
-    """Source of Jacobians: an engine, or `FeatureRows`."""
+    """Source of Jacobians: an engine, or `FeatureSource`."""
 
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
@@ -39,10 +39,10 @@ class Source(Protocol):
     def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Return a fingerprint of everything that determines the Jacobians of X."""
 
-    def fingerprint_of_rows(self, X: Samples) -> str:
+    def fingerprint_of_samples(self, X: Samples) -> str:
         """Return a fingerprint of the samples, in the form in which they are differentiated."""
 
-    def check_rows_independent(self, X: Samples) -> None:
+    def check_samples_independent(self, X: Samples) -> None:
         """Raise an error if the preprocessing of a sample depends on the other samples."""
 
     def identity(self) -> str:

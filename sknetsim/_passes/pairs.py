@@ -24,7 +24,7 @@ from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks
 
 # Samples of a tile. Larger tiles leave the caches, smaller ones waste the matrix product.
-_TILE_ROWS = 640
+_TILE_SAMPLES = 640
 
 #: Whitenings of both sets for k^C.
 UNIT_WHITENINGS = ("unit", "unit")
@@ -37,7 +37,7 @@ def make_tiles(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield tiles: whitened chunks, split or concatenated to the size of a tile."""
     waiting: list[Chunk] = []
     for chunk in chunks:
-        limit = _count_tile_rows(chunk)
+        limit = _count_tile_samples(chunk)
         for part in chunk.split(limit):
             if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
                 yield _concatenate(waiting)
@@ -46,7 +46,7 @@ def make_tiles(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     yield _concatenate(waiting)
 
 
-def _count_tile_rows(chunk: Chunk) -> int:
+def _count_tile_samples(chunk: Chunk) -> int:
     """Return the largest number of samples in a tile, from the shares of the memory budget."""
     outputs = chunk.jacobian.outputs.shape[1]
     row_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
@@ -54,7 +54,7 @@ def _count_tile_rows(chunk: Chunk) -> int:
     # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
     by_kernels = math.isqrt(memory_budget(TILE_KERNELS, device) // (8 * outputs**2))
     by_blocks = memory_budget(TILE, device) // max(1, row_bytes)
-    return max(1, min(_TILE_ROWS, by_kernels, by_blocks))
+    return max(1, min(_TILE_SAMPLES, by_kernels, by_blocks))
 
 
 def prepare_for_pairs(chunk: Chunk) -> Chunk:

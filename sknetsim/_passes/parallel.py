@@ -113,7 +113,7 @@ def map_samples(
     # The function shows the progress of a single piece, and this pass that of several pieces.
     piece_verbose = verbose if len(pieces) == 1 else 0
     if len(pieces) > 1:
-        source.check_rows_independent(X)
+        source.check_samples_independent(X)
     tasks = (
         (parts.part(piece), *(slice_labels(rows, piece) for rows in aligned)) for piece in pieces
     )

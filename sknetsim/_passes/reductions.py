@@ -85,7 +85,7 @@ def reduce_pairs(
     blocks = _make_blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
     for checked in (X,) if Y is None else (X, Y):
-        source.check_rows_independent(checked)
+        source.check_samples_independent(checked)
     tasks = (_make_task(block, sets, labels) for block in blocks)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()

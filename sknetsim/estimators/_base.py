@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .._features.nystroem import fit_nystroem
 from .._features.projection import compute_features
-from .._features.rows import FeatureRows
+from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import has_device
@@ -253,7 +253,7 @@ class BaseSimilarity(BaseEstimator):
     def _make_engine(self, estimator: Any) -> Source:
         """Return the engine of a network, or the source of rows that are features already."""
         if isinstance(estimator, str) and estimator == FEATURES:
-            return FeatureRows()
+            return FeatureSource()
         network = resolve_network(estimator).with_input_shape(self.input_shape)
         output = self._choose_output()
         return GradientEngine(network, output, self.parameters, self.batch_size, self.device)
@@ -292,11 +292,11 @@ class BaseReference(BaseSimilarity):
         if self._projection is None:
             return source, X
         features = compute_features(self._projection, source, X, verbose=self.verbose)
-        return FeatureRows(source.dtype, source.n_jobs), Samples(features)
+        return FeatureSource(source.dtype, source.n_jobs), Samples(features)
 
     def _make_fitted_source(self, source: Source) -> Source:
         """Return the source of the fitted samples after `_project`."""
-        return source if self._projection is None else FeatureRows(source.dtype, source.n_jobs)
+        return source if self._projection is None else FeatureSource(source.dtype, source.n_jobs)
 
 
 class BaseLabelledReference(BaseReference):

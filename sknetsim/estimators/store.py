@@ -308,7 +308,7 @@ def _fingerprint_data(source: Source, X: Samples) -> str:
             [digest_samples(X.select([index]), source.dtype) for index in chosen]
         )
     pieces = (X.part(rows) for rows in gen_batches(count, _DIGESTED))
-    return fingerprint_value([source.fingerprint_of_rows(piece) for piece in pieces])
+    return fingerprint_value([source.fingerprint_of_samples(piece) for piece in pieces])
 
 
 def _check_dtype(dtype: Any) -> str:

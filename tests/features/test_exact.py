@@ -6,7 +6,7 @@ import torch
 
 from sknetsim._features import METHODS
 from sknetsim._features.exact import Exact
-from sknetsim._features.rows import FeatureRows
+from sknetsim._features.source import FeatureSource
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -54,7 +54,7 @@ def test_features_of_a_sample_do_not_depend_on_other_samples(method):
 
 @methods
 def test_features_of_features_can_be_computed(method):
-    source, rows = FeatureRows(), np.eye(6)[:, :5]
+    source, rows = FeatureSource(), np.eye(6)[:, :5]
     projection = fit(method, source, rows, None if method == "exact" else 3)
     assert projection.transform(source, Samples(rows)).shape == (6, projection.n_components)
 

@@ -13,7 +13,7 @@ from sknetsim._features.projection import (
     off_diagonal_error,
     warn_if_missed,
 )
-from sknetsim._features.rows import FeatureRows
+from sknetsim._features.source import FeatureSource
 from sknetsim._networks.samples import Samples
 from sknetsim.exceptions import FewerComponentsWarning
 
@@ -60,11 +60,11 @@ class Halves:
 def test_features_of_all_workers_are_in_the_order_of_the_samples(n_jobs):
     X = np.random.default_rng(0).normal(size=(20, 3))
     with joblib.parallel_config(backend="threading"):
-        features = compute_features(Halves(), FeatureRows(n_jobs=n_jobs), Samples(X))
+        features = compute_features(Halves(), FeatureSource(n_jobs=n_jobs), Samples(X))
     np.testing.assert_array_equal(features, X / 2)
 
 
 def test_features_beyond_the_memory_of_the_machine_raise_an_error():
     message = r"Features of shape \(10000000000, 10000000\) must fit .* `n_components`"
     with pytest.raises(MemoryError, match=message):
-        allocate_features(FeatureRows(), 10**10, 10**7)
+        allocate_features(FeatureSource(), 10**10, 10**7)

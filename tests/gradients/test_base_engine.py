@@ -146,11 +146,11 @@ def make_pipeline_engine(step):
 def test_steps_before_the_network_must_transform_each_sample_independently():
     X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     independent = make_pipeline_engine(StandardScaler().fit(X))
-    independent.check_rows_independent(Samples(X))
+    independent.check_samples_independent(Samples(X))
     dependent = make_pipeline_engine(FunctionTransformer(lambda X: X - X.mean(axis=0)))
     with pytest.raises(UnsupportedNetworkError, match="transform each sample independently"):
-        dependent.check_rows_independent(Samples(X))
-    dependent.check_rows_independent(Samples(X[:1]))
+        dependent.check_samples_independent(Samples(X))
+    dependent.check_samples_independent(Samples(X[:1]))
 
 
 def test_the_jacobians_of_later_samples_are_computed_from_a_start():

@@ -6,7 +6,7 @@ import skorch
 import torch
 from torch import nn
 
-from sknetsim._features.rows import FeatureRows
+from sknetsim._features.source import FeatureSource
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -150,10 +150,10 @@ def test_probabilities_of_a_module_are_recognised():
 
 def test_labels_of_features_are_classes_unless_they_are_fractions_or_a_column():
     X = Samples(np.eye(3))
-    assert infer_target(FeatureRows(), X, ["a", "b", "a"]).classes.tolist() == ["a", "b"]
-    assert infer_target(FeatureRows(), X, [7, 5, 7]).classes.tolist() == [5, 7]
-    assert isinstance(infer_target(FeatureRows(), X, [0.5, 1.5, 2.5]), Regression)
-    assert isinstance(infer_target(FeatureRows(), X, [[7], [5], [7]]), Regression)
+    assert infer_target(FeatureSource(), X, ["a", "b", "a"]).classes.tolist() == ["a", "b"]
+    assert infer_target(FeatureSource(), X, [7, 5, 7]).classes.tolist() == [5, 7]
+    assert isinstance(infer_target(FeatureSource(), X, [0.5, 1.5, 2.5]), Regression)
+    assert isinstance(infer_target(FeatureSource(), X, [[7], [5], [7]]), Regression)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
@@ -202,7 +202,7 @@ BAD = {
         "`y` must contain at least two classes; got one class, 1",
     ),
     "no network": (
-        lambda: require_network(FeatureRows()),
+        lambda: require_network(FeatureSource()),
         r"`estimator` must be a network, .*; got 'features'",
     ),
 }

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 import sknetsim
-from sknetsim._features.rows import check_features
 from sknetsim._features.sketch import TensorSketch
+from sknetsim._features.source import check_features
 from sknetsim._networks.fingerprint import fingerprint_samples, fingerprint_value
 from sknetsim._networks.samples import Samples
 

@@ -11,7 +11,7 @@ import sklearn
 from sknetsim._networks.memory import (
     CHUNK,
     HELD_TILES,
-    SINGLE_ROWS,
+    SINGLE_SAMPLES,
     SKETCH,
     TILE,
     TILE_KERNELS,
@@ -31,7 +31,7 @@ HELD_TOGETHER = {
     # The chunk, and the transforms of a part of its samples.
     "sketches": [CHUNK, SKETCH],
     # The Jacobians that are kept, and the chunk of a new sample.
-    "pairs of single samples": [SINGLE_ROWS, CHUNK],
+    "pairs of single samples": [SINGLE_SAMPLES, CHUNK],
 }
 
 
@@ -47,7 +47,7 @@ def test_two_sets_that_do_not_fit_take_at_most_a_third_more_than_the_budget():
     assert interrupted + HELD_TILES + streamed + TILE_KERNELS == Fraction(4, 3)
 
 
-@pytest.mark.parametrize("share", [CHUNK, HELD_TILES, TILE, TILE_KERNELS, SKETCH, SINGLE_ROWS])
+@pytest.mark.parametrize("share", [CHUNK, HELD_TILES, TILE, TILE_KERNELS, SKETCH, SINGLE_SAMPLES])
 def test_a_share_of_the_budget_is_in_whole_bytes(share):
     with sklearn.config_context(working_memory=1):
         assert memory_budget(share) == int(2**20 * share)

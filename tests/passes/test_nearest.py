@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sknetsim._features.rows import FeatureRows
+from sknetsim._features.source import FeatureSource
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -134,7 +134,7 @@ def test_a_small_budget_changes_no_similarity(megabytes, queries):
 def test_similarities_are_between_minus_one_and_one():
     rows = np.array([[1.5, 0.0], [-1.5, 0.0]])
     similarities = compute_similarities(
-        FeatureRows(), Samples(rows), Samples(rows), np.array([[0, 1], [0, 1]])
+        FeatureSource(), Samples(rows), Samples(rows), np.array([[0, 1], [0, 1]])
     )
     assert similarities.tolist() == [[1, -1], [-1, 1]]
 

@@ -93,17 +93,17 @@ def test_groups_of_tiles_stay_within_their_share_of_the_budget(source):
 
 def test_chunks_are_split_and_concatenated_to_tiles(source, monkeypatch):
     engine, X = source
-    monkeypatch.setattr(pairs, "_TILE_ROWS", 7)
+    monkeypatch.setattr(pairs, "_TILE_SAMPLES", 7)
     tiles = tiles_of(engine, X)
     assert max(len(tile.rank) for tile in tiles) <= 7
     assert [tile.rows.start for tile in tiles[1:]] == [tile.rows.stop for tile in tiles[:-1]]
-    monkeypatch.setattr(pairs, "_TILE_ROWS", 3)
+    monkeypatch.setattr(pairs, "_TILE_SAMPLES", 3)
     assert max(len(tile.rank) for tile in tiles_of(engine, X)) <= 3
 
 
 def test_tiles_contain_the_whitened_jacobians_of_their_samples(mlp, monkeypatch):
     network, X, engine = mlp
-    monkeypatch.setattr(pairs, "_TILE_ROWS", 7)
+    monkeypatch.setattr(pairs, "_TILE_SAMPLES", 7)
     J = naive.jacobians(network, X)
     for tile in tiles_of(engine, X):
         own = naive.correlation(J[tile.rows], J[tile.rows], EPS)

@@ -402,7 +402,7 @@ class Doubling:
     def __init__(self, n_jobs):
         self.n_jobs = n_jobs
 
-    def check_rows_independent(self, X):
+    def check_samples_independent(self, X):
         pass
 
 

@@ -18,7 +18,7 @@ from .._networks.samples import Samples
 _LONGEST = 2
 
 
-class FeatureRows:
+class FeatureSource:
     """Source of Jacobians from gradient features, which are not normalised again.
 
     Parameters
@@ -29,7 +29,7 @@ class FeatureRows:
         Number of workers for passes over the rows. A copy in a worker has n_jobs=1.
     """
 
-    _CHUNK_ROWS = 1024
+    _CHUNK_SAMPLES = 1024
 
     def __init__(self, dtype: torch.dtype = torch.float64, n_jobs: int | None = 1):
         self.dtype = dtype
@@ -42,8 +42,8 @@ class FeatureRows:
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the rows from ``start`` on as Jacobians of one output, chunk by chunk."""
-        for first in range(start, len(X), self._CHUNK_ROWS):
-            chunk = slice(first, min(first + self._CHUNK_ROWS, len(X)))
+        for first in range(start, len(X), self._CHUNK_SAMPLES):
+            chunk = slice(first, min(first + self._CHUNK_SAMPLES, len(X)))
             features = check_features(X.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
@@ -51,13 +51,13 @@ class FeatureRows:
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Return a fingerprint of the rows."""
-        return self.fingerprint_of_rows(X)
+        return self.fingerprint_of_samples(X)
 
-    def fingerprint_of_rows(self, X: Samples) -> str:
+    def fingerprint_of_samples(self, X: Samples) -> str:
         """Return a fingerprint of the rows."""
         return fingerprint_samples(X, self.dtype)
 
-    def check_rows_independent(self, X: Samples) -> None:
+    def check_samples_independent(self, X: Samples) -> None:
         """Do nothing, because features are not preprocessed."""
 
     def identity(self) -> str:

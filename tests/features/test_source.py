@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sknetsim._features.rows import FeatureRows, check_features
+from sknetsim._features.source import FeatureSource, check_features
 from sknetsim._networks.samples import Samples
 from sknetsim._passes.reductions import gram_matrix
 
@@ -16,9 +16,9 @@ def draw_features(count, seed=0):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_jacobians_are_the_rows_in_chunks(monkeypatch, dtype):
-    monkeypatch.setattr(FeatureRows, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(FeatureSource, "_CHUNK_SAMPLES", 4)
     features = draw_features(10)
-    chunks = list(FeatureRows(dtype).jacobians(Samples(features), start=2))
+    chunks = list(FeatureSource(dtype).jacobians(Samples(features), start=2))
     assert [(rows.start, rows.stop) for rows, _ in chunks] == [(2, 6), (6, 10)]
     for rows, jacobian in chunks:
         written = jacobian.materialize()
@@ -28,21 +28,21 @@ def test_jacobians_are_the_rows_in_chunks(monkeypatch, dtype):
 
 def test_similarities_are_inner_products_without_another_whitening():
     rows, columns = 0.5 * draw_features(7), draw_features(5, seed=1)
-    gram = gram_matrix(FeatureRows(), Samples(rows), Samples(columns))
+    gram = gram_matrix(FeatureSource(), Samples(rows), Samples(columns))
     expected = [[row @ column for column in columns] for row in rows]
     np.testing.assert_allclose(gram, expected, atol=1e-12)
 
 
 def test_a_row_of_zeros_is_a_valid_feature_vector():
-    gram = gram_matrix(FeatureRows(), Samples(np.array([[0.0, 0.0], [1.0, 0.0]])))
+    gram = gram_matrix(FeatureSource(), Samples(np.array([[0.0, 0.0], [1.0, 0.0]])))
     assert gram.tolist() == [[0, 0], [0, 1]]
 
 
 def test_fingerprints_follow_the_rows():
-    source, features = FeatureRows(), draw_features(4)
+    source, features = FeatureSource(), draw_features(4)
     same, other = (source.fingerprint(Samples(rows)) for rows in (features, features + 1e-9))
     assert source.fingerprint(Samples(features.copy())) == same != other
-    assert source.fingerprint_of_rows(Samples(features)) == same
+    assert source.fingerprint_of_samples(Samples(features)) == same
     assert source.identity() == "features"
 
 
