@@ -22,7 +22,7 @@ TESTS := -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) tests sknetsim $(T
 PYTEST := $(BIN)/python $(TESTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-quick test-oldest lint bench clean
+.PHONY: help demo docs test test-quick test-oldest lint bench gpu clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,11 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/similarity_losses.py
 	$(BENCH)/bin/python benchmarks/similarity_training.py
 	$(BENCH)/bin/python benchmarks/scaling.py
+
+# `make gpu BIN=/usr/bin` uses the python3 of that folder and creates no environment. It needs the
+# dependencies of sknetsim, with a torch for CUDA, and pytest-xdist.
+gpu: $(if $(filter file,$(origin BIN)),$(ENVIRONMENT))  ## Measure speed, memory and errors on a CUDA device, and run the tests marked gpu
+	$(BIN)/python3 benchmarks/gpu.py
 
 clean:  ## Remove caches, builds and the examples' output, but no environment
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info \

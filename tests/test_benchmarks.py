@@ -16,8 +16,8 @@ RESULTS = sorted(BENCHMARKS.glob("results/*.md"))
 TEXTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "examples/*.py") for path in ROOT.glob(pattern)
 )
-#: Scripts that `make bench` does not run, because they need another checkout or a GPU.
-NOT_IN_MAKE = {"engine", "gpu"}
+#: Scripts that no target of make runs, because they need another checkout.
+NOT_IN_MAKE = {"engine"}
 
 
 def parametrize_paths(paths):
