@@ -235,7 +235,9 @@ CONSUMERS = {
     "the network itself": Consumer(predict_by_network, None, "predictions"),
     "SVC": Consumer(run_svc, "scikit-learn", "kernel, on four-dimensional images"),
     "KernelRidge": Consumer(
-        run_kernel_ridge, "scikit-learn", "kernel, on flattened images that it reshapes"
+        run_kernel_ridge,
+        "scikit-learn",
+        "kernel, on flattened images, whose shape `input_shape` restores",
     ),
     "GaussianProcessRegressor": Consumer(
         run_gaussian_process, "scikit-learn", "kernel, on the first 500 images"
@@ -252,7 +254,9 @@ CONSUMERS = {
     "TSNE": Consumer(
         run_tsne, "scikit-learn", "graph of neighbours; labels separated in the plane"
     ),
-    "UMAP": Consumer(run_umap, "umap-learn", "neighbours, which are not searched again"),
+    "UMAP": Consumer(
+        run_umap, "umap-learn", "neighbours computed by `NetworkNeighbors`, and features"
+    ),
     "Datalab": Consumer(run_cleanlab, "cleanlab", "graph of neighbours and features"),
     "Datalab, with shares": Consumer(
         run_cleanlab_with_shares,
@@ -290,8 +294,9 @@ def generate_report(quick):
     title = "Other packages with kernels, features, graphs and files of sknetsim"
     yield from format_title(__file__, title, ("scikit-learn", "numpy"))
     yield (
-        f"{len(data.X):,} training images of MNIST and {len(data.X_test):,} test images; the"
-        " predicted logit of a third-party CNN that was trained on MNIST. Seconds are from one run."
+        f"The data are {len(data.X):,} training images of MNIST and {len(data.X_test):,} test"
+        " images. Similarities are those of the predicted logit of a third-party CNN that was"
+        " trained on MNIST. Seconds are from one run."
     )
     yield ""
     yield from format_header(("tool", "package", "input", "measure", "value", "seconds"))

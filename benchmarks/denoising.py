@@ -117,8 +117,8 @@ def generate_equal_samples():
     """Yield the section on 64 equal samples, whose factors are 1/N and 1/sqrt(N)."""
     yield from ["", "## Equal samples", ""]
     yield (
-        "64 times the same sample, with arbitrary labels: relative differences of the factors from"
-        " 1/N and 1/sqrt(N), the largest over all samples."
+        "The data are 64 times the same sample, with arbitrary labels. Cells contain the relative"
+        " difference of a factor from 1/N or 1/sqrt(N), the largest over all samples."
     )
     yield ""
     columns = ["", "variance, float32", "standard deviation", "variance, float64"]
@@ -173,15 +173,17 @@ def generate_report(quick):
     yield from report.format_title(__file__, "Denoising of labels", packages)
     yield (
         "Networks are trained with squared error on noisy labels whose clean values are known. A"
-        " mean of labels around a sample keeps a part of their noise. Predicted factor: root of the"
-        " mean variance factor. Observed factor: means of the true noise divided by the noise. Of"
-        " unseen noise: the same for noise that the network was not trained on. Gap: means of"
-        ' labels minus means of predictions, 0 at a stationary point for "unnormalized". Shift:'
-        " predictions minus their means. Observed shift: predictions minus means of the clean"
-        " labels. Smoothing: means of the clean labels minus the clean labels. Error of means:"
-        " means of the noisy labels minus the clean labels. All columns except the factors are in"
-        f" the unit of the labels. Root mean squares over {QUERIES:,} training samples, means of"
-        f" {SEEDS} seeds; the last column is the range of the seeds."
+        ' mean of labels around a sample keeps a part of their noise. The "predicted factor" is the'
+        ' root of the mean variance factor. The "observed factor" is the means of the true noise,'
+        ' divided by the noise; "of unseen noise" is the same for noise that the network was not'
+        ' trained on. The "gap" is the means of labels minus the means of predictions; it is 0 at a'
+        ' stationary point for "unnormalized". The "shift" is the predictions minus their means,'
+        ' and the "observed shift" the predictions minus the means of the clean labels. The'
+        ' "smoothing" is the means of the clean labels minus the clean labels, and the "error of'
+        ' means" is the means of the noisy labels minus the clean labels. All columns except the'
+        " factors are in the unit of the labels. All of them are root mean squares over"
+        f" {QUERIES:,} training samples, averaged over {SEEDS} seeds; the last column is the range"
+        " of the seeds."
     )
     yield from generate_equal_samples()
     for title, make in TASKS.items():

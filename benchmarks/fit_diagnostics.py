@@ -91,12 +91,13 @@ def generate_report(quick):
     packages = ["scikit-learn", "skorch", "numpy"]
     yield from report.format_title(__file__, "Over- and underfit", packages)
     yield (
-        "Perceptrons with two hidden layers (Adam, 2e-3, no decay) that are too small, trained too"
-        " briefly, trained well, or trained too long on too few samples. The held-out labels show"
+        "The networks are perceptrons with two hidden layers (Adam, 2e-3, no decay) that are too"
+        " small, trained too briefly, trained well, or trained too long on too few samples. The"
+        " held-out labels show"
         " which: if R² on the network's own labels is far above R² on the held-out labels, the"
         " network overfits; if both are low, it underfits. The other columns are"
-        " `FitDiagnostics.summary()`, which uses only the network's own labels. Means ± standard"
-        f" deviations of {SEEDS} seeds."
+        " `FitDiagnostics.summary()`, which uses only the network's own labels. Cells contain means"
+        f" ± standard deviations of {SEEDS} seeds."
     )
     yield from ["", "## Sine of two periods", ""]
     yield (
@@ -106,7 +107,7 @@ def generate_report(quick):
     yield ""
     yield from generate_table(make_sine, SINE, seeds)
     yield from ["", "## California housing", ""]
-    yield "Inputs are clipped at three standard deviations. Held out: 5,000 other blocks."
+    yield "Inputs are clipped at three standard deviations; 5,000 other blocks are held out."
     yield ""
     yield from generate_table(sample_california, CALIFORNIA, seeds)
 

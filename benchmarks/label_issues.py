@@ -1,4 +1,4 @@
-"""Finding flipped labels: shares of similar samples, cleanlab's scores, the network's own loss.
+"""Finding flipped labels by LabelDenoiser, by cleanlab and by the network's own confidence.
 
 Writes ``benchmarks/results/label_issues.md``. With ``--quick`` it only prints, after one seed of
 one setting.
@@ -32,21 +32,30 @@ LOOK_ALIKES = {
     "Fashion-MNIST": {0: 6, 6: 0, 2: 4, 4: 2, 7: 9, 9: 7},
 }
 DENOISERS = {
-    "vote, power 16": {"method": "power", "alpha": 16.0},
-    "vote, power 64": {"method": "power", "alpha": 64.0},
-    "vote, predicted logit": {"method": "power", "alpha": 16.0, "output": "predicted"},
-    "vote, last layer": {"method": "power", "alpha": 16.0, "parameters": "last_layer"},
-    "unnormalized": {"method": "unnormalized"},
+    "LabelDenoiser, power 16": {"method": "power", "alpha": 16.0},
+    "LabelDenoiser, power 64": {"method": "power", "alpha": 64.0},
+    "LabelDenoiser, predicted logit": {"method": "power", "alpha": 16.0, "output": "predicted"},
+    "LabelDenoiser, last layer": {"method": "power", "alpha": 16.0, "parameters": "last_layer"},
+    "LabelDenoiser, unnormalized": {"method": "unnormalized"},
 }
 #: Rows that the last row of a table compares.
-OURS, THEIRS = "vote, power 16", "cleanlab, self-confidence"
+OURS, THEIRS = "LabelDenoiser, power 16", "cleanlab, self-confidence"
 ROWS = [
     *DENOISERS,
-    "own loss",
+    "own confidence",
     THEIRS,
     "cleanlab, margin",
     "cleanlab, issues",
 ]
+
+
+def describe_look_alikes():
+    """Return the pairs of classes that are flipped to each other, by data set."""
+    pairs_by_data = {
+        data: ", ".join(f"{one} and {other}" for one, other in alike.items() if one < other)
+        for data, alike in LOOK_ALIKES.items()
+    }
+    return "; ".join(f"{data}: {pairs}" for data, pairs in pairs_by_data.items())
 
 
 def load_samples(data):
@@ -102,7 +111,7 @@ def compute_qualities(net, X, y, probabilities):
     """Yield each method with its label qualities, low for suspicious labels."""
     for name, params in DENOISERS.items():
         yield name, LabelDenoiser(net, **params).fit(X, y).label_quality(X, y)
-    yield "own loss", np.take_along_axis(net.predict_proba(X), y[:, None], axis=1)[:, 0]
+    yield "own confidence", np.take_along_axis(net.predict_proba(X), y[:, None], axis=1)[:, 0]
     confidence = get_label_quality_scores(y, probabilities, method="self_confidence")
     yield THEIRS, confidence
     yield (
@@ -138,14 +147,18 @@ def generate_report(quick):
     packages = ["scikit-learn", "skorch", "numpy", "cleanlab"]
     yield from report.format_title(__file__, "Label issues", packages)
     yield (
-        f"{SAMPLES:,} images each, with a share of flipped labels: flipped to any other class"
-        f" (uniform), or to the class that looks alike ({LOOK_ALIKES}). A perceptron"
-        " (784-256-256-10, Adam) is trained on the noisy labels for"
+        f"Each data set has {SAMPLES:,} images, and a share of their labels is flipped: to any"
+        f" other class (uniform), or to the class that looks alike ({describe_look_alikes()}). A"
+        " perceptron (784-256-256-10, Adam) is trained on the noisy labels for"
         f' {EPOCHS["before"]} epochs ("before" it has memorised them) and for {EPOCHS["after"]}'
-        ' ("after"); "learnt" is the share of the flipped labels that it then predicts. Cells: area'
-        f" under the ROC curve / average precision of finding the flipped labels, means of {SEEDS}"
-        " seeds. The last row of each table is the difference between power 16 and cleanlab's"
-        " self-confidence (which takes five trainings), mean ± standard error."
+        ' ("after"). "learnt" is the share of the flipped labels that it then predicts. The other'
+        " cells contain the area under the ROC curve / the average precision of finding the flipped"
+        f" labels, as means of {SEEDS} seeds. `LabelDenoiser` ranks by `label_quality`, with power"
+        ' 16, all ten logits and all parameters unless the name says otherwise. "own confidence" is'
+        " the network's probability of the given label. cleanlab's scores use out-of-fold"
+        ' probabilities from five trainings; "issues" ranks the labels that it reports first. The'
+        " last row of each table is the difference between `LabelDenoiser` with power 16 and"
+        " cleanlab's self-confidence, as mean ± standard error."
     )
     settings = list(product(LOOK_ALIKES, ("uniform", "look-alike")))
     for data, kind in settings[:1] if quick else settings:

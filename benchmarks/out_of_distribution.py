@@ -174,11 +174,12 @@ def generate_image_section(quick):
     """Yield the section on images."""
     yield from ("## Images", "")
     yield (
-        "A third-party CNN that was trained on MNIST. Detectors are fitted on images of MNIST's"
-        " training set and have to separate images of its test set, both drawn by the seed, from"
-        ' other images. "predicted" and "all" are values of `output` of `NetworkDensity`. Unless a'
-        ' line says "exact", similarities are products of Nyström features, as with `n_components`.'
-        " The length of the features shows how much of a sample's gradient the landmarks cover."
+        "The network is a third-party CNN that was trained on MNIST. Detectors are fitted on images"
+        " of MNIST's training set and have to separate images of its test set from other images;"
+        ' both are drawn by the seed. "predicted" and "all" are values of `output` of'
+        ' `NetworkDensity`. Unless a line says "exact", similarities are products of Nyström'
+        " features, as with `n_components`. The length of the features shows how much of a sample's"
+        " gradient the landmarks cover."
         " Energy is the logarithm of the sum of the exponentials of the logits; k-NN is the"
         f" distance to neighbour {NEIGHBORS}, on the last hidden layer scaled to length 1, or by"
         " the similarity."
@@ -252,11 +253,11 @@ def generate_diamond_section(quick):
         " than 30 mm. A perceptron (128-128) was trained on the logarithm of the price of all"
         " diamonds. The density of each sample is that of the others: the soft density is exact,"
         f" the other densities use {DIAMOND_COMPONENTS} Nyström features. The other detectors use"
-        " the standardised inputs. Hits: number of impossible diamonds among the"
-        f" {least} samples of lowest density (1 %; samples of equal density all count as"
-        " lower). Samples to find all: number of samples whose density is at most that of the"
-        " densest impossible diamond. Area: area under the ROC curve. Smallest and largest of the"
-        " seeds."
+        ' the standardised inputs. "hits" is the number of impossible diamonds among the'
+        f" {least} samples of lowest density (1 %; samples of equal density all count as lower)."
+        ' "samples to find all" is the number of samples whose density is at most that of the'
+        ' densest impossible diamond. "area" is the area under the ROC curve. Cells contain the'
+        " smallest and the largest value of the seeds."
     )
     yield ""
     yield from format_header(

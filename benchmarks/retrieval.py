@@ -118,12 +118,13 @@ def generate_report(quick):
     packages = ["scikit-learn", "skorch", "numpy", "deepforest"]
     yield from report.format_title(__file__, "Patch retrieval", packages)
     yield (
-        f"{len(patches.labels):,} patches of {SIDE} x {SIDE} pixels of an aerial photograph,"
-        f" {patches.labels.mean():.0%} of them trees (at least half inside boxes that people drew)"
-        f" and the others background (outside of all boxes). For each patch, the {NEIGHBORS} most"
-        " similar other patches are retrieved. Cells: share with the same label, averaged over both"
-        f" classes (.5 by chance), means ± standard deviations of {SEEDS} seeds. The displacement"
-        " network was trained to estimate by how far a patch was moved, and not on trees."
+        f"The data are {len(patches.labels):,} patches of {SIDE} x {SIDE} pixels of an aerial"
+        f" photograph. {patches.labels.mean():.0%} of them are trees (at least half inside boxes"
+        " that people drew) and the others background (outside of all boxes). For each patch, the"
+        f" {NEIGHBORS} most similar other patches are retrieved. Cells contain the share with the"
+        " same label, averaged over both classes (.5 by chance), as means ± standard deviations of"
+        f" {SEEDS} seeds. The displacement network was trained to estimate by how far a patch was"
+        " moved, and not on trees."
     )
     yield ""
     yield from report.format_header(["", *NETWORKS])

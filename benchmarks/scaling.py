@@ -287,11 +287,12 @@ def generate_report(quick):
     sizes, part = (SIZES[:2], 20) if quick else (SIZES, 1)
     yield from format_title(__file__, "Scaling", ["numpy", "scikit-learn", "joblib"])
     yield (
-        "Samples of 64 numbers in a file, and a perceptron of 296,449 parameters with one output."
-        f" Fit on N samples, then {QUERIES:,} queries; {FEATURES} Nyström features, in a float32"
-        " store. Each cell is one run in a fresh process: seconds and, in brackets, the peak"
-        " resident memory above what was loaded before, including the pages of files that the run"
-        " reads. Densities and neighbours of a store are queried with features."
+        "The samples are rows of 64 numbers in a file, and the network is a perceptron of 296,449"
+        f" parameters with one output. Estimators are fitted on N samples and evaluated at"
+        f" {QUERIES:,} queries; a store contains {FEATURES} Nyström features in float32. Each cell"
+        " is one run in a fresh process: seconds and, in brackets, the peak resident memory above"
+        " what was loaded before, including the pages of files that the run reads. Densities and"
+        " neighbours of a store are queried with features."
     )
     yield ""
     with tempfile.TemporaryDirectory() as folder:
@@ -300,16 +301,16 @@ def generate_report(quick):
         draw(seconds)
     yield from ("", "## Workers", "")
     yield (
-        "Time of two workers of one thread each, divided by the time of one process with two"
-        f" threads: median (range) of {ROUNDS} runs in turns; the workers were started before."
-        f" {WORKER_SAMPLES // part:,} samples of 64 numbers."
+        "The table shows the time of two workers of one thread each, divided by the time of one"
+        f" process with two threads, as median (range) of {ROUNDS} runs in turns. The workers were"
+        f" started before. The data are {WORKER_SAMPLES // part:,} samples of 64 numbers."
     )
     yield ""
     yield from generate_workers_with_cluster(WORKER_SAMPLES // part)
     yield from ("", "## All of MNIST", "")
     yield (
-        f"{70_000 // part:,} images from a file and the predicted logit of a third-party CNN of"
-        " 390,410 parameters; one run."
+        f"The table shows one run on {70_000 // part:,} images from a file, with the predicted"
+        " logit of a third-party CNN of 390,410 parameters."
     )
     yield ""
     with tempfile.TemporaryDirectory() as folder:

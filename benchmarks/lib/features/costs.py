@@ -31,10 +31,11 @@ COLUMNS = (
     "without products, ratio to an epoch",
 )
 TEXT = f"""\
-Time to transform samples with a fitted featurizer (`output="predicted"`, {COMPONENTS} features), \
-compared with an epoch (forward and backward passes over the same samples at the fastest batch \
-size) and with only the matrix products with the landmarks, on dense matrices of the same shapes. \
-Medians of {ROUNDS} rounds in which all of them take turns; ratios are ratios of medians."""
+The table shows the time to transform samples with a fitted featurizer (`output="predicted"`, \
+{COMPONENTS} features). It is compared with an epoch (forward and backward passes over the same \
+samples at the fastest batch size) and with only the matrix products with the landmarks, on dense \
+matrices of the same shapes. Seconds are medians of {ROUNDS} rounds in which all of them take \
+turns; ratios are ratios of medians."""
 
 
 def multiply(factors, X):

@@ -33,13 +33,13 @@ COLUMNS = (
 )
 TEXT = """\
 Features are fitted on 1,000 digits, on which the MLP was trained, or on 5,000 training images of \
-MNIST. The results are for samples that were not fitted, 797 held-out digits or 1,000 test images: \
-errors over all pairs of different samples, and recall of the ten most similar samples among four \
-fifths of them, for each of the remaining fifth. Errors are differences from `NetworkKernel`; the \
-stated error is the estimator's `kernel_error_`. The Gaussian projection multiplies exact features \
-by a matrix as drawn by scikit-learn's `GaussianRandomProjection`; in a second variant the \
-projected features are scaled to length 1, the length of the exact ones. Means over three seeds, \
-with the smallest and the largest."""
+MNIST. They are tested on samples that were not fitted: 797 held-out digits or 1,000 test images. \
+Errors are differences from `NetworkKernel`, over all pairs of different samples. The recall is \
+that of the ten most similar samples: the samples of one fifth are the queries, and the other four \
+fifths are searched. The stated error is the estimator's `kernel_error_`. The Gaussian projection \
+multiplies exact features by a matrix as drawn by scikit-learn's `GaussianRandomProjection`; in a \
+second variant the projected features are scaled to length 1, the length of the exact ones. Cells \
+contain the mean over three seeds, with the smallest and the largest value."""
 
 
 @dataclass(frozen=True)
