@@ -86,12 +86,12 @@ class LabelWeights:
         """Return the weighted sums around the queries.
 
         The fitted sample ``own[n]`` is left out of the sums around query n; -1 leaves out none.
-        With ``squared``, the sums of the squared weights are computed, too.
+        With ``squared``, the sums of the squared weights are computed too.
         """
         if self.count is None:
             assert self.linear is not None
             return self.linear.sums(source, queries, own, squared, verbose)
-        weights = CountWeights(self.count, self.samples, self._arranged)
+        weights = CountWeights(self.count, self.samples, self._arranged_values)
         return weights.sums(source, queries, own, squared, verbose)
 
     def means(self, sums: WeightedSums, singular: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +100,12 @@ class LabelWeights:
         Singular queries (see `WeightedSums.is_singular`) get the mean of all fitted samples.
         """
         # E_k[v] = (sum_j W_j)^{-1} sum_j W_j v_j, or sum_j v_j / m
-        return self._split(sums.means(singular, self._arranged.mean(dim=0)))
+        return self._split(sums.means(singular, self._arranged_values.mean(dim=0)))
 
     def means_of_others(self, sums: WeightedSums, singular: Tensor, own: np.ndarray) -> np.ndarray:
-        """Return the weighted means of labels, of shape (n, q), from sums without the ``own``.
+        """Return the weighted means of labels, of shape (n, q), from sums without ``own``.
 
-        Singular queries get the mean of all fitted samples except their own.
+        Singular queries get the mean of all fitted samples except the one in ``own``.
         """
         return self._split(sums.means(singular, self._mean_without(own)))[0]
 
@@ -124,8 +124,8 @@ class LabelWeights:
         return np.where(labelled >= 0, labelled, own)
 
     @property
-    def _arranged(self) -> Tensor:
-        """Values as the current weights need them, see `_arrange`."""
+    def _arranged_values(self) -> Tensor:
+        """Values in the shape that the current weights take, see `_arrange`."""
         linear = self.linear if self.count is None else None
         return self._arrange(1 if linear is None else linear.values.shape[1])
 
@@ -141,20 +141,20 @@ class LabelWeights:
         return self.values.mT.flatten(1)[:, None]
 
     def _mean_without(self, own: np.ndarray) -> Tensor:
-        """Return the mean of all values except each query's own, of shape (n, w, s).
+        """Return the mean of all values except those of ``own[n]`` for query n, (n, w, s).
 
-        If there is only one fitted sample, the mean is its own value.
+        If there is only one fitted sample, the mean is the value of that sample.
         """
-        values, known = self._arranged, torch.as_tensor(own >= 0)
+        values, is_fitted = self._arranged_values, torch.as_tensor(own >= 0)
         if len(values) == 1:
             return values.expand(len(own), -1, -1)
         # (sum_j v_j - v_own) / (m - 1), or sum_j v_j / m for a query that was not fitted
         total = values.sum(dim=0).repeat(len(own), 1, 1)
-        total[known] -= values[torch.as_tensor(own)[known]]
-        return total / (len(values) - known.double())[:, None, None]
+        total[is_fitted] -= values[torch.as_tensor(own)[is_fitted]]
+        return total / (len(values) - is_fitted.double())[:, None, None]
 
     def _split(self, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and predictions, of shape (n, q) each, from values arranged either way."""
+        """Return labels and predictions, of shape (n, q) each, from values in either shape."""
         coordinates = self.values.shape[1]
         if values.shape[1] != coordinates:
             # (n, 1, 2 a) -> (n, a, 2)

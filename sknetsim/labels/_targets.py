@@ -26,7 +26,7 @@ from .._networks.network import Network
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 
-#: Criteria whose labels can be classes. A network without a criterion can have either.
+#: Criteria whose labels can be classes; without a criterion, labels can be classes, too.
 _CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, type(None))
 
 # Number of samples whose outputs decide whether a network returns probabilities.
@@ -280,7 +280,7 @@ class CenteredLogits:
     def __call__(self, raw: Any) -> Tensor:
         logits = expand_to_classes(self.outputs.logits(raw))
         if self.probabilities:
-            # A probability that underflows to 0 would have a logarithm without a gradient.
+            # The logarithm of a probability that underflows to 0 has no finite gradient.
             logits = logits.clamp_min(torch.finfo(logits.dtype).tiny).log()
         # z = logits @ basis^T; the rows of the basis sum to 0, so no centre is subtracted.
         return logits @ torch.as_tensor(self.basis).mT.to(logits)
@@ -316,8 +316,8 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
         and is_classification(squeeze_column(labels))
         and isinstance(network.criterion, _CLASS_CRITERIA)
     ):
-        bare = network.criterion is None
-        probabilities = bare and looks_like_probabilities(torch.as_tensor(outputs))
+        has_no_criterion = network.criterion is None
+        probabilities = has_no_criterion and looks_like_probabilities(torch.as_tensor(outputs))
         classes = _infer_classes(network.module, labels, count)
         return _make_classification(classes, labels, probabilities)
     return _make_regression(labels)
@@ -326,7 +326,7 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
 def _infer_classes(module: nn.Module, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the classes in the order of the outputs.
 
-    The default network, and labels that are names, sort the classes; else they are numbered.
+    The classes of the default network, and classes with names, are sorted; others are numbered.
     """
     seen = np.unique(labels)
     is_sorted = isinstance(module, DefaultNetwork) or labels.dtype.kind not in "fiub"

@@ -92,7 +92,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
     .. math:: E_k[a](x) = \Big( \sum_j W_j \Big)^{-1} \sum_j W_j a_j
 
-    is the weighted mean of their labels or predictions :math:`a_j`. The ``method`` chooses
+    is the weighted mean of their labels or predictions :math:`a_j` [1]_. The ``method`` chooses
     :math:`W_j`:
 
     - "power": :math:`\max(k^C(x, x_j), 0)^\alpha`, or "threshold": :math:`1[k^C(x, x_j) \ge \tau]`.
@@ -103,7 +103,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
       :math:`\tilde y`: the mean of the predictions equals the mean of the labels, whose noise has
       shrunk by the factors that `denoising` returns. The means take time linear in the number of
       samples: one pass over the fitted samples and one over the queries.
-    - "soft": :math:`k^C(x, x_j)`, in linear time, too.
+    - "soft": :math:`k^C(x, x_j)`, also in linear time.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     does not change a softmax.
 
     A sample without any similar sample, or whose weights sum to zero up to rounding, gets the mean
-    of all fitted labels; a `NoNeighborsWarning` counts these samples.
+    of all fitted labels; a `NoNeighborsWarning` reports the number of these samples.
 
     References
     ----------
@@ -360,7 +360,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
             predictions = weights.predictions
         else:
             predictions = self._target.predictions(network, queries)
-        # shift = y^(x) - E_k[y^](x)
+        # shift(x) = y^(x) - E_k[y^](x)
         return Denoising(labels, means, predictions - means, kept.numpy())
 
     def leave_one_out(self, X: Any, y: Any = None) -> np.ndarray:
@@ -372,10 +372,11 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries. A fitted sample with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes as a query is left out of the mean
+            around that query.
         y : array-like of shape (n_queries,) or (n_queries, n_columns), default=None
-            Labels of the queries. Among fitted samples with the same bytes, the one with the same
-            label is left out. None: such samples are left out in the order of `fit`.
+            Labels of the queries. Among several fitted samples with the same bytes, the one with
+            the label of the query is left out. None: they are left out in the order of `fit`.
 
         Returns
         -------
@@ -395,7 +396,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries. A fitted sample with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes as a query is left out of the mean
+            around that query.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
@@ -416,7 +418,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries. A fitted sample with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes as a query is left out of the mean
+            around that query.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
@@ -433,7 +436,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries. A fitted sample with the same bytes is left out of its own mean.
+            The queries. A fitted sample with the same bytes as a query is left out of the mean
+            around that query.
         y : array-like of shape (n_queries,) or (n_queries, n_columns)
             Their labels.
 
@@ -500,9 +504,9 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         own: np.ndarray | None = None,
         squared: bool = False,
     ) -> tuple[WeightedSums, Tensor]:
-        """Return the weighted sums around the queries, and which of them are singular.
+        """Return the weighted sums around the queries, and which of the sums are singular.
 
-        The queries None are the fitted samples. A warning counts the singular queries.
+        The queries None are the fitted samples. A warning reports the number of singular sums.
         """
         if queries is None:
             source, queries = self._make_fitted_source(source), self._label_weights.samples

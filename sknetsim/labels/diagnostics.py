@@ -21,7 +21,7 @@ from ._targets import infer_target
 
 @dataclass(frozen=True)
 class Neighborhoods:
-    """Neighbourhoods N_i of n samples, each of which contains sample i and its k nearest others.
+    """Neighbourhoods N_i of n samples, each of sample i and its k nearest neighbours.
 
     Attributes
     ----------
@@ -94,9 +94,9 @@ _REGION_SHARE = 0.5
 class FitDiagnostics(BaseLabelledReference):
     r"""Diagnosis of over- and underfitting at each sample, from noisy labels.
 
-    Let :math:`N_i` be sample i with its ``n_neighbors`` nearest others by :math:`k^C`, :math:`E_i`
-    and :math:`\operatorname{Var}_i` the mean and the unbiased variance over :math:`N_i`, y the
-    labels, :math:`\hat y` the predictions, and :math:`r = y - \hat y`. Then
+    Let :math:`N_i` be sample i with its ``n_neighbors`` nearest neighbours by :math:`k^C` [1]_. Let
+    :math:`E_i` and :math:`\operatorname{Var}_i` be the mean and the unbiased variance over
+    :math:`N_i`, y the labels, :math:`\hat y` the predictions, and :math:`r = y - \hat y`. Then
 
     .. math::
         \text{overfit}_i = \frac{\nu_i(\hat y)}{\max(\nu_i(y), v / 100)}, \qquad
@@ -108,8 +108,8 @@ class FitDiagnostics(BaseLabelledReference):
     The noise :math:`\nu_i(a)` is the variance that remains at distance 0. A line in the squared
     distance :math:`2 - 2 k^C` is fitted to the halved squared differences
     :math:`\|a_j - a_l\|^2 / 2` of the members of :math:`N_i` and their neighbours, and
-    :math:`\nu_i` is its value at 0 (the nugget of geostatistics). A steep function therefore does
-    not count as noise.
+    :math:`\nu_i` is its value at 0 (the nugget of geostatistics) [2]_. A steep function therefore
+    does not count as noise.
 
     The network considers neighbours nearly equal, so differences between their labels are noise. If
     the predictions vary like the labels, the network follows that noise: it overfits. If the
@@ -171,7 +171,8 @@ class FitDiagnostics(BaseLabelledReference):
         look like independent noise, and 1 if all residuals are equal. Squared residuals below a
         hundredth of the labels' variance count as a hundredth.
     region_ : ndarray of shape (n_samples,), str
-        "overfit" or "underfit", whichever value is larger, if it is .5 or more; otherwise "fit".
+        "overfit" or "underfit", by the larger of the two values, if it is .5 or more. Otherwise
+        "fit".
     kernel_error_ : float
         Root mean squared error of the similarities that features give, on held-out samples (see
         `GradientFeaturizer`); 0 without ``n_components``.
@@ -274,7 +275,7 @@ class FitDiagnostics(BaseLabelledReference):
         return self
 
     def _find_neighborhoods(self, source: Source, X: Samples) -> Neighborhoods:
-        """Return the nearest others of each sample."""
+        """Return each sample with its nearest neighbours among the other samples."""
         count = len(X)
         if count < 3:
             raise ValueError(
