@@ -181,9 +181,8 @@ def active_learning_curve(
     Parameters
     ----------
     estimator : skorch net or Pipeline that ends in one
-        An untrained network. If the net was given the class of a module, each training starts from
-        new random weights; if it was given a module, each training starts from that module's
-        weights.
+        An untrained network. If its module is a class, each training starts from new random
+        weights; if its module is an object, each training starts from the weights of that object.
     sampler : ActiveLearningSampler
         Sampler that chooses the samples. A clone of it gets the trained network as ``estimator``
         and the seed as ``random_state``.
@@ -215,10 +214,10 @@ def active_learning_curve(
     Raises
     ------
     ValueError
-        If fewer samples are available than are to be labelled, if ``estimator`` is already trained,
+        If there are fewer samples than the loop would label, if ``estimator`` is already trained,
         or if a number is out of its range.
     TypeError
-        If a number has another type than it must have.
+        If a number has a wrong type.
 
     Examples
     --------
@@ -265,9 +264,9 @@ class Loop:
     Parameters
     ----------
     estimator, sampler, X, y
-        As in `active_learning_curve`.
+        See `active_learning_curve`.
     scorer : callable
-        Score of (network, X, y); greater is better.
+        Function of (network, X, y) that returns a score; greater is better.
     seed : int
         Seed of the split, the initial weights and all random numbers.
     """
@@ -302,9 +301,9 @@ class Loop:
         return scores, times, labelled
 
     def _train(self, labelled: np.ndarray) -> Any:
-        """Train a clone of the estimator, whose initial weights do not depend on the sampler.
+        """Train a clone of the estimator on the labelled samples, and return it.
 
-        They follow from the seed and the number of labelled samples.
+        Its initial weights depend only on the seed and on the number of labelled samples.
         """
         seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
         torch.manual_seed(int(seed))
@@ -338,11 +337,12 @@ def count_test_samples(samples: int, test_size: float) -> int:
 
 
 def _check_untrained(estimator: Any) -> None:
-    """Raise an error for an estimator that `fit` does not train, as its scores would not change."""
+    """Raise an error for an estimator that `fit` does not train: its scores would not change."""
     if isinstance(estimator, torch.nn.Module) or is_trained(clone(estimator)):
         raise ValueError(
             "`estimator` must be a skorch net, or a Pipeline that ends in one, that `fit` trains"
-            f" anew; got {type(estimator).__name__}, which stays as it is. Pass an untrained net."
+            f" anew; got {type(estimator).__name__}, which `fit` does not train. Pass an untrained"
+            " net."
         )
 
 

@@ -31,7 +31,7 @@ from .strategies import STRATEGIES, Selection, Setting, select_greedily
 
 
 def has_utility_alone(sampler: ActiveLearningSampler) -> bool:
-    """Return whether `score_samples` is available; otherwise raise an error that says why."""
+    """Return whether `score_samples` is available; otherwise raise an error with the reason."""
     alone = [name for name, strategy in STRATEGIES.items() if strategy.alone]
     if sampler.strategy not in alone:
         raise AttributeError(
@@ -52,8 +52,8 @@ class ActiveLearningSampler(BaseSimilarity):
 
     - "maxdet": the posterior variance of a Gaussian process with the kernel k,
       :math:`u(x) = k(x, x) - K(x, Z) (K(Z, Z) + s I)^{-1} K(Z, x)`. This choice increases the
-      determinant of K(Z, Z) + s I the most [2]_. s is 1e-6 of the mean of k(x, x) over the labelled
-      samples.
+      determinant of K(Z, Z) + s I the most [2]_. s is 1e-6 times the mean of k(x, x) over the
+      labelled samples.
     - "kcenter": the squared distance to the nearest sample of Z,
       :math:`u(x) = \min_{z \in Z} \| f(x) - f(z) \|^2` (core-set) [3]_;
     - "lcmd": the same, but only in the largest cluster. A cluster is the samples with the same
@@ -108,7 +108,7 @@ class ActiveLearningSampler(BaseSimilarity):
     batch_size : int or None, default=None
         Number of samples per pass. None chooses it to fit scikit-learn's ``working_memory``.
     device : str, device or None, default=None
-        Device to compute gradients on. None uses the device of the network.
+        Device to compute on. None uses the device of the network.
     input_shape : tuple of int or None, default=None
         Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
         images. None leaves samples unchanged.
@@ -116,7 +116,7 @@ class ActiveLearningSampler(BaseSimilarity):
         Number of workers that share the passes over the samples. None: 1, or the number set by
         ``joblib.parallel_config``.
     verbose : int, default=0
-        Whether to show a progress bar while gradients are computed.
+        Whether to show a progress bar.
     random_state : int, RandomState or None, default=None
         Seed of the sketch, of random choices, and of the perceptron that ``estimator=None`` trains.
 
@@ -231,7 +231,7 @@ class ActiveLearningSampler(BaseSimilarity):
         Raises
         ------
         ValueError
-            If the strategy needs a classifier, and ``estimator`` is none.
+            If the strategy needs a network that predicts classes, and ``estimator`` contains none.
         """
         self._X, _ = self._fit_network(X, y)
         self.n_labelled_ = len(self._X)
@@ -274,16 +274,16 @@ class ActiveLearningSampler(BaseSimilarity):
         n_queries : int, default=1
             Number of samples to choose, at least 1.
         return_utilities : bool, default=False
-            Whether to return the utilities, too.
+            Whether to return the utilities too.
 
         Returns
         -------
         indices : ndarray of shape (n_queries,), int64
             Distinct positions in the pool, in the order of choice.
         utilities : ndarray of shape (n_queries, n_pool), float64
-            Only with ``return_utilities``: the utilities of all pool samples at each choice, in the
-            unit of the strategy, and NaN for samples chosen before. The sample with the largest
-            utility is chosen; "badge" draws in proportion to the utilities.
+            Utilities of all pool samples at each choice, in the unit of the strategy; NaN for
+            samples chosen before. The sample with the largest utility is chosen, but "badge" draws
+            a sample in proportion to the utilities. Only with ``return_utilities``.
 
         Raises
         ------
@@ -340,7 +340,7 @@ class ActiveLearningSampler(BaseSimilarity):
         utilities : ndarray of shape (n_instances, n_pool), float64
             Utilities at each choice, see `query`.
         """
-        # A clone copies a RandomState, which would repeat its numbers at each call.
+        # Set again after the clone, which copies a RandomState: the copy would repeat its numbers.
         changed = {"estimator": learner.estimator, "random_state": self.random_state}
         sampler = clone(self).set_params(**changed).fit(learner.X_training)
         indices, utilities = sampler.query(X, n_instances, return_utilities=True)
@@ -355,7 +355,7 @@ class ActiveLearningSampler(BaseSimilarity):
         return STRATEGIES[self.strategy]
 
     def _choose_output(self) -> Any:
-        """Return the output of the strategy if it has one, and else ``output``."""
+        """Return the output that the strategy prescribes, or ``output`` if it prescribes none."""
         return self._get_strategy().output or self.output
 
     def _make_source_for(self, estimator: Any) -> Source:
@@ -368,16 +368,16 @@ class ActiveLearningSampler(BaseSimilarity):
         is_features = isinstance(estimator, str) and estimator == FEATURES
         if is_features or not resolve_network(estimator).classifier:
             given = self.estimator
-            shown = repr(given) if is_features or given is None else type(given).__name__
+            text = repr(given) if is_features or given is None else type(given).__name__
             others = (repr(name) for name, strategy in STRATEGIES.items() if not strategy.classes)
             raise ValueError(
                 f"`estimator` must contain a skorch classifier for strategy={self.strategy!r}; got"
-                f" {shown}. Wrap the network in a NeuralNetClassifier, or use one of the strategies"
+                f" {text}. Wrap the network in a NeuralNetClassifier, or use one of the strategies"
                 f" {', '.join(others)}."
             )
 
     def _try_network(self, source: Source, X: Samples, y: Any) -> None:
-        """Compute what the strategy needs of a few samples, so that `fit` raises its errors."""
+        """Compute gradients or predictions of a few samples, so that `fit` raises their errors."""
         if self._get_strategy().gradients is not None:
             super()._try_network(source, X, y)
         elif self._get_strategy().classes:
@@ -388,7 +388,7 @@ class ActiveLearningSampler(BaseSimilarity):
         return predict_probabilities(source, X)
 
     def _make_selection(self, X: Samples, count: int) -> Selection:
-        """Return the strategy, which is to choose some of the pool's samples."""
+        """Return the strategy, prepared to choose ``count`` samples of the pool."""
         source, strategy = self._make_source(), self._get_strategy()
         generator = check_random_state(self.random_state)
         pool = labelled = probabilities = np.empty((len(X), 0))
@@ -416,8 +416,8 @@ class ActiveLearningSampler(BaseSimilarity):
     def _compute_features(self, projection: Projection, source: Source, X: Samples) -> np.ndarray:
         """Return the features of the samples, of shape (n, m).
 
-        Sketches of gradients of length 1 are scaled to length 1, which brings the similarities of
-        near samples closer to the exact ones.
+        Sketches of unit gradients are scaled to length 1 again. The similarities of near samples
+        are then closer to the exact ones.
         """
         features = compute_features(projection, source, X, verbose=self.verbose)
         if isinstance(projection, TensorSketch) and projection.whitening == "unit":

@@ -69,9 +69,9 @@ class Setting:
     def least_similarity(self, features: np.ndarray, balls: int) -> float:
         """Return the threshold; "auto" is the (1 - 1 / balls)-quantile of the pairs' similarities.
 
-        Then a share of 1 / balls of the pairs is similar, so that the balls around ``balls`` of the
-        samples contain as many samples in total as there are. At most 2,000 samples are used, drawn
-        at random. Without any pair, "auto" is 1.
+        A share of 1 / balls of the pairs is then similar. If a ball contains the samples that are
+        similar to its centre, ``balls`` balls contain, in total, as many samples as there are. At
+        most 2,000 samples are used, drawn at random. Without any pair, "auto" is 1.
         """
         if not isinstance(self.threshold, str):
             return float(self.threshold)
@@ -82,7 +82,7 @@ class Setting:
 
 
 class Selection(abc.ABC):
-    """Utilities of all pool samples, which change with each chosen sample.
+    """Base class of strategies: utilities of all pool samples, updated after each choice.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ class Selection(abc.ABC):
         Features of pool and labelled samples, and parameters.
     """
 
-    #: Gradients that become features: one of `_kernels.WHITENINGS`, or None if none are needed.
+    #: Whitening of the gradients that become features, see `WHITENINGS`; None: no gradients.
     gradients: ClassVar[str | None] = "none"
-    #: Outputs whose gradients these are; None stands for the estimator's ``output``.
+    #: Outputs whose gradients are compared; None stands for the estimator's ``output``.
     output: ClassVar[str | None] = None
     #: Whether features of the labelled samples are needed.
     labelled: ClassVar[bool] = True

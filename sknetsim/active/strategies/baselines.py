@@ -32,7 +32,7 @@ class _FixedUtilities(Selection):
         return self.fixed
 
     def add(self, index: int) -> None:
-        """Leave the utilities as they are."""
+        """Leave the utilities unchanged."""
 
 
 class Random(_FixedUtilities):

@@ -46,7 +46,7 @@ class KCenter(Selection):
     alone: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
-        # Distances do not change, but lose fewer digits, without what all gradients have in common.
+        # |(f - c) - (g - c)| = |f - g|: without the common part c, distances lose fewer digits.
         common = setting.labelled.mean(axis=0)
         self._set_pool(setting.pool - common)
         self.distances, self.nearest = find_nearest_centers(self.pool, setting.labelled - common)
@@ -60,7 +60,7 @@ class KCenter(Selection):
         return self.distances
 
     def add(self, index: int) -> None:
-        """Make a chosen sample, of index i, a centre."""
+        """Make the chosen sample i a centre."""
         # |f_n - f_i|^2 = |f_n|^2 + |f_i|^2 - 2 f_n . f_i
         distances = self.squares + self.squares[index] - 2 * (self.pool @ self.pool[index])
         distances[index] = 0
@@ -72,7 +72,7 @@ class KCenter(Selection):
 
 
 class LargestCluster(KCenter):
-    """Choice of the sample farthest from its centre, in the cluster of the largest size [1]_.
+    """Choice of the sample farthest from its centre, in the largest cluster [1]_.
 
     A cluster consists of the samples with the same nearest centre, and its size is the sum of their
     squared distances to it.

@@ -134,18 +134,19 @@ class Bait(MaximalDeterminant):
         # With A' = A - v v^T:
         # f^T A' F A' f = f^T A F A f - 2 (f . v) (f . A F v) + (v . F v) (f . v)^2
         product = self.moment @ direction
-        along = self._inner_products(direction)
-        across = self._inner_products(self._apply_covariance(product))
-        gains = self.gains - 2 * along * across + (direction @ product) * along**2
+        f_v = self._inner_products(direction)
+        f_AFv = self._inner_products(self._apply_covariance(product))
+        gains = self.gains - 2 * f_v * f_AFv + (direction @ product) * f_v**2
         self.gains = gains.clip(0)
         super()._condition(direction)
 
 
 class FrankWolfe(MaximalDeterminant):
-    r"""Choice of the sample that a weighted sum of chosen samples needs to equal the pool's sum.
+    r"""Choice of the sample that best completes a weighted sum of the chosen samples [1]_.
 
-    The error of the weighted sum r is :math:`(t - r)^T A (t - r)` with :math:`t = \sum_x f(x)` over
-    the pool. Frank-Wolfe steps lower it [1]_, but choose each sample only once.
+    The weighted sum r approximates the sum :math:`t = \sum_x f(x)` over the pool, with the error
+    :math:`(t - r)^T A (t - r)`. Each choice is a Frank-Wolfe step that lowers this error, but no
+    sample is chosen twice.
 
     References
     ----------
@@ -170,16 +171,16 @@ class FrankWolfe(MaximalDeterminant):
         return np.divide(products, self.lengths, out=zeros, where=self.lengths > 0)
 
     def add(self, index: int) -> None:
-        """Take the step towards a chosen sample after which the error is smallest."""
+        """Take the step towards a chosen sample that makes the error the smallest."""
         if self.lengths[index] == 0:
             return
-        # p = f_i sum_n sigma[n] / sigma[i] - r, the step to the vertex of sample i
+        # p = f_i sum_n sigma[n] / sigma[i] - r, the direction from r to the vertex of sample i
         vertex = self.pool[index] * (self.lengths.sum() / self.lengths[index])
-        step = vertex - self.reached
+        direction = vertex - self.reached
         # gamma = p^T A (t - r) / (p^T A p), in [0, 1]
-        product = self.covariance @ step
-        square = product @ step
-        part = np.clip(product @ self.missing / square, 0, 1) if square > 0 else 0.0
+        product = self.covariance @ direction
+        square = product @ direction
+        gamma = np.clip(product @ self.missing / square, 0, 1) if square > 0 else 0.0
         # r <- r + gamma p
-        self.reached = self.reached + part * step
-        self.missing = self.missing - part * step
+        self.reached = self.reached + gamma * direction
+        self.missing = self.missing - gamma * direction

@@ -1,4 +1,4 @@
-"""Strategies by how many labelled samples are similar, or how much they support a prediction.
+"""Strategies by the number of similar labelled samples, or by their support of a prediction.
 
 Index legend: n pool samples; l labelled samples; m features; z labelled and chosen samples.
 """
@@ -39,11 +39,11 @@ class FewestSimilar(Selection):
 
     @staticmethod
     def _make_count(setting: Setting) -> Count | None:
-        """Return the count; threshold "auto" gives a labelled sample one similar one on average."""
+        """Return the count; by "auto", a labelled sample is similar to one other on average."""
         return setting.make_count(setting.labelled, len(setting.labelled))
 
     def _compute_counts(self, rows: slice, others: np.ndarray) -> np.ndarray:
-        """Return what others, of shape (m, ...), add to the counts of some pool samples."""
+        """Return the counts of the others, of shape (m, ...), around some pool samples."""
         # k[n,...] = sum_m f[n,m] others[m,...]
         gram: np.ndarray = self.pool[rows] @ others
         return gram if self.count is None else self.count(gram, float(np.finfo(gram.dtype).eps))
