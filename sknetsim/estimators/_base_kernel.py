@@ -23,10 +23,10 @@ from .._passes.reductions import compute_pair_matrix
 from ._base import BaseSimilarity, check_is_fitted, fit_context
 
 
-class RowCache:
-    """Whitened Jacobians of single samples, by a digest of their values.
+class SampleCache:
+    """Cache of the whitened Jacobians of single samples, by a digest of their values.
 
-    The oldest ones are dropped if all of them exceed half of the memory budget.
+    If the Jacobians take more than half of the memory budget, the oldest ones are dropped.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ class RowCache:
         self._chunks: OrderedDict[bytes, Chunk] = OrderedDict()
         self._bytes = 0
 
-    def get_chunk(self, row: Any) -> Chunk:
+    def get_chunk(self, x: Any) -> Chunk:
         """Return the chunk of one sample of shape (1, ...); compute it if it is not cached."""
-        # In float64, because the steps of a Pipeline see the sample before it is cast.
-        sample = Samples(row)
+        # In float64, because the steps of a Pipeline receive the sample before it is cast.
+        sample = Samples(x)
         key = digest_samples(sample, torch.float64)[0]
         if key not in self._chunks:
             chunk = next(iter(iterate_chunks(self.source, sample, self.whitening)))
@@ -63,7 +63,7 @@ class RowCache:
 class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, Kernel):
     """Base class of kernels tr(J(x) J(x')^T) / d, whitened if ``normalize``.
 
-    scikit-learn's estimators call a kernel with whole matrices (SVC), ask for the same gram matrix
+    scikit-learn's estimators call a kernel with whole matrices (SVC), request the same gram matrix
     many times (Gaussian processes), or call it for pairs of single samples (as a metric). All
     three are supported.
     """
@@ -125,7 +125,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         eval_gradient : bool, default=False
             Whether to return the gradient with respect to the hyper-parameters too. There are no
             hyper-parameters, so it is empty. The last gram matrix that was requested with its
-            gradient is kept, because a Gaussian process requests the same one some 35 times in one
+            gradient is kept, because a Gaussian process requests the same one about 35 times in one
             fit.
 
         Returns
@@ -138,7 +138,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         gradient : ndarray of shape (n_samples_X, n_samples_X, 0)
             Only with ``eval_gradient``.
         """
-        if all(isinstance(rows, np.ndarray) and rows.ndim == 1 for rows in (X, Y)):
+        if all(isinstance(x, np.ndarray) and x.ndim == 1 for x in (X, Y)):
             return self._compare_pair(X[None], Y[None])
         gram = self._get_gram(X, Y, eval_gradient)
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
@@ -164,7 +164,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         fingerprint = self._fingerprint()
         previous, cache = getattr(self, "_rows", ("", None))
         if cache is None or previous != fingerprint:
-            cache = RowCache(self._make_source(), self._similarity_whitening())
+            cache = SampleCache(self._make_source(), self._similarity_whitening())
             self._rows = (fingerprint, cache)
         return float(self._similarity(cache.get_chunk(x), cache.get_chunk(y)))
 
@@ -233,7 +233,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         whitenings: tuple[str, str],
         compare: Callable[[Chunk, Chunk], Tensor],
     ) -> np.ndarray:
-        """Return what a function of two whitened chunks gives for all pairs of samples."""
+        """Return the results of ``compare``, a function of two whitened chunks, for all pairs."""
         others = None if Y is None or Y is X else Samples.of(Y)
         return compute_pair_matrix(source, Samples.of(X), others, whitenings, compare, self.verbose)
 
@@ -244,7 +244,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         if not hasattr(self, "estimator_"):
             raise NotFittedError(
                 f"`estimator` must be a trained network if {type(self).__name__} is not fitted; got"
-                " an untrained one. Train it, or call fit."
+                " an untrained network. Train it, or call fit."
             )
         return self.estimator_
 

@@ -30,7 +30,7 @@ from .._passes.weighted_means import (
 )
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 
-# The most samples from which the intrinsic dimension is estimated: its cost is quadratic.
+# Largest number of samples from which the intrinsic dimension is estimated: the cost is quadratic.
 _DIMENSION_ROWS = 2000
 
 # Share of outliers for contamination="auto", as in scikit-learn's EllipticEnvelope.
@@ -40,7 +40,7 @@ _AUTO_CONTAMINATION = 0.1
 class NetworkDensity(OutlierMixin, BaseReference):
     r"""Kernel density of samples under the similarity :math:`k^C` of a trained network.
 
-    The count of samples similar to x, among the N fitted samples, is one of
+    The count of samples similar to x, among the N fitted samples, is one of [1]_
 
     - "soft": :math:`\sum_i k^C(x, x_i)`, in time linear in the number of samples;
     - "threshold": :math:`\sum_i 1[k^C(x, x_i) \ge \tau]`;
@@ -256,14 +256,14 @@ class NetworkDensity(OutlierMixin, BaseReference):
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
-            The queries. A fitted sample that is identical to a query, byte for byte, is left out of
-            its density.
+            The queries. A fitted sample with the same bytes as a query is left out of the density
+            at that query.
 
         Returns
         -------
         log_density : ndarray of shape (n_queries,), float64
-            Log densities in nats. 0 is the density of samples spread evenly over the sphere. Of N
-            samples, the methods "threshold" and "power" give -log(N + 1) to a query without
+            Log densities in nats. 0 is the log density of samples spread evenly over the sphere.
+            With N samples, the methods "threshold" and "power" give -log(N + 1) to a query without
             neighbours. Method "soft" gives at most log 2, 0 to a query whose similarities sum to 0,
             and -log(N + 1) to a query that is opposite to all samples.
         """
@@ -316,7 +316,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         return self._offset[key]
 
     def __dir__(self) -> list[str]:
-        """List all attributes except ``offset_``, because a notebook's page evaluates them all."""
+        """List all attributes except ``offset_``, because a notebook displays the values of all."""
         names = (name for name in object.__dir__(self) if name != "offset_")
         return [name for name in names if hasattr(self, name)]
 
@@ -406,7 +406,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         return make_count(self.method, self.threshold, self.alpha)
 
     def _check_queries(self, X: Any) -> Samples:
-        """Return the validated queries, if `fit` was called with the current method."""
+        """Return the queries after validation; raise if `fit` was called with another method."""
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
         return self._check_X(X, reset=False)
 

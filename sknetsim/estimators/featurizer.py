@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 
 
 def load_or_compute(memory: Any, key: str | None, compute: Callable[[], Result]) -> Result:
-    """Return the cached result of a key, or compute and cache it; None as key caches nothing.
+    """Return the cached result of a key, or compute and cache it; the key None caches nothing.
 
-    The key is our own, because joblib's hash of a network changes with every pickle.
+    The key is not joblib's hash, because that hash of a network changes with every pickle.
     """
     if key is None:
         return compute()
@@ -44,13 +44,13 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     .. math:: F(x) = \frac{1}{\sqrt{d}} K(x,x)^{-1/2} J(x),
         \qquad F(x) \cdot F(x') = k^C(x, x').
 
-    Two methods make shorter features, of a length m, whose inner products approximate the
-    similarity. The error is measured:
+    Two methods make only m features, whose inner products approximate the similarity with an error
+    that `fit` measures:
 
     - "nystroem": :math:`F(x) = K(x, Z) K(Z, Z)^{-1/2}`, where K is the matrix of similarities
       :math:`k^C` and Z are m landmarks, drawn from the fitted samples by randomly pivoted Cholesky
       [2]_. Inner products are exact between landmarks. The error is smaller than that of "sketch".
-      A feature vector shorter than 1 belongs to a sample that the landmarks do not cover.
+      If a feature vector is shorter than 1, the landmarks do not cover the sample.
     - "sketch": count sketches of activations and cotangents, combined by the Fourier transform
       [3]_. This is a linear map of the gradient that depends only on ``random_state``, so it is the
       same for every shard of the data. Inner products are unbiased, with a standard deviation in
@@ -217,7 +217,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self
 
     def _make_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str | None:
-        """Return a key of everything that determines the projection; None to cache nothing."""
+        """Return a key of everything that determines the projection, or None to cache nothing."""
         random = settings[0] != "exact"
         seeded = isinstance(self.random_state, numbers.Integral)
         if self.memory is None or (random and not seeded):
@@ -226,7 +226,7 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return fingerprint_value((settings, seed, source.fingerprint(X, y), get_versions()))
 
     def _choose_method(self) -> str:
-        """Return the method that "auto" stands for, else the method itself."""
+        """Return the method; "auto" is replaced by the method that it stands for."""
         if self.method == "auto":
             return "exact" if self.n_components is None else "nystroem"
         if self.n_components is None and self.method != "exact":
@@ -270,9 +270,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Returns
         -------
         features : ndarray of shape (n_samples, n_components)
-            The features, in the dtype of the gradients. A zero gradient gives zeros. Else exact
-            feature vectors have length 1, those from landmarks at most 1, and sketched ones 1 up to
-            the error of the sketch.
+            The features, in the dtype of the gradients. A zero gradient gives zeros. Otherwise,
+            exact feature vectors have length 1, those from landmarks have at most length 1, and
+            those from sketches have length 1 up to the error of the sketch.
         """
         check_is_fitted(self, "estimator_")
         return self._featurize(self._check_X(X, reset=False), None)

@@ -145,13 +145,13 @@ class NetworkKernel(BaseKernel):
     def _similarity(self, rows: Chunk, columns: Chunk) -> Tensor:
         if self.metric == "trace":
             return super()._similarity(rows, columns)
-        # Singular values of K^C(x, x') (n, m, d, d), divided by sqrt(r(x) r(x'))
-        ranks = [self._rank(chunk) for chunk in (rows, columns)]
+        # metric(K^C(x, x') / sqrt(r(x) r(x'))), with K^C of shape (n, m, d, d)
+        divisors = [self._divisors(chunk) for chunk in (rows, columns)]
         kernels = rows.jacobian.gram(columns.jacobian)
-        similarities = reduce_kernel(kernels, self.metric, *ranks)
+        similarities = reduce_kernel(kernels, self.metric, *divisors)
         return similarities.clamp_(-1, 1) if self.normalize else similarities
 
-    def _rank(self, chunk: Chunk) -> Tensor:
+    def _divisors(self, chunk: Chunk) -> Tensor:
         """Return the divisor of each self-kernel: its rank r if ``normalize``, else d."""
         outputs = chunk.jacobian.outputs.shape[1]
         return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
@@ -172,6 +172,7 @@ class NetworkKernel(BaseKernel):
             :math:`K^C(x,x') = K(x,x)^{-1/2} K(x,x') K(x',x')^{-1/2}` if ``normalize``, else
             K(x, x'). Entry [i, j, o, p] compares output o at X[i] with output p at Y[j].
         """
+        # K^C(x, x') = (K(x,x)^{-1/2} J(x)) (K(x',x')^{-1/2} J(x'))^T
         whitening = self._choose_whitening("half")
         return self._compute_pairs(
             self._make_source(),
@@ -202,8 +203,9 @@ class NetworkKernel(BaseKernel):
             self._make_source(),
             X,
             Y,
+            # k^N(x -> x') = K(x',x) K(x,x)^{-1} follows from K(x,x)^{-1/2} K(x,x'), in which X is
+            # whitened and Y is not, and from K(x,x)^{-1/2}.
             ("half", "none"),
-            # From K(x,x)^{-1/2} K(x,x'), as X is whitened and Y is not
             lambda rows, columns: influence_kernel(rows.jacobian.gram(columns.jacobian), rows.root),
         )
         return influences[:, :, 0, 0] if influences.shape[2] == 1 else influences
@@ -260,4 +262,4 @@ class NetworkKernel(BaseKernel):
             return super()._own_similarity(chunk)
         values = METRICS[self.metric](chunk.own_kernel()[:, None])[:, 0]
         # A sample with a zero gradient has rank 0, and similarity 0 with itself.
-        return (values / self._rank(chunk).clamp(min=1)).cpu().numpy()
+        return (values / self._divisors(chunk).clamp(min=1)).cpu().numpy()

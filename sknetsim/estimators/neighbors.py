@@ -26,7 +26,7 @@ from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
 from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
 
-#: Kinds of entries in a graph.
+#: Possible entries of a graph.
 MODES = ("distance", "connectivity")
 
 
@@ -34,7 +34,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
     r"""Nearest neighbours under the similarity :math:`k^C` of a trained network.
 
     The distance of two samples is :math:`\sqrt{2 - 2 k^C(x, x')}`, the Euclidean distance of their
-    whitened gradients, or the cosine distance :math:`1 - k^C(x, x')`. Both are 0 for equal
+    whitened gradients [1]_, or the cosine distance :math:`1 - k^C(x, x')`. Both are 0 for equal
     gradients and 2 for opposite ones.
 
     Parameters
@@ -352,7 +352,7 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         return self.kneighbors_graph(X, count + extra, self.mode)
 
     def _check_queries(self, X: Any) -> Samples:
-        """Return the validated queries; None: the fitted samples."""
+        """Return the queries after validation, or the fitted samples for None."""
         return self._X if X is None else self._check_X(X, reset=False)
 
     def _check_n_neighbors(self, n_neighbors: int | None, available: int) -> int:
@@ -377,36 +377,37 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         return float(radius)
 
     def _find_neighbors(self, X: Samples | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return distances and indices of the nearest fitted samples; None: of the fitted ones.
+        """Return distances and indices of the nearest fitted samples, of shape (n, count) each.
 
-        They come from the index, or without one from a search of all fitted samples.
+        The queries None are the fitted samples. Without an index, all fitted samples are searched.
         """
         if self._index is None:
             nearest = self._search_all(X, Nearest, count)
             return nearest.distances, nearest.indices
         source = self._make_source()
-        rows = self._references if X is None else self._project(source, X)[1]
+        queries = self._references if X is None else self._project(source, X)[1]
         own = np.arange(self.n_samples_fit_) if X is None else None
         settings = (self._make_distance(source), own, self.verbose)
-        return find_nearest_candidates(self._index, self._references, rows, count, *settings)
+        return find_nearest_candidates(self._index, self._references, queries, count, *settings)
 
-    def _search_all(self, X: Samples | None, kind: type[Any], limit: float) -> Any:
-        """Search all fitted samples for the neighbours of X; None: of the fitted samples.
+    def _search_all(self, X: Samples | None, reduction: type[Any], limit: float) -> Any:
+        """Search all fitted samples for the neighbours of the queries, as `find_nearest` does.
 
-        ``limit`` is the number of neighbours for `Nearest`, and the radius for `WithinRadius`.
+        The queries None are the fitted samples. ``reduction`` is `Nearest`, with the number of
+        neighbours as ``limit``, or `WithinRadius`, with the radius.
         """
         source = self._make_source()
         if X is not None:
-            source, rows, others = *self._project(source, X), self._references
+            source, queries, others = *self._project(source, X), self._references
         else:
-            source, rows, others = self._make_fitted_source(source), self._references, None
+            source, queries, others = self._make_fitted_source(source), self._references, None
         distance = DISTANCES[self.distance]
-        return find_nearest(source, rows, others, kind, limit, distance, self.verbose)
+        return find_nearest(source, queries, others, reduction, limit, distance, self.verbose)
 
     def _rerank(
         self, queries: Samples, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nearest candidates by their exact similarity, (n, count) each."""
+        """Return distances and indices of the nearest candidates by their exact similarity."""
         source = self._make_source()
         distances, indices = rerank(
             source, queries, self._X, candidates, self._make_distance(source), self.verbose

@@ -11,7 +11,7 @@ from ._base_kernel import BaseKernel
 
 
 class PerceptualKernel(BaseKernel):
-    r"""Perceptual similarity of samples: their activations compared directly [2]_.
+    r"""Perceptual similarity of samples, from inner products of their activations [2]_.
 
     .. math:: k(x, x') = \sum_l \frac{1}{n_l} \, a_l(x) \cdot a_l(x'),
 
