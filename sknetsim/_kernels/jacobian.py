@@ -327,7 +327,7 @@ def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
         key: concatenate_blocks([jacobian.blocks[key] for jacobian in jacobians])
         for key in jacobians[0].blocks
     }
-    return Jacobian(blocks, jacobians[0].layout, outputs)
+    return replace(jacobians[0], blocks=blocks, outputs=outputs)
 
 
 def _merge_blocks(jacobian: Jacobian) -> Jacobian:

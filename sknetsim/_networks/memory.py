@@ -15,20 +15,20 @@ from sklearn import get_config
 
 from ..exceptions import is_out_of_memory
 
-# Shares of the memory budget. `tests/passes/test_memory_shares.py` adds up those that are in use at
-# the same time.
+# Shares of the memory budget. `tests/passes/test_memory_shares.py` checks that the shares that are
+# in memory at the same time add up to at most 1.
 
 #: The Jacobians of a chunk, with everything that is needed to compute them.
 CHUNK = Fraction(1, 4)
 
-#: The tiles of one set that are held while the tiles of the other set pass.
-HELD_TILES = Fraction(3, 8)
+#: The tiles of one set that are held while the tiles of the other set are computed.
+HELD_TILES = Fraction(1, 3)
 
 #: The blocks of one tile.
 TILE = Fraction(1, 12)
 
 #: The d x d kernels of all pairs of two tiles, in float64.
-TILE_KERNELS = Fraction(1, 8)
+TILE_KERNELS = Fraction(1, 12)
 
 #: The Fourier transforms of the factors of a chunk in a tensor sketch.
 SKETCH = Fraction(1, 8)
@@ -36,19 +36,21 @@ SKETCH = Fraction(1, 8)
 #: The Jacobians that a kernel keeps when it is called with two single samples.
 SINGLE_SAMPLES = Fraction(1, 2)
 
-
 #: The part of the free memory of a CUDA device that a pass may take.
 OF_DEVICE = Fraction(3, 4)
 
 
-def memory_budget(share: Fraction = Fraction(1), device: torch.device | None = None) -> int:
+def memory_budget(
+    share: Fraction = Fraction(1), device: torch.device | None = None, allocated: int = 0
+) -> int:
     """Return a share of the memory that a pass may take, in bytes.
 
     On a CUDA device this is `OF_DEVICE` of its free memory, elsewhere scikit-learn's
-    ``working_memory``.
+    ``working_memory``. The ``allocated`` bytes, which the pass has taken already for what the share
+    is meant for, count as free.
     """
     if device is not None and device.type == "cuda":
-        return int(_free_memory(device) * OF_DEVICE * share)
+        return int((_free_memory(device) + allocated) * OF_DEVICE * share)
     megabytes = get_config()["working_memory"]
     if not megabytes > 0:
         raise ValueError(

@@ -158,6 +158,10 @@ class Chunk:
         whitened = self.jacobian.whiten(self.whitening)
         return replace(self, jacobian=whitened, self_kernel=self.own_kernel(), whitening=None)
 
+    def count_zero_gradients(self) -> ZeroGradients:
+        """Return the number of samples with a zero gradient, and of all samples."""
+        return ZeroGradients(int((self.rank == 0).sum()), len(self.rank), self.jacobian.vector_name)
+
     def split(self, limit: int) -> list[Chunk]:
         """Return parts of nearly equal length, with at most ``limit`` samples each."""
         count = -(-len(self.rank) // limit)
@@ -190,15 +194,15 @@ def iterate_chunks(
 
     At the end, zero gradients are reported if ``counted``.
     """
-    zeros, total, vector_name = 0, 0, ""
+    zeros = ZeroGradients()
     for rows, jacobian in source.jacobians(X, y, start, factored):
-        kernel, vector_name = jacobian.for_sums().self_kernel(), jacobian.vector_name
+        kernel = jacobian.for_sums().self_kernel()
         root, rank = jacobian.roots(kernel)
-        matrices = WHITENINGS[whitening](root, rank)
-        yield Chunk(rows, jacobian, kernel, root, rank, matrices)
-        zeros, total = zeros + int((rank == 0).sum()), total + len(rank)
+        chunk = Chunk(rows, jacobian, kernel, root, rank, WHITENINGS[whitening](root, rank))
+        yield chunk
+        zeros.add(chunk.count_zero_gradients())
     if counted:
-        report_zero_gradients(ZeroGradients(zeros, total, vector_name))
+        report_zero_gradients(zeros)
 
 
 def with_progress(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:

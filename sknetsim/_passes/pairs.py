@@ -2,7 +2,8 @@
 
 A tile is a chunk of whitened Jacobians, of a size at which matrix products are fast. As many tiles
 of one set as fit are held in memory, while the tiles of the other set are computed one by one. If
-one set fits, the Jacobians of both sets are computed once.
+one set fits, the Jacobians of both sets are computed once. If not, there is one pass over the other
+set for each group of tiles that fits, and at any time only one chunk is in memory.
 
 Index legend: n, m samples; o, p outputs of the network (d of them).
 """
@@ -22,6 +23,7 @@ from .._kernels.jacobian import concatenate_jacobians
 from .._networks.memory import HELD_TILES, TILE, TILE_KERNELS, memory_budget
 from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks
+from .zero_gradients import ZeroGradients, report_zero_gradients
 
 # Samples of a tile. Larger tiles leave the caches, smaller ones waste the matrix product.
 _TILE_SAMPLES = 640
@@ -74,21 +76,24 @@ def _concatenate(parts: list[Chunk]) -> Chunk:
     return Chunk(rows, jacobian, kernel, root, rank, None)
 
 
-def group_tiles(tiles: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-    """Yield lists of consecutive tiles that fit into the share `HELD_TILES` of the budget."""
+def take_tiles(tiles: Iterator[Chunk]) -> list[Chunk]:
+    """Return the first tile, and as many of the next ones as can be held beside it."""
     held: list[Chunk] = []
     for tile in tiles:
-        if held and not _fits(held, tile):
-            yield held
-            held = []
+        if not _fits(held, tile):
+            break
         held.append(tile)
-    yield held
+    return held
 
 
 def _fits(held: list[Chunk], tile: Chunk) -> bool:
-    """Return whether a tile can be held beside others."""
-    taken = sum(chunk.jacobian.nbytes for chunk in held)
-    return taken + tile.jacobian.nbytes <= memory_budget(HELD_TILES, tile.jacobian.outputs.device)
+    """Return whether a tile fits beside the held ones into their share of the memory budget.
+
+    A tile that is the only one fits in any case.
+    """
+    needed = sum(other.jacobian.nbytes for other in (*held, tile))
+    device = tile.jacobian.outputs.device
+    return not held or needed <= memory_budget(HELD_TILES, device, allocated=needed)
 
 
 def iterate_pairs(
@@ -137,7 +142,7 @@ def _iterate_within(
         held: list[Chunk] = []
         full, stop = False, start
         for tile in make_tiles(iterate_chunks(source, X, whitening, y, start, counted=start == 0)):
-            full = full or bool(held and not _fits(held, tile))
+            full = full or not _fits(held, tile)
             if not full:
                 held.append(tile)
                 stop = tile.rows.stop
@@ -164,16 +169,28 @@ def _hold_first_set(
     labels: tuple[Any, ...],
     counted: int,
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """Yield each pair of tiles, with one pass over the second set per group of the first.
+    """Yield each pair of tiles, with one pass over the second set for each group of the first.
 
-    Zero gradients are reported once, for the set with the index ``counted``.
+    The next group is computed from the end of the last one on, so that the chunk of its tiles is
+    not in memory during that pass. Zero gradients are reported once, for the set with the index
+    ``counted``.
     """
-    chunks = iterate_chunks(source, sets[0], whitenings[0], labels[0], counted=counted == 0)
-    for number, group in enumerate(group_tiles(make_tiles(chunks))):
-        reported = counted == 1 and number == 0
+    zeros, start = ZeroGradients(), 0
+    while start < len(sets[0]):
+        held = take_tiles(
+            make_tiles(iterate_chunks(source, sets[0], whitenings[0], labels[0], start, False))
+        )
+        for tile in held:
+            zeros.add(tile.count_zero_gradients())
+        reported = counted == 1 and start == 0
         others = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
         for tile in make_tiles(others):
-            yield from ((held, tile) for held in group)
+            yield from ((other, tile) for other in held)
+        start = held[-1].rows.stop
+        # The group is freed before the next one is computed.
+        held.clear()
+    if counted == 0:
+        report_zero_gradients(zeros)
 
 
 def iterate_pair_values(

@@ -90,6 +90,17 @@ def test_the_budget_is_working_memory_in_bytes():
         assert memory_budget() == 2**19
 
 
+def test_the_budget_of_a_cuda_device_is_a_part_of_its_free_memory(monkeypatch):
+    """What a pass has allocated for a share counts as free, so that the share stays the same."""
+    cuda, free = torch.device("cuda"), 2**30
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free - 2**20, 2**40))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 3 * 2**20)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 2 * 2**20)
+    assert memory_budget(Fraction(1, 3), cuda) == free * 3 // 4 // 3
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 3 * 2**20)
+    assert memory_budget(Fraction(1, 3), cuda, allocated=2**20) == free * 3 // 4 // 3
+
+
 def test_an_array_is_allocated_with_its_shape_and_dtype():
     array = allocate("Values", (2, 3), np.dtype(np.float32), "Pass fewer samples")
     assert array.shape == (2, 3)

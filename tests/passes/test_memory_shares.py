@@ -3,7 +3,7 @@
 The shares count results that are held. Temporaries of a single operation are not counted.
 """
 
-from fractions import Fraction
+import weakref
 
 import pytest
 import sklearn
@@ -17,34 +17,71 @@ from sknetsim._networks.memory import (
     TILE_KERNELS,
     memory_budget,
 )
+from sknetsim._networks.samples import Samples
+from sknetsim._passes import pairs
+from sknetsim._passes.pairs import iterate_pairs
 
-#: A tile, and its parts before they are concatenated, which `make_tiles` keeps until the next tile.
-TILE_WITH_PARTS = 2 * TILE
-
-#: What is held at the same time, by what is computed.
+#: What is held at the same time, by the moment of a computation.
 HELD_TOGETHER = {
-    # The chunk from which tiles are made, the tiles that are held, the tile that is compared with
-    # them, and the kernels of a pair of tiles.
-    "pairs of one set": [CHUNK, HELD_TILES, TILE_WITH_PARTS, TILE_KERNELS],
-    # The chunks of the set that is held have all become tiles before the other set begins.
-    "pairs of two sets, one of which fits": [CHUNK, HELD_TILES, TILE_WITH_PARTS, TILE_KERNELS],
+    # The last tile that was compared, the parts of the next one, and the next one. The kernels of
+    # the last pair are held until those of the next pair are computed.
+    "a tile is concatenated": [CHUNK, HELD_TILES, *[TILE] * 3, TILE_KERNELS],
+    # The tile and its parts, which `make_tiles` keeps until the next tile. The kernels of the last
+    # pair, the sum over the blocks, and the kernels of one block, which `Jacobian.gram` adds to it.
+    "a pair of tiles is compared": [CHUNK, HELD_TILES, *[TILE] * 2, *[TILE_KERNELS] * 3],
+    # The last pair of the pass over the second set, one tile of which belonged to the last group.
+    "the next group of tiles is computed": [CHUNK, HELD_TILES, *[TILE] * 4, TILE_KERNELS],
     # The chunk, and the transforms of a part of its samples.
-    "sketches": [CHUNK, SKETCH],
+    "a chunk is sketched": [CHUNK, SKETCH],
     # The Jacobians that are kept, and the chunk of a new sample.
-    "pairs of single samples": [SINGLE_SAMPLES, CHUNK],
+    "two single samples are compared": [SINGLE_SAMPLES, CHUNK],
 }
 
 
-@pytest.mark.parametrize("computation", HELD_TOGETHER)
-def test_shares_that_are_held_together_are_at_most_the_budget(computation):
-    assert sum(HELD_TOGETHER[computation]) <= 1
+@pytest.mark.parametrize("moment", HELD_TOGETHER)
+def test_shares_that_are_held_together_are_at_most_the_budget(moment):
+    assert sum(HELD_TOGETHER[moment]) <= 1
 
 
-def test_two_sets_that_do_not_fit_take_at_most_a_third_more_than_the_budget():
-    """The set that is held keeps the chunk and the tile at which it was interrupted."""
-    interrupted = CHUNK + TILE_WITH_PARTS
-    streamed = CHUNK + TILE_WITH_PARTS
-    assert interrupted + HELD_TILES + streamed + TILE_KERNELS == Fraction(4, 3)
+def record_jacobians(engine, monkeypatch):
+    """Return a list that gets a weak reference to the Jacobians of each chunk."""
+    references, original = [], engine.jacobians
+
+    def record(*args):
+        for chunk, jacobian in original(*args):
+            references.append(weakref.ref(jacobian))
+            yield chunk, jacobian
+
+    monkeypatch.setattr(engine, "jacobians", record)
+    return references
+
+
+@pytest.mark.parametrize("others", [None, slice(0, 12)], ids=["one set", "two sets"])
+def test_one_chunk_is_in_memory_at_a_time(source, monkeypatch, others):
+    engine, X = source
+    references = record_jacobians(engine, monkeypatch)
+    Y = None if others is None else Samples(X[others])
+    with sklearn.config_context(working_memory=0.01):
+        for _ in iterate_pairs(engine, Samples(X), Y):
+            assert sum(reference() is not None for reference in references) == 1
+    assert len(references) > 5 + 3
+
+
+def test_the_tiles_of_a_group_are_freed_before_the_next_group(source, monkeypatch):
+    engine, X = source
+    held, original = [], pairs.take_tiles
+
+    def record(tiles):
+        assert all(reference() is None for reference in held[:-1])
+        group = original(tiles)
+        held[:] = [weakref.ref(tile) for tile in group]
+        return group
+
+    monkeypatch.setattr(pairs, "take_tiles", record)
+    with sklearn.config_context(working_memory=0.02):
+        for _ in iterate_pairs(engine, Samples(X), Samples(X[:12])):
+            pass
+    assert held
 
 
 @pytest.mark.parametrize("share", [CHUNK, HELD_TILES, TILE, TILE_KERNELS, SKETCH, SINGLE_SAMPLES])

@@ -4,19 +4,24 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from torch import nn
 
 from sknetsim import NetworkDensity, NetworkKernel, NetworkNeighbors
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.memory import HELD_TILES
+from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim._passes import pairs
 from sknetsim._passes.chunks import Chunk, iterate_chunks
 from sknetsim._passes.pairs import (
     UNIT_WHITENINGS,
-    group_tiles,
     iterate_pair_values,
     iterate_pairs,
     make_tiles,
     mirror,
+    take_tiles,
 )
+from sknetsim._passes.zero_gradients import ZeroGradients, collect_zero_gradients
 
 from .. import naive
 from ..cases import NETWORKS, build
@@ -79,16 +84,37 @@ def test_tiles_cover_all_pairs_of_one_set_once(source, megabytes):
     assert (covered == 1).all()
 
 
-def test_groups_of_tiles_stay_within_their_share_of_the_budget(source):
+def test_tiles_are_taken_up_to_their_share_of_the_budget(source):
     engine, X = source
-    with sklearn.config_context(working_memory=0.02):
+    megabytes = 0.05
+    with sklearn.config_context(working_memory=megabytes):
         tiles = tiles_of(engine, X)
-        groups = list(group_tiles(iter(tiles)))
-    assert len(groups) > 1
-    assert [tile for group in groups for tile in group] == tiles
-    largest = max(tile.jacobian.nbytes for tile in tiles)
-    taken = [sum(tile.jacobian.nbytes for tile in group) for group in groups]
-    assert max(taken) <= max(largest, 0.02 * 2**20 * 3 / 8)
+        held = take_tiles(iter(tiles))
+    assert 1 < len(held) < len(tiles)
+    assert all(tile is other for tile, other in zip(held, tiles, strict=False))
+    sizes = [tile.jacobian.nbytes for tile in tiles]
+    share = megabytes * 2**20 * HELD_TILES
+    assert sum(sizes[: len(held)]) <= share < sum(sizes[: len(held) + 1])
+
+
+def test_a_tile_beyond_the_share_is_taken_by_itself(source):
+    engine, X = source
+    tiles = tiles_of(engine, X)
+    with sklearn.config_context(working_memory=1e-6):
+        assert take_tiles(iter(tiles * 2)) == tiles[:1]
+
+
+@pytest.mark.parametrize("size", [12, 40], ids=["held", "not held"])
+def test_zero_gradients_of_the_first_set_are_reported_once(size):
+    """The tiles of the smaller set are held, in several groups if the budget is small."""
+    X = np.ones((40, 3))
+    X[:2] = 0
+    engine = GradientEngine(resolve_network(nn.Linear(3, 1, bias=False).double()), batch_size=4)
+    first, second = Samples(X[:size]), Samples(X[20:])
+    with sklearn.config_context(working_memory=1e-3), collect_zero_gradients() as zeros:
+        tiles = {rows.rows.start for rows, _ in iterate_pairs(engine, first, second)}
+    assert len(tiles) > 1
+    assert zeros == ZeroGradients(2, size, "gradient")
 
 
 def test_chunks_are_split_and_concatenated_to_tiles(source, monkeypatch):
