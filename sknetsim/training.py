@@ -16,7 +16,8 @@ from .losses._losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]
 
-_RECORDED = ("similarity_loss", "same_similarity", "other_similarity")
+# Names of the values in the history.
+_HISTORY_NAMES = ("similarity_loss", "same_similarity", "other_similarity")
 
 
 class SimilarityTrainingMixin:
@@ -33,7 +34,7 @@ class SimilarityTrainingMixin:
         Arguments of the net.
     similarity : type or Module, default=GroupSimilarityLoss
         The loss. Its parameters are named ``similarity__weight``, ``similarity__output`` and so on,
-        also in grid searches. A weight of 0 records the similarities without changing the training.
+        also in grid searches. With a weight of 0, the similarities are only recorded.
     similarity_schedule : callable or None, default=None
         Function that returns a factor of the weight from the number of the epoch, counted from 0.
         None: the factor is 1.
@@ -180,13 +181,13 @@ class SimilarityTrainingMixin:
         parent: Any = super()
         parent.on_epoch_end(net, *args, **kwargs)
         batches = self.history[-1]["batches"]
-        for name in _RECORDED:
+        for name in _HISTORY_NAMES:
             values = [batch[name] for batch in batches if name in batch]
             if values:
                 self.history.record(name, float(np.mean(values)))
 
     def _make_arguments(self, X: Any, y: Any) -> tuple[Any, Any] | None:
-        """Return the inputs of the loss with their partners or groups, or None without any pair."""
+        """Return the arguments of the loss: inputs, and others or groups; None without a pair."""
         X = map_tensors(lambda tensor: tensor.to(self.device), X)  # type: ignore[attr-defined]
         takes_pairs = isinstance(self.similarity_, PairSimilarityLoss)
         if self.similarity_augment is None:
@@ -206,19 +207,19 @@ class SimilarityTrainingMixin:
         term: Tensor = self.similarity_.value(similarities) * factor
         is_pairs = isinstance(similarities, Tensor)
         means = [similarities.mean()] if is_pairs else [similarities.same, similarities.other]
-        for name, value in zip(_RECORDED, [term, *means], strict=False):
+        for name, value in zip(_HISTORY_NAMES, [term, *means], strict=False):
             self.history.record_batch(name, value.item())
         return term
 
 
-def _check_classes(y: Any, allowed: bool) -> np.ndarray:
-    """Return the class of each sample of a batch; raise if they are not ``allowed`` as groups."""
+def _check_classes(y: Any, are_groups: bool) -> np.ndarray:
+    """Return the class of each sample of a batch; raise if classes cannot be the groups."""
     labels = y.detach().cpu().numpy().reshape(len(y), -1) if isinstance(y, Tensor) else None
-    if not allowed or labels is None or labels.shape[1] != 1 or (labels != labels.round()).any():
-        kind = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"of {type(y).__name__}"
+    if not are_groups or labels is None or labels.shape[1] != 1 or (labels != labels.round()).any():
+        form = f"of shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"of {type(y).__name__}"
         raise ValueError(
             "`similarity_augment` must be a function if classes cannot be the groups of the loss;"
-            f" got None with y {kind}. Pass a function that returns changed copies of a batch, or"
+            f" got None with y {form}. Pass a function that returns changed copies of a batch, or"
             " use a classifier with one class per sample and a loss of groups."
         )
     return np.asarray(labels[:, 0])

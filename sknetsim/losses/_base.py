@@ -41,13 +41,13 @@ class BaseSimilarityLoss(nn.Module):
         check_output(output)
         self.weight = weight
         self.normalize = normalize
-        # The engine keeps `output` and `parameters`: as an attribute of this module, a part of the
-        # user's network would become a part of the loss.
+        # The engine keeps `output` and `parameters`. A part of the user's network, as an attribute
+        # of this module, would become a part of the loss.
         self._engine = DifferentiableEngine(output, parameters)
 
     @property
     def output(self) -> Any:
-        """Compared outputs."""
+        """Outputs whose gradients are compared."""
         return self._engine.output
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class BaseSimilarityLoss(nn.Module):
         return {**vars(self), "_engine": engine}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Return a copy that shares a module passed as ``parameters``, a part of the network."""
+        """Return a copy that shares the part of the network that was passed as ``parameters``."""
         engine = self._engine
         settings = {"output": engine.output, "parameters": engine.parameters}
         return type(self)(self.weight, normalize=self.normalize, **settings)

@@ -29,13 +29,13 @@ from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 
-# Samples on which a network is verified.
-_VERIFIED = 8
+# Number of samples on which a network is verified.
+_VERIFICATION_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class _Verification:
-    """Result of verifying a network: which rules give its correct gradients.
+    """Result of verifying a network: the rules that give its correct gradients.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class _Verification:
     has_several_samples : bool
         Whether the verified batch had more than one sample.
     selected : set of str
-        Names of the parameters that the Jacobians are taken in.
+        Names of the parameters that are differentiated.
     refused : set of str
         Names of the parameters for which a rule is wrong on this network.
     loop : bool
@@ -75,7 +75,7 @@ class _Verification:
 
 
 class DifferentiableEngine:
-    """Jacobians of a batch that can be differentiated in the network's parameters.
+    """Jacobians of a batch that can be differentiated with respect to the network's parameters.
 
     The user's own network is evaluated, in eval mode; its mode is restored afterwards. Only a weak
     reference to it is kept.
@@ -83,9 +83,9 @@ class DifferentiableEngine:
     Parameters
     ----------
     output : str, int, list of int or callable
-        Compared outputs, see `Outputs`.
+        Outputs whose gradients are compared, see `Outputs`.
     parameters : None, str, list of str or Module
-        Parameters that the Jacobians are taken in, see `select_parameters`.
+        Parameters that are differentiated, see `select_parameters`.
     """
 
     def __init__(self, output: Any, parameters: Any):
@@ -120,17 +120,17 @@ class DifferentiableEngine:
         return replace(jacobian, outputs=jacobian.outputs.detach())
 
     def _verify(self, network: Network, inputs: Inputs) -> _Verification:
-        """Return the verification of a network, made anew if it is due or no longer applies.
+        """Return the verification of a network; repeat it if it is due or no longer applies.
 
         It is due at the first, second, fourth, eighth ... batch, because a network may treat
-        batches differently: sort them, or mix their samples.
+        batches differently: it may sort them, or mix their samples.
         """
         self._n_batches += 1
         verification = self._verification
         is_due = self._n_batches & (self._n_batches - 1) == 0
         if is_due or verification is None or not verification.applies_to(network.module, inputs):
             _check_precision(network.module)
-            first = slice_batch(inputs, slice(0, _VERIFIED))
+            first = slice_batch(inputs, slice(0, _VERIFICATION_SAMPLES))
             verification = _verify_network(network, self.output, self.parameters, first)
             check_second_derivatives(network, verification, self.output, first)
             self._verification = verification
@@ -174,7 +174,7 @@ def _verify_network(
 
 
 def _list_layers(module: nn.Module) -> list[Any]:
-    """Return each layer's name, type and parameters: which are shared, trained, of what dtype."""
+    """Return each layer's name, type, and parameters with their names, dtypes and training."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [
         (
@@ -213,8 +213,9 @@ def _check_no_weight_norm(outputs: Tensor) -> None:
 def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
     """Set the network to eval mode inside the block, with second derivatives for all layers.
 
-    Fused attention and cuDNN's recurrent layers have no second derivatives, so others are used.
-    Hooks on parameters are disabled inside the block: they would change the compared gradients.
+    Fused attention and cuDNN's recurrent layers have no second derivatives, so other
+    implementations are used. Hooks on parameters are disabled inside the block, because they would
+    change the compared gradients.
     """
     device = next(module.parameters()).device
     has_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
@@ -239,7 +240,7 @@ def _compute_jacobian(
     module: nn.Module,
     inputs: Inputs,
 ) -> Jacobian:
-    """Return J(x) with its graph: by the rules, and by the fallback where no rule applies."""
+    """Return J(x) with its graph: by the rules, and by the fallback for other parameters."""
     plan = make_plan(module, verification.selected, verification.refused)
     with record_calls(list(plan.groups)) as calls:
         raw = network.call(module, inputs)
@@ -247,8 +248,8 @@ def _compute_jacobian(
     selected = outputs.select(raw, targets).to(network.dtype)
     if not all(call.fits(len(selected)) for call in calls):
         raise UnsupportedNetworkError(
-            "`network` must use each layer on the same axes in every batch; this batch differs from"
-            " the first one. Make one loss object for each kind of batch."
+            "`network` must use each layer on the same axes in every batch; got a batch that"
+            " differs from the first one. Make one loss object for each form of batch."
         )
     cotangents = compute_cotangents(selected, calls, graph=True)
     blocks = blocks_by_rules(plan, calls, cotangents, graph=True)
@@ -262,7 +263,7 @@ def _compute_jacobian(
 def check_second_derivatives(
     network: Network, verification: _Verification, output: Any, inputs: Inputs
 ) -> None:
-    """Differentiate the Jacobian of one sample, and name the layer for which that fails."""
+    """Differentiate the Jacobian of one sample; raise an error with the layer that fails."""
     first, outputs = slice_batch(inputs, slice(0, 1)), Outputs(output, network)
     with borrow_in_eval_mode(network.module) as module, _record_calls(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
@@ -316,7 +317,7 @@ def _describe_failing_layer(
 
 
 def _differentiate_twice(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Differentiate a layer's output twice, in its inputs and in its parameters."""
+    """Differentiate a layer's output twice, with respect to its inputs and its parameters."""
     inputs = [_make_leaf(value) for value in args]
     outputs = part(*inputs, **kwargs)
     first = outputs if isinstance(outputs, Tensor) else list_tensors(outputs)[0]

@@ -38,18 +38,19 @@ class PairSimilarityLoss(BaseSimilarityLoss):
     weight : float, default=1.0
         The weight w: any finite number. 0 gives a loss of 0.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
+        fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
-        parameters of the network.
+        The parameters of the network that are differentiated; see `NetworkKernel`. The loss depends
+        on all parameters of the network.
 
     Notes
     -----
     The network is evaluated in eval mode, whatever its current mode: without dropout, and with the
     running statistics of batch norm. Second derivatives are exact, including those of the norms. A
-    zero gradient has similarity 0 with everything, and that similarity has zero derivatives.
+    sample with a zero gradient has similarity 0 with every sample, with zero derivatives.
 
     On the first, second, fourth, eighth ... batch the network is verified on a few samples, like
     the network of an estimator, and a layer that cannot be differentiated twice raises an error.
@@ -117,14 +118,14 @@ class PairSimilarityLoss(BaseSimilarityLoss):
         Returns
         -------
         similarities : Tensor of shape (n,)
-            With their graph, in [-1, 1] if normalised: 1 for equal directions of the gradients, 0
-            for orthogonal gradients, negative if a training step on one sample moves the outputs
-            of the other the opposite way.
+            With their graph, in [-1, 1] if normalised. 1 means that the gradients have the same
+            direction, 0 that they are orthogonal, and a negative value that a training step on one
+            sample changes the outputs at the other in the opposite direction.
 
         Raises
         ------
         ValueError
-            If there are not as many ``others`` as ``inputs``.
+            If ``inputs`` and ``others`` have different numbers of samples.
         UnsupportedNetworkError
             If the network cannot be differentiated twice, or mixes the samples of a batch.
         """
@@ -143,7 +144,7 @@ class PairSimilarityLoss(BaseSimilarityLoss):
 
 @dataclass(frozen=True)
 class GroupSimilarities:
-    """Mean similarities of a batch, with their graph.
+    """Mean similarities within and between the groups of a batch, with their graph.
 
     Parameters
     ----------
@@ -265,16 +266,17 @@ class GroupSimilarityLoss(_GroupLoss):
         The weight w: any finite number. Positive weights make the samples of a group similar,
         negative weights make them dissimilar.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
+        fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
-        parameters of the network.
+        The parameters of the network that are differentiated; see `NetworkKernel`. The loss depends
+        on all parameters of the network.
 
     See Also
     --------
-    PairSimilarityLoss : Loss of pairs; its notes say how the network is evaluated.
+    PairSimilarityLoss : Loss of pairs, with notes on how the network is evaluated.
     ContrastiveSimilarityLoss : Loss that also makes different groups dissimilar.
 
     References
@@ -311,17 +313,18 @@ class ContrastiveSimilarityLoss(_GroupLoss):
     weight : float, default=1.0
         The weight w: any finite number. A negative weight has the opposite effect.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        Compared outputs, see `NetworkKernel`. A single output is the fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
+        fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
-        Parameters whose gradients are compared, see `NetworkKernel`. The loss depends on all
-        parameters of the network.
+        The parameters of the network that are differentiated; see `NetworkKernel`. The loss depends
+        on all parameters of the network.
 
     See Also
     --------
     GroupSimilarityLoss : Loss of the similarity within groups only.
-    PairSimilarityLoss : Loss of pairs; its notes say how the network is evaluated.
+    PairSimilarityLoss : Loss of pairs, with notes on how the network is evaluated.
 
     Examples
     --------
