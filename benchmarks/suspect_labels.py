@@ -37,7 +37,7 @@ def generate_report(quick):
         f" with confidence above .9; their ranks are {', '.join(map(str, sorted(places)))}. They"
         " were chosen because networks contradict them, so the ranks prove nothing: look at the"
         " images. The picture shows the first forty of the ranking with label and denoised label;"
-        " those seventeen are marked in red."
+        " images of the 17 are marked in red."
     )
     if not quick:
         draw(test, order[:40], denoiser.predict(test.inputs[order[:40]]))
