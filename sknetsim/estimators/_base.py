@@ -1,4 +1,4 @@
-"""Base classes of the estimators: parameters, validation, and a trained network that is kept."""
+"""Base classes of the estimators: common parameters, validation, and the trained network."""
 
 from __future__ import annotations
 
@@ -118,30 +118,30 @@ class BaseSimilarity(BaseEstimator):
         shared = {name: value for name, value in params if isinstance(value, torch.nn.Module)}
         if is_trained(self.estimator):
             shared["estimator"] = self.estimator
-        twin = copy.copy(self)
+        without_networks = copy.copy(self)
         for name in shared:
-            setattr(twin, name, None)
-        cloned: BaseSimilarity = super(BaseSimilarity, twin).__sklearn_clone__()
+            setattr(without_networks, name, None)
+        cloned: BaseSimilarity = super(BaseSimilarity, without_networks).__sklearn_clone__()
         for name, value in shared.items():
             setattr(cloned, name, value)
         return cloned
 
     def __copy__(self) -> BaseSimilarity:
         """Return a copy that shares all attributes; `__getstate__` would copy the network."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        shallow = type(self).__new__(type(self))
+        shallow.__dict__.update(self.__dict__)
+        return shallow
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BaseSimilarity:
         """Return a deep copy that respects ``memo``; `__getstate__` would ignore it.
 
-        Objects that are shared with what is copied around this estimator are thus copied once.
+        An object that this estimator shares with other copied objects is thus copied only once.
         """
-        twin = copy.copy(self)
-        memo[id(self)] = twin
+        deep = copy.copy(self)
+        memo[id(self)] = deep
         for name, value in vars(self).items():
-            setattr(twin, name, copy.deepcopy(value, memo))
-        return twin
+            setattr(deep, name, copy.deepcopy(value, memo))
+        return deep
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the arrays, and all other attributes as bytes.
@@ -174,7 +174,7 @@ class BaseSimilarity(BaseEstimator):
             samples = Samples(X)
             samples.check_finite()
             if reset:
-                self._row_shape = None
+                self._sample_shape = None
             return samples
         if isinstance(X, torch.Tensor) or is_on_disk(X):
             samples = Samples(X)
@@ -184,12 +184,11 @@ class BaseSimilarity(BaseEstimator):
             samples = Samples(X)
         if reset:
             self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
-            self._row_shape = tuple(X.shape[1:])
-        elif self._row_shape not in (None, tuple(X.shape[1:])):
+            self._sample_shape = tuple(X.shape[1:])
+        elif self._sample_shape not in (None, tuple(X.shape[1:])):
             raise ValueError(
-                f"`X` must have samples of shape {self._row_shape}, on which {type(self).__name__}"
-                f" was fitted; got samples of shape {tuple(X.shape[1:])}. Pass samples of the first"
-                " shape, or call fit again."
+                f"`X` must have samples of shape {self._sample_shape}, as in fit; got samples of"
+                f" shape {tuple(X.shape[1:])}. Pass samples of that shape, or call fit again."
             )
         return samples
 
@@ -218,7 +217,7 @@ class BaseSimilarity(BaseEstimator):
         return samples, source
 
     def _try_network(self, source: Source, X: Samples, y: Any) -> None:
-        """Compute what the estimator needs of a few samples, so that `fit` raises its errors."""
+        """Compute the Jacobians of a few samples, so that `fit` raises errors of the network."""
         next(source.jacobians(X, y))
 
     def _make_source(self) -> Source:
@@ -246,12 +245,13 @@ class BaseSimilarity(BaseEstimator):
         return estimator if isinstance(estimator, str) else resolve_network(estimator)
 
     def _make_source_for(self, estimator: Any) -> Source:
+        """Return the source of Jacobians of a trained network, or of "features"."""
         source = self._make_engine(estimator)
         source.n_jobs = self.n_jobs
         return source
 
     def _make_engine(self, estimator: Any) -> Source:
-        """Return the engine of a network, or the source of rows that are features already."""
+        """Return the engine of a network, or for "features" the source of the rows of X."""
         if isinstance(estimator, str) and estimator == FEATURES:
             return FeatureSource()
         network = resolve_network(estimator).with_input_shape(self.input_shape)
@@ -270,7 +270,7 @@ class BaseSimilarity(BaseEstimator):
 class BaseReference(BaseSimilarity):
     """Base class of estimators that compare queries with the fitted samples.
 
-    With ``n_components``, the comparison is through Nyström features, else it is exact.
+    With ``n_components``, they compare Nyström features; without it, the comparison is exact.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -295,15 +295,12 @@ class BaseReference(BaseSimilarity):
         return FeatureSource(source.dtype, source.n_jobs), Samples(features)
 
     def _make_fitted_source(self, source: Source) -> Source:
-        """Return the source of the fitted samples after `_project`."""
+        """Return the source that `_project` returned for the fitted samples."""
         return source if self._projection is None else FeatureSource(source.dtype, source.n_jobs)
 
 
 class BaseLabelledReference(BaseReference):
-    """Base class of estimators that also need the labels of the fitted samples.
-
-    They need them even if the network is already trained.
-    """
+    """Base class of estimators that need labels even if the network is already trained."""
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

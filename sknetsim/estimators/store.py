@@ -29,14 +29,15 @@ from ..exceptions import FeatureStoreError
 from ._base import check_is_fitted
 from .featurizer import GradientFeaturizer
 
-# Largest shard: an interrupted shard loses little, and a billion samples make no million files.
+# Largest shard: small, so that little work is lost if it is interrupted, and large, so that a
+# billion samples make fewer than a million files.
 _SHARD_BYTES, _SHARD_ROWS = 2**24, 8192
 
-# Samples that are digested together.
-_DIGESTED = 2**16
+# Number of samples that are digested together.
+_SAMPLES_PER_DIGEST = 2**16
 
-# Items of a Dataset whose digests identify the Dataset.
-_SAMPLED = 64
+# Number of items of a Dataset whose digests identify the Dataset.
+_DATASET_ITEMS = 64
 
 
 class FeatureStore:
@@ -217,8 +218,8 @@ def featurize(
     folder : str or path
         Folder of the store: a new one, an empty one, or that of an interrupted call.
     dtype : {"float32", "float16"}, default="float32"
-        Type of the features on disk. float16 takes half the space, with errors up to 0.0005 of each
-        value.
+        Type of the features on disk. float16 takes half the space, with an error of up to 0.0005
+        times each value.
     rows_per_shard : int or None, default=None
         Samples per file. None: 8,192, or fewer if 16 MiB cannot hold as many.
     verbose : int, default=0
@@ -232,7 +233,7 @@ def featurize(
     Raises
     ------
     FeatureStoreError
-        If the folder contains other files, or a store of something else.
+        If the folder contains other files, or a store of another network, featurizer or data.
     OSError
         If the disk is full. Finished shards stay.
 
@@ -303,11 +304,11 @@ def _fingerprint_data(source: Source, X: Samples) -> str:
     """Return a fingerprint of all samples, or of some items of a Dataset, which may load slowly."""
     count = len(X)
     if isinstance(X.data, Dataset):
-        chosen = np.unique(np.linspace(0, count - 1, _SAMPLED).astype(int))
+        chosen = np.unique(np.linspace(0, count - 1, _DATASET_ITEMS).astype(int))
         return fingerprint_value(
             [digest_samples(X.select([index]), source.dtype) for index in chosen]
         )
-    pieces = (X.part(rows) for rows in gen_batches(count, _DIGESTED))
+    pieces = (X.part(rows) for rows in gen_batches(count, _SAMPLES_PER_DIGEST))
     return fingerprint_value([source.fingerprint_of_samples(piece) for piece in pieces])
 
 
