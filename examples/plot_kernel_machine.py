@@ -150,8 +150,8 @@ for task in X:
 #
 # To classify digits, the network kernel needs far fewer labels than the pixels. With some hundred
 # labels, the pixels come close. The kernel machine is also more accurate than the network itself,
-# which often misclassifies digits that are scanned in this way: what the network has learnt is more
-# useful than its predictions. The kernel of the last layer is about as good.
+# which often misclassifies digits that are scanned in this way: the features that it has learnt are
+# more useful than its predictions. The kernel of the last layer is about as good.
 #
 # Upside-down images are better detected from pixels. A network learns what matters for its labels
 # and discards other properties, and the last layer has discarded more than the whole network has.

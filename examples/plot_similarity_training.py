@@ -13,8 +13,8 @@ Neither sign speeds up training, here or in the long form, whose results are in
 ``docs/training.md``. There, the three are 1.0 to 1.6 percentage points behind after 150 steps (mean
 of 20 seeds). At a tenth of the learning rate (mean of six seeds), the accuracies up to step 80 are
 67 % without the loss, 55 % with attraction and 56 % with repulsion. The published values, read from
-the figure by eye, are 66 % without and 70 % with similarity: what is reported with similarity is
-about what this baseline reaches without it. Other weights were not tried.
+the figure by eye, are 66 % without and 70 % with similarity: the published accuracy with similarity
+is about that of this baseline without it. Other weights were not tried.
 ``benchmarks/similarity_training.py`` runs the long form.
 
 .. [1] G. Charpiat, N. Girard, L. Felardos, Y. Tarabalka, "Input Similarity from the Neural Network
