@@ -20,7 +20,7 @@ class ContributionsDisplay(Display):
     Layers are drawn as bars. The positions of one layer are drawn as a matrix with the contribution
     of each pair of positions or, with ``grid``, as two maps: the contribution of each position of
     one sample, summed over the positions of the other. Positive contributions are blue, negative
-    ones red; all contributions sum to the similarity.
+    ones red. The contributions of all layers sum to the similarity.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class ContributionsDisplay(Display):
     pair : int, default=0
         Number of the pair that is drawn; negative numbers count from the last pair.
     layer : str or None, default=None
-        Layer whose positions are drawn; None: all layers as bars.
+        Layer whose positions are drawn. None: all layers as bars.
     grid : tuple of int or None, default=None
-        Rows and columns of the layer's positions, such as (14, 14); None: a sequence.
+        Rows and columns of the layer's positions, such as (14, 14). None: a sequence.
     images : ndarray of shape (2, height, width) or (2, height, width, channels), default=None
         The two samples with values in [0, 1], drawn beneath the maps.
 
@@ -110,14 +110,14 @@ class ContributionsDisplay(Display):
         pair : int, default=0
             Number of the pair that is drawn.
         layer : str or None, default=None
-            Layer whose positions are drawn; None: all layers as bars.
+            Layer whose positions are drawn. None: all layers as bars.
         grid : tuple of int or None, default=None
-            Rows and columns of the layer's positions; None: a sequence.
+            Rows and columns of the layer's positions. None: a sequence.
         image_shape : tuple of int, default=None
             Shape of a sample as an image, (height, width), (channels, height, width) or (height,
-            width, channels); None: its own shape. Images are drawn beneath the maps of a ``grid``.
+            width, channels). None: its own shape. Images are drawn beneath the maps of a ``grid``.
         ax : matplotlib Axes, default=None
-            Axes to draw in, replaced by two with ``grid``; None: a new figure.
+            Axes to draw in, replaced by two with ``grid``. None: a new figure.
 
         Returns
         -------
@@ -164,13 +164,13 @@ class ContributionsDisplay(Display):
             Number of the pair that is drawn.
         layer : str or None, default=None
             Layer whose positions are drawn, one of the ``positions`` of
-            `NetworkKernel.contributions`; None: all layers as bars.
+            `NetworkKernel.contributions`. None: all layers as bars.
         grid : tuple of int or None, default=None
-            Rows and columns of the layer's positions; None: a sequence.
+            Rows and columns of the layer's positions. None: a sequence.
         images : ndarray of shape (2, height, width) or (2, height, width, channels), default=None
             The two samples with values in [0, 1].
         ax : matplotlib Axes, default=None
-            Axes to draw in, replaced by two with ``grid``; None: a new figure.
+            Axes to draw in, replaced by two with ``grid``. None: a new figure.
 
         Returns
         -------

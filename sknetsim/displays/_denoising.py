@@ -20,7 +20,7 @@ class DenoisingDisplay(Display):
     denoising : Denoising
         Smoothed labels and noise factors of the same samples, see `LabelDenoiser.denoising`.
     coordinate : array-like of shape (n_samples,), default=None
-        Horizontal position of each sample; None: the network's prediction for it.
+        Horizontal position of each sample. None: the network's prediction for it.
     column : int, default=0
         Column of the labels that is drawn; for classes, the number of the class.
 
@@ -29,7 +29,7 @@ class DenoisingDisplay(Display):
     ax_ : ndarray of shape (2, 1) of matplotlib Axes
         Axes of the labels and, below, of the factor by which smoothing multiplies the standard
         deviation of their noise (`Denoising.deviation_factor`): 0 if all noise averages out, 1 if
-        nothing but the sample's own label counts.
+        one label has all the weight.
     figure_ : matplotlib Figure
         Figure of these axes.
 
@@ -97,11 +97,11 @@ class DenoisingDisplay(Display):
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
             Their labels.
         coordinate : array-like of shape (n_samples,), default=None
-            Horizontal position of each sample; None: the network's prediction for it.
+            Horizontal position of each sample. None: the network's prediction for it.
         column : int, default=0
             Column of the labels that is drawn; for classes, the number of the class.
         ax : matplotlib Axes, default=None
-            Axes to replace by two; None: a new figure.
+            Axes to replace by two. None: a new figure.
 
         Returns
         -------
@@ -142,11 +142,11 @@ class DenoisingDisplay(Display):
         denoising : Denoising
             Smoothed labels and noise factors of the same samples.
         coordinate : array-like of shape (n_samples,), default=None
-            Horizontal position of each sample; None: the network's prediction for it.
+            Horizontal position of each sample. None: the network's prediction for it.
         column : int, default=0
             Column of the labels that is drawn; for classes, the number of the class.
         ax : matplotlib Axes, default=None
-            Axes to replace by two; None: a new figure.
+            Axes to replace by two. None: a new figure.
 
         Returns
         -------

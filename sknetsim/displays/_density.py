@@ -72,9 +72,9 @@ class DensityDisplay(Display):
         X : array-like of shape (n_samples, ...)
             The samples.
         coordinates : array-like of shape (n_samples,) or (n_samples, 2), default=None
-            Position of each sample; None: its own values, if a sample has one or two.
+            Position of each sample. None: the values of the sample, if it has one or two.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
 
         Returns
         -------
@@ -84,7 +84,7 @@ class DensityDisplay(Display):
         Raises
         ------
         TypeError
-            If ``estimator`` does not estimate a density.
+            If ``estimator`` is not a NetworkDensity.
         ValueError
             If ``coordinates`` do not have one or two numbers per sample.
         """
@@ -112,7 +112,7 @@ class DensityDisplay(Display):
         log_density : array-like of shape (n_samples,)
             Log densities in nats.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
 
         Returns
         -------
@@ -126,7 +126,7 @@ class DensityDisplay(Display):
             self.ax_.plot(self.coordinates, self.log_density, ".", color=BLUE, alpha=0.6)
             self.ax_.set(xlabel="Coordinate", ylabel="Log density (nats)")
             return
-        # Samples of low density are drawn last, on top: they are the ones to be seen.
+        # Samples of low density are drawn last, on top of the others, so that they are visible.
         order = np.argsort(-self.log_density, kind="stable")
         points = self.ax_.scatter(
             *self.coordinates[order].T, c=self.log_density[order], s=12, cmap="viridis"

@@ -14,7 +14,7 @@ COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#000000
 
 
 class Display(abc.ABC):
-    """Base class of the displays: drawing into given axes or into a new figure."""
+    """Base class of the displays, which draw into given axes or into a new figure."""
 
     ax_: Any
     figure_: Any
@@ -25,7 +25,7 @@ class Display(abc.ABC):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in, or to replace by a grid if the display has several axes; None: a new
+            Axes to draw in, or to replace by a grid if the display has several axes. None: a new
             figure.
 
         Returns
@@ -50,7 +50,7 @@ class Display(abc.ABC):
         return self
 
     def _figure_size(self) -> tuple[float, float] | None:
-        """Return width and height of a new figure in inches; None: matplotlib's default."""
+        """Return width and height of a new figure in inches, or None for matplotlib's default."""
         return None
 
     @abc.abstractmethod
@@ -59,14 +59,14 @@ class Display(abc.ABC):
 
     def _divide(self, rows: int, columns: int, **layout: Any) -> None:
         """Replace ``ax_`` by a grid of axes."""
-        place = self.ax_.get_subplotspec()
-        if place is None:
+        subplot = self.ax_.get_subplotspec()
+        if subplot is None:
             raise ValueError(
                 "`ax` must be part of a grid, because this display has several axes; got one with a"
                 " position of its own. Use plt.subplots to create it, or leave `ax` out."
             )
         self.ax_.set_axis_off()
-        grid = place.subgridspec(rows, columns, **layout)
+        grid = subplot.subgridspec(rows, columns, **layout)
         self.ax_ = np.reshape(grid.subplots(), (rows, columns))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..active.curve import ActiveLearningCurve, active_learning_curve
 from ._figures import COLOURS, Display
 
+# Markers of the curves, a new one after all colours have been used.
 _MARKERS = "osD^vP*X"
 
 
@@ -84,7 +85,7 @@ class LearningCurveDisplay(Display):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             All labels.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
         **settings : object
             Further parameters of `active_learning_curve`, such as ``n_rounds`` and ``seeds``.
 
@@ -115,7 +116,7 @@ class LearningCurveDisplay(Display):
         curves : dict of str to ActiveLearningCurve
             Curves by their name in the legend.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
 
         Returns
         -------
@@ -138,7 +139,7 @@ class LearningCurveDisplay(Display):
 
 
 def _check_names(values: Any, parameter: str) -> Mapping[str, Any]:
-    """Return a dict with at least one entry; raise if it is something else."""
+    """Return the dict of a parameter; raise if it is no dict, or has no entry."""
     if not isinstance(values, Mapping) or not values:
         raise TypeError(
             f"`{parameter}` must be a dict with at least one entry; got {values!r}. Use the names"

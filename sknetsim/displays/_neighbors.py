@@ -46,12 +46,12 @@ class NeighborsDisplay(Display):
     query_predictions : array-like of shape (n_queries,), default=None
         Predictions of the network for the queries.
     columns : list of str of length n_columns, default=None
-        Names of the columns of a table; None: their numbers.
+        Names of the columns of a table. None: their numbers.
 
     Attributes
     ----------
     ax_ : ndarray of shape (n_queries, n_neighbors + 1) of matplotlib Axes
-        Axes of each image; for tables of shape (n_queries, 1).
+        Axes of each image; for tables, the shape is (n_queries, 1).
     figure_ : matplotlib Figure
         Figure of these axes.
 
@@ -124,7 +124,7 @@ class NeighborsDisplay(Display):
         X : array-like of shape (n_queries, ...)
             The queries.
         n_neighbors : int, default=None
-            Number of neighbours; None: that of the estimator.
+            Number of neighbours. None: that of the estimator.
         labels : array-like of shape (n_samples_fit,), default=None
             Labels of the fitted samples.
         predictions : array-like of shape (n_samples_fit,), default=None
@@ -137,7 +137,7 @@ class NeighborsDisplay(Display):
             Shape of a sample as an image, (height, width), (channels, height, width) or (height,
             width, channels). None: its own shape, and samples with one axis are rows of a table.
         ax : matplotlib Axes, default=None
-            Axes to replace by a grid; None: a new figure.
+            Axes to replace by a grid. None: a new figure.
 
         Returns
         -------
@@ -183,7 +183,7 @@ class NeighborsDisplay(Display):
         queries, neighbors, similarities : ndarray
             Parameters of the class.
         ax : matplotlib Axes, default=None
-            Axes to replace by a grid; None: a new figure.
+            Axes to replace by a grid. None: a new figure.
         **texts : array-like
             Further parameters of the class: ``labels``, ``predictions``, ``query_labels``,
             ``query_predictions`` and ``columns``.
@@ -227,7 +227,7 @@ class NeighborsDisplay(Display):
             axis.title.set_color(_choose_colour(*texts))
 
     def _extra_columns(self) -> dict[str, tuple[Any, Any]]:
-        """Return the labels and predictions that are given, each of queries and of neighbours."""
+        """Return the given labels and predictions by name, each as a pair (queries, neighbours)."""
         columns = {
             "label": (self.query_labels, self.labels),
             "predicted": (self.query_predictions, self.predictions),
@@ -273,7 +273,7 @@ class NeighborsDisplay(Display):
 
 
 def _format_caption(labels: Any, predictions: Any, index: Any) -> str:
-    """Return the label and the prediction of a sample as text, empty if neither is given."""
+    """Return the label and the prediction of a sample as text; it is empty if neither is given."""
     texts = [] if labels is None else [f"{labels[index]}"]
     if predictions is not None:
         texts.append(f"predicted {predictions[index]}")
@@ -325,7 +325,7 @@ def _check_neighbors(queries: np.ndarray, neighbors: np.ndarray, similarities: n
 
 
 def _check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return values as an array, or None if there are none; raise if the shape is another."""
+    """Return values as an array, or None for None; raise if the shape is wrong."""
     if values is None:
         return None
     array = np.asarray(values)

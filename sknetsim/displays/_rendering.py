@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 def is_image_like(X: Any, image_shape: Sequence[int] | None) -> bool:
-    """Return whether samples are drawn as images: with a shape given, or with several axes."""
+    """Return whether samples are drawn as images: they have several axes, or a given shape."""
     return image_shape is not None or (not _is_table(X) and _select_values(X, [0]).ndim > 2)
 
 
@@ -47,7 +47,7 @@ def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | N
     indices : sequence of int of length n
         Positions of the samples in X.
     image_shape : tuple of int or None
-        Shape of a sample as an image; None: its own shape.
+        Shape of a sample as an image. None: its own shape.
 
     Returns
     -------
@@ -69,14 +69,15 @@ def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None)
     Returns
     -------
     images : ndarray of shape (n, height, width) or (n, height, width, 3), float64
-        The images. Of one or two channels the first is used, and of four or more the first three.
+        The images. With one or two channels, the first one is drawn; with four or more channels,
+        the first three.
     """
     values = _select_values(X, indices).astype(float)
     if not np.isfinite(values).all():
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        first = indices[int(np.argmin(finite))]
         raise ValueError(
-            f"Images must be finite; sample {indices[int(np.argmin(finite))]} has NaN or infinity."
-            " Leave it out."
+            f"Images must be finite; got NaN or infinity in sample {first}. Leave it out."
         )
     shape = values.shape[1:] if image_shape is None else _check_image_shape(image_shape, values)
     if len(shape) not in (2, 3):
@@ -89,7 +90,7 @@ def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None)
 
 
 def _check_image_shape(image_shape: Any, values: np.ndarray) -> tuple[int, ...]:
-    """Return the shape of an image as a tuple; raise if a sample cannot have it."""
+    """Return the shape of an image as a tuple; raise if samples do not fit it."""
     shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else (image_shape,)
     is_positive = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
     if not is_positive or len(shape) not in (2, 3) or np.prod(shape) != np.prod(values.shape[1:]):
@@ -102,9 +103,10 @@ def _check_image_shape(image_shape: Any, values: np.ndarray) -> tuple[int, ...]:
 
 
 def _move_channels(images: np.ndarray) -> np.ndarray:
-    """Return images with three channels on the last axis, or with one and no axis for it.
+    """Return coloured images with three channels on the last axis, and grey ones without that axis.
 
-    The channels are on the first axis of a sample if its length is a usual number of channels.
+    The channels are on the first axis of a sample if its length is 1, 3 or 4, or if the length of
+    the last axis is not.
     """
     channels = (1, 3, 4)
     if images.shape[1] in channels or images.shape[3] not in channels:
@@ -127,7 +129,7 @@ def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None =
     indices : sequence of int of length n
         Positions of the samples in X.
     columns : list of str or None, default=None
-        Names of the columns if X has none; None: their numbers.
+        Names of the columns if X has none. None: their numbers.
 
     Returns
     -------
@@ -151,7 +153,7 @@ def _is_table(X: Any) -> bool:
 
 
 def _select_values(X: Any, indices: Sequence[int]) -> np.ndarray:
-    """Return the values of some samples; of samples with several arrays, those of the first."""
+    """Return the values of some samples; if a sample has several arrays, those of the first."""
     if isinstance(X, Tensor):
         values = X.detach()[list(indices)].cpu()
         # numpy has no bfloat16.

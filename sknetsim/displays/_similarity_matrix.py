@@ -27,7 +27,7 @@ _COLOURS = (
 
 
 class SimilarityMatrixDisplay(Display):
-    r"""Similarities of all pairs of samples, with similar samples side by side.
+    r"""Similarities of all pairs of samples, with similar samples next to each other.
 
     Samples are in the order of the leaves of a hierarchical clustering (average linkage of the
     distances :math:`\sqrt{2 - 2 k^C}`), arranged so that adjacent leaves are close to each other.
@@ -84,7 +84,7 @@ class SimilarityMatrixDisplay(Display):
         labels : array-like of shape (n_samples,), default=None
             Their labels, with up to ten different values.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class SimilarityMatrixDisplay(Display):
         labels : array-like of shape (n_samples,), default=None
             Labels of the samples, with up to ten different values.
         ax : matplotlib Axes, default=None
-            Axes to draw in; None: a new figure.
+            Axes to draw in. None: a new figure.
 
         Returns
         -------
@@ -154,7 +154,7 @@ class SimilarityMatrixDisplay(Display):
 
 
 def _check_gram(gram: Any) -> np.ndarray:
-    """Return the similarities as an array; raise if they are not those of all pairs."""
+    """Return the similarities as an array; raise if they are not a matrix in [-1, 1]."""
     similarities = np.asarray(gram, dtype=float)
     shape = similarities.shape
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
@@ -192,7 +192,7 @@ def _order_by_clusters(gram: np.ndarray) -> np.ndarray:
     """Return the order of the leaves of a hierarchical clustering."""
     if len(gram) < 3:
         return np.arange(len(gram))
-    # ||u - v||^2 = 2 - 2 k^C(u, v) for unit features; the mean of both triangles is taken.
+    # ||u - v||^2 = 2 - 2 k^C(u, v) for unit features; k^C is the mean of the two triangles.
     distances = np.sqrt(np.clip(2 - gram - gram.T, 0, None))
     np.fill_diagonal(distances, 0)
     tree = hierarchy.linkage(squareform(distances, checks=False), "average", optimal_ordering=True)

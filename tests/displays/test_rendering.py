@@ -50,7 +50,7 @@ def test_samples_without_the_shape_of_an_image_raise_an_error():
 def test_the_first_sample_that_is_not_finite_is_named():
     X = np.zeros((5, 2, 2))
     X[3], X[4] = np.inf, np.nan
-    with pytest.raises(ValueError, match="Images must be finite; sample 3 has"):
+    with pytest.raises(ValueError, match="Images must be finite; got NaN or infinity in sample 3"):
         to_images(X, [0, 3, 4], None)
 
 

@@ -34,35 +34,35 @@ def explore(
     loading anything from the network. For each sample it shows the most similar samples, with the
     contribution of each layer to the similarity (`NetworkKernel.contributions`), and
 
-    - the log density (`NetworkDensity` by :math:`\max(k^C, 0)^\alpha`) in nats: 0 is as dense as
-      samples spread evenly over the sphere, and low values are unusual;
-    - the reliability of the prediction (`NetworkDensity.reliability`), as a number of samples: near
-      0, hardly any sample of X supports the prediction;
-    - the quality of the label (`LabelDenoiser.label_quality`), in [0, 1]: low values are
-      suspicious.
+    - the log density (`NetworkDensity` by :math:`\max(k^C, 0)^\alpha`) in nats: 0 is the value of
+      samples spread evenly over the sphere, and unusual samples have low values;
+    - the reliability of the prediction (`NetworkDensity.reliability`), as a number of samples: if
+      it is near 0, hardly any sample of X supports the prediction;
+    - the quality of the label (`LabelDenoiser.label_quality`), in [0, 1]: suspicious labels have
+      low values.
 
     Samples can be filtered by label, and sorted by each of these three. For n samples, neighbours,
-    density and label quality take all n^2 similarities each, and the contributions take n times
+    density and label quality each need all n^2 similarities, and the contributions need n times
     ``n_neighbors`` comparisons by layer. For thousands of samples, ``n_components=256`` features
     give nearly the same page in a fraction of the time.
 
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None
-        The network, see `NetworkKernel`; an untrained network is trained on X and y.
+        The network; see `NetworkKernel`. An untrained network is trained on X and y.
     X : array-like of shape (n_samples, ...)
         Inputs of the network; some thousands of samples are practical.
     y : array-like of shape (n_samples,), default=None
-        Labels; None: the page has no labels, predictions or label quality.
+        Labels. None: the page has no labels, predictions or label quality.
     path : str or Path, default="explorer.html"
         File of the page.
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None
-        Appearance of each sample on the page: images, rows of a table, or texts; None: X itself.
+        Appearance of each sample on the page: images, rows of a table, or texts. None: X itself.
     image_shape : tuple of int, default=None
         Shape of a sample as an image, (height, width), (channels, height, width) or (height, width,
         channels). None: its own shape, and samples with one axis are rows of a table.
     predictions : array-like of shape (n_samples,), default=None
-        Predictions that are shown; None: those of the network, if there are labels.
+        Predictions that are shown. None: those of the network, if there are labels.
     n_neighbors : int, default=8
         Number of neighbours.
     alpha : float > 0, default=16.0
@@ -70,7 +70,7 @@ def explore(
     title : str, default="Similarity explorer"
         Heading of the page.
     **settings : object
-        Parameters that all estimators have, such as ``output``, ``n_components``, ``input_shape``,
+        Common parameters of the estimators, such as ``output``, ``n_components``, ``input_shape``,
         ``n_jobs`` and ``verbose``.
 
     Returns

@@ -19,10 +19,10 @@ from ...estimators.neighbors import NetworkNeighbors
 from ...labels.denoising import LabelDenoiser
 from ._texts import Texts, format_texts
 
-# Pairs whose contributions are computed at a time: they are held for each activation of each layer.
+# Number of pairs whose contributions are in memory at once, for each activation of each layer.
 _PAIRS = 512
 
-# Decimals of similarities that are compared: further ones differ by rounding only.
+# Decimals of the similarities by which neighbours are sorted: later decimals are rounding errors.
 _DECIMALS = 6
 
 
@@ -41,7 +41,7 @@ class Measures:
     layers : list of str of length l
         Names of the layers.
     scores : dict of str to ndarray of shape (n,)
-        Numbers that samples can be sorted by: "density", "reliability" and, with labels, "quality".
+        Scores by which samples can be sorted: "density", "reliability" and, with labels, "quality".
     texts : Texts
         Labels and predictions.
     """
@@ -95,7 +95,7 @@ def compute_measures(
 
 
 def _make_exact_kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
-    """Return a kernel without features: contributions are exact, however neighbours are found."""
+    """Return a kernel without features: contributions are exact, even if neighbours are not."""
     exact = {name: value for name, value in settings.items() if name != "n_components"}
     return NetworkKernel(network, **{**exact, "verbose": 0})
 
@@ -103,7 +103,7 @@ def _make_exact_kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
 def _compute_contributions(
     kernel: NetworkKernel, X: Any, indices: np.ndarray, verbose: int
 ) -> tuple[list[str], np.ndarray]:
-    """Return the layers, and their contributions (n, k, l) to the similarities of neighbours."""
+    """Return the layers, and their contributions to the similarities, of shape (n, k, l)."""
     queries = np.repeat(np.arange(len(indices)), indices.shape[1])
     neighbors, parts = indices.ravel(), []
     samples, slices = Samples.of(X), list(gen_batches(len(neighbors), _PAIRS))

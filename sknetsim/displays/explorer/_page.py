@@ -15,7 +15,7 @@ from ._measures import Measures
 # Decimals of all numbers on the page.
 _DECIMALS = 4
 
-# Characters that could end a script element, or begin a comment in it, as escapes of JSON.
+# JSON escapes of the characters that could end a script element, or begin a comment in it.
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 

@@ -17,7 +17,7 @@ from .._rendering import is_image_like, render_table, scale_to_unit, to_images
 # Largest number of pixels on the longer side of an image.
 _LARGEST_SIDE = 96
 
-# Images in a sheet, a square grid of images that the page loads as one picture.
+# Number of images in a sheet, a square grid of images that the page loads as one picture.
 _IMAGES_PER_SHEET = 256
 
 
@@ -27,9 +27,9 @@ def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) ->
     Parameters
     ----------
     samples : array-like, DataFrame, list of str or None
-        Appearance of each sample; None: X itself.
+        Appearance of each sample. None: X itself.
     image_shape : tuple of int or None
-        Shape of a sample as an image; None: its own shape.
+        Shape of a sample as an image. None: its own shape.
     X : array-like of shape (n_samples, ...)
         Inputs of the network.
 

@@ -21,7 +21,7 @@ class Texts(NamedTuple):
     Parameters
     ----------
     columns : dict of str to list of str
-        "label" and "prediction", each if there are any.
+        "label" if there are labels, and "prediction" if there are predictions.
     mismatches : ndarray of shape (n,), bool
         Whether the predicted class differs from the label. It is False for regression, whose
         predictions never equal the labels exactly.
@@ -41,7 +41,7 @@ def format_texts(denoiser: LabelDenoiser | None, y: Any, predictions: Any, count
     y : array-like of shape (n,) or None
         The labels.
     predictions : array-like of shape (n,) or None
-        Predictions to show; None: those of the denoiser's network.
+        Predictions to show. None: those of the denoiser's network.
     count : int
         The number n of samples.
 

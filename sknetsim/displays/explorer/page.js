@@ -7,8 +7,8 @@ const pageSize = 300;
 // Name and meaning of each score.
 const meanings = {
   density: ["log density", "nats; 0: as dense as evenly spread samples; low: unusual"],
-  reliability: ["reliability", "samples that support the prediction; near 0: hardly any"],
-  quality: ["label quality", "0 to 1; low: suspicious, because similar samples differ in label"],
+  reliability: ["reliability", "number of samples that support the prediction; near 0: hardly any"],
+  quality: ["label quality", "0 to 1; low: suspicious, because similar samples have other labels"],
 };
 const byId = (id) => document.getElementById(id);
 
@@ -19,22 +19,22 @@ const byId = (id) => document.getElementById(id);
 
 // Texts become text nodes, never markup.
 function makeElement(name, options = {}, ...children) {
-  const made = document.createElement(name);
+  const element = document.createElement(name);
   for (const [key, value] of Object.entries(options)) {
-    if (key === "class") made.className = value;
-    else if (key in made && !key.startsWith("aria")) made[key] = value;
-    else made.setAttribute(key, value);
+    if (key === "class") element.className = value;
+    else if (key in element && !key.startsWith("aria")) element[key] = value;
+    else element.setAttribute(key, value);
   }
-  made.append(...children.map((child) => (typeof child === "number" ? String(child) : child)));
-  return made;
+  element.append(...children.map((child) => (typeof child === "number" ? String(child) : child)));
+  return element;
 }
 
 function makePicture(index, scale) {
   const { side, width, height } = samples;
   const place = index % (side * side);
   const options = { class: "picture", role: "img", "aria-label": `sample ${index}` };
-  const made = makeElement("span", options);
-  Object.assign(made.style, {
+  const element = makeElement("span", options);
+  Object.assign(element.style, {
     width: `${scale * width}px`,
     height: `${scale * height}px`,
     backgroundImage: `var(--sheet${Math.floor(index / (side * side))})`,
@@ -42,7 +42,7 @@ function makePicture(index, scale) {
     backgroundPosition:
       `${-scale * width * (place % side)}px ${-scale * height * Math.floor(place / side)}px`,
   });
-  return made;
+  return element;
 }
 
 // The scale that makes the longer side of an image about `pixels` long.
@@ -58,7 +58,7 @@ function makeCaption(index) {
   return parts.join(", ") || `#${index}`;
 }
 
-// A sample with an image, wherever it can be clicked.
+// A sample as a button with its image and captions.
 function makeTile(index, captions, select, isSelected) {
   const name = `tile${isSelected ? " selected" : ""}${isMismatch(index) ? " mismatch" : ""}`;
   return makeElement(
@@ -72,7 +72,7 @@ function makeTile(index, captions, select, isSelected) {
   );
 }
 
-// A sample as a row of a table, with its heading.
+// A sample as a row of a table, and the heading of the table.
 const columnClass = (column) => (column === "text" && samples.columns.length === 1 ? "text" : "");
 function makeHeading(first) {
   const names = [...first, ...Object.keys(texts), ...samples.columns];
@@ -81,7 +81,7 @@ function makeHeading(first) {
 }
 function makeRow(index, first, select, isSelected) {
   const cells = [...first, ...Object.values(texts).map((values) => values[index])];
-  const made = makeElement(
+  const element = makeElement(
     "tr",
     {
       class: `row${isSelected ? " selected" : ""}`, tabIndex: 0, "data-index": index,
@@ -91,10 +91,10 @@ function makeRow(index, first, select, isSelected) {
     ...samples.cells[index].map((text, column) =>
       makeElement("td", { class: columnClass(samples.columns[column]), title: text }, text)),
   );
-  made.addEventListener("keydown", (event) => {
+  element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(); }
   });
-  return made;
+  return element;
 }
 
 // The list of samples: filtered and sorted, and drawn as far as the user has scrolled.
@@ -150,7 +150,7 @@ function drawMore() {
       : makeRow(index, [index, ...values], select, isSelected));
   }
   drawn += pageSize;
-  // The watcher reports changes only: observe the end anew, in case it is still in view.
+  // The watcher reports only changes. Observe the end again, because it may still be in view.
   watcher.unobserve(byId("end"));
   watcher.observe(byId("end"));
 }
@@ -199,15 +199,15 @@ function makeNeighbours(index, place) {
   const select = (other) => () => show(index, other);
   const similarity = (other) => similarities[index][other].toFixed(3);
   const all = neighbors[index].map((_, other) => other);
-  const made = hasImages
+  const element = hasImages
     ? makeElement("div", { class: "tiles" }, ...all.map((other) =>
       makeTile(neighbors[index][other], [similarity(other), makeCaption(neighbors[index][other])],
         select(other), other === place)))
     : makeElement("table", {}, makeHeading(["sample", "similarity"]), ...all.map((other) =>
       makeRow(neighbors[index][other], [neighbors[index][other], similarity(other)], select(other),
         other === place)));
-  made.id = "neighbours";
-  return makeElement("div", { class: "scroll" }, made);
+  element.id = "neighbours";
+  return makeElement("div", { class: "scroll" }, element);
 }
 
 // Scroll the list to a sample, after drawing it if necessary.

@@ -27,7 +27,7 @@ BAD = {
     "ragged samples": ({"samples": [[1], [1, 2]] * 20}, "got list that cannot be shown"),
     "missing pixels": (
         {"samples": np.full((40, 2, 2), np.nan)},
-        "sample 0 has NaN or infinity",
+        "got NaN or infinity in sample 0",
     ),
     "number": ({"image_shape": 15}, r"`image_shape` must be .*; got 15"),
     "negative": ({"image_shape": (-3, -5)}, r"`image_shape` must be .*; got \(-3, -5\)"),
