@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import torch
 
-# Packages between the user's line and the warning: a warning points to the line outside of them.
+# Packages whose lines a warning does not point to, because they call each other for the user.
 _INTERNAL_PACKAGES = ("sknetsim", "sklearn", "joblib", "torch")
 
 
@@ -20,7 +20,7 @@ class UnsupportedNetworkError(ValueError):
     It is raised for a network whose outputs for a sample depend on the other samples of the batch
     (batch statistics, ``x.mean(0)``), that has no trainable parameter, that returns something other
     than one tensor with a row per sample, or whose forward pass changes its own weights. The
-    message says which, and what to do.
+    message contains the reason and the remedy.
     """
 
 
@@ -29,11 +29,14 @@ class OutputTooLargeError(ValueError):
 
 
 class FeatureStoreError(ValueError):
-    """Error raised if a feature store is damaged, incomplete, or of another network or dataset."""
+    """Error raised if a feature store is damaged, incomplete, or of another network or data set."""
 
 
 class ZeroGradientWarning(UserWarning):
-    """Warning that some samples have zero gradients or activations, so all similarities are 0."""
+    """Warning that all gradients, or all compared activations, are zero at some samples.
+
+    The similarity of these samples with every sample is 0.
+    """
 
 
 class NoNeighborsWarning(UserWarning):
@@ -69,12 +72,11 @@ def is_out_of_memory(error: Exception) -> bool:
         True for MemoryError, for torch.OutOfMemoryError, and for torch's errors of the CPU
         allocator, which have no class of their own.
     """
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error)
+    classes = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, classes) or "allocate memory" in str(error)
 
 
-#: Messages and categories of the warnings that the current thread or task collects; None if it
-#: issues them.
+#: Category of each message, for a thread or task that collects its warnings; None: it issues them.
 _collector: ContextVar[dict[str, type[Warning]] | None] = ContextVar("warnings", default=None)
 
 

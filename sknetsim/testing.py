@@ -21,10 +21,10 @@ from .rules import Block, find_rule, layout_of
 
 __all__ = ["check_rule"]
 
-# Random cotangents per sample, in place of the outputs of a network.
+# Number of random cotangents per sample, in place of the outputs of a network.
 _COTANGENTS = 3
 
-# Largest difference that is allowed in float64, relative to the largest entry.
+# Largest acceptable difference in float64, relative to the largest entry.
 _TOLERANCE = 1e-8
 
 
@@ -99,7 +99,7 @@ def _check_inputs(X: Any) -> Tensor:
 
 
 def _draw(*shape: int) -> Tensor:
-    """Return the same random numbers in each call, without a change to global random states."""
+    """Return the same random numbers in each call; global random states do not change."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
@@ -142,7 +142,7 @@ def _compute_by_loop(
 
 
 def _assert_gradients(jacobian: Jacobian, expected: Tensor) -> None:
-    """Compare the gradients of each parameter with (n, o, p) expected ones."""
+    """Compare the gradients of each parameter with the expected ones, of shape (n, o, p)."""
     sizes = [shape.numel() for _, shape in jacobian.layout]
     by_rule = jacobian.materialize().split(sizes, dim=2)
     by_loop = expected.split(sizes, dim=2)
@@ -151,13 +151,16 @@ def _assert_gradients(jacobian: Jacobian, expected: Tensor) -> None:
         worst, largest = int(difference.argmax()), float(others.abs().max())
         assert difference[worst] <= _TOLERANCE * max(largest, 1e-30), (
             f"The rule's gradient of {name!r} must equal that of autograd; got a difference of"
-            f" {float(difference[worst]):.3g} in sample {worst}, where the largest entry of any"
-            f" sample is {largest:.3g}. Compare this gradient with the formula of the layer."
+            f" {float(difference[worst]):.3g} in sample {worst} (the largest entry of any sample is"
+            f" {largest:.3g}). Compare this gradient with the formula of the layer."
         )
 
 
 def _assert_quantities(jacobian: Jacobian, expected: Tensor) -> None:
-    """Compare what both forms of the blocks compute with the formulas on (n, o, p) gradients."""
+    """Compare the results of the blocks, in their two forms, with formulas on the gradients.
+
+    The expected gradients have shape (n, o, p).
+    """
     weights = _draw(*expected.shape[:2], 2)
     # K[n,m,o,q] of all samples with all but the first
     gram = torch.einsum("nop,mqp->nmoq", expected, expected[1:])

@@ -16,7 +16,7 @@ def to_skactiveml(sampler: ActiveLearningSampler, **parameters: Any) -> Any:
     ----------
     sampler : ActiveLearningSampler
         The sampler. Its network is replaced by that of the ``clf`` or ``reg`` passed to `query` (a
-        ``SkorchClassifier`` or ``SkorchRegressor``); without one, the sampler's own is used.
+        ``SkorchClassifier`` or ``SkorchRegressor``). Without these, its own network is used.
     **parameters : dict
         ``missing_label`` (NaN by default) and ``random_state``, as for all query strategies of
         scikit-activeml.

@@ -23,7 +23,7 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
     missing_label : scalar, str or None, default=MISSING_LABEL
         Value of y that means a missing label.
     random_state : int, RandomState or None, default=None
-        Seed; None: that of the sampler.
+        Seed. None: that of the sampler.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         y : array-like of shape (n_samples,)
             Their labels, some of them missing.
         clf : SkorchClassifier, default=None
-            Classifier whose network's gradients are compared. None: the network of ``reg``, or the
-            sampler's own, which is trained on the labelled samples if it is not trained.
+            Classifier whose network's gradients are compared. None: the network of ``reg``, or that
+            of the sampler, which is trained on the labelled samples if it is untrained.
         fit_clf : bool, default=True
             Whether to train a clone of ``clf`` first.
         reg : SkorchRegressor, default=None
@@ -65,19 +65,19 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         fit_reg : bool, default=True
             Whether to train a clone of ``reg`` first.
         candidates : array-like of int of shape (n_candidates,) or of samples, default=None
-            Samples to choose from, as positions in X or as samples; None: all without a label.
+            Samples to choose from, as positions in X or as samples. None: all unlabelled samples.
         batch_size : int, default=1
             Number of samples to choose.
         return_utilities : bool, default=False
-            Whether to return the utilities as well.
+            Whether to return the utilities too.
 
         Returns
         -------
         indices : ndarray of shape (batch_size,), int64
             Positions in X, or in ``candidates`` if these are samples.
         utilities : ndarray of shape (batch_size, n_samples) or (batch_size, n_candidates)
-            Only with ``return_utilities``: see `ActiveLearningSampler.query`. Samples that are not
-            candidates have NaN as well.
+            Utilities, see `ActiveLearningSampler.query`; NaN also for samples that are not
+            candidates. Only with ``return_utilities``.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
                 " the first samples."
             )
         sampler.fit(X[is_labelled], _convert_labels(y[is_labelled], sampler.estimator))
-        # `mapping` gives the position in X of each pool sample; None: candidates are samples.
+        # `mapping` gives the position in X of each pool sample. None: candidates are samples.
         size = len(pool) if mapping is None else len(X)
         mapping = np.arange(size) if mapping is None else mapping
         if not return_utilities:
@@ -137,10 +137,10 @@ def _extract_net(model: Any) -> Any:
 
 
 def _convert_labels(y: np.ndarray, estimator: Any) -> np.ndarray | None:
-    """Return labels as the sampler's network takes them in training; None if it is not trained.
+    """Return labels in the form that training takes, or None if the network is not to be trained.
 
-    Classes become integers again: a missing label has made them floating-point numbers. Labels of
-    regression become a column.
+    Classes become integers again, because missing labels have made them floating-point numbers.
+    Labels of a regression become a column.
     """
     if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
         return None

@@ -20,7 +20,7 @@ Rule = Callable[[Any, Tensor, Tensor, "tuple[str, ...]"], "list[Block]"]
 
 @dataclass(frozen=True)
 class Entry:
-    """Rule of a type of layer, and the names of the parameters that such a layer may have."""
+    """Rule of a type of layer, and the names of all parameters that it applies to."""
 
     rule: Rule
     parameters: frozenset[str]
@@ -39,14 +39,14 @@ def register_rule(
     *layer_types : type
         The types of layers that the rule applies to. It does not apply to subclasses.
     parameters : iterable of str, default=("weight", "bias")
-        All parameters that such a layer may own. The rule does not apply to a layer that owns
-        other parameters.
+        Names of all parameters that the rule covers. The rule does not apply to a layer with
+        other parameters of its own.
 
     Returns
     -------
     decorator : callable
-        It registers and returns a function ``rule(module, inputs, cotangents, names)``, with these
-        arguments:
+        A decorator that registers and returns a function ``rule(module, inputs, cotangents,
+        names)``, with these arguments:
 
         - ``module`` is the layer;
         - ``inputs``, of shape (n, ...), is the layer's first argument;
@@ -58,9 +58,9 @@ def register_rule(
 
     Notes
     -----
-    Gradients of a layer without a rule are correct too, but slower. The engine compares sums of the
-    gradients of a rule with autograd on the first chunk. A rule that is wrong for a network is not
-    used on this network.
+    Gradients of a layer without a rule are correct too, but slower. On the first chunk, the engine
+    compares sums of the gradients of a rule with autograd. If they differ, the rule is not used on
+    this network.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
 Index legend: n samples; o outputs of the network; c channels or elements; t positions. The layers
 compute y[n,c,t] = W[c] z[n,c,t] + b[c], where z is the normalised input. The gradients are
-dW[c] = sum_t e[n,o,c,t] z[n,c,t] and db[c] = sum_t e[n,o,c,t]. They are as small as the parameters,
-so they are written out.
+dW[c] = sum_t e[n,o,c,t] z[n,c,t] and db[c] = sum_t e[n,o,c,t]. These layers have few parameters, so
+the gradients are stored in dense blocks.
 """
 
 from __future__ import annotations
@@ -115,6 +115,6 @@ def _sum_per_channel(
 
 
 def _list_terms(normalized: Tensor, cotangents: Tensor, names: tuple[str, ...]) -> list[Tensor]:
-    """Return the term that is summed over positions, for each parameter: e z, and e."""
+    """Return the terms of the sum over positions for each parameter: e z and e."""
     terms = {"weight": lambda: cotangents * normalized[:, None], "bias": lambda: cotangents}
     return [terms[name]() for name in names]
