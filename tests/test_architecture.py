@@ -44,7 +44,7 @@ FILES_IN_A_FOLDER = 12
 ENTRIES_AT_THE_TOP = 18
 
 
-def named(path):
+def format_path(path):
     return str(path.relative_to(PACKAGE))
 
 
@@ -75,14 +75,14 @@ def absolute_imports(path):
             yield node.module
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=format_path)
 def test_folders_import_only_from_lower_levels(path):
     own = top_name(path)
     others = {top_name(file) for file in imported_files(path)} - {own}
     assert [other for other in others if LEVEL[other] >= LEVEL[own]] == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+@pytest.mark.parametrize("folder", FOLDERS, ids=format_path)
 def test_modules_of_a_folder_form_no_cycle(folder):
     graph = {
         path: {file for file in imported_files(path) if file.parent == folder}
@@ -94,11 +94,11 @@ def test_modules_of_a_folder_form_no_cycle(folder):
         pytest.fail(" -> ".join(path.name for path in error.args[1]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=format_path)
 @pytest.mark.parametrize(("package", "home"), HOME.items(), ids=HOME)
 def test_a_package_is_imported_in_one_module(path, package, home):
     imports = package in {name.split(".")[0] for name in absolute_imports(path)}
-    assert not imports or named(path) == home
+    assert not imports or format_path(path) == home
 
 
 def lines_of_code(text):
@@ -121,12 +121,12 @@ def test_lines_of_code_are_counted_without_docstrings_and_comments():
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=format_path)
 def test_files_stay_readable(path):
     assert lines_of_code(path.read_text()) <= LINES_OF_CODE
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=named)
+@pytest.mark.parametrize("folder", FOLDERS, ids=format_path)
 def test_folders_stay_readable(folder):
     if folder == PACKAGE:
         entries = [path for path in folder.iterdir() if path.name != "__pycache__"]
@@ -135,7 +135,7 @@ def test_folders_stay_readable(folder):
         assert len(set(folder.glob("*.py")) - {folder / "__init__.py"}) <= FILES_IN_A_FOLDER
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=format_path)
 def test_no_global_seed_and_no_default_device(path):
     text = path.read_text()
     assert "random.seed" not in text
@@ -148,7 +148,7 @@ def test_contributing_lists_each_folder_with_its_purpose():
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (\d) \| `([\w/.]+)` \| (.*) \|$", text, flags=re.MULTILINE)
     expected = [
-        (str(level), listed(path), purpose(path))
+        (str(level), format_entry(path), purpose(path))
         for level, names in reversed(list(enumerate(LEVELS)))
         for name in names
         for path in files_of(name)
@@ -163,9 +163,9 @@ def files_of(name):
     return sorted((PACKAGE / name).rglob("__init__.py"))
 
 
-def listed(path):
+def format_entry(path):
     is_folder = path.name == "__init__.py" and path.parent != PACKAGE
-    return f"{named(path.parent)}/" if is_folder else named(path)
+    return f"{format_path(path.parent)}/" if is_folder else format_path(path)
 
 
 def purpose(path):

@@ -29,7 +29,7 @@ METAPHOR = re.compile(
 )
 
 
-def named(path):
+def format_path(path):
     return str(path.relative_to(ROOT))
 
 
@@ -49,21 +49,21 @@ def strings(path):
             yield node.lineno, node.value
 
 
-@pytest.mark.parametrize("path", CODE, ids=named)
+@pytest.mark.parametrize("path", CODE, ids=format_path)
 def test_summaries_are_sentences(path):
-    """A function begins with a verb, which ruff checks (D401); nothing begins with a bare clause."""
+    """A function begins with a verb (ruff, D401), and no summary begins with a bare clause."""
     fragments = [(line, text) for line, text in summaries(path) if CLAUSE.match(text)]
     assert fragments == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES, ids=format_path)
 def test_messages_say_what_must_be(path):
     """The form is "`n_neighbors` must be ...; got .... Ask for fewer neighbours."."""
     old = [(line, text) for line, text in strings(path) if re.search(r"\ballowed (are|is)\b", text)]
     assert old == []
 
 
-@pytest.mark.parametrize("path", CODE, ids=named)
+@pytest.mark.parametrize("path", CODE, ids=format_path)
 def test_results_are_named_for_what_they_are(path):
     names = [
         node.lineno
@@ -73,6 +73,6 @@ def test_results_are_named_for_what_they_are(path):
     assert names == []
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=named)
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=format_path)
 def test_nothing_is_said_in_old_metaphors(path):
     assert METAPHOR.findall(path.read_text()) == []
