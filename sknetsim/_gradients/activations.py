@@ -126,12 +126,12 @@ class ActivationEngine(BaseEngine):
         """Return the fingerprint of the network and of the names of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
-    def _count_affordable_samples(self, rows: Samples, labels: Tensor | None) -> int:
-        return 1 if self._one_by_one else super()._count_affordable_samples(rows, labels)
+    def _count_affordable_samples(self, samples: Samples, labels: Tensor | None) -> int:
+        return 1 if self._one_by_one else super()._count_affordable_samples(samples, labels)
 
-    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
+    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
         """Choose the layers, and estimate the bytes that the network needs for one sample."""
-        recorded = self._record(rows, slice(0, 1), None)
+        recorded = self._record(samples, slice(0, 1), None)
         if recorded is None:
             return
         calls, module = recorded[0], self.network.module
@@ -144,14 +144,14 @@ class ActivationEngine(BaseEngine):
         held = sum(_nbytes(calls[name]) for name in leaves if name in calls)
         self._sample_bytes = max(1, 3 * held)
 
-    def _chunk(
-        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
+    def _compute_chunk(
+        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Return the activations of a chunk; None if the chunk must be computed again."""
         while not self._sizes:
-            self._measure(rows, labels)
-        computed = self._compute_activations(rows, chunk)
-        if computed is None or not self._are_independent(*computed, rows, chunk):
+            self._measure(samples, labels)
+        computed = self._compute_activations(samples, chunk)
+        if computed is None or not self._are_independent(*computed, samples, chunk):
             return None
         activations = computed[0]
         blocks: dict[tuple[str, ...], Block] = {
@@ -163,7 +163,7 @@ class ActivationEngine(BaseEngine):
         return ActivationJacobian(blocks, layout, outputs)
 
     def _record(
-        self, rows: Samples, chunk: slice, names: Iterable[str] | None
+        self, samples: Samples, chunk: slice, names: Iterable[str] | None
     ) -> tuple[Calls, list[Tensor]] | None:
         """Return the inputs of layers for a chunk, and the outputs of the network.
 
@@ -172,30 +172,30 @@ class ActivationEngine(BaseEngine):
         """
         shared_copy = self._isolated.shared_copy
         with (
-            self.batch(rows, None, chunk) as (module, inputs, _),
+            self.batch(samples, None, chunk) as (module, inputs, _),
             record_inputs(module, names, inputs) as calls,
         ):
             outputs = _list_output_tensors(self.forward(module, inputs))
         return (calls, outputs) if self._isolated.shared_copy is shared_copy else None
 
     def _compute_activations(
-        self, rows: Samples, chunk: slice
+        self, samples: Samples, chunk: slice
     ) -> tuple[dict[str, Tensor], list[Tensor]] | None:
         """Return the scaled activations (n, i) of each layer, and the outputs of the network.
 
         The result is None if nothing was recorded, or if the first axis of some input is not the
         samples. In the latter case, samples are evaluated one by one from then on.
         """
-        recorded = self._record(rows, chunk, self._sizes)
+        recorded = self._record(samples, chunk, self._sizes)
         if recorded is None:
             return None
         calls, outputs = recorded
-        samples = chunk.stop - chunk.start
+        count = chunk.stop - chunk.start
         values = [call.values for name in self._sizes for call in calls[name]]
-        if samples > 1 and any(value is None or len(value) != samples for value in values):
+        if count > 1 and any(value is None or len(value) != count for value in values):
             self._one_by_one = True
             return None
-        return {name: self._scale(name, calls[name], samples) for name in self._sizes}, outputs
+        return {name: self._scale(name, calls[name], count) for name in self._sizes}, outputs
 
     def _scale(self, name: str, calls: list[LayerInput], samples: int) -> Tensor:
         """Return a_l(x_n) / sqrt(i_l), of shape (n, i)."""
@@ -209,23 +209,23 @@ class ActivationEngine(BaseEngine):
         return values / math.sqrt(values.shape[1])
 
     def _are_independent(
-        self, activations: dict[str, Tensor], outputs: list[Tensor], rows: Samples, chunk: slice
+        self, activations: dict[str, Tensor], outputs: list[Tensor], samples: Samples, chunk: slice
     ) -> bool:
         """Return whether the first and last samples have the same activations on their own.
 
         If they have other activations, samples are evaluated one by one from then on. If even their
         outputs are different, the network mixes samples, and an error is raised.
         """
-        samples = chunk.stop - chunk.start
-        for index in (0, samples - 1) if samples > 1 else ():
+        count = chunk.stop - chunk.start
+        for index in (0, count - 1) if count > 1 else ():
             at, row = chunk.start + index, slice(index, index + 1)
-            single = self._compute_activations(rows, slice(at, at + 1))
+            single = self._compute_activations(samples, slice(at, at + 1))
             if single is None:
                 return False
             single_activations, single_outputs = single
             # a(X)[n] is compared with a(X[n:n+1])[0], and likewise the outputs.
             for alone, together in zip(single_outputs, outputs, strict=False):
-                has_rows = together.shape[:1] == (samples,)
+                has_rows = together.shape[:1] == (count,)
                 if has_rows and not _is_close(alone, together[row], together):
                     raise make_mixing_error()
             if not all(

@@ -85,8 +85,8 @@ class BaseEngine(abc.ABC):
         if len(X) == 1:
             return
         alone, together = (
-            list_tensors(self.network.prepare(X.select(rows)).take(slice(0, 1)))
-            for rows in ([0], [0, 1])
+            list_tensors(self.network.prepare(X.select(indices)).take(slice(0, 1)))
+            for indices in ([0], [0, 1])
         )
         for first, second in zip(alone, together, strict=True):
             if not np.allclose(first, second, rtol=1e-4, atol=1e-6):
@@ -103,12 +103,12 @@ class BaseEngine(abc.ABC):
         return fingerprint_value((self.identity(), self.fingerprint_of_samples(X), labels))
 
     @abc.abstractmethod
-    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
+    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
         """Set ``_sample_bytes``, the bytes per sample; leave 0 if it must be measured again."""
 
     @abc.abstractmethod
-    def _chunk(
-        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
+    def _compute_chunk(
+        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Return the Jacobians of a chunk; None if the chunk must be computed again."""
 
@@ -136,14 +136,15 @@ class BaseEngine(abc.ABC):
         jacobian : Jacobian
             Their Jacobians.
         """
-        rows = self.network.prepare(X)
+        samples = self.network.prepare(X)
         labels = None if y is None else make_label_tensor(y)
         limit = self.batch_size or _CHUNK_SAMPLES
-        while start < len(rows):
-            step = min(limit, self._count_affordable_samples(rows, labels), len(rows) - start)
+        while start < len(samples):
+            affordable = self._count_affordable_samples(samples, labels)
+            step = min(limit, affordable, len(samples) - start)
             chunk = slice(start, start + step)
             try:
-                jacobian = self._chunk(rows, labels, chunk, factored)
+                jacobian = self._compute_chunk(samples, labels, chunk, factored)
             except (RuntimeError, MemoryError) as error:
                 limit = halve(step, error)
                 continue
@@ -154,12 +155,12 @@ class BaseEngine(abc.ABC):
             yield chunk, jacobian
             start = chunk.stop
 
-    def _count_affordable_samples(self, rows: Samples, labels: Tensor | None) -> int:
+    def _count_affordable_samples(self, samples: Samples, labels: Tensor | None) -> int:
         """Return the number of samples per chunk that fit in the memory budget."""
-        if len(rows) == 1 or self.batch_size:
-            return len(rows)
+        if len(samples) == 1 or self.batch_size:
+            return len(samples)
         while self._sample_bytes == 0:
-            self._measure(rows, labels)
+            self._measure(samples, labels)
         budget = memory_budget(CHUNK, self.device)
         # The caches of a CUDA device are small beside its memory, and it needs large batches.
         largest = budget if self.device.type == "cuda" else min(_CHUNK_BYTES, budget)
@@ -167,10 +168,10 @@ class BaseEngine(abc.ABC):
 
     @contextlib.contextmanager
     def batch(
-        self, rows: Samples, labels: Tensor | None, chunk: slice
+        self, samples: Samples, labels: Tensor | None, chunk: slice
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """Yield the module to call, the samples of a chunk, and their labels, on the device."""
-        inputs = rows.take(chunk)
+        inputs = samples.take(chunk)
         with self._isolated.borrow() as module:
             y = None if labels is None else self._move(labels[chunk])
             yield module, self._cast(module, inputs), y

@@ -93,23 +93,23 @@ class GradientEngine(BaseEngine):
             ((network.module, network.criterion, network.classifier), compared)
         )
 
-    def _measure(self, rows: Samples, labels: Tensor | None) -> None:
-        with self.batch(rows, labels, slice(0, 1)) as (module, inputs, y):
+    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
+        with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y):
             self._attempt(module, inputs, y, False)
 
-    def _check_pair(self, rows: Samples, labels: Tensor | None) -> None:
+    def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
         both = slice(0, 2)
         try:
-            rows.take(both)
+            samples.take(both)
         except ValueError:
             return  # Items of different shapes cannot form a batch.
-        with self.batch(rows, labels, both) as (module, inputs, y):
+        with self.batch(samples, labels, both) as (module, inputs, y):
             outputs, targets = self._compute_outputs(module, inputs, y)
             check_no_mixing(self.network, self.outputs, module, inputs, targets, outputs)
 
-    def _chunk(
-        self, rows: Samples, labels: Tensor | None, chunk: slice, factored: bool
+    def _compute_chunk(
+        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Return the Jacobians of a chunk; None if the chunk must be computed again.
 
@@ -117,13 +117,13 @@ class GradientEngine(BaseEngine):
         on, or if the original network is evaluated instead of the copy from then on.
         """
         shared_copy = self._isolated.shared_copy
-        samples = chunk.stop - chunk.start
-        if chunk.start == 0 and samples == 1 < len(rows):
+        count = chunk.stop - chunk.start
+        if chunk.start == 0 and count == 1 < len(samples):
             # A single sample does not show whether the network mixes samples.
-            self._check_pair(rows, labels)
-        with self.batch(rows, labels, chunk) as (module, inputs, y):
-            is_checked = self._checks.is_due(samples, chunk.stop == len(rows))
-            part = self._checks.select_part(samples)
+            self._check_first_two(samples, labels)
+        with self.batch(samples, labels, chunk) as (module, inputs, y):
+            is_checked = self._checks.is_due(count, chunk.stop == len(samples))
+            part = self._checks.select_part(count)
             if is_checked and part.step > 1:
                 # Some samples of a large chunk are checked, in a batch of their own.
                 some = slice_batch(inputs, part), None if y is None else y[part]

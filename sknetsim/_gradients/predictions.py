@@ -37,10 +37,10 @@ def predict_probabilities(engine: GradientEngine, X: Samples) -> np.ndarray:
 
 def _iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
     """Yield the network's raw outputs, chunk by chunk; chunks are halved if memory is exhausted."""
-    rows, start = engine.network.prepare(X), 0
+    samples, start = engine.network.prepare(X), 0
     step = engine.batch_size or _CHUNK_SAMPLES
-    while start < len(rows):
-        batch = engine.batch(rows, None, slice(start, start + step))
+    while start < len(samples):
+        batch = engine.batch(samples, None, slice(start, start + step))
         try:
             with batch as (module, inputs, _), torch.no_grad():
                 outputs = engine.forward(module, inputs)

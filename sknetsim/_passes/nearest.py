@@ -222,14 +222,14 @@ def _compute_part(
     """Return `compute_similarities` of a part of X, computed by one worker."""
     # similarities[n,c] = k^C(x_n, y_m) = <J^(x_n), J^(y_m)>_F with m = candidates[n,c]
     similarities = np.empty(candidates.shape)
-    for rows, columns in iterate_pairs(source, X, Y, verbose=verbose):
-        # Each tile yields the similarities of the candidates among its columns.
-        relative = candidates[rows.rows] - columns.rows.start
-        n, c = np.nonzero((relative >= 0) & (relative < len(columns.rank)))
+    for first, second in iterate_pairs(source, X, Y, verbose=verbose):
+        # A pair of tiles gives the similarities of the candidates that are in the second tile.
+        relative = candidates[first.rows] - second.rows.start
+        n, c = np.nonzero((relative >= 0) & (relative < len(second.rank)))
         pairs = (torch.as_tensor(index) for index in (n, relative[n, c]))
         # Rounding must not leave [-1, 1].
-        values = rows.jacobian.paired(columns.jacobian, *pairs).clamp_(-1, 1)
-        similarities[n + rows.rows.start, c] = values.cpu().numpy()
+        values = first.jacobian.paired(second.jacobian, *pairs).clamp_(-1, 1)
+        similarities[n + first.rows.start, c] = values.cpu().numpy()
     return similarities
 
 

@@ -37,25 +37,25 @@ NO_LABELS = (None, None)
 
 def make_tiles(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield tiles: whitened chunks, split or concatenated to the size of a tile."""
-    waiting: list[Chunk] = []
+    parts: list[Chunk] = []
     for chunk in chunks:
         limit = _count_tile_samples(chunk)
         for part in chunk.split(limit):
-            if sum(len(other.rank) for other in waiting) + len(part.rank) > limit:
-                yield _concatenate(waiting)
-                waiting = []
-            waiting.append(prepare_for_pairs(part))
-    yield _concatenate(waiting)
+            if sum(len(other.rank) for other in parts) + len(part.rank) > limit:
+                yield _concatenate(parts)
+                parts = []
+            parts.append(prepare_for_pairs(part))
+    yield _concatenate(parts)
 
 
 def _count_tile_samples(chunk: Chunk) -> int:
     """Return the largest number of samples in a tile, from the shares of the memory budget."""
     outputs = chunk.jacobian.outputs.shape[1]
-    row_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
+    sample_bytes = chunk.jacobian.rows(slice(0, 1)).for_pairs().nbytes
     device = chunk.jacobian.outputs.device
     # Two tiles of n samples have n^2 kernels of d x d numbers, 8 bytes each.
     by_kernels = math.isqrt(memory_budget(TILE_KERNELS, device) // (8 * outputs**2))
-    by_blocks = memory_budget(TILE, device) // max(1, row_bytes)
+    by_blocks = memory_budget(TILE, device) // max(1, sample_bytes)
     return max(1, min(_TILE_SAMPLES, by_kernels, by_blocks))
 
 
@@ -66,7 +66,7 @@ def prepare_for_pairs(chunk: Chunk) -> Chunk:
 
 
 def _concatenate(parts: list[Chunk]) -> Chunk:
-    """Return one whitened chunk of the samples of consecutive whitened chunks."""
+    """Return one chunk of the samples of consecutive whitened chunks."""
     jacobian = concatenate_jacobians([part.jacobian for part in parts])
     kernel, root, rank = (
         torch.cat([getattr(part, name) for part in parts])
@@ -87,9 +87,9 @@ def take_tiles(tiles: Iterator[Chunk]) -> list[Chunk]:
 
 
 def _fits(held: list[Chunk], tile: Chunk) -> bool:
-    """Return whether a tile fits beside the held ones into their share of the memory budget.
+    """Return whether a tile can be held beside others within `HELD_TILES` of the memory budget.
 
-    A tile that is the only one fits in any case.
+    The first tile can always be held.
     """
     needed = sum(other.jacobian.nbytes for other in (*held, tile))
     device = tile.jacobian.outputs.device
@@ -117,16 +117,16 @@ def iterate_pairs(
         sets = (X, X if Y is None else Y)
         pairs, total = _iterate_between(source, sets, whitenings, labels), samples * others
     with tqdm(total=total, disable=not verbose, unit="pair", unit_scale=True) as progress:
-        for rows, columns in pairs:
-            yield rows, columns
-            progress.update(_count_pairs(rows, columns, Y is None))
+        for first, second in pairs:
+            yield first, second
+            progress.update(_count_pairs(first, second, Y is None))
 
 
-def _count_pairs(rows: Chunk, columns: Chunk, symmetric: bool) -> int:
-    """Return the number of pairs of two tiles, without (x', x) in a tile paired with itself."""
-    if rows is columns and symmetric:
-        return len(rows.rank) * (len(rows.rank) + 1) // 2
-    return len(rows.rank) * len(columns.rank)
+def _count_pairs(first: Chunk, second: Chunk, symmetric: bool) -> int:
+    """Return the number of pairs of two tiles, without (x', x) if a tile is paired with itself."""
+    if first is second and symmetric:
+        return len(first.rank) * (len(first.rank) + 1) // 2
+    return len(first.rank) * len(second.rank)
 
 
 def _iterate_within(
@@ -134,8 +134,9 @@ def _iterate_within(
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of tiles of one set once, in as many passes as the budget needs.
 
-    A pass holds tiles from ``start`` on until the budget is full, and pairs each tile from there to
-    the end with all tiles held so far. The next pass starts after the last tile that was held.
+    A pass holds tiles from ``start`` on until their share of the budget is full. It pairs each tile
+    from ``start`` to the end with all tiles held so far. The next pass starts after the last tile
+    that was held.
     """
     start, samples = 0, len(X)
     while start < samples:
@@ -157,7 +158,7 @@ def _iterate_between(
     if len(sets[0]) > len(sets[1]):
         swapped = (sets[::-1], whitenings[::-1], labels[::-1])
         pairs = _hold_first_set(source, *swapped, counted=1)
-        yield from ((rows, columns) for columns, rows in pairs)
+        yield from ((first, second) for second, first in pairs)
     else:
         yield from _hold_first_set(source, sets, whitenings, labels, counted=0)
 
@@ -208,11 +209,11 @@ def iterate_pair_values(
     (x', x) are those of (x, x'), transposed by `mirror`, and the function must satisfy this.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
-    for rows, columns in iterate_pairs(source, X, Y, whitenings, verbose, labels):
-        values = function(rows, columns)
-        yield rows.rows, columns.rows, values
-        if symmetric and rows is not columns:
-            yield columns.rows, rows.rows, mirror(values)
+    for first, second in iterate_pairs(source, X, Y, whitenings, verbose, labels):
+        values = function(first, second)
+        yield first.rows, second.rows, values
+        if symmetric and first is not second:
+            yield second.rows, first.rows, mirror(values)
 
 
 def mirror(values: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from .reductions import reduce_pairs
 def pair_sums(
     source: Source,
     X: Samples,
-    rows: Any,
+    fitted: Any,
     whitening: str,
     weigh: Callable[[Chunk, Chunk], Tensor],
     values: Tensor,
@@ -36,15 +36,15 @@ def pair_sums(
     squared: bool = False,
     verbose: Any = 0,
 ) -> PairSums:
-    """Return the `PairSums` of the samples of X over all fitted samples ``rows``.
+    """Return the `PairSums` of the samples of X over all fitted samples.
 
     Parameters
     ----------
     source : Source
         The source of Jacobians.
     X : Samples
-        The samples x_n; the object ``rows`` itself for the fitted samples.
-    rows : Samples
+        The samples x_n; the object ``fitted`` itself to compare the fitted samples with each other.
+    fitted : Samples
         The fitted samples x_m.
     whitening : str
         One of `WHITENINGS`.
@@ -55,7 +55,7 @@ def pair_sums(
     verbose : int
         Whether to show a progress bar.
     """
-    make, others = partial(PairSums, values, own, squared), None if X is rows else rows
+    make, others = partial(PairSums, values, own, squared), None if X is fitted else fitted
     whitenings = (whitening, whitening)
     sums: PairSums = reduce_pairs(source, X, others, make, weigh, whitenings, verbose)
     return sums

@@ -135,7 +135,7 @@ class LinearWeights:
     ----------
     whitening : str
         One of `WHITENINGS`, which K and J contain.
-    rows : Samples
+    fitted : Samples
         The fitted samples.
     values : Tensor of shape (m, a, a + s)
         The identity and the values v_j of each fitted sample, column by column.
@@ -148,7 +148,7 @@ class LinearWeights:
     """
 
     whitening: str
-    rows: Any
+    fitted: Any
     values: Tensor
     vectors: ParameterVectors
     length: float
@@ -156,16 +156,16 @@ class LinearWeights:
 
     @classmethod
     def fit(
-        cls, source: Source, rows: Any, values: Tensor, whitening: str, verbose: Any = 0
+        cls, source: Source, fitted: Any, values: Tensor, whitening: str, verbose: Any = 0
     ) -> LinearWeights:
         """Return the weights of fitted samples with values of shape (m, a, s)."""
         values = _prepend_identity(values)
         weights = values if values.shape[1] > 1 else values[:, 0]
         vectors, measures = sum_and_measure(
-            source, rows, weights, whitening, _measure_lengths, verbose
+            source, fitted, weights, whitening, _measure_lengths, verbose
         )
         lengths, energies = zip(*measures, strict=True)
-        return cls(whitening, rows, values, vectors, sum(lengths), sum(energies))
+        return cls(whitening, fitted, values, vectors, sum(lengths), sum(energies))
 
     def sums(
         self,
@@ -193,7 +193,7 @@ class LinearWeights:
         weigh = _compute_grams if self._are_matrices else _compute_traces
         no_values = self.values[..., :0]
         sums = pair_sums(
-            source, X, self.rows, self.whitening, weigh, no_values, squared=True, verbose=verbose
+            source, X, self.fitted, self.whitening, weigh, no_values, squared=True, verbose=verbose
         )
         return sums.squares
 
@@ -224,14 +224,14 @@ class CountWeights:
     ----------
     count : Count
         The count.
-    rows : Samples
+    fitted : Samples
         The fitted samples.
     values : Tensor of shape (m, 1, s)
         The values v_j of each fitted sample.
     """
 
     count: Count
-    rows: Any
+    fitted: Any
     values: Tensor
 
     def sums(
@@ -243,15 +243,15 @@ class CountWeights:
         verbose: Any = 0,
     ) -> WeightedSums:
         """Return the sums by one pass over all pairs."""
-        weigh = partial(_count_pairs, self.count, torch.finfo(source.dtype).eps)
-        sums = pair_sums(source, X, self.rows, "unit", weigh, self.values, own, squared, verbose)
+        weigh = partial(_compute_counts, self.count, torch.finfo(source.dtype).eps)
+        sums = pair_sums(source, X, self.fitted, "unit", weigh, self.values, own, squared, verbose)
         # The weights are not negative, so the total is its own upper bound.
         return WeightedSums(sums.total, sums.weighted, sums.total[:, 0, 0], sums.squares)
 
 
-def _count_pairs(count: Count, eps: float, rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_counts(count: Count, eps: float, first: Chunk, second: Chunk) -> Tensor:
     """Return count(k^C(x_n, x_j)), of shape (n, m), on the CPU."""
-    return torch.as_tensor(count(rows.cosines(columns).cpu().numpy(), eps))
+    return torch.as_tensor(count(first.cosines(second).cpu().numpy(), eps))
 
 
 def make_empty_values(samples: int) -> Tensor:
@@ -279,55 +279,57 @@ def _lengths(own: Tensor) -> Tensor:
     return METRICS["trace"](own).clamp(min=0).sqrt()
 
 
-def _compute_traces(rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_traces(first: Chunk, second: Chunk) -> Tensor:
     """Return tr K(x_n, x_j), of shape (n, m)."""
-    return rows.jacobian.trace_gram(columns.jacobian)
+    return first.jacobian.trace_gram(second.jacobian)
 
 
-def _compute_grams(rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_grams(first: Chunk, second: Chunk) -> Tensor:
     """Return K(x_n, x_j), of shape (n, m, d, d)."""
-    return rows.jacobian.gram(columns.jacobian)
+    return first.jacobian.gram(second.jacobian)
 
 
 def total_influence(
-    source: Source, X: Samples, rows: Any, absolute: bool, verbose: Any = 0
+    source: Source, X: Samples, fitted: Any, absolute: bool, verbose: Any = 0
 ) -> np.ndarray:
     """Return the total influence of the fitted samples on each sample of X, of shape (n,), float64.
 
     It is sum_j tr K(x_n, x_j) / tr K(x_n, x_n), or with ``absolute`` the sum of the absolute values
     |tr K(x_n, x_j)|; 0 for a zero gradient.
     """
-    total = {} if absolute else sum_jacobians(source, rows, None, "none", verbose)
+    total = {} if absolute else sum_jacobians(source, fitted, None, "none", verbose)
     sums, own = kernel_sums(source, X, total, "none", verbose)
-    numerator = _sum_absolute_traces(source, X, rows, verbose) if absolute else sums[:, 0]
+    numerator = _sum_absolute_traces(source, X, fitted, verbose) if absolute else sums[:, 0]
     return np.divide(numerator, own, out=np.zeros_like(own), where=own > 0)
 
 
-def _sum_absolute_traces(source: Source, X: Samples, rows: Any, verbose: Any) -> np.ndarray:
+def _sum_absolute_traces(source: Source, X: Samples, fitted: Any, verbose: Any) -> np.ndarray:
     """Return sum_j |tr K(x_n, x_j)|, of shape (n,)."""
-    no_values = make_empty_values(len(rows))
-    sums = pair_sums(source, X, rows, "none", _compute_absolute_traces, no_values, verbose=verbose)
+    no_values = make_empty_values(len(fitted))
+    sums = pair_sums(
+        source, X, fitted, "none", _compute_absolute_traces, no_values, verbose=verbose
+    )
     return sums.total[:, 0, 0].numpy()
 
 
-def _compute_absolute_traces(rows: Chunk, columns: Chunk) -> Tensor:
+def _compute_absolute_traces(first: Chunk, second: Chunk) -> Tensor:
     """Return |tr K(x_n, x_j)|, of shape (n, m)."""
-    return _compute_traces(rows, columns).abs()
+    return _compute_traces(first, second).abs()
 
 
-def match_digests(fitted: Sequence[Hashable], rows: Sequence[Hashable]) -> np.ndarray:
-    """Return the index of the fitted sample with the same digest as each sample, or -1 if none.
+def match_digests(fitted: Sequence[Hashable], queries: Sequence[Hashable]) -> np.ndarray:
+    """Return the index of the fitted sample with the same digest as each query, or -1 if none.
 
-    Samples with the same digest get the fitted samples with this digest in turn.
+    Queries with the same digest get the fitted samples with this digest in turn.
     """
-    requested, turns = set(rows), Counter[Hashable]()
-    places: dict[Hashable, list[int]] = defaultdict(list)
+    requested, turns = set(queries), Counter[Hashable]()
+    indices: dict[Hashable, list[int]] = defaultdict(list)
     for index, digest in enumerate(fitted):
         if digest in requested:
-            places[digest].append(index)
-    matches = np.full(len(rows), -1)
-    for row, digest in enumerate(rows):
-        if digest in places:
-            matches[row] = places[digest][turns[digest] % len(places[digest])]
+            indices[digest].append(index)
+    matches = np.full(len(queries), -1)
+    for query, digest in enumerate(queries):
+        if digest in indices:
+            matches[query] = indices[digest][turns[digest] % len(indices[digest])]
             turns[digest] += 1
     return matches
