@@ -28,7 +28,8 @@ SAMPLERS = {
     **make_samplers(["random", *COMPARED, "coverage"]),
     **{f"bmdal_reg {name}": BmdalSampler(name) for name in COMPARED},
 }
-OTHERS = [name for name, kind in STRATEGIES.items() if name not in SAMPLERS and not kind.classes]
+FOR_REGRESSION = [name for name, strategy in STRATEGIES.items() if not strategy.needs_classes]
+OTHERS = [name for name in FOR_REGRESSION if name not in SAMPLERS]
 
 
 def compute_score(net, X, y):

@@ -30,12 +30,12 @@ from ..estimators._base import (
 from .strategies import STRATEGIES, Selection, Setting, select_greedily
 
 
-def has_utility_alone(sampler: ActiveLearningSampler) -> bool:
+def check_pool_independent(sampler: ActiveLearningSampler) -> bool:
     """Return whether `score_samples` is available; otherwise raise an error with the reason."""
-    alone = [name for name, strategy in STRATEGIES.items() if strategy.alone]
-    if sampler.strategy not in alone:
+    names = [name for name, strategy in STRATEGIES.items() if strategy.pool_independent]
+    if sampler.strategy not in names:
         raise AttributeError(
-            f"`strategy` must be one of {', '.join(map(repr, alone))} for score_samples; got"
+            f"`strategy` must be one of {', '.join(map(repr, names))} for score_samples; got"
             f" {sampler.strategy!r}, which defines no utility of a sample on its own. Use another"
             " strategy, or call query(..., return_utilities=True)."
         )
@@ -299,7 +299,7 @@ class ActiveLearningSampler(BaseSimilarity):
         indices, utilities = zip(*selected, strict=True)
         return np.array(indices, dtype=np.int64), np.stack(utilities)
 
-    @available_if(has_utility_alone)
+    @available_if(check_pool_independent)
     def score_samples(self, X_pool: Any) -> np.ndarray:
         """Return the utility of each sample on its own, given the labelled samples.
 
@@ -360,7 +360,7 @@ class ActiveLearningSampler(BaseSimilarity):
 
     def _make_source_for(self, estimator: Any) -> Source:
         """Return the source of Jacobians, after a check that the strategy can use the network."""
-        if self._get_strategy().classes:
+        if self._get_strategy().needs_classes:
             self._check_classifier(estimator)
         return super()._make_source_for(estimator)
 
@@ -369,18 +369,18 @@ class ActiveLearningSampler(BaseSimilarity):
         if is_features or not resolve_network(estimator).classifier:
             given = self.estimator
             text = repr(given) if is_features or given is None else type(given).__name__
-            others = (repr(name) for name, strategy in STRATEGIES.items() if not strategy.classes)
+            others = [name for name, other in STRATEGIES.items() if not other.needs_classes]
             raise ValueError(
                 f"`estimator` must contain a skorch classifier for strategy={self.strategy!r}; got"
                 f" {text}. Wrap the network in a NeuralNetClassifier, or use one of the strategies"
-                f" {', '.join(others)}."
+                f" {', '.join(map(repr, others))}."
             )
 
     def _try_network(self, source: Source, X: Samples, y: Any) -> None:
         """Compute gradients or predictions of a few samples, so that `fit` raises their errors."""
-        if self._get_strategy().gradients is not None:
+        if self._get_strategy().whitening is not None:
             super()._try_network(source, X, y)
-        elif self._get_strategy().classes:
+        elif self._get_strategy().needs_classes:
             self._predict_probabilities(source, X)
 
     def _predict_probabilities(self, source: Source, X: Samples) -> np.ndarray:
@@ -392,13 +392,13 @@ class ActiveLearningSampler(BaseSimilarity):
         source, strategy = self._make_source(), self._get_strategy()
         generator = check_random_state(self.random_state)
         pool = labelled = probabilities = np.empty((len(X), 0))
-        if strategy.gradients is not None:
+        if strategy.whitening is not None:
             projection = self._make_projection(source, X)
             pool = self._compute_features(projection, source, X)
             labelled = pool[:0]
-            if strategy.labelled:
+            if strategy.needs_labelled:
                 labelled = self._compute_labelled_features(projection, source)
-        elif strategy.classes:
+        elif strategy.needs_classes:
             probabilities = self._predict_probabilities(source, X)
         levels = (self.method, self.threshold, self.alpha)
         return strategy(Setting(pool, labelled, probabilities, count, *levels, generator))
@@ -406,7 +406,7 @@ class ActiveLearningSampler(BaseSimilarity):
     def _make_projection(self, source: Source, X: Samples) -> Projection:
         """Return the map from Jacobians to features, which does not depend on the samples."""
         _, jacobian = next(source.jacobians(X.select([0])))
-        whitening = self._get_strategy().gradients
+        whitening = self._get_strategy().whitening
         assert whitening is not None
         is_features = isinstance(self.estimator_, str)
         if is_features or self.n_components is None or jacobian.width <= self.n_components:

@@ -91,15 +91,15 @@ class Selection(abc.ABC):
     """
 
     #: Whitening of the gradients that become features, see `WHITENINGS`; None: no gradients.
-    gradients: ClassVar[str | None] = "none"
+    whitening: ClassVar[str | None] = "none"
     #: Outputs whose gradients are compared; None stands for the estimator's ``output``.
     output: ClassVar[str | None] = None
     #: Whether features of the labelled samples are needed.
-    labelled: ClassVar[bool] = True
+    needs_labelled: ClassVar[bool] = True
     #: Whether the utility of a sample is the same in any pool.
-    alone: ClassVar[bool] = False
+    pool_independent: ClassVar[bool] = False
     #: Whether the network must predict classes.
-    classes: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __init__(self, setting: Setting):

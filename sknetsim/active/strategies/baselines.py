@@ -17,7 +17,7 @@ from ._selection import Selection, Setting
 class _FixedUtilities(Selection):
     """Selection whose utilities do not change, so that equal samples are chosen together."""
 
-    gradients: ClassVar[None] = None
+    whitening: ClassVar[None] = None
 
     def __init__(self, setting: Setting):
         self.fixed = self._compute_utilities(setting)
@@ -52,8 +52,8 @@ class Margin(_FixedUtilities):
        extraction", IDA 2001.
     """
 
-    alone: ClassVar[bool] = True
-    classes: ClassVar[bool] = True
+    pool_independent: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
 
     @staticmethod
     def _compute_utilities(setting: Setting) -> np.ndarray:
@@ -70,8 +70,8 @@ class Entropy(_FixedUtilities):
     .. [1] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
     """
 
-    alone: ClassVar[bool] = True
-    classes: ClassVar[bool] = True
+    pool_independent: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
 
     @staticmethod
     def _compute_utilities(setting: Setting) -> np.ndarray:

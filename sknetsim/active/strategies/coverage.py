@@ -32,7 +32,7 @@ class Coverage(Selection):
        NeurIPS 2022.
     """
 
-    gradients: ClassVar[str | None] = "unit"
+    whitening: ClassVar[str | None] = "unit"
 
     def __init__(self, setting: Setting):
         self.pool = setting.pool
@@ -88,7 +88,7 @@ class Typicality(Selection):
        suit high and low budgets", ICML 2022.
     """
 
-    gradients: ClassVar[str | None] = "unit"
+    whitening: ClassVar[str | None] = "unit"
 
     def __init__(self, setting: Setting):
         self.pool = setting.pool

@@ -43,7 +43,7 @@ class KCenter(Selection):
        approach", ICLR 2018.
     """
 
-    alone: ClassVar[bool] = True
+    pool_independent: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
         # |(f - c) - (g - c)| = |f - g|: without the common part c, distances lose fewer digits.
@@ -83,7 +83,7 @@ class LargestCluster(KCenter):
        batch active learning for regression", JMLR 24, 2023.
     """
 
-    alone: ClassVar[bool] = False
+    pool_independent: ClassVar[bool] = False
 
     def utilities(self) -> np.ndarray:
         """Return the squared distances, lowered below 0 outside the largest cluster, of shape (n,).
@@ -111,8 +111,8 @@ class KMeansPlusPlus(KCenter):
     """
 
     output: ClassVar[str | None] = "loss"
-    labelled: ClassVar[bool] = False
-    classes: ClassVar[bool] = True
+    needs_labelled: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
         self._set_pool(setting.pool - setting.pool.mean(axis=0))

@@ -35,7 +35,7 @@ class MaximalDeterminant(Selection):
        batch active learning for regression", JMLR 24, 2023.
     """
 
-    alone: ClassVar[bool] = True
+    pool_independent: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
         width = setting.pool.shape[1]
@@ -113,7 +113,7 @@ class Bait(MaximalDeterminant):
        Fisher embeddings", NeurIPS 2021.
     """
 
-    alone: ClassVar[bool] = False
+    pool_independent: ClassVar[bool] = False
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
@@ -154,7 +154,7 @@ class FrankWolfe(MaximalDeterminant):
        as sparse subset approximation", NeurIPS 2019.
     """
 
-    alone: ClassVar[bool] = False
+    pool_independent: ClassVar[bool] = False
 
     def __init__(self, setting: Setting):
         super().__init__(setting)

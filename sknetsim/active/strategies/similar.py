@@ -24,8 +24,8 @@ class FewestSimilar(Selection):
        Network Perspective", NeurIPS 2019.
     """
 
-    gradients: ClassVar[str | None] = "unit"
-    alone: ClassVar[bool] = True
+    whitening: ClassVar[str | None] = "unit"
+    pool_independent: ClassVar[bool] = True
 
     def __init__(self, setting: Setting):
         self.pool, self.count = setting.pool, self._make_count(setting)
@@ -69,7 +69,7 @@ class LeastReliable(FewestSimilar):
        Network Perspective", NeurIPS 2019.
     """
 
-    gradients: ClassVar[str | None] = "none"
+    whitening: ClassVar[str | None] = "none"
 
     def __init__(self, setting: Setting):
         # inverse[n] = 1 / |f_n|^2, or 0 for a sample with a zero gradient

@@ -17,11 +17,11 @@ every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
 
 
 def make_inputs(name, **params):
-    return make_samples(unit=STRATEGIES[name].gradients == "unit", **params)
+    return make_samples(unit=STRATEGIES[name].whitening == "unit", **params)
 
 
 def make_selection(name, pool, labelled, n_queries):
-    if STRATEGIES[name].gradients == "unit":
+    if STRATEGIES[name].whitening == "unit":
         pool, labelled = (np.nan_to_num(normalize(rows)) for rows in (pool, labelled))
     return STRATEGIES[name](make_setting(pool, labelled, n_queries, threshold="auto"))
 
