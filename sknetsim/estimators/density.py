@@ -40,7 +40,7 @@ _AUTO_CONTAMINATION = 0.1
 class NetworkDensity(OutlierMixin, BaseReference):
     r"""Kernel density of samples under the similarity :math:`k^C` of a trained network.
 
-    The count of samples similar to x, among the N fitted samples, is one of [1]_
+    The ``method`` chooses how samples similar to x are counted among the N fitted samples [1]_:
 
     - "soft": :math:`\sum_i k^C(x, x_i)`, in time linear in the number of samples;
     - "threshold": :math:`\sum_i 1[k^C(x, x_i) \ge \tau]`;
