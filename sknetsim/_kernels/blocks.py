@@ -1,10 +1,10 @@
 """Per-sample gradients of one layer, stored as factors or written out.
 
-Index legend: n, m samples; o, p outputs of the network; q vectors; w the block's parameters,
-flattened in the order of its layout; r, c a parameter's first axis and its other axes, flattened;
-f frequencies. J[n,o,w] = J_o(x_n) is the gradient of output o at sample n; J' and x' belong to the
-other block. Letters side by side are one flattened axis, as in J[n,ow], or, under a sum, several
-indices: sum_no runs over all n and o.
+Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w the block's
+parameters, flattened in the order of its layout; r, c a parameter's first axis and its other axes,
+flattened; f frequencies. J[n,o,w] = J_o(x_n) is the gradient of output o at sample n; J' and x'
+belong to the other block. Letters side by side are one flattened axis, as in J[n,ow], or, under a
+sum, several indices: sum_no runs over all n and o.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from torch import Tensor
 
 from .layouts import PLAIN_ORDER, FourierMap, Layout, Order, longest_first_axis, multiply_complex
 
-# Elements converted to float64 at a time (512 KiB, which stays in the cache of a core).
+# Number of elements that are converted to float64 at a time (512 KiB, which stays in the cache of a
+# core).
 _DOUBLE_ELEMENTS = 2**16
 
-# Elements whose squares are summed in the dtype of the gradients, before float64 takes over.
-_SEGMENT = 512
+# Largest number of squares that are summed in the dtype of the gradients.
+_LONGEST_SQUARE_SUM = 512
 
-# Elements that a product sums in the dtype of the gradients.
-_LONGEST_SUM = 2**14
+# Largest number of products that are summed in the dtype of the gradients.
+_LONGEST_PRODUCT_SUM = 2**14
 
-# Elements of the products of segments that are in memory at a time (16 MiB in float32).
+# Number of elements of the products of segments that are in memory at a time (16 MiB in float32).
 _SEGMENT_PRODUCTS = 2**22
 
 
@@ -57,7 +58,7 @@ class Block(abc.ABC):
 
     @abc.abstractmethod
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
-        """Return J^T w, that is sum_no weights[n,o,q] J[n,o,w].
+        """Return sum_no weights[n,o,q] J[n,o,w], the product of J^T and the weights.
 
         The list has one tensor of shape (q, size) for each entry of the layout.
         """
@@ -76,6 +77,8 @@ class Block(abc.ABC):
         The vectors are given as one tensor of shape (q, size) for each entry of the layout.
         """
 
+    # The next four methods compute the public ones of the same names for blocks of equal forms.
+
     @abc.abstractmethod
     def _gram(self, other: Block) -> Tensor: ...
 
@@ -89,10 +92,12 @@ class Block(abc.ABC):
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]: ...
 
     @abc.abstractmethod
-    def _concatenate(self, blocks: Sequence[Any]) -> Block: ...
+    def _concatenate(self, blocks: Sequence[Any]) -> Block:
+        """Return one block of the samples of all blocks, whose forms are equal."""
 
     @abc.abstractmethod
-    def _add(self, blocks: Sequence[Any]) -> Block: ...
+    def _add(self, blocks: Sequence[Any]) -> Block:
+        """Return the sum of the gradients of all blocks, whose forms are equal."""
 
     def _form(self) -> tuple[object, ...]:
         """Return a key; blocks with equal keys can be combined without writing them out."""
@@ -182,7 +187,7 @@ class Block(abc.ABC):
 
     @property
     def positions(self) -> int:
-        """Number of times that a sample uses the parameters."""
+        """Number of positions at which the layer applies its parameters to a sample."""
         return 1
 
     @property
@@ -196,6 +201,7 @@ class Block(abc.ABC):
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Block:
+        """Return the block with a function applied to each factor."""
         mapped: dict[str, Any] = {
             name: function(tensor) for name, tensor in self._tensors().items()
         }
@@ -289,16 +295,16 @@ class DenseBlock(Block):
 def sum_products(first: Tensor, second: Tensor) -> Tensor:
     """Return the matrix product, in float64 if the axis that is summed is long.
 
-    The rounding error of one product in float32 grows with the length of that axis: some libraries
-    reach 1e-3 of the value at 10^7 elements. So segments of `_LONGEST_SUM` elements are summed in
-    the dtype of the matrices, and their sums are added in float64.
+    The rounding error of a product in float32 grows with the length of that axis. In some libraries
+    it reaches 1e-3 of the value at 10^7 elements. So segments of `_LONGEST_PRODUCT_SUM` elements
+    are summed in the dtype of the matrices, and their sums are added in float64.
     """
     width = first.shape[-1]
-    if width <= _LONGEST_SUM or first.dtype == torch.float64:
+    if width <= _LONGEST_PRODUCT_SUM or first.dtype == torch.float64:
         return first @ second
     # sum_w A[n,w] B[w,m] = sum_s P[s,n,m], where P[s] sums over the w of segment s.
     elements = first[..., 0].numel() * second.shape[-1]
-    step = _LONGEST_SUM * max(1, _SEGMENT_PRODUCTS // elements)
+    step = _LONGEST_PRODUCT_SUM * max(1, _SEGMENT_PRODUCTS // elements)
     groups = (slice(start, min(start + step, width)) for start in range(0, width, step))
     sums = (_sum_segments(first[..., group], second[..., group, :]) for group in groups)
     return functools.reduce(torch.add, sums)
@@ -307,10 +313,10 @@ def sum_products(first: Tensor, second: Tensor) -> Tensor:
 def _sum_segments(first: Tensor, second: Tensor) -> Tensor:
     """Return the matrix product of some segments, added in float64."""
     width = first.shape[-1]
-    whole = width - width % _LONGEST_SUM
-    left = first[..., :whole].unflatten(-1, (-1, _LONGEST_SUM)).movedim(-2, 0)
-    right = second[..., :whole, :].unflatten(-2, (-1, _LONGEST_SUM)).movedim(-3, 0)
-    # A matrix that all matrices of the first share is one matrix per segment.
+    whole = width - width % _LONGEST_PRODUCT_SUM
+    left = first[..., :whole].unflatten(-1, (-1, _LONGEST_PRODUCT_SUM)).movedim(-2, 0)
+    right = second[..., :whole, :].unflatten(-2, (-1, _LONGEST_PRODUCT_SUM)).movedim(-3, 0)
+    # If the second has fewer axes, each of its matrices is multiplied with several of the first.
     right = right.unflatten(0, (-1, *[1] * (left.ndim - right.ndim)))
     total = (left @ right).sum(dim=0, dtype=torch.float64)
     if whole < width:
@@ -321,14 +327,14 @@ def _sum_segments(first: Tensor, second: Tensor) -> Tensor:
 def squared_norms(vectors: Tensor) -> Tensor:
     """Return the sums of squares along the last axis, float64.
 
-    Segments of `_SEGMENT` elements are summed in the dtype of the vectors, and their sums are added
-    in float64.
+    Segments of `_LONGEST_SQUARE_SUM` elements are summed in the dtype of the vectors, and their
+    sums are added in float64.
     """
     width = vectors.shape[-1]
-    if width <= _SEGMENT:
+    if width <= _LONGEST_SQUARE_SUM:
         return torch.linalg.vector_norm(vectors, dim=-1).double().square()
-    whole = width - width % _SEGMENT
-    segments = vectors[..., :whole].unflatten(-1, (-1, _SEGMENT))
+    whole = width - width % _LONGEST_SQUARE_SUM
+    segments = vectors[..., :whole].unflatten(-1, (-1, _LONGEST_SQUARE_SUM))
     norms = torch.linalg.vector_norm(segments, dim=-1).double().square().sum(dim=-1)
     return norms + squared_norms(vectors[..., whole:]) if whole < width else norms
 
@@ -348,8 +354,8 @@ def concatenate_tensors(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def concatenate_blocks(blocks: Sequence[Block]) -> Block:
-    """Return one block of the samples of all blocks, which belong to the same layer."""
-    # Factors can only be concatenated along the samples if they have equally many positions.
+    """Return one block of the samples of all blocks, which belong to the same parameters."""
+    # Factors can be concatenated along the samples only if all have the same number of positions.
     positions = {block.positions for block in blocks}
     if len(positions) == 1:
         blocks = _convert_to_one_form(blocks)
@@ -359,7 +365,7 @@ def concatenate_blocks(blocks: Sequence[Block]) -> Block:
 
 
 def add_blocks(blocks: Sequence[Block]) -> Block:
-    """Return the block of the summed gradients, for several uses of the same parameters."""
+    """Return the sum of blocks of the same samples and parameters, one for each layer call."""
     if len(blocks) == 1:
         return blocks[0]
     blocks = _convert_to_one_form(blocks)
@@ -381,6 +387,7 @@ def _products_in_double(vectors: Tensor) -> Tensor:
 
 
 def _sketch_dense(gradients: Tensor, fourier: FourierMap) -> Tensor:
+    """Return sum_orc S[f,o,r,c] J[n,o,rc] of one parameter, of shape (n, f)."""
     # rows[n,o,r,f] = sum_c J[n,o,rc] columns[c,f]
     rows = multiply_complex(gradients.unflatten(2, (len(fourier.rows), -1)), fourier.columns)
     return torch.einsum("norf,rf,of->nf", rows, fourier.rows, fourier.outputs)

@@ -1,11 +1,11 @@
 """Blocks of layers that multiply activations by a weight, without forming the gradients.
 
-Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors;
-f frequencies. a[n,t,g,i] are activations and e[n,o,t,g,j] cotangents. The gradient of the weight is
-J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i], and that of the bias is J[n,o,gj] = sum_t e[n,o,t,g,j],
-which is the gradient of a weight whose activation is always 1. Letters side by side are one
-flattened axis, as in J[n,o,gji], or, under a sum, several indices.
+Index legend: n, m samples; o, p outputs of the network; t, s positions to which the weight is
+applied; g groups; j output and i input channels of a group (its gradient is a j x i matrix);
+q vectors; f frequencies. a[n,t,g,i] are activations and e[n,o,t,g,j] cotangents. The gradient of
+the weight is J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i]. The gradient of the bias is
+J[n,o,gj] = sum_t e[n,o,t,g,j], like that of a weight whose activation is always 1. Letters side by
+side are one flattened axis, as in J[n,o,gji], or, under a sum, several indices.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class FactorBlock(PositionBlock):
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         weight, *bias = (vector.to(self.cotangents) for vector in vectors)
         outputs, _, groups, out = self.cotangents.shape[1:]
-        # All factors with the groups first: v[g,oj,i], e[g,nt,oj], a[g,nt,i].
+        # The groups become the first axis of all factors: v[g,oj,i], e[g,nt,oj], a[g,nt,i].
         matrix = self.order.from_layout(weight).view(outputs, groups, out, -1)
         matrix = matrix.transpose(0, 1).flatten(1, 2)
         cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
@@ -144,7 +144,7 @@ class FactorBlock(PositionBlock):
     def _sketch_cotangents(self, fourier: FourierMap) -> Tensor:
         """Return sum_oj outputs[o,f] rows[gj,f] e[n,o,t,g,j], of shape (n, t, g, f)."""
         _, positions, groups, out = self.cotangents.shape[1:]
-        # Both factors with the groups first: e[g,nt,oj], phases[g,oj,f].
+        # The groups become the first axis of both factors: e[g,nt,oj], phases[g,oj,f].
         cotangents = self.cotangents.permute(3, 0, 2, 1, 4).flatten(3).flatten(1, 2)
         phases = fourier.outputs[:, None] * fourier.rows
         phases = phases.unflatten(1, (groups, out)).transpose(0, 1).flatten(1, 2)
@@ -165,16 +165,17 @@ class FactorBlock(PositionBlock):
 
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         assert isinstance(other, FactorBlock)
-        # Shares of the input channels (g, i) follow from the factors. These are columns of the
-        # weight if its order keeps the rows (g, j), and rows if not.
-        if by_rows[0] == self.order.keeps_rows:
+        # The shares of the input channels (g, i), and of the whole bias, follow from the factors.
+        # The input channels are columns of the weight if its order keeps the rows (g, j), and rows
+        # if not.
+        if by_rows[0] == self.order.keeps_rows or any(by_rows[1:]):
             return self.dense()._marginals(other.dense(), by_rows)
         own, others = (block.activations.movedim(2, 1) for block in (self, other))
         cotangents = self._paired_cotangents(other)
         # products[n,g,i] = sum_t a[n,g,t,i] sum_s (sum_oj e_t e'_s) a'[n,g,s,i]
         products = (own * (cotangents @ others)).sum(dim=2)
         if self.order.keeps_rows:
-            # The groups are part of the rows.
+            # The rows are those of all groups, so a column sums over the groups.
             marginals = [self.order.column_order().to_layout(products.sum(dim=1))]
         else:
             marginals = [products.flatten(1)]

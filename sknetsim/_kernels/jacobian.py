@@ -1,10 +1,11 @@
 """Jacobians of a chunk of samples, with one block per layer.
 
 Index legend: n, m samples; o, p outputs of the network (d of them); q vectors; w one parameter,
-flattened; P the number of all parameters; r, c a parameter's first axis and its other axes,
-flattened; f frequencies; i pairs of samples. J_o(x_n) is the gradient of output o at sample n, and
-J' and x' belong to the other Jacobian. Under a sum, letters side by side are several indices:
-sum_no runs over all n and o. A kernel of all parameters is the sum of the kernels of the blocks.
+flattened; P the number of elements of all parameters; r, c a parameter's first axis and its other
+axes, flattened; f frequencies; i pairs of samples. J_o(x_n) is the gradient of output o at sample
+n, and J' and x' belong to the other Jacobian. Under a sum, letters side by side are several
+indices: sum_no runs over all n and o. A kernel of all parameters is the sum of the kernels of the
+blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .layouts import FourierMap, Layout
 from .precision import in_full_precision
 from .whitening import inverse_root
 
-# Samples whose gradients are converted to float64 at a time.
+# Number of samples whose gradients are converted to float64 at a time.
 _DOUBLE_SAMPLES = 32
 
 # Bytes of a block that are copied at a time for pairs of samples.
@@ -104,6 +105,7 @@ class Jacobian:
         return total
 
     def _sum_self_kernels(self) -> Tensor:
+        """Return the sum of the self-kernels of all blocks, of shape (n, d, d), float64."""
         samples, outputs = self.outputs.shape
         total = self.outputs.new_zeros(samples, outputs, outputs, dtype=torch.float64)
         for block in self.blocks.values():
@@ -144,9 +146,10 @@ class Jacobian:
         """
         total = self.outputs.new_zeros(len(rows), dtype=torch.float64)
         for block, others in self._pair_blocks(other):
-            for piece in torch.arange(len(rows), device=rows.device).split(self._step(block)):
-                own = block.rows(rows[piece])
-                total[piece] += own.paired(others.rows(columns[piece]))
+            step = self._count_copied_samples(block)
+            for part in torch.arange(len(rows), device=rows.device).split(step):
+                own = block.rows(rows[part])
+                total[part] += own.paired(others.rows(columns[part]))
         return total
 
     @in_full_precision
@@ -170,15 +173,16 @@ class Jacobian:
         marginals = {}
         for block, others in self._pair_blocks(other):
             entries = [by_rows[name] for name, _ in block.layout]
+            step = self._count_copied_samples(block)
             parts = [
                 block.rows(part).for_pairs().marginals(others.rows(part).for_pairs(), entries)
-                for part in torch.arange(len(self)).split(self._step(block))
+                for part in torch.arange(len(self)).split(step)
             ]
-            for (name, _), pieces in zip(block.layout, zip(*parts, strict=True), strict=True):
-                marginals[name] = torch.cat(pieces)
+            for (name, _), tensors in zip(block.layout, zip(*parts, strict=True), strict=True):
+                marginals[name] = torch.cat(tensors)
         return marginals
 
-    def _step(self, block: Block) -> int:
+    def _count_copied_samples(self, block: Block) -> int:
         """Return how many samples of a block are copied at a time."""
         return max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
 
@@ -202,7 +206,7 @@ class Jacobian:
     def weighted_sum(
         self, weights: Tensor, total: ParameterVectors | None = None
     ) -> ParameterVectors:
-        """Return J^T w, that is sum_no weights[n,o,q] J_o(x_n), of shape (q, w) per parameter.
+        """Return sum_no weights[n,o,q] J_o(x_n), of shape (q, w) for each parameter.
 
         If a ``total`` is given, the sums are added to it in place.
         """
@@ -270,6 +274,7 @@ class Jacobian:
         )
 
     def _map(self, function: Callable[[Block], Block]) -> Jacobian:
+        """Return the Jacobians with a function applied to each block."""
         blocks = {key: function(block) for key, block in self.blocks.items()}
         return replace(self, blocks=blocks)
 

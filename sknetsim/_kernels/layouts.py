@@ -42,19 +42,12 @@ class Order:
         return not self.axes or self.axes[:2] == (0, 1)
 
     def column_order(self) -> Order:
-        """Return the order of the columns c of one row. It requires that rows are kept."""
+        """Return the order of the columns c of one row, if `keeps_rows`."""
         return Order(self.shape[2:], tuple(axis - 2 for axis in self.axes[2:]))
 
     def columns_from_layout(self, written: Tensor) -> Tensor:
-        """Return (c, ...) in stored order, from (c, ...) in the layout's order.
-
-        It requires that rows are kept.
-        """
-        if not self.axes:
-            return written
-        shape = tuple(self.shape[axis] for axis in self.axes[2:])
-        axes = tuple(self.axes.index(axis) - 2 for axis in range(2, len(self.axes)))
-        return written.unflatten(0, shape).permute(*axes, len(axes)).flatten(0, -2)
+        """Return (c, f) in stored order, from (c, f) in the layout's order, if `keeps_rows`."""
+        return self.column_order().from_layout(written.mT).mT if self.axes else written
 
 
 #: The layout's own order.

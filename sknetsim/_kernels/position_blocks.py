@@ -1,9 +1,9 @@
-"""Base of blocks of layers that use a weight at one or several positions.
+"""Base class of the blocks of layers that apply a weight to one or several positions.
 
-Index legend: n, m samples; o, p outputs of the network; t, s positions (uses of the weight);
-g groups; j output and i input channels of a group (its gradient is a j x i matrix); q vectors.
-Letters side by side are one flattened axis, as in J[n,o,gji], or, under a sum, several indices.
-With activations a[n,t,g,i] and cotangents e[n,o,t,g,j], the gradient of the weight is
+Index legend: n, m samples; o, p outputs of the network; t, s positions to which the weight is
+applied; g groups; j output and i input channels of a group (its gradient is a j x i matrix);
+q vectors. Letters side by side are one flattened axis, as in J[n,o,gji], or, under a sum, several
+indices. With activations a[n,t,g,i] and cotangents e[n,o,t,g,j], the gradient of the weight is
 J[n,o,gji] = sum_t e[n,o,t,g,j] a[n,t,g,i]. Kernels follow from products over pairs of positions,
 without forming the gradient:
 
@@ -35,7 +35,10 @@ _ELEMENT_OPERATIONS = 16
 
 @dataclass(frozen=True)
 class PositionBlock(Block):
-    """Gradients sum_t e_t a_t^T from cotangents e (n, o, t, g, j) and activations of a subclass."""
+    """Gradients sum_t e_t a_t^T from cotangents e of shape (n, o, t, g, j) and activations a.
+
+    Subclasses define how the activations are stored.
+    """
 
     _activation_field: ClassVar[str]
 
@@ -65,7 +68,7 @@ class PositionBlock(Block):
 
     @property
     def sketched_vectors(self) -> int:
-        # At most one vector of the cotangents and one of the activations for each (o, t, g).
+        # There is at most one vector of cotangents and one of activations for each (o, t, g).
         return 2 * math.prod(self.cotangents.shape[1:4])
 
     def written(self) -> DenseBlock:
@@ -115,11 +118,11 @@ class PositionBlock(Block):
         return torch.bmm(cotangents, spread.mT)
 
     def _concatenate(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
-        # Along the axis of the samples.
+        # Samples are the first axis of both factors.
         return self._join(blocks, {"cotangents": 0, self._activation_field: 0})
 
     def _add(self, blocks: Sequence[PositionBlock]) -> PositionBlock:
-        # Gradients are sums over positions, so the positions of all uses are put side by side.
+        # Gradients are sums over positions, so the positions of all blocks are put side by side.
         return self._join(blocks, {"cotangents": 2, self._activation_field: 1})
 
     def _join(self, blocks: Sequence[PositionBlock], axes: dict[str, int]) -> PositionBlock:

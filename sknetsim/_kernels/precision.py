@@ -40,7 +40,8 @@ def assign(owner: Any, name: str, value: Any) -> Iterator[None]:
 def _settings_without_tf32(device: torch.device) -> Iterator[tuple[Any, str, Any]]:
     """Yield the settings (owner, attribute, value) that disable TF32.
 
-    torch has two interfaces to them. Once the caller has used the newer one, the older one raises.
+    torch has two interfaces to them. Once the caller has used the newer one, the older one raises
+    an error.
     """
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn

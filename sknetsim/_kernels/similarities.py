@@ -56,10 +56,10 @@ class Count(Protocol):
     """Way to count similar samples."""
 
     def __call__(self, gram: np.ndarray, eps: float) -> np.ndarray:
-        """Return what each pair adds to the count, in [0, 1], from k and the eps of its dtype."""
+        """Return the weight of each pair, in [0, 1], from k and the eps of its dtype."""
 
     def log_mean(self, dimension: float) -> float:
-        """Return the logarithm of the mean contribution over the sphere S^{D-1}."""
+        """Return the logarithm of the mean weight over the sphere S^{D-1}."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ThresholdCount:
 
     def __call__(self, gram: np.ndarray, eps: float) -> np.ndarray:
         """Return 1 where k >= tau, and 0 elsewhere."""
-        # Without the margin, rounding would lose k(x, x) = 1 at tau = 1.
+        # The margin keeps pairs with k = tau, even if rounding has moved them below tau.
         return (gram >= self.threshold - 4 * eps).astype(np.float64)
 
     def log_mean(self, dimension: float) -> float:
@@ -105,7 +105,7 @@ class PowerCount:
         return log_mean_power(self.alpha, dimension)
 
 
-#: Estimators' methods that count pair by pair, and the parameter that each one uses.
+#: Methods of the estimators that count pair by pair, and the parameter of each method.
 COUNTS = {"threshold": "threshold", "power": "alpha"}
 
 
@@ -128,10 +128,10 @@ def cosine_distance(gram: np.ndarray, eps: float) -> np.ndarray:
     return np.where(distance <= 16 * eps, 0.0, distance)
 
 
-#: Distances from (similarities, eps of the dtype of the gradients).
+#: Functions of (similarities, eps of the dtype of the gradients) that return distances.
 DISTANCES = {"euclidean": euclidean_distance, "cosine": cosine_distance}
 
-#: Similarities from these distances, the inverse functions.
+#: Functions that return the similarities from these distances.
 SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "euclidean": lambda distances: 1 - distances**2 / 2,
     "cosine": lambda distances: 1 - distances,
@@ -139,7 +139,7 @@ SIMILARITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def distinct_squared_distances(gram: np.ndarray, eps: float) -> np.ndarray:
-    """Return the squared distances 2 - 2 k, and infinity for duplicates (up to ``64 * eps``)."""
+    """Return the squared distances 2 - 2 k; infinite for duplicates, which have at most 64 eps."""
     squared = np.clip(2 - 2 * gram, 0, None)
     return np.where(squared > 64 * eps, squared, np.inf)
 

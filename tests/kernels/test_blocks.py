@@ -99,10 +99,11 @@ def test_a_block_can_be_compared_with_one_of_another_form(make, quantity):
     torch.testing.assert_close(dense, expected)
 
 
+@pytest.mark.parametrize("rows", [False, True], ids=["columns", "rows"])
 @kinds
-def test_marginals_of_different_forms_are_those_of_the_gradients(make):
+def test_marginals_of_different_forms_are_those_of_the_gradients(make, rows):
     block, other, *_ = draw(make)
-    other, by_rows = other.rows(slice(0, 4)), [False] * len(block.layout)
+    other, by_rows = other.rows(slice(0, 4)), [rows] * len(block.layout)
     expected = block.marginals(other, by_rows)
     torch.testing.assert_close(block.marginals(other.dense(), by_rows), expected)
 
