@@ -18,7 +18,7 @@ from ..exceptions import is_out_of_memory
 # Shares of the memory budget. `tests/passes/test_memory_shares.py` checks that the shares that are
 # in memory at the same time add up to at most 1.
 
-#: The Jacobians of a chunk, with everything that is needed to compute them.
+#: The Jacobians of a chunk, and everything that is needed to compute them.
 CHUNK = Fraction(1, 4)
 
 #: The tiles of one set that are held while the tiles of the other set are computed.
@@ -36,8 +36,8 @@ SKETCH = Fraction(1, 8)
 #: The Jacobians that a kernel keeps when it is called with two single samples.
 SINGLE_SAMPLES = Fraction(1, 2)
 
-#: The part of the free memory of a CUDA device that a pass may take.
-OF_DEVICE = Fraction(3, 4)
+#: The share of the free memory of a CUDA device that a pass may take.
+DEVICE_SHARE = Fraction(3, 4)
 
 
 def memory_budget(
@@ -45,12 +45,11 @@ def memory_budget(
 ) -> int:
     """Return a share of the memory that a pass may take, in bytes.
 
-    On a CUDA device this is `OF_DEVICE` of its free memory, elsewhere scikit-learn's
-    ``working_memory``. The ``allocated`` bytes, which the pass has taken already for what the share
-    is meant for, count as free.
+    On a CUDA device, a pass may take `DEVICE_SHARE` of the free memory; ``allocated`` bytes that it
+    has already taken count as free. Elsewhere it may take scikit-learn's ``working_memory``.
     """
     if device is not None and device.type == "cuda":
-        return int((_free_memory(device) + allocated) * OF_DEVICE * share)
+        return int((_free_memory(device) + allocated) * DEVICE_SHARE * share)
     megabytes = get_config()["working_memory"]
     if not megabytes > 0:
         raise ValueError(
@@ -101,9 +100,9 @@ def check_within_budget(
 
 
 def describe_budget(device: torch.device | None) -> str:
-    """Return what the memory budget is, for an error message."""
+    """Return a description of the memory budget, for an error message."""
     if device is not None and device.type == "cuda":
-        return f"the part of the free memory of {str(device)!r} that a pass may take"
+        return f"the share of the free memory of {str(device)!r} that a pass may take"
     return "scikit-learn's `working_memory`"
 
 

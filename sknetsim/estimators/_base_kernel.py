@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
 from .._networks.fingerprint import digest_samples, fingerprint_value
-from .._networks.memory import memory_budget
+from .._networks.memory import SINGLE_SAMPLES, memory_budget
 from .._networks.network import FEATURES, is_trained
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
@@ -56,7 +56,7 @@ class SampleCache:
         self._chunks[key] = chunk
         self._bytes += chunk.jacobian.nbytes
         # The two samples of the current pair stay.
-        while self._bytes > memory_budget() // 2 and len(self._chunks) > 2:
+        while self._bytes > memory_budget(SINGLE_SAMPLES) and len(self._chunks) > 2:
             self._bytes -= self._chunks.popitem(last=False)[1].jacobian.nbytes
 
 
