@@ -39,7 +39,7 @@ _DIGESTED_SAMPLES = 1024
 # Version of the format. Increase it if an attribute of a class of this package changes its meaning.
 _FORMAT = 1
 
-# Members of a class that are digested.
+# Types of the members of a class that are digested.
 _MEMBERS = (types.FunctionType, staticmethod, classmethod, property, *_PLAIN)
 
 
@@ -90,7 +90,7 @@ def _digest_rows(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
 
 
 def _words(array: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Return the 32-bit words of each row after the cast; integers that it alters stay int64."""
+    """Return the 32-bit words of each row after the cast; integers stay int64 if it alters them."""
     cast = array.to(dtype) + 0.0  # -0.0 becomes 0.0.
     if not array.is_floating_point() and not torch.equal(cast.to(array.dtype), array):
         cast = array.long()
@@ -116,8 +116,8 @@ def _shape_of_row(tensor: Tensor) -> Any:
 def _iterate_content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
     """Yield the names of the types and the bytes of the values, depth first.
 
-    ``seen`` contains the ids of the enclosing objects: of an object inside itself, only the type is
-    yielded, so that cycles end.
+    ``seen`` contains the ids of the enclosing objects. If an object is inside itself, only its type
+    is yielded, so that cycles end.
     """
     yield type(value).__qualname__.encode()
     if isinstance(value, _PLAIN):

@@ -186,6 +186,7 @@ class IsolatedNetwork:
         return True
 
     def _check_precision(self) -> None:
+        """Raise an error for a half-precision network that cannot be copied."""
         if self.shared_copy is None and is_half(self.module):
             raise UnsupportedNetworkError(
                 "`estimator` must be a float32 or float64 network, or one that can be copied and"
@@ -197,7 +198,7 @@ class IsolatedNetwork:
     def _preserve_random_states(self) -> Iterator[None]:
         """Restore the random states after the block, if the network draws random numbers.
 
-        If it draws none, they are left alone, because other threads draw from the same generator.
+        If it draws none, they are not restored, because other threads may use the same generator.
         """
         if self._was_evaluated and not self._is_random:
             yield
@@ -270,6 +271,7 @@ def _attributes(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[s
 def _restore_attributes(
     part: nn.Module, attributes: dict[str, Any], containers: dict[str, Any], buffers: dict[str, Any]
 ) -> None:
+    """Restore what `_attributes` returned for a module."""
     vars(part).clear()
     vars(part).update(attributes)
     for name, saved in containers.items():

@@ -1,4 +1,4 @@
-"""The network of an estimator: its module, criterion and training. Only this module uses skorch."""
+"""Network of an estimator: its module, criterion and training. Only this module uses skorch."""
 
 from __future__ import annotations
 
@@ -274,19 +274,19 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def match_names(names: Iterable[str], patterns: Any) -> set[str]:
-    """Return the names that match one of the patterns; none if some pattern matches no name.
+    """Return the names that match one of the patterns, if each pattern matches a name.
 
     Parameters
     ----------
     names : iterable of str
         Names of layers or parameters.
     patterns : object
-        A name, a pattern such as "head.*", or a list of these; no name matches other values.
+        A name, a pattern such as "head.*", or a list of these. Other values match no name.
 
     Returns
     -------
     matches : set of str
-        The names.
+        The names; empty if some pattern matches no name.
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(patterns, list | tuple | set) or not all(

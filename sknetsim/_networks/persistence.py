@@ -56,14 +56,12 @@ def _choose_location(storage: Any, location: str) -> Any:
 
 
 def describe_origin(estimator: Any) -> dict[str, str]:
-    """Return a description of the network, and the versions of Python and the packages.
-
-    The description consists of the class, the number of parameters and the fingerprint.
-    """
+    """Return a description of the network, and the versions of Python and the packages."""
     return {"network": _describe_network(estimator), **get_versions()}
 
 
 def _describe_network(estimator: Any) -> str:
+    """Return the class, the number of parameters and the fingerprint of a network."""
     if isinstance(estimator, str):
         return FEATURES
     module = resolve_network(estimator).module
@@ -80,6 +78,7 @@ def get_versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
+    """Return the version of a package, or "not installed"."""
     try:
         # Builds for other devices (2.13.0+cpu) have the same version.
         return version(package).split("+")[0]

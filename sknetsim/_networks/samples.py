@@ -51,7 +51,7 @@ class Samples:
                 " loader instead."
             )
         self.data = X
-        self._source = X if isinstance(X, Dataset) else _indexable(X)
+        self._source = X if isinstance(X, Dataset) else _make_indexable(X)
         lengths = set(_lengths(self._source))
         if len(lengths) != 1:
             raise ValueError(
@@ -80,7 +80,7 @@ class Samples:
         return inputs
 
     def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
-        """Return the samples at some indices; ``rows``, if given, selects the same ones faster."""
+        """Return the samples at some indices; a slice ``rows`` of the same samples is faster."""
         if isinstance(self._source, Dataset):
             items = [self._source[int(index)] for index in indices]
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
@@ -155,7 +155,7 @@ def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
 
 
 def concatenate_arrays(first: Any, second: Any) -> Any:
-    """Return the samples of the first X, followed by those of the second, in one form."""
+    """Return the samples of the first X, followed by the samples of the second, in one form."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
         raise TypeError(
             f"X must have the form of the samples before it, a Dataset or not; got a"
@@ -170,7 +170,7 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
         return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor):
         return torch.cat([first, torch.as_tensor(second, device=first.device)])
-    return np.concatenate([_indexable(first), _indexable(second)])
+    return np.concatenate([_make_indexable(first), _make_indexable(second)])
 
 
 def make_label_tensor(y: Any) -> Tensor:
@@ -202,13 +202,15 @@ def is_pickled_by_path(X: Any) -> bool:
 
 
 def _package(X: Any) -> str:
+    """Return the name of the package of an object's class."""
     return type(X).__module__.split(".")[0]
 
 
 def _check_finite(inputs: Inputs, start: int) -> None:
+    """Raise an error if a batch, whose first sample has the index ``start``, is not finite."""
     for tensor in list_tensors(inputs):
-        # The sum is finite in nearly all cases, and computed in one pass. It may also overflow, so
-        # that each number is checked only if the sum is not finite.
+        # A finite sum shows in one pass that all numbers are finite. The sum of finite numbers may
+        # overflow, so each number is checked if the sum is not finite.
         if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
             continue
         if not torch.isfinite(tensor).all():
@@ -220,6 +222,7 @@ def _check_finite(inputs: Inputs, start: int) -> None:
 
 
 def _collate(items: list[Any]) -> Any:
+    """Return the batch of some items of a Dataset; raise an error if their shapes differ."""
     try:
         return default_collate(items)
     except (RuntimeError, TypeError) as error:
@@ -244,9 +247,10 @@ def _take_rows(array: Any, rows: Any) -> Any:
     return array[chosen.tolist()][places] if len(chosen) else array[0:0]
 
 
-def _indexable(X: Any) -> Any:
+def _make_indexable(X: Any) -> Any:
+    """Return X as arrays that slices and lists of indices select samples from."""
     if isinstance(X, Mapping | tuple):
-        return map_arrays(_indexable, X)
+        return map_arrays(_make_indexable, X)
     if isinstance(X, Tensor | np.ndarray):
         return X
     if hasattr(X, "toarray"):
@@ -257,6 +261,7 @@ def _indexable(X: Any) -> Any:
 
 
 def _lengths(source: Any) -> list[int]:
+    """Return the number of samples in each array of X; 0 for a scalar."""
     lengths: list[int] = []
     if isinstance(source, Dataset):
         return [len(source)]  # type: ignore[arg-type]
@@ -265,17 +270,20 @@ def _lengths(source: Any) -> list[int]:
 
 
 def _make_tensor(array: Any) -> Tensor:
+    """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
     if isinstance(array, Tensor):
-        _check_dtype(array.dtype, array.is_complex())
+        if array.is_complex():
+            raise _make_dtype_error(array.dtype)
         return array.detach().clone()
     array = np.asarray(array)
-    _check_dtype(array.dtype, array.dtype.kind not in "fiub")
+    if array.dtype.kind not in "fiub":
+        raise _make_dtype_error(array.dtype)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
-def _check_dtype(dtype: Any, refused: bool) -> None:
-    if refused:
-        raise ValueError(
-            f"X must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to"
-            " one of these."
-        )
+def _make_dtype_error(dtype: Any) -> ValueError:
+    """Return the error for an array whose dtype is not that of real numbers."""
+    return ValueError(
+        f"X must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to one"
+        " of these."
+    )
