@@ -76,7 +76,7 @@ def record_inputs(
             calls[name].append(LayerInput(None, False))
             return
         direct = first.untyped_storage().data_ptr() in storages
-        # Copied, because a later in-place operation may change it.
+        # The input is copied, because a later in-place operation may change it.
         calls[name].append(LayerInput(first.detach().clone(), direct))
 
     def register(layer: nn.Module) -> RemovableHandle:
@@ -268,6 +268,7 @@ def _flatten_calls(calls: list[LayerInput], samples: int) -> Tensor:
 
 
 def _nbytes(calls: list[LayerInput]) -> int:
+    """Return the size of the inputs of all calls of a layer, in bytes."""
     return sum(call.values.nbytes for call in calls if call.values is not None)
 
 
@@ -282,7 +283,7 @@ def _choose_layers(module: nn.Module, calls: Calls, layers: Any) -> list[str]:
         if calls.get(name) and all(call.values is not None for call in calls[name])
     ]
     if len(usable) > 1:
-        usable = [name for name in usable if name]  # Without the network as a whole.
+        usable = [name for name in usable if name]  # The network as a whole has no name.
     if layers is not None:
         return _match_layers(usable, layers)
     return _choose_default_layers(module, calls, usable)
@@ -307,6 +308,7 @@ def _choose_default_layers(module: nn.Module, calls: Calls, usable: list[str]) -
 
 
 def _match_layers(usable: list[str], layers: Any) -> list[str]:
+    """Return the names that match ``layers``; raise an error if there are none."""
     chosen = match_names(usable, layers)
     if not chosen:
         raise ValueError(
@@ -318,5 +320,6 @@ def _match_layers(usable: list[str], layers: Any) -> list[str]:
 
 
 def _has_parameters(layer: nn.Module) -> bool:
+    """Return whether a layer itself owns parameters, parametrized ones included."""
     own = any(parameter is not None for parameter in layer._parameters.values())
     return own or parametrize.is_parametrized(layer)

@@ -73,7 +73,7 @@ class GradientEngine(BaseEngine):
         self._fallback = Fallback(network, self.outputs.select)
         self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
-        self._checks = Schedule()
+        self._schedule = Schedule()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Only the parameters are pickled; a copy verifies the network again.
@@ -122,8 +122,8 @@ class GradientEngine(BaseEngine):
             # A single sample does not show whether the network mixes samples.
             self._check_first_two(samples, labels)
         with self.batch(samples, labels, chunk) as (module, inputs, y):
-            is_checked = self._checks.is_due(count, chunk.stop == len(samples))
-            part = self._checks.select_part(count)
+            is_checked = self._schedule.is_due(count, chunk.stop == len(samples))
+            part = self._schedule.select_part(count)
             if is_checked and part.step > 1:
                 # Some samples of a large chunk are checked, in a batch of their own.
                 some = slice_batch(inputs, part), None if y is None else y[part]
@@ -226,7 +226,7 @@ class GradientEngine(BaseEngine):
         served = wrong - set(plan.unserved)
         if wrong and not served and self._fallback.loop:
             wrong = set()
-        self._checks.record(len(jacobian), wrong)
+        self._schedule.record(len(jacobian), wrong)
         self.refused |= served
         self._fallback.loop |= bool(wrong) and not served
         return not wrong

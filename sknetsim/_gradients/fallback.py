@@ -46,22 +46,22 @@ class Fallback:
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> DenseBlock:
         """Return the block of the named parameters; set ``loop`` if vmap fails."""
-        gradients = None if self.loop else self._by_vmap(module, names, inputs, targets)
+        gradients = None if self.loop else self._compute_by_vmap(module, names, inputs, targets)
         if gradients is None:
             self.loop = True
-            gradients = self._by_loop(module, names, inputs, targets)
+            gradients = self._compute_by_loop(module, names, inputs, targets)
         parameters = dict(module.named_parameters())
         layout = tuple((name, parameters[name].shape) for name in names)
         return DenseBlock(layout, gradients)
 
-    def _by_vmap(
+    def _compute_by_vmap(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor | None:
         """Return the gradients, of shape (n, d, P), from one vectorised call; None if it fails."""
         # J(x_n) = d f(x_n; theta) / d theta, where f(x; theta) is a function of one sample without
         # a sample axis. jacrev differentiates f in theta, and vmap does so for all n at once.
         parameters = dict(module.named_parameters())
-        values = {name: self._keep_graph(parameters[name]) for name in names}
+        values = {name: self._detach_unless_graph(parameters[name]) for name in names}
         names_by_path = _names_by_path(module, parameters, names)
 
         def compute_outputs(
@@ -86,34 +86,35 @@ class Fallback:
             if is_out_of_memory(error):
                 raise
             return None
-        return torch.cat([self._keep_graph(gradients[name]).flatten(2) for name in names], dim=2)
+        parts = [self._detach_unless_graph(gradients[name]).flatten(2) for name in names]
+        return torch.cat(parts, dim=2)
 
-    def _keep_graph(self, tensor: Tensor) -> Tensor:
-        """Return the tensor, detached unless the gradients have a graph."""
+    def _detach_unless_graph(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, detached unless the gradients have an autograd graph."""
         return tensor if self.graph else tensor.detach()
 
-    def _by_loop(
+    def _compute_by_loop(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
     ) -> Tensor:
         """Return the gradients, of shape (n, d, P): one backward pass per sample and output."""
         parameters = dict(module.named_parameters())
-        gradient = _gradient_with_graph if self.graph else _gradient
-        rows = []
+        compute = _compute_with_graph if self.graph else _compute_by_backward
+        gradients = []
         for index in range(len(list_tensors(inputs)[0])):
             row = slice(index, index + 1)
             target = None if targets is None else targets[row]
             outputs = self.select(self.network.call(module, slice_batch(inputs, row)), target)[0]
-            rows.append(torch.stack([gradient(o, parameters, names) for o in outputs]))
-        return torch.stack(rows)
+            gradients.append(torch.stack([compute(o, parameters, names) for o in outputs]))
+        return torch.stack(gradients)
 
 
 def _names_by_path(
     module: nn.Module, parameters: dict[str, nn.Parameter], names: list[str]
 ) -> dict[str, str]:
-    """Return the name of each parameter by its paths: a tied parameter has one for each owner.
+    """Return the name of each parameter by its paths, one for each layer that owns it.
 
-    A module that is registered twice counts once. The handling of ties in functional_call itself
-    does not restore the parameters of such a module, so it is turned off.
+    A module that is registered twice counts once. With ``tie_weights=True``, functional_call finds
+    tied parameters itself, but it does not restore the parameters of such a module.
     """
     selected = {id(parameters[name]): name for name in names}
     return {
@@ -124,7 +125,9 @@ def _names_by_path(
     }
 
 
-def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]) -> Tensor:
+def _compute_by_backward(
+    output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]
+) -> Tensor:
     """Return one output's gradient, by backward, which reentrant checkpoints support."""
     if output.requires_grad:
         output.backward(retain_graph=True)
@@ -134,7 +137,7 @@ def _gradient(output: Tensor, parameters: dict[str, nn.Parameter], names: list[s
     return gradient
 
 
-def _gradient_with_graph(
+def _compute_with_graph(
     output: Tensor, parameters: dict[str, nn.Parameter], names: list[str]
 ) -> Tensor:
     """Return one output's gradient with its autograd graph."""

@@ -40,7 +40,7 @@ class Outputs:
         self._criterion = _make_criterion(network) if output == "loss" else None
 
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
-        """Return what is constant for each sample: its label, or the index of its largest output.
+        """Return the label of each sample, or the index of its largest output, as constants.
 
         Returns
         -------
@@ -119,9 +119,11 @@ class Outputs:
 def check_output(output: Any) -> None:
     """Raise an error unless ``output`` is a name, an index, a list of indices or a callable."""
     indices = output if isinstance(output, list | tuple) and len(output) > 0 else [output]
-    whole = all(isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in indices)
-    named = isinstance(output, str) and output in NAMES
-    if not (named or whole or callable(output)):
+    are_integers = all(
+        isinstance(index, numbers.Integral) and not isinstance(index, bool) for index in indices
+    )
+    is_name = isinstance(output, str) and output in NAMES
+    if not (is_name or are_integers or callable(output)):
         raise ValueError(
             f"`output` must be {', '.join(map(repr, NAMES))}, an index, a list of indices or a"
             f" callable on the network's output; got {output!r}. Use a callable for other functions"

@@ -57,7 +57,7 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
     refused : set of str
         Names of the parameters that must not be served.
     """
-    owners = _owners(module, selected)
+    owners = _find_owners(module, selected)
     served = {
         name
         for name, layers in owners.items()
@@ -66,6 +66,7 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
     groups: dict[nn.Module, list[tuple[str, ...]]] = defaultdict(list)
     names = {owner: name for name, layers in owners.items() for owner in layers}
     for layer in module.modules():
+        # The parameters of a ScriptModule can be iterated by ``items()`` only.
         own = [
             local for local, _ in layer._parameters.items() if names.get((layer, local)) in served
         ]
@@ -77,7 +78,7 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
     return Plan(layout, groups, names, [name for name in owners if name not in served])
 
 
-def _owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Module, str]]]:
+def _find_owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Module, str]]]:
     """Return the owners of each selected parameter, (layer, local name), in the network's order."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     owners: dict[str, list[tuple[nn.Module, str]]] = {
@@ -122,6 +123,7 @@ def select_parameters(module: nn.Module, parameters: Any) -> set[str]:
 
 
 def _match(module: nn.Module, trainable: dict[str, nn.Parameter], parameters: Any) -> set[str]:
+    """Return the names of the trainable parameters that ``parameters`` selects; possibly none."""
     if parameters is None:
         return set(trainable)
     if isinstance(parameters, nn.Module):

@@ -58,14 +58,14 @@ def _iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
 
 
 def _class_logits(engine: GradientEngine, raw: Tensor) -> Tensor:
-    logits = engine.outputs.logits(raw)
+    """Return the logits; raise an error if there are several numbers per class."""
     if raw.ndim > 2:
         raise ValueError(
             "`estimator` must return one number per class for each sample, because classes are"
             f" needed; got outputs of shape {tuple(raw.shape[1:])}. Flatten the network's output,"
             " or choose a strategy or method that uses no classes."
         )
-    return logits
+    return engine.outputs.logits(raw)
 
 
 def expand_to_classes(logits: Tensor) -> Tensor:

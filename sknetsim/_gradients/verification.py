@@ -1,6 +1,6 @@
 """Verification of a network's outputs and gradients, on some chunks.
 
-Index legend: n samples; o outputs (d of them).
+Index legend: n samples; o outputs (d of them); p, q parameters.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ class Schedule:
     """Schedule of the chunks that are checked: number 1, 8, 64, ..., the last, and single samples.
 
     Several chunks are checked because a network may treat batches differently: it may sort them, or
-    use a weight for some samples only. Small chunks of at most 32 samples are cheap to check, so
-    that numbers 1, 2, 4, 8, ... are checked, with all their samples. Of a larger chunk, 16 to 32
-    samples are checked, in a batch of their own.
+    use a weight for some samples only. Chunks of at most 32 samples are cheap to check, so all
+    samples of number 1, 2, 4, 8, ... are checked. Of a larger chunk, 16 to 32 samples are checked,
+    in a batch of their own.
     """
 
     # Largest number of samples that are checked together.
-    _ROWS = 32
+    _SAMPLES = 32
 
     def __init__(self) -> None:
         self._passed = 0
 
     def select_part(self, count: int) -> slice:
         """Return the samples of a chunk that are checked: all, or some at equal distances."""
-        return slice(0, count, 2 * count // self._ROWS if count > self._ROWS else 1)
+        return slice(0, count, 2 * count // self._SAMPLES if count > self._SAMPLES else 1)
 
     def is_due(self, count: int, last: bool) -> bool:
         """Return whether the next chunk, of ``count`` samples, is checked; if not, count it."""
         # Chunks of number b^k are checked, k = 0, 1, 2, ..., where b = 2 for small chunks, else 8.
-        if count == 1 or last or self._is_power_of(2 if count <= self._ROWS else 8):
+        if count == 1 or last or self._is_power_of(2 if count <= self._SAMPLES else 8):
             return True
         self._passed += 1
         return False
