@@ -5,7 +5,8 @@ k(x_n, x'_n) = sum_orc J[n,o,rc] J'[n,o,rc]. An activation is multiplied by one 
 its weight, so its contribution is the sum over this row or column.
 
 Index legend: n pairs of samples; o outputs of the network (d of them); r, c a parameter's first
-axis and its other axes, flattened; t, s positions (uses of a weight); g groups of a convolution.
+axis and its other axes, flattened; t, s positions to which a weight is applied; g groups of a
+convolution.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Role:
     by_rows : bool
         Whether each activation multiplies a row of the parameter, and not a column.
     bias : str or None
-        Name of the bias that is added wherever this weight is used; None if the weight and the bias
-        share a block, or if there is no bias.
+        Name of the bias that is added to each product with this weight; None if the weight and the
+        bias share a block, or if there is no bias.
     """
 
     layer: str
@@ -148,9 +149,9 @@ def compute_contributions(
 def _iterate_paired(
     source: Source, sets: tuple[Any, Any], whitening: str, factored: bool, verbose: Any
 ) -> Iterator[tuple[Chunk, Chunk]]:
-    """Yield whitened chunks with the same rows of both sets.
+    """Yield whitened chunks of consecutive pairs: one of the first set, and one of the second.
 
-    The chunks of both sets may have different lengths, so each pair is cut to the shorter one.
+    The chunks of both sets may have different lengths, so the longer one is cut.
     """
     firsts, seconds = (iterate_chunks(source, X, whitening, factored=factored) for X in sets)
     second = next(seconds).whitened()

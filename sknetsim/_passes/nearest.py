@@ -44,7 +44,7 @@ class _Distances:
         self._distance, self._eps, self._symmetric = distance, eps, symmetric
         self.rows = rows
 
-    def _compute(self, rows: slice, columns: slice, gram: Tensor) -> tuple[slice, np.ndarray]:
+    def _measure_tile(self, rows: slice, columns: slice, gram: Tensor) -> tuple[slice, np.ndarray]:
         """Return the position of a tile among the rows, and its distances of shape (n, m)."""
         distances = self._distance(gram.cpu().numpy(), self._eps)
         if self._symmetric:
@@ -55,7 +55,7 @@ class _Distances:
 
 
 class Nearest(_Distances):
-    """The k smallest distances of each row, and their columns; of equal distances the first.
+    """The k smallest distances of each row, and their columns; the first ones of equal distances.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Nearest(_Distances):
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
         """Add the similarities of a tile, of shape (n, m)."""
-        place, distances = self._compute(rows, columns, gram)
+        place, distances = self._measure_tile(rows, columns, gram)
         nearest = _select_smallest(distances, self.distances.shape[1])
         smallest = np.take_along_axis(distances, nearest, axis=1)
         self._insert(place, smallest, nearest + columns.start)
@@ -90,7 +90,7 @@ class Nearest(_Distances):
         self._insert(relative_slice(other.rows, self.rows), other.distances, other.indices)
 
     def _insert(self, place: slice, distances: np.ndarray, indices: np.ndarray) -> None:
-        """Keep the k smallest of the distances so far and new ones."""
+        """Keep the k smallest of the distances so far and the new ones."""
         count = self.distances.shape[1]
         distances = np.hstack([self.distances[place], distances])
         indices = np.hstack([self.indices[place], indices])
@@ -119,7 +119,7 @@ class WithinRadius(_Distances):
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
         """Add the similarities of a tile, of shape (n, m)."""
-        place, distances = self._compute(rows, columns, gram)
+        place, distances = self._measure_tile(rows, columns, gram)
         for row, values in enumerate(distances, start=place.start):
             near = np.flatnonzero(values <= self._radius)
             self._parts[row].append((values[near], near + columns.start))
@@ -176,9 +176,9 @@ def find_nearest(
 
 
 def _select_smallest(values: np.ndarray, count: int) -> np.ndarray:
-    """Return the columns of the ``count`` smallest values of each row, in ascending order.
+    """Return the columns of the ``count`` smallest values of each row.
 
-    Of equal values, the first columns are selected.
+    The order is that of the columns. Of equal values, the first columns are selected.
     """
     if values.shape[1] <= count:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)

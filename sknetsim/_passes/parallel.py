@@ -1,4 +1,4 @@
-"""Passes in parts by joblib's workers: processes, threads or a cluster, by joblib's backend."""
+"""Passes in parts by joblib's workers: processes, threads or a cluster, as its backend defines."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .._networks.samples import Samples, is_pickled_by_path, map_arrays
 from ..exceptions import collect_warnings, warn
 from .zero_gradients import ZeroGradients, collect_zero_gradients, report_zero_gradients
 
-# Tasks per worker. Each task repeats the work at the start of a pass, so there are few.
+# Number of tasks per worker. Each task repeats the work at the start of a pass, so there are few.
 _TASKS = 4
 
 # Names of the errors by which joblib, loky and Dask report that a worker has died.
 _LOST = ("TerminatedWorkerError", "FutureCancelledError", "CancelledError", "KilledWorker")
 
-# Deaths of workers after which the tasks are repeated. One more death is not an accident.
+# Largest number of worker deaths after which tasks are repeated. The next one raises an error.
 _LOSSES = 3
 
 # Time after which a worker frees the shared arguments of its last task.
@@ -46,7 +46,7 @@ class Report:
 
     Attributes
     ----------
-    result : any
+    result : object
         Result of the function.
     zeros : ZeroGradients
         Zero gradients in the passes of the task.
@@ -98,7 +98,7 @@ def map_samples(
     X : Samples
         The samples.
     aligned : sequence
-        Arrays with one row per sample, or None; the function gets the rows of the piece.
+        Arrays with one row per sample, or None; the function gets the rows of the piece's samples.
     fixed : sequence
         Arguments that are the same for each piece.
     verbose : int
@@ -115,7 +115,7 @@ def map_samples(
     if len(pieces) > 1:
         source.check_samples_independent(X)
     tasks = (
-        (parts.part(piece), *(slice_labels(rows, piece) for rows in aligned)) for piece in pieces
+        (parts.part(piece), *(slice_labels(array, piece) for array in aligned)) for piece in pieces
     )
     shared = (function, source, parts.shared, (*fixed, piece_verbose))
     zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
@@ -132,7 +132,7 @@ def _apply_to_part(
     function: Callable[..., Any], source: Any, X: Samples, fixed: Any, part: Any, *aligned: Any
 ) -> Any:
     """Return the function of the samples of a part, which is one of `Parts.part`."""
-    return function(source, slice_part(part, X), *aligned, *fixed)
+    return function(source, resolve_part(part, X), *aligned, *fixed)
 
 
 class Parts:
@@ -184,7 +184,7 @@ def slice_labels(y: Any, rows: slice) -> Any:
     return part.clone() if isinstance(part, Tensor) else part
 
 
-def slice_part(part: Any, X: Samples) -> Any:
+def resolve_part(part: Any, X: Samples) -> Any:
     """Return the samples of one of `Parts.part`; X is its ``shared`` Dataset."""
     if not isinstance(part, slice):
         return part
@@ -253,7 +253,7 @@ def _iterate_reports(
 
 
 def _make_parallel(jobs: int) -> joblib.Parallel:
-    """Return a Parallel that yields results as they come, if the backend can (Ray's cannot)."""
+    """Return a Parallel that yields results one by one, if the backend can (Ray's cannot)."""
     try:
         return joblib.Parallel(jobs, return_as="generator")
     except ValueError:

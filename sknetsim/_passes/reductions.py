@@ -1,4 +1,6 @@
-"""Reductions over all pairs of samples: block by block in workers, tile by tile within a block.
+"""Reductions over all pairs of samples: rectangles of pairs by workers, and their tiles one by one.
+
+A rectangle contains the pairs of a slice of rows and a slice of columns.
 
 Index legend: n, m samples.
 """
@@ -23,14 +25,14 @@ from .parallel import (
     Parts,
     count_workers,
     relative_slice,
+    resolve_part,
     run_tasks,
     slice_labels,
-    slice_part,
     split_evenly,
 )
 from .zero_gradients import ZeroGradients, report_zero_gradients
 
-_FEWER_ROWS = (
+_FEWER_SAMPLES = (
     "Pass fewer samples at a time, or use NetworkDensity or NetworkNeighbors, which do not need the"
     " whole matrix"
 )
@@ -82,27 +84,28 @@ def reduce_pairs(
         for tile in iterate_pair_values(source, X, Y, whitenings, function, verbose, labels):
             result.add(*tile)
         return result
-    blocks = _make_blocks(samples, others, jobs, Y is None and whitenings[0] == whitenings[1])
+    symmetric = Y is None and whitenings[0] == whitenings[1]
+    rectangles = _make_rectangles(samples, others, jobs, symmetric)
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
     for checked in (X,) if Y is None else (X, Y):
         source.check_samples_independent(checked)
-    tasks = (_make_task(block, sets, labels) for block in blocks)
+    tasks = (_make_task(rectangle, sets, labels) for rectangle in rectangles)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     zeros = ZeroGradients()
     bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
-    with bar, contextlib.closing(run_tasks(_reduce_block, shared, tasks, jobs)) as reports:
-        for block, report in zip(blocks, reports, strict=True):
+    with bar, contextlib.closing(run_tasks(_reduce_rectangle, shared, tasks, jobs)) as reports:
+        for rectangle, report in zip(rectangles, reports, strict=True):
             for part in report.result:
                 result.merge(part)
-            if block.counted:
+            if rectangle.counted:
                 zeros.add(report.zeros)
-            bar.update(block.pairs)
+            bar.update(rectangle.pairs)
     report_zero_gradients(zeros)
     return result
 
 
 @dataclass(frozen=True)
-class PairBlock:
+class Rectangle:
     """Pairs of a slice of rows and a slice of columns, for one worker.
 
     Attributes
@@ -112,9 +115,9 @@ class PairBlock:
     within : bool
         Whether the columns are the rows, so that the pair (x', x) follows from (x, x').
     mirrored : bool
-        Whether the worker also returns the result for the pairs (x', x), which no block contains.
+        Whether the worker also returns the result for the pairs (x', x), which are in no rectangle.
     counted : bool
-        Whether zero gradients of this block are reported; each row is in one counted block.
+        Whether zero gradients of this rectangle are reported; each row is in one counted rectangle.
     """
 
     rows: slice
@@ -130,58 +133,58 @@ class PairBlock:
         return (1 + self.mirrored) * (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
-def _make_blocks(samples: int, others: int, jobs: int, symmetric: bool) -> list[PairBlock]:
-    """Return blocks of about equal work that cover all pairs.
+def _make_rectangles(samples: int, others: int, jobs: int, symmetric: bool) -> list[Rectangle]:
+    """Return rectangles of about equal work that cover all pairs.
 
-    Each block computes the Jacobians of its rows and columns again, so blocks are few.
+    The Jacobians of the rows and columns are computed for each rectangle, so rectangles are few.
     """
     if symmetric:
         parts = list(enumerate(split_evenly(samples, jobs + 1)))
-        # Blocks on the diagonal, i = j, contain each sample once; those above it are mirrored.
+        # Rectangles on the diagonal, i = j, contain each sample once; those above it are mirrored.
         return [
-            PairBlock(rows, columns, i == j, i != j, i == j)
+            Rectangle(rows, columns, i == j, i != j, i == j)
             for i, rows in parts
             for j, columns in parts[i:]
         ]
     if samples >= others:
-        return [PairBlock(rows, slice(0, others)) for rows in split_evenly(samples, jobs)]
+        return [Rectangle(rows, slice(0, others)) for rows in split_evenly(samples, jobs)]
     columns = enumerate(split_evenly(others, jobs))
-    return [PairBlock(slice(0, samples), part, counted=index == 0) for index, part in columns]
+    return [Rectangle(slice(0, samples), part, counted=index == 0) for index, part in columns]
 
 
 def _make_task(
-    block: PairBlock, sets: tuple[Parts, Parts], labels: tuple[Any, Any]
+    rectangle: Rectangle, sets: tuple[Parts, Parts], labels: tuple[Any, Any]
 ) -> tuple[Any, ...]:
-    """Return what a worker needs for a block: the block, its samples and their labels."""
-    slices = (block.rows, block.columns)
+    """Return what a worker needs for a rectangle: the rectangle, its samples and their labels."""
+    slices = (rectangle.rows, rectangle.columns)
     parts = [samples.part(piece) for samples, piece in zip(sets, slices, strict=True)]
     part_labels = [slice_labels(y, piece) for y, piece in zip(labels, slices, strict=True)]
-    return block, *parts, tuple(part_labels)
+    return rectangle, *parts, tuple(part_labels)
 
 
-def _reduce_block(
+def _reduce_rectangle(
     source: Source,
     X: Samples,
     Y: Any,
     make: Callable[[slice, slice], Any],
     function: Callable[[Chunk, Chunk], Tensor],
     whitenings: tuple[str, str],
-    block: PairBlock,
+    rectangle: Rectangle,
     rows: Any,
     columns: Any,
     labels: tuple[Any, Any],
 ) -> list[Any]:
-    """Return the reduction of a block, and that of its mirror image if it is mirrored."""
-    sets = (slice_part(rows, X), None if block.within else slice_part(columns, Y))
-    results = [make(block.rows, block.columns)]
-    if block.mirrored:
-        results.append(make(block.columns, block.rows))
+    """Return the reduction of a rectangle, and that of its mirror image if it is mirrored."""
+    sets = (resolve_part(rows, X), None if rectangle.within else resolve_part(columns, Y))
+    results = [make(rectangle.rows, rectangle.columns)]
+    if rectangle.mirrored:
+        results.append(make(rectangle.columns, rectangle.rows))
     for first, second, values in iterate_pair_values(
         source, *sets, whitenings, function, 0, labels
     ):
-        tile = _shift(first, block.rows.start), _shift(second, block.columns.start)
+        tile = _shift(first, rectangle.rows.start), _shift(second, rectangle.columns.start)
         results[0].add(*tile, values)
-        if block.mirrored:
+        if rectangle.mirrored:
             results[1].add(*tile[::-1], mirror(values))
     return results
 
@@ -219,7 +222,7 @@ class _Matrix:
         """Return the array of the values, which the first call allocates."""
         if self.values is None:
             shape = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
-            self.values = allocate("Values", (*shape, *more), np.dtype(np.float64), _FEWER_ROWS)
+            self.values = allocate("Values", (*shape, *more), np.dtype(np.float64), _FEWER_SAMPLES)
         return self.values
 
 

@@ -156,7 +156,7 @@ def sum_and_measure(
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any = 0,
 ) -> tuple[ParameterVectors, list[Any]]:
-    """Return a `sum_jacobians`, and ``measure(chunk, values)`` for each chunk."""
+    """Return the sums of `sum_jacobians`, and ``measure(chunk, values)`` for each chunk."""
     values = torch.as_tensor(np.ones((len(X), 1)) if values is None else values)
     total: ParameterVectors = {}
     measures: list[Any] = []
@@ -191,7 +191,7 @@ def _sum_part(
 
 
 def _measure_nothing(chunk: Chunk, values: Tensor) -> None:
-    """Return None for `sum_jacobians`, which needs no measure."""
+    """Return None, because `sum_jacobians` needs no measure."""
 
 
 def kernel_sums(
@@ -199,9 +199,10 @@ def kernel_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Return sums over fitted samples of their values times the trace of the whitened kernel.
 
-    ``total`` is a `sum_jacobians` of the fitted samples x_j with the values v. Two passes over
-    samples replace a pass over all pairs, because :math:`\sum_j v_{jq} \operatorname{tr} K(x_n,
-    x_j) = \sum_o \langle J_o(x_n), \sum_j v_{jq} J_o(x_j) \rangle` for whitened J and K.
+    ``total`` contains the sums of `sum_jacobians` over the fitted samples x_j with the values v.
+    Two passes over samples replace a pass over all pairs, because for whitened J and K
+    :math:`\sum_j v_{jq} \operatorname{tr} K(x_n, x_j) = \sum_o \langle J_o(x_n), \sum_j v_{jq}
+    J_o(x_j) \rangle`.
 
     Returns
     -------

@@ -32,8 +32,8 @@ LINEAR = {"unnormalized": "none", "soft": "unit"}
 #: Names of all methods.
 METHODS = (*LINEAR, *COUNTS)
 
-# A sum of weights is rounding if it is at most this number times a eps of its size. Ranks of
-# self-kernels use the same number.
+# A sum of weights counts as rounding if it is at most this number times a eps times its size, where
+# a is the length of its axis. Ranks of self-kernels use the same number.
 _ROUNDING = 10
 
 # The squares of smaller sums of weights would underflow.

@@ -1,4 +1,4 @@
-"""Zero gradients: samples that every pass over data counts, and one warning about them."""
+"""Counts of the zero gradients in each pass over samples, and one warning about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..exceptions import ZeroGradientWarning, warn
 
 @dataclass
 class ZeroGradients:
-    """Number of samples with a zero gradient.
+    """Count of the samples with a zero gradient.
 
     Attributes
     ----------

@@ -31,6 +31,8 @@ HELD_TOGETHER = {
     "a pair of tiles is compared": [CHUNK, HELD_TILES, *[TILE] * 2, *[TILE_KERNELS] * 3],
     # The last pair of the pass over the second set, one tile of which belonged to the last group.
     "the next group of tiles is computed": [CHUNK, HELD_TILES, *[TILE] * 4, TILE_KERNELS],
+    # A chunk of each set, and their whitened blocks, which are a third of a chunk at most.
+    "pairs are split into contributions": [CHUNK, CHUNK, CHUNK / 3, CHUNK / 3],
     # The chunk, and the transforms of a part of its samples.
     "a chunk is sketched": [CHUNK, SKETCH],
     # The Jacobians that are kept, and the chunk of a new sample.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sknetsim._networks.samples import Samples
-from sknetsim._passes.reductions import _make_blocks, compute_pair_matrix, gram_matrix
+from sknetsim._passes.reductions import _make_rectangles, compute_pair_matrix, gram_matrix
 
 from .. import naive
 
@@ -50,12 +50,12 @@ def test_kernels_of_all_pairs_are_those_of_a_double_loop(mlp, n_jobs, symmetric)
 )
 def test_blocks_cover_all_pairs_once_and_count_each_row_once(jobs, samples, others, symmetric):
     covered, counted = np.zeros((samples, others)), np.zeros(samples)
-    for block in _make_blocks(samples, others, jobs, symmetric):
+    for rectangle in _make_rectangles(samples, others, jobs, symmetric):
         before = covered.sum()
-        covered[block.rows, block.columns] += 1
-        if block.mirrored:
-            covered[block.columns, block.rows] += 1
-        counted[block.rows] += block.counted
-        assert covered.sum() - before == block.pairs
-        assert block.within == (symmetric and block.rows == block.columns)
+        covered[rectangle.rows, rectangle.columns] += 1
+        if rectangle.mirrored:
+            covered[rectangle.columns, rectangle.rows] += 1
+        counted[rectangle.rows] += rectangle.counted
+        assert covered.sum() - before == rectangle.pairs
+        assert rectangle.within == (symmetric and rectangle.rows == rectangle.columns)
     assert (covered == 1).all() and (counted == 1).all()
