@@ -28,16 +28,23 @@ _RECALL = 0.99
 #: Number of fitted rows on which the recall is measured, and of the nearest rows of each.
 RECALL_QUERIES, RECALL_NEIGHBORS = 256, 10
 
-# Rows per list from which faiss computes the centres of the lists, and the largest number of them.
-_TRAINING_ROWS, _MOST_TRAINING_ROWS = 64, 2**17
+# Number of rows per list from which faiss computes the centres of the lists.
+_TRAINING_ROWS = 64
 
-# Neighbours of each row in the graph of pynndescent, and ``epsilon``, the margin of its search.
-_DEGREE, _EPSILON = 30, 0.2
+# Largest number of these rows for all lists together.
+_MOST_TRAINING_ROWS = 2**17
 
-# Rows whose features are in memory at a time.
+# Number of neighbours of each row in the graph of pynndescent.
+_DEGREE = 30
+
+# Margin of a search in this graph, its parameter ``epsilon``.
+_EPSILON = 0.2
+
+# Number of rows whose features are in memory at a time.
 _CHUNK = 256
 
-# Candidates per requested neighbour. A graph finds the nearest rows only among more candidates.
+# Number of candidates per requested neighbour. A graph finds the nearest rows only if more rows are
+# candidates than are requested.
 _SPARE = 3
 
 # Largest rounding error of similarities that are computed from float32 features.
@@ -209,7 +216,7 @@ def find_nearest_candidates(
     own: np.ndarray | None,
     verbose: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest candidates of each query, of equally distant ones the first.
+    """Return the nearest candidates of each query; the first ones of equally distant candidates.
 
     A query for which the index has too few candidates is compared with all rows.
 
@@ -224,7 +231,7 @@ def find_nearest_candidates(
     distance : callable
         Function that returns distances from similarities.
     own : ndarray of shape (n,), int64, or None
-        Row of the index that each query is, which is not its own neighbour.
+        For each query, the row of the index that is the query itself and not its neighbour.
     verbose : int
         Whether to show a progress bar.
 

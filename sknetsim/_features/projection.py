@@ -40,7 +40,7 @@ def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
 
 
 def compute_features(
-    projection: Any, source: Source, X: Samples, y: Any = None, verbose: Any = 0
+    projection: Projection, source: Source, X: Samples, y: Any = None, verbose: Any = 0
 ) -> np.ndarray:
     """Return the features of X by a `Projection`, of shape (n, m), computed by all workers."""
     samples, features = len(X), None

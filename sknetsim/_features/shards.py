@@ -124,9 +124,9 @@ class Manifest:
 
 
 class Shards:
-    """Files of a store: ``00000003-5f1d....npy`` contains shard 3, and its name a digest of it.
+    """Files of a store, such as ``00000003-5f1d....npy`` for shard 3 with the digest 5f1d....
 
-    A file gets its name when it is complete, so every file with such a name is complete.
+    A file gets its name when it is complete, so every file with a name of this form is complete.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def open_for_writing(folder: Path, manifest: Manifest) -> Iterator[Shards]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise an error if a path is neither new, nor empty, nor a store, without touching it."""
+    """Raise an error if a path is neither new, nor an empty folder, nor a store."""
     if (folder / _MANIFEST).exists() or not folder.exists():
         return
     if not folder.is_dir() or not all(map(_can_precede_manifest, folder.iterdir())):

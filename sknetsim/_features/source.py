@@ -1,4 +1,4 @@
-"""Rows of gradient features in place of a network, as Jacobians of one output."""
+"""Source of Jacobians of one output from gradient features, in place of a network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .._kernels.jacobian import Jacobian
 from .._networks.fingerprint import fingerprint_samples
 from .._networks.samples import Samples
 
-# Largest length of features. Exact features have the length 1, Nystroem features are at most as
-# long, and short sketches are longer.
+# Largest length of a feature vector. Exact ones have the length 1, those of Nystroem at most 1, and
+# those of short sketches may be longer.
 _LONGEST = 2
 
 
@@ -26,7 +26,7 @@ class FeatureSource:
     dtype : dtype
         Dtype of the gradients from which the features were computed.
     n_jobs : int or None, default=1
-        Number of workers for passes over the rows. A copy in a worker has n_jobs=1.
+        Number of workers for passes over the samples. A copy in a worker has n_jobs=1.
     """
 
     _CHUNK_SAMPLES = 1024
@@ -41,7 +41,7 @@ class FeatureSource:
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
-        """Yield the rows from ``start`` on as Jacobians of one output, chunk by chunk."""
+        """Yield the features of the samples from ``start`` on as Jacobians, chunk by chunk."""
         for first in range(start, len(X), self._CHUNK_SAMPLES):
             chunk = slice(first, min(first + self._CHUNK_SAMPLES, len(X)))
             features = check_features(X.take(chunk)).to(self.dtype)
@@ -50,18 +50,18 @@ class FeatureSource:
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
-        """Return a fingerprint of the rows."""
+        """Return a fingerprint of the features."""
         return self.fingerprint_of_samples(X)
 
     def fingerprint_of_samples(self, X: Samples) -> str:
-        """Return a fingerprint of the rows."""
+        """Return a fingerprint of the features."""
         return fingerprint_samples(X, self.dtype)
 
     def check_samples_independent(self, X: Samples) -> None:
         """Do nothing, because features are not preprocessed."""
 
     def identity(self) -> str:
-        """Return the same word for all rows of features."""
+        """Return a constant, because the Jacobians depend on nothing but the samples."""
         return "features"
 
 
@@ -85,9 +85,9 @@ def check_features(features: Any) -> Tensor:
 
 
 class FeatureJacobian(Jacobian):
-    """Rows of features, which are whitened already."""
+    """Gradient features as Jacobians, which are whitened already."""
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return roots and ranks of 1, so that features are not whitened again."""
+        """Return 1 for all roots and ranks, so that features are not whitened again."""
         ones = kernel.new_ones(kernel.shape)
         return ones, ones[:, 0, 0].long()
