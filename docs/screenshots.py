@@ -57,8 +57,10 @@ def copy_from_gallery():
 
 
 def shoot_gallery(browser):
-    """Take a screenshot of the gallery's first page."""
+    """Take a screenshot of the gallery, from its first pictures on."""
     browser.get((FOLDER / "_build/html/docs/auto_examples/index.html").as_uri())
+    picture = browser.find_element("css selector", ".sphx-glr-thumbcontainer")
+    browser.execute_script("arguments[0].scrollIntoView()", picture)
     browser.save_screenshot(str(IMAGES / "gallery.png"))
 
 
