@@ -1,4 +1,4 @@
-"""Similarity of inputs to a trained neural network, as scikit-learn estimators."""
+"""Similarity of inputs according to a trained neural network, as scikit-learn estimators."""
 
 from .active import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 from .displays.explorer import explore
