@@ -11,10 +11,11 @@ from torch import Tensor
 from .._kernels.blocks import DenseBlock
 from .._kernels.jacobian import Jacobian
 from .._networks.fingerprint import fingerprint_samples
+from .._networks.memory import CHUNK, memory_budget
 from .._networks.samples import Samples
 
-# Largest length of a feature vector. Exact ones have the length 1, those of Nystroem at most 1, and
-# those of short sketches may be longer.
+# Largest length of a feature vector. Exact vectors have the length 1, Nystroem vectors at most 1;
+# vectors of short sketches may be longer.
 _LONGEST = 2
 
 
@@ -29,6 +30,7 @@ class FeatureSource:
         Number of workers for passes over the samples. A copy in a worker has n_jobs=1.
     """
 
+    # Largest number of samples per chunk.
     _CHUNK_SAMPLES = 1024
 
     def __init__(self, dtype: torch.dtype = torch.float64, n_jobs: int | None = 1):
@@ -42,12 +44,20 @@ class FeatureSource:
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the features of the samples from ``start`` on as Jacobians, chunk by chunk."""
-        for first in range(start, len(X), self._CHUNK_SAMPLES):
-            chunk = slice(first, min(first + self._CHUNK_SAMPLES, len(X)))
+        step = self._count_affordable_samples(X)
+        for first in range(start, len(X), step):
+            chunk = slice(first, min(first + step, len(X)))
             features = check_features(X.take(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
+
+    def _count_affordable_samples(self, X: Samples) -> int:
+        """Return the number of samples per chunk that fit in the memory budget."""
+        first = check_features(X.take(slice(0, 1))).to(self.dtype)
+        # Three times the features: as read, in the dtype of the gradients, and whitened.
+        affordable = memory_budget(CHUNK) // max(1, 3 * first.numel() * first.element_size())
+        return max(1, min(self._CHUNK_SAMPLES, affordable))
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Return a fingerprint of the features."""

@@ -1,10 +1,12 @@
-"""Rows of features as Jacobians."""
+"""Gradient features as Jacobians."""
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 
 from sknetsim._features.source import FeatureSource, check_features
+from sknetsim._networks.memory import CHUNK, memory_budget
 from sknetsim._networks.samples import Samples
 from sknetsim._passes.reductions import gram_matrix
 
@@ -15,7 +17,7 @@ def draw_features(count, seed=0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_jacobians_are_the_rows_in_chunks(monkeypatch, dtype):
+def test_jacobians_are_the_features_in_chunks(monkeypatch, dtype):
     monkeypatch.setattr(FeatureSource, "_CHUNK_SAMPLES", 4)
     features = draw_features(10)
     chunks = list(FeatureSource(dtype).jacobians(Samples(features), start=2))
@@ -24,6 +26,17 @@ def test_jacobians_are_the_rows_in_chunks(monkeypatch, dtype):
         written = jacobian.materialize()
         assert written.dtype == dtype
         np.testing.assert_allclose(written[:, 0], features[rows], atol=1e-6)
+
+
+def test_chunks_of_wide_features_stay_within_their_share_of_the_budget():
+    features = np.eye(40, 100)
+    with sklearn.config_context(working_memory=0.1):
+        chunks = list(FeatureSource().jacobians(Samples(features)))
+        share = memory_budget(CHUNK)
+    assert [rows.stop for rows, _ in chunks[:-1]] == [rows.start for rows, _ in chunks[1:]]
+    assert chunks[-1][0].stop == 40
+    sizes = [3 * jacobian.nbytes for _, jacobian in chunks]
+    assert max(sizes) <= share < max(sizes) + 3 * 100 * 8
 
 
 def test_similarities_are_inner_products_without_another_whitening():
@@ -38,7 +51,7 @@ def test_a_row_of_zeros_is_a_valid_feature_vector():
     assert gram.tolist() == [[0, 0], [0, 1]]
 
 
-def test_fingerprints_follow_the_rows():
+def test_fingerprints_follow_the_features():
     source, features = FeatureSource(), draw_features(4)
     same, other = (source.fingerprint(Samples(rows)) for rows in (features, features + 1e-9))
     assert source.fingerprint(Samples(features.copy())) == same != other
