@@ -94,8 +94,9 @@ class ActivationEngine(BaseEngine):
     network : Network
         The network.
     layers : None, str or list of str
-        Names of layers, or patterns; None for all layers with parameters except the first one and
-        those whose input is the network's own input, or for these if there are no others.
+        Names of layers, or patterns. None selects the layers with parameters, except the first one
+        and layers whose input is the network's own input. If no layer remains, it selects all
+        layers with parameters.
     batch_size : int or None
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
@@ -167,8 +168,8 @@ class ActivationEngine(BaseEngine):
     ) -> tuple[Calls, list[Tensor]] | None:
         """Return the inputs of layers for a chunk, and the outputs of the network.
 
-        The result is None if the layers of the original network were called instead of those of
-        the copy, so that nothing was recorded. The next call evaluates the original network.
+        The result is None if the layers of the original network were called instead of the copy's
+        layers, so that nothing was recorded. The next call evaluates the original network.
         """
         shared_copy = self._isolated.shared_copy
         with (

@@ -60,7 +60,7 @@ def memory_budget(
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a CUDA device, those in torch's cache included."""
+    """Return the number of free bytes on a CUDA device, with the unused part of torch's cache."""
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + unused)

@@ -24,7 +24,7 @@ _PACKAGES = ("sknetsim", "torch", "scikit-learn", "skorch", "numpy")
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickler that stores classes of scripts by value, also those inside a skorch net."""
+    """Pickler that stores classes of scripts by value, even if a skorch net contains them."""
 
     def reducer_override(self, value: Any) -> Any:
         attributes = get_net_attributes(value)

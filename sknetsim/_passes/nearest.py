@@ -184,7 +184,7 @@ def _select_smallest(values: np.ndarray, count: int) -> np.ndarray:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     largest = np.partition(values, count - 1, axis=1)[:, count - 1 : count]
     below, equal = values < largest, values == largest
-    # All values below the largest selected one, and the first of those that equal it.
+    # All values below the largest selected value are selected, and the first ones that equal it.
     missing = count - below.sum(axis=1, keepdims=True)
     selected = below | (equal & (np.cumsum(equal, axis=1) <= missing))
     return np.nonzero(selected)[1].reshape(len(values), count)

@@ -205,8 +205,9 @@ def iterate_pair_values(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield rows, columns and values of a function of all pairs, tile by tile.
 
-    The values have the shape (n, m, ...). If Y is None and both whitenings are the same, values of
-    (x', x) are those of (x, x'), transposed by `mirror`, and the function must satisfy this.
+    The values have the shape (n, m, ...). If Y is None and both whitenings are the same, the values
+    of (x', x) are computed from the values of (x, x') by `mirror`, so the function must be
+    symmetric in this sense.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
     for first, second in iterate_pairs(source, X, Y, whitenings, verbose, labels):
@@ -217,9 +218,9 @@ def iterate_pair_values(
 
 
 def mirror(values: Tensor) -> Tensor:
-    """Return the values of the pairs (x', x), of shape (m, n, ...), from those of (x, x').
+    """Return the values of the pairs (x', x), of shape (m, n, ...), from the values of (x, x').
 
-    K(x', x) = K(x, x')^T: the axes of the pair change places, and those of d x d kernels too.
+    K(x', x) = K(x, x')^T: the two axes of the pairs are exchanged, and the two of d x d kernels.
     """
     mirrored = values.transpose(0, 1)
     return mirrored.mT if mirrored.ndim == 4 else mirrored
