@@ -30,6 +30,9 @@ TILE = Fraction(1, 12)
 #: The d x d kernels of all pairs of two tiles, in float64.
 TILE_KERNELS = Fraction(1, 12)
 
+#: The weighted sums of the Jacobians of all samples, beside a chunk.
+SUMS = Fraction(3, 4)
+
 #: The Fourier transforms of the factors of a chunk in a tensor sketch.
 SKETCH = Fraction(1, 8)
 
@@ -88,14 +91,19 @@ def allocate(described: str, shape: tuple[int, ...], dtype: np.dtype, cure: str)
 
 
 def check_within_budget(
-    described: str, needed: int, cure: str, device: torch.device | None = None
+    described: str,
+    needed: int,
+    cure: str,
+    device: torch.device | None = None,
+    share: Fraction = Fraction(1),
 ) -> None:
-    """Raise an error if something that must be in memory at once exceeds the memory budget."""
-    budget = memory_budget(device=device)
+    """Raise an error if something that is held at once exceeds its share of the memory budget."""
+    budget = memory_budget(share, device)
     if needed > budget:
         raise MemoryError(
-            f"{described} must fit into {describe_budget(device)}, {budget / 2**20:,.0f} MiB; it"
-            f" takes {needed / 2**20:,.0f} MiB. {cure}."
+            f"{described} must fit into {'' if share == 1 else f'{share} of '}"
+            f"{describe_budget(device)}, {budget / 2**20:,.0f} MiB; it takes"
+            f" {needed / 2**20:,.0f} MiB. {cure}."
         )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.memory import check_within_budget
+from .._networks.memory import SUMS, check_within_budget
 from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks, with_progress
 from .parallel import map_samples, relative_slice
@@ -269,4 +269,5 @@ def _check_sum_fits(jacobian: Jacobian, vectors: int) -> None:
         needed * outputs.element_size(),
         "Compare fewer outputs (output='predicted') or fewer parameters ('last_layer')",
         outputs.device,
+        SUMS,
     )

@@ -13,6 +13,7 @@ from sknetsim._networks.memory import (
     HELD_TILES,
     SINGLE_SAMPLES,
     SKETCH,
+    SUMS,
     TILE,
     TILE_KERNELS,
     memory_budget,
@@ -33,6 +34,8 @@ HELD_TOGETHER = {
     "the next group of tiles is computed": [CHUNK, HELD_TILES, *[TILE] * 4, TILE_KERNELS],
     # A chunk of each set, and their whitened blocks, which are a third of a chunk at most.
     "pairs are split into contributions": [CHUNK, CHUNK, CHUNK / 3, CHUNK / 3],
+    # The sums over all samples, and the chunk that is added to them.
+    "Jacobians are summed": [SUMS, CHUNK],
     # The chunk, and the transforms of a part of its samples.
     "a chunk is sketched": [CHUNK, SKETCH],
     # The Jacobians that are kept, and the chunk of a new sample.
