@@ -29,7 +29,7 @@ _DOUBLE_ELEMENTS = 2**16
 _LONGEST_SQUARE_SUM = 512
 
 # Largest number of products that are summed in the dtype of the gradients.
-_LONGEST_PRODUCT_SUM = 2**14
+_LONGEST_PRODUCT_SUM = 2**15
 
 # Number of elements of the products of segments that are in memory at a time (16 MiB in float32).
 _SEGMENT_PRODUCTS = 2**22
@@ -271,8 +271,15 @@ class DenseBlock(Block):
     def _paired(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)
         # sum_ow J[n,ow] J'[n,ow]
-        own, others = self.gradients.flatten(1), other.gradients.flatten(1)
-        return sum_products(own[:, None], others[:, :, None])[:, 0, 0]
+        pairs = zip(
+            self.gradients.flatten(1).split(_LONGEST_PRODUCT_SUM, dim=1),
+            other.gradients.flatten(1).split(_LONGEST_PRODUCT_SUM, dim=1),
+            strict=True,
+        )
+        # A product of single vectors would add their elements one after another; a sum adds them in
+        # pairs, which keeps the digits.
+        sums = ((own * others).sum(dim=1).double() for own, others in pairs)
+        return functools.reduce(torch.add, sums)
 
     def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         assert isinstance(other, DenseBlock)

@@ -70,6 +70,10 @@ class Samples:
     def __len__(self) -> int:
         return self._length
 
+    def is_same(self, other: Samples) -> bool:
+        """Return whether both hold the same object X; equal values of two objects do not count."""
+        return self is other or self.data is other.data
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.data,)
 

@@ -43,7 +43,7 @@ def pair_sums(
     source : Source
         The source of Jacobians.
     X : Samples
-        The samples x_n; the object ``fitted`` itself to compare the fitted samples with each other.
+        The samples x_n.
     fitted : Samples
         The fitted samples x_m.
     whitening : str
@@ -55,7 +55,9 @@ def pair_sums(
     verbose : int
         Whether to show a progress bar.
     """
-    make, others = partial(PairSums, values, own, squared), None if X is fitted else fitted
+    make = partial(PairSums, values, own, squared)
+    # Pairs of one set with itself are computed once.
+    others = None if X.is_same(fitted) else fitted
     whitenings = (whitening, whitening)
     sums: PairSums = reduce_pairs(source, X, others, make, weigh, whitenings, verbose)
     return sums

@@ -234,8 +234,10 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         compare: Callable[[Chunk, Chunk], Tensor],
     ) -> np.ndarray:
         """Return the results of ``compare``, a function of two whitened chunks, for all pairs."""
-        others = None if Y is None or Y is X else Samples.of(Y)
-        return compute_pair_matrix(source, Samples.of(X), others, whitenings, compare, self.verbose)
+        samples, others = Samples.of(X), None if Y is None else Samples.of(Y)
+        if others is not None and samples.is_same(others):
+            others = None
+        return compute_pair_matrix(source, samples, others, whitenings, compare, self.verbose)
 
     def _get_estimator(self) -> Any:
         """Return the fitted network, or a trained one that was passed to the constructor."""

@@ -20,6 +20,7 @@ from sknetsim import (
 from sknetsim._networks.batches import list_tensors
 from sknetsim._networks.fingerprint import digest_samples
 from sknetsim._networks.samples import Samples, concatenate_arrays
+from sknetsim._passes.chunks import Chunk
 
 from ..cases import Forked
 
@@ -286,3 +287,29 @@ PAIRS = {
 def test_samples_are_concatenated_in_order(first, second):
     (samples,) = list_tensors(Samples(concatenate_arrays(first, second)).take(slice(None)))
     assert samples.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda network, X, Y: (
+            NetworkDensity(network, method="power", dimension=3).fit(X).score_samples(Y)
+        ),
+        lambda network, X, Y: NetworkKernel(network).fit(X).transform(Y),
+        lambda network, X, Y: NetworkKernel(network)(X, Y),
+    ],
+    ids=["density", "fitted kernel", "kernel"],
+)
+def test_each_pair_of_an_array_with_itself_is_computed_once(network, compute, monkeypatch):
+    pairs, cosines = [], Chunk.cosines
+
+    def count(self, other):
+        pairs.append((self.rows, other.rows))
+        return cosines(self, other)
+
+    monkeypatch.setattr(Chunk, "cosines", count)
+    monkeypatch.setattr("sknetsim._passes.pairs._TILE_SAMPLES", 4)
+    compute(network, X, X)
+    once = len(pairs)
+    compute(network, X, X.copy())
+    assert (once, len(pairs) - once) == (6, 9)
