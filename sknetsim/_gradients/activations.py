@@ -203,7 +203,7 @@ class ActivationEngine(BaseEngine):
         values = _flatten_calls(calls, samples).to(self.dtype)
         if values.shape[1] != self._sizes[name]:
             raise ValueError(
-                f"X must contain samples of one shape; got some for which layer {name!r} takes in"
+                f"`X` must contain samples of one shape; got some for which layer {name!r} takes in"
                 f" {self._sizes[name]} numbers, and others for which it takes in {values.shape[1]}."
                 " Pad or resize them, or name `layers` that come after a mean over positions."
             )

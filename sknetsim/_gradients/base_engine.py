@@ -211,7 +211,7 @@ class BaseEngine(abc.ABC):
                 raise
             shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in list_tensors(inputs))
             raise UnsupportedNetworkError(
-                "X must contain samples of the shape and dtype that the network was trained on; got"
-                f" rows of shape {shapes}, on which `estimator` fails: {error}. Reshape or convert"
-                " X, or set `input_shape` for flat rows."
+                "`X` must contain samples of the shape and dtype that the network was trained on;"
+                f" got samples of shape {shapes}, on which `estimator` fails: {error}. Reshape or"
+                " convert X, or set `input_shape` for flat rows."
             ) from error

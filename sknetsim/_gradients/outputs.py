@@ -85,8 +85,8 @@ class Outputs:
             return self._check_labels(raw, y)
         if not self.network.classifier:
             raise ValueError(
-                "y must be given if `output` is 'loss' and the network is a regressor, because the"
-                " loss has a zero gradient at the network's own prediction; got None. Pass y to"
+                "`y` must be given if `output` is 'loss' and the network is a regressor, because"
+                " the loss has a zero gradient at the network's own prediction; got None. Pass y to"
                 " GradientFeaturizer.fit_transform, the only method that compares losses at given"
                 " labels, or set output='all'."
             )
@@ -101,7 +101,7 @@ class Outputs:
             return y.to(raw.dtype).reshape(raw.shape)
         if not y.is_floating_point() and not bool(((y >= 0) & (y < raw.shape[1])).all()):
             raise ValueError(
-                f"y must contain class numbers from 0 to {raw.shape[1] - 1}, because the network"
+                f"`y` must contain class numbers from 0 to {raw.shape[1] - 1}, because the network"
                 f" has {raw.shape[1]} outputs; got numbers from {int(y.min())} to {int(y.max())}."
                 " Number the classes as in training."
             )

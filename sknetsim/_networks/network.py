@@ -239,8 +239,8 @@ def fit_network(
         )
     if y is None:
         raise ValueError(
-            f"y must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass a"
-            " trained net, or y to train it."
+            f"`y` must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass"
+            " a trained net, or y to train it."
         )
     make_label_tensor(y)
     return _train(estimator, X if input_shape is None else Samples(X).reshape(input_shape).data, y)
@@ -251,7 +251,7 @@ def _make_matrix(X: Any) -> np.ndarray:
     array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
     if array.ndim != 2:
         raise ValueError(
-            "X must have 2 dimensions (samples, features) if `estimator` is None; got"
+            "`X` must have 2 dimensions (samples, features) if `estimator` is None; got"
             f" {array.ndim}. Pass a trained network for other inputs."
         )
     return array

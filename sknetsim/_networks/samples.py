@@ -46,7 +46,7 @@ class Samples:
     def __init__(self, X: Any):
         if isinstance(X, DataLoader | IterableDataset):
             raise TypeError(
-                "X must be an array, tensor, table, dict, tuple or Dataset with a length; got a"
+                "`X` must be an array, tensor, table, dict, tuple or Dataset with a length; got a"
                 f" {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
                 " loader instead."
             )
@@ -55,12 +55,14 @@ class Samples:
         lengths = set(_lengths(self._source))
         if len(lengths) != 1:
             raise ValueError(
-                f"X must contain arrays of one length, one row per sample; got lengths"
+                f"`X` must contain arrays of one length, one row per sample; got lengths"
                 f" {sorted(lengths)}. Pass arrays with a row for each sample."
             )
         self._length = lengths.pop()
         if self._length == 0:
-            raise ValueError("X must contain at least 1 sample; got 0 samples. Pass some samples.")
+            raise ValueError(
+                "`X` must contain at least 1 sample; got 0 samples. Pass some samples."
+            )
 
     @classmethod
     def of(cls, X: Any) -> Samples:
@@ -162,7 +164,7 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
     """Return the samples of the first X, followed by the samples of the second, in one form."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
         raise TypeError(
-            f"X must have the form of the samples before it, a Dataset or not; got a"
+            f"`X` must have the form of the samples before it, a Dataset or not; got a"
             f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
         )
     if isinstance(first, Dataset):
@@ -184,8 +186,8 @@ def make_label_tensor(y: Any) -> Tensor:
     array = np.asarray(y)
     if array.dtype.kind not in "fiub":
         raise ValueError(
-            "y must contain numbers, for classes the numbers that the network was trained with; got"
-            f" dtype {array.dtype}. Encode the labels, for example with LabelEncoder."
+            "`y` must contain numbers, for classes the numbers that the network was trained with;"
+            f" got dtype {array.dtype}. Encode the labels, for example with LabelEncoder."
         )
     return torch.as_tensor(array if array.flags.writeable else array.copy())
 
@@ -220,8 +222,8 @@ def _check_finite(inputs: Inputs, start: int) -> None:
         if not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
             raise ValueError(
-                f"X must be finite; got NaN or infinity, first in row {start + bad}. Impute or drop"
-                " these rows."
+                f"`X` must be finite; got NaN or infinity, first in row {start + bad}. Impute or"
+                " drop these rows."
             )
 
 
@@ -231,7 +233,7 @@ def _collate(items: list[Any]) -> Any:
         return default_collate(items)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"X must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
+            f"`X` must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
             " items, or set batch_size=1."
         ) from error
 
@@ -288,6 +290,6 @@ def _make_tensor(array: Any) -> Tensor:
 def _make_dtype_error(dtype: Any) -> ValueError:
     """Return the error for an array whose dtype is not that of real numbers."""
     return ValueError(
-        f"X must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to one"
-        " of these."
+        f"`X` must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to"
+        " one of these."
     )

@@ -499,7 +499,7 @@ def test_an_empty_pool_raises_an_error():
 def test_arrays_and_datasets_cannot_be_mixed():
     sampler = ActiveLearningSampler(classifier()).fit(CountingDataset(make_samples(8)))
     with pytest.raises(
-        TypeError, match="X must have the form of the samples before it, a Dataset or not; got a"
+        TypeError, match="`X` must have the form of the samples before it, a Dataset or not; got a"
     ):
         sampler.partial_fit(make_samples(8))
 

@@ -164,5 +164,5 @@ def test_the_jacobians_of_later_samples_are_computed_from_a_start():
 
 
 def test_an_error_of_the_network_is_raised_with_the_shape_of_the_samples():
-    with pytest.raises(UnsupportedNetworkError, match=r"rows of shape \(3,\) \(torch.float32\)"):
+    with pytest.raises(UnsupportedNetworkError, match=r"samples of shape \(3,\) \(torch.float32\)"):
         NetworkKernel(nn.Linear(4, 2))(torch.ones(5, 3))

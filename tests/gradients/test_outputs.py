@@ -110,10 +110,10 @@ def test_a_binary_classifier_may_return_a_column_of_outputs():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array(list("abcabcab")), "y must contain numbers.*got dtype <U1.*LabelEncoder"),
+        (np.array(list("abcabcab")), "`y` must contain numbers.*got dtype <U1.*LabelEncoder"),
         (
             LABELS.numpy() + 1,
-            "y must contain class numbers from 0 to 2, .* got numbers from 1 to 3",
+            "`y` must contain class numbers from 0 to 2, .* got numbers from 1 to 3",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_the_loss_of_a_regressor_needs_labels():
     expected = loss_gram(net.module_, nn.functional.mse_loss, targets)
     np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)
     with pytest.raises(
-        ValueError, match="y must be given if `output` is 'loss' and the network is a regressor"
+        ValueError, match="`y` must be given if `output` is 'loss' and the network is a regressor"
     ):
         NetworkDensity(net, output="loss").fit(X)
 

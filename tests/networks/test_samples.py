@@ -150,7 +150,7 @@ BAD = {
     "fewer features": (
         X[:, :3],
         ValueError,
-        r"rows of shape \(3,\).*`estimator` fails.*Reshape or convert",
+        r"samples of shape \(3,\).*`estimator` fails.*Reshape or convert",
     ),
     "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "`estimator` fails.*'rows'"),
     "different lengths": (
@@ -163,7 +163,7 @@ BAD = {
         TypeError,
         "Pass the `dataset` of a loader instead",
     ),
-    "stream": (Stream(), TypeError, "X must be .*Dataset with a length; got a Stream"),
+    "stream": (Stream(), TypeError, "`X` must be .*Dataset with a length; got a Stream"),
     "sparse": (
         __import__("scipy.sparse", fromlist=["csr_array"]).csr_array(X),
         TypeError,
