@@ -22,9 +22,14 @@ from .._gradients.fallback import Fallback
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
-from .._kernels.precision import assign, full_precision
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import attach_hooks, borrow_and_restore, is_half, iterate_graph
+from .._networks.isolation import (
+    attach_hooks,
+    borrow_and_restore,
+    exact_evaluation,
+    is_half,
+    iterate_graph,
+)
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
@@ -218,14 +223,9 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
     change the compared gradients.
     """
     device = next(module.parameters()).device
-    has_recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(full_precision(device))
+        stack.enter_context(exact_evaluation(module, device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if has_recurrent and device.type == "cuda":
-            stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
         stack.enter_context(borrow_and_restore(module, None))
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
