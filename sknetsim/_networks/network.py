@@ -32,6 +32,9 @@ _WRAPPERS = {
     "DistributedDataParallel": "module",
 }
 
+# Criteria that compare the sigmoid of each output, or each output itself, with a label of its own.
+_INDEPENDENT_CRITERIA = (nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -75,8 +78,16 @@ class Network:
 
     @property
     def takes_logit(self) -> bool:
-        """True if the output is the probability of one class, as BCELoss takes it."""
-        return self.classifier and isinstance(self.criterion, nn.BCELoss)
+        """True if the outputs are probabilities of single labels, as BCELoss takes them."""
+        return isinstance(self.criterion, nn.BCELoss)
+
+    @property
+    def has_independent_labels(self) -> bool:
+        """True if each output is the probability of one label, or its logit.
+
+        One output is a binary classification, and several outputs are several labels.
+        """
+        return isinstance(self.criterion, _INDEPENDENT_CRITERIA)
 
     def with_input_shape(self, input_shape: Sequence[int] | None) -> Network:
         """Return a network that reshapes each flat row of X to ``input_shape`` first."""
@@ -110,6 +121,8 @@ def resolve_network(estimator: Any) -> Network:
             " trained. Call its fit first, or pass y to fit."
         )
     criterion = getattr(net, "criterion_", None)
+    # torch.compile wraps the criterion, too.
+    criterion = getattr(criterion, "_orig_mod", criterion)
     return Network(_check_module(net.module_), criterion, is_classifier(net), prepare, False)
 
 

@@ -25,7 +25,7 @@ from sknetsim import (
     NetworkNeighbors,
     UnsupportedNetworkError,
 )
-from sknetsim._networks.network import format_names, match_names
+from sknetsim._networks.network import format_names, match_names, resolve_network
 
 
 class Perceptron(nn.Module):
@@ -195,6 +195,39 @@ def test_log_probabilities_are_compared_if_skorch_takes_a_logarithm(data):
     net = NeuralNetClassifier(Perceptron, module__softmax=True, max_epochs=1, verbose=0).fit(X, y)
     log_softmax = NetworkKernel(net.module_, output=lambda raw: raw.log())(X)
     np.testing.assert_allclose(NetworkKernel(net)(X), log_softmax, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [NeuralNet, NeuralNetClassifier, NeuralNetRegressor])
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        (nn.BCELoss, True),
+        (nn.BCEWithLogitsLoss, True),
+        (nn.MultiLabelSoftMarginLoss, True),
+        (nn.CrossEntropyLoss, False),
+        (nn.NLLLoss, False),
+        (nn.MSELoss, False),
+    ],
+)
+def test_labels_are_independent_if_the_criterion_takes_a_probability_of_each(
+    make, criterion, expected
+):
+    net = make(nn.Linear(4, 3), criterion=criterion).initialize()
+    assert resolve_network(net).has_independent_labels is expected
+    assert resolve_network(net.module_).has_independent_labels is False
+
+
+def test_a_compiled_criterion_has_the_meaning_of_the_criterion_inside():
+    net = NeuralNet(nn.Linear(4, 3), criterion=nn.BCEWithLogitsLoss).initialize()
+    net.criterion_ = torch.compile(net.criterion_)
+    assert resolve_network(net).has_independent_labels
+
+
+@pytest.mark.parametrize("make", [NeuralNet, NeuralNetClassifier])
+def test_probabilities_of_labels_are_compared_as_logits(data, make):
+    X, module = data[0], nn.Sequential(nn.Linear(4, 3), nn.Sigmoid()).double()
+    net = make(module, criterion=nn.BCELoss).initialize()
+    np.testing.assert_allclose(NetworkKernel(net)(X), NetworkKernel(module[0])(X))
 
 
 def test_regressors_and_generic_nets_have_kernels(data):
