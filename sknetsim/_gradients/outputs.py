@@ -5,20 +5,47 @@ Index legend: n samples; d outputs.
 
 from __future__ import annotations
 
-import copy
 import numbers
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError
+from .criterion import (
+    check_labels,
+    check_probabilities,
+    compute_losses,
+    make_criterion,
+    predict_labels,
+)
 
 # Function that returns the compared outputs (n, d) from the raw outputs and the targets or None.
 # It is differentiable, and has no Python branches on values, because it also runs under vmap.
 Select = Callable[[Any, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class SelectedOutput:
+    """Output by name, of a tensor that is selected first if the network returns several tensors.
+
+    Attributes
+    ----------
+    name : str
+        A name of `NAMES`.
+    select : callable or None
+        Function that returns the tensor from a raw output that is no tensor; None raises an error
+        for such an output.
+    cause : str
+        Setting of the user that needs this output, for errors, such as "`strategy` is 'badge'".
+    """
+
+    name: str
+    select: Callable[[Any], Tensor] | None
+    cause: str
 
 
 class Outputs:
@@ -26,7 +53,7 @@ class Outputs:
 
     Parameters
     ----------
-    output : str, int, list of int or callable
+    output : str, int, list of int, callable or SelectedOutput
         A name of `NAMES`, indices, or a callable that returns outputs of shape (n, ...) from the
         network's raw output.
     network : Network
@@ -36,84 +63,92 @@ class Outputs:
     def __init__(self, output: Any, network: Network):
         self.output = output
         self.network = network
-        check_output(output)
-        self._criterion = _make_criterion(network) if output == "loss" else None
+        self._chosen = output.name if isinstance(output, SelectedOutput) else output
+        check_output(self._chosen)
+        self._criterion = make_criterion(network, self._cause) if self._is("loss") else None
 
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
         """Return the label of each sample, or the index of its largest output, as constants.
+
+        The raw outputs are checked, because `select` cannot check values under vmap.
 
         Returns
         -------
         targets : Tensor of n targets, or None
             None unless the output is "loss" or "predicted".
         """
+        if callable(self._chosen):
+            return None
+        check_probabilities(self.network, self.pick(raw))
         if self._is("predicted"):
             return self.logits(raw).detach().argmax(dim=1)
-        return self._labels(raw, y) if self._is("loss") else None
+        return self._labels(self.pick(raw), y) if self._is("loss") else None
 
     def select(self, raw: Any, targets: Tensor | None) -> Tensor:
         """Return the compared outputs, of shape (n, d)."""
-        if callable(self.output):
-            return _flatten_rows(self.output(raw), "output")
+        if callable(self._chosen):
+            return _flatten_rows(self._chosen(raw), "output")
         if self._is("loss"):
-            return self._loss(raw, targets)
+            return self._loss(self.pick(raw), targets)
         logits = self.logits(raw)
-        if isinstance(self.output, str):
-            return _SELECTIONS[self.output](logits, targets)
-        indices = self.output if isinstance(self.output, list | tuple) else [self.output]
+        if isinstance(self._chosen, str):
+            return _SELECTIONS[self._chosen](logits, targets)
+        indices = self._chosen if isinstance(self._chosen, list | tuple) else [self._chosen]
         return logits[:, [_check_index(index, logits.shape[1]) for index in indices]]
 
     def _is(self, name: str) -> bool:
-        return isinstance(self.output, str) and self.output == name
+        return isinstance(self._chosen, str) and self._chosen == name
+
+    def pick(self, raw: Any, reason: str = "") -> Tensor:
+        """Return the tensor that logits, probabilities and losses are computed from.
+
+        A ``reason`` to need it begins with a comma, and is named in errors.
+        """
+        if isinstance(self.output, SelectedOutput):
+            if self.output.select is None or isinstance(raw, Tensor):
+                return _check_rows(raw, "estimator")
+            return _check_rows(self.output.select(raw), "output")
+        reason = reason or (", because the loss is compared" if self._is("loss") else "")
+        return _check_rows(raw, "estimator", reason, _WRAP if reason else _SELECT)
 
     def logits(self, raw: Any) -> Tensor:
-        """Return all outputs, of shape (n, d), before a final softmax or sigmoid."""
-        outputs = _flatten_rows(raw, "estimator")
+        """Return all outputs, of shape (n, d), before a final softmax or sigmoid.
+
+        Log-probabilities are returned unchanged; they are logits themselves.
+        """
+        outputs = self.pick(raw)
+        outputs = outputs.reshape(len(outputs), -1)
         limits = torch.finfo(outputs.dtype)
         # The clamps keep probabilities that round to 0 or 1 away from log 0; their gradient is 0.
         if self.network.takes_logarithm:
             # p = softmax(z), so log p_o = z_o - log sum_q exp(z_q): the log-softmax of the logits.
-            return outputs.clamp_min(limits.tiny).log()
+            logarithms = outputs.clamp_min(limits.tiny).log()
+            # A row of log-probabilities has a negative entry, and a row of probabilities has none.
+            return torch.where((outputs < 0).any(dim=1, keepdim=True), outputs, logarithms)
         if self.network.takes_logit:
             # p = 1 / (1 + exp(-z)), so the logit is z = log(p / (1 - p)).
             return outputs.clamp(limits.tiny, 1 - limits.eps).logit()
         return outputs
 
-    def _labels(self, raw: Tensor, y: Tensor | None) -> Tensor:
+    def _labels(self, outputs: Tensor, y: Tensor | None) -> Tensor:
         """Return the labels y, or the predicted ones if y is None and the network classifies."""
-        if y is not None:
-            return self._check_labels(raw, y)
-        if not self.network.classifier:
-            raise ValueError(
-                "`y` must be given if `output` is 'loss' and the network is a regressor, because"
-                " the loss has a zero gradient at the network's own prediction; got None. Pass y to"
-                " GradientFeaturizer.fit_transform, the only method that compares losses at given"
-                " labels, or set output='all'."
-            )
-        raw = raw.detach()
-        if not _is_single(raw):
-            return raw.argmax(dim=1)
-        return (self.logits(raw) > 0).to(raw.dtype).reshape(raw.shape)
+        if y is None:
+            return predict_labels(self.network, outputs, self.logits(outputs))
+        return check_labels(self.network, outputs, y)
 
-    def _check_labels(self, raw: Tensor, y: Tensor) -> Tensor:
-        """Return the labels as numbers of classes, or as values in the shape of the outputs."""
-        if not self.network.classifier or _is_single(raw):
-            return y.to(raw.dtype).reshape(raw.shape)
-        if not y.is_floating_point() and not bool(((y >= 0) & (y < raw.shape[1])).all()):
-            raise ValueError(
-                f"`y` must contain class numbers from 0 to {raw.shape[1] - 1}, because the network"
-                f" has {raw.shape[1]} outputs; got numbers from {int(y.min())} to {int(y.max())}."
-                " Number the classes as in training."
-            )
-        return y if y.is_floating_point() else y.long()
+    def _loss(self, outputs: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the loss of each sample, of shape (n, 1)."""
+        assert self._criterion is not None and labels is not None
+        if self.network.takes_logarithm:
+            # NLLLoss takes log-probabilities, to which skorch converts the probabilities.
+            outputs = self.logits(outputs).reshape(outputs.shape)
+        return compute_losses(self._criterion, outputs, labels, self._cause)
 
-    def _loss(self, raw: Tensor, targets: Tensor | None) -> Tensor:
-        """Return the loss of each sample, of shape (n, 1): a mean over its own outputs."""
-        assert self._criterion is not None and targets is not None
-        # NLLLoss takes log-probabilities, to which skorch converts the probabilities.
-        logits = self.logits(raw).reshape(raw.shape) if self.network.takes_logarithm else raw
-        loss: Tensor = self._criterion(logits, targets)
-        return loss.reshape(len(loss), -1).mean(dim=1, keepdim=True)
+    @property
+    def _cause(self) -> str:
+        """Setting of the user that needs the loss, for errors."""
+        is_selected = isinstance(self.output, SelectedOutput)
+        return self.output.cause if is_selected else "`output` is 'loss'"
 
 
 def check_output(output: Any) -> None:
@@ -129,11 +164,6 @@ def check_output(output: Any) -> None:
             f" callable on the network's output; got {output!r}. Use a callable for other functions"
             " of the output."
         )
-
-
-def _is_single(raw: Tensor) -> bool:
-    """Return whether there is one output per sample; its sign is the class of a classifier."""
-    return raw[0].numel() == 1
 
 
 def _select_all(logits: Tensor, targets: Tensor | None) -> Tensor:
@@ -160,18 +190,6 @@ _SELECTIONS: dict[str, Select] = {
 NAMES = (*_SELECTIONS, "loss")
 
 
-def _make_criterion(network: Network) -> nn.Module:
-    """Return a copy of the criterion that returns one value per sample."""
-    if not hasattr(network.criterion, "reduction"):
-        raise ValueError(
-            "`estimator` must be a skorch net whose criterion has a `reduction` if `output` is"
-            f" 'loss'; got the criterion {network.criterion!r}. Set `output` to a callable instead."
-        )
-    criterion = copy.deepcopy(network.criterion)
-    criterion.reduction = "none"  # type: ignore[union-attr]
-    return criterion  # type: ignore[return-value]
-
-
 def _check_index(index: int, count: int) -> int:
     """Return an index as an int; raise an error if the network has no output with it."""
     if not -count <= index < count:
@@ -184,18 +202,33 @@ def _check_index(index: int, count: int) -> int:
 
 def _flatten_rows(raw: Any, parameter: str) -> Tensor:
     """Return the outputs of each sample as a row; ``parameter`` is named in errors."""
+    tensor = _check_rows(raw, parameter)
+    return tensor.reshape(len(tensor), -1)
+
+
+# Cures for a network that returns several tensors.
+_SELECT = "Set `output` to a callable that selects one, such as `lambda raw: raw[0]`."
+_WRAP = "Wrap the network in a module that returns only that tensor."
+
+
+def _check_rows(raw: Any, parameter: str, reason: str = "", cure: str = _SELECT) -> Tensor:
+    """Return the outputs, after a check that they are one tensor with a row per sample."""
     if not isinstance(raw, Tensor):
         raise UnsupportedNetworkError(
-            f"`{parameter}` must return one tensor with a row per sample; got a"
-            f" {type(raw).__name__}. Set `output` to a callable that selects one, such as"
-            " `lambda raw: raw[0]`."
+            f"`{parameter}` must return one tensor with a row per sample{reason}; got a"
+            f" {type(raw).__name__}. {cure}"
+        )
+    if raw.is_complex():
+        raise UnsupportedNetworkError(
+            f"`{parameter}` must return real numbers; got {raw.dtype}. Set `output` to a callable"
+            " that returns real numbers, such as `lambda raw: torch.view_as_real(raw)`."
         )
     if raw.ndim == 0:
         raise UnsupportedNetworkError(
             f"`{parameter}` must return one row per sample; got a scalar for a batch. Keep the"
             " sample axis (no mean over samples, no squeeze())."
         )
-    return raw.reshape(len(raw), -1)
+    return raw
 
 
 def looks_like_probabilities(outputs: Tensor) -> bool:
