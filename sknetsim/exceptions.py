@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -21,6 +21,60 @@ class UnsupportedNetworkError(ValueError):
     (batch statistics, ``x.mean(0)``), that has no trainable parameter, that returns something other
     than one tensor with a row per sample, or whose forward pass changes its own weights. The
     message contains the reason and the remedy.
+    """
+
+
+class NonFiniteError(UnsupportedNetworkError):
+    """Error raised if outputs or gradients of a network are NaN or infinite at some samples.
+
+    Parameters
+    ----------
+    problem : str
+        Beginning of the message.
+    rows : list of int
+        The samples, by their positions in a batch, or by their rows of X after `locate`.
+    count : int
+        Number of samples of the batch.
+    cure : str
+        End of the message.
+    values : str
+        Values of X in the first row, such as "X contains NaN"; empty if unknown.
+    """
+
+    def __init__(self, problem: str, rows: list[int], count: int, cure: str, values: str = ""):
+        super().__init__(problem, rows, count, cure, values)
+        self.problem, self.rows, self.count, self.cure = problem, rows, count, cure
+        self.values = values
+
+    def __str__(self) -> str:
+        where = f", where {self.values}" if self.values else ""
+        return (
+            f"{self.problem} at {len(self.rows)} of {self.count} samples, first in row"
+            f" {self.rows[0]}{where}. {self.cure}"
+        )
+
+    def locate(self, rows: Sequence[int], values: str = "") -> NonFiniteError:
+        """Return the error with the rows at the positions, instead of the positions."""
+        located = [int(rows[position]) for position in self.rows]
+        values = self.values or values
+        return NonFiniteError(self.problem, located, self.count, self.cure, values)
+
+
+@contextlib.contextmanager
+def locate_rows(rows: Sequence[int]) -> Iterator[None]:
+    """Name the samples of a batch by these rows in a `NonFiniteError` raised inside the block."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise error.locate(rows) from None
+
+
+class ChangedNetworkError(ValueError):
+    """Error raised if a network has changed since `fit`, or changes while `fit` runs.
+
+    Estimators use the network itself, not a copy. If it is trained further after `fit`, its new
+    gradients cannot be combined with sums, features or predictions that were computed in `fit`.
+    Call `fit` again, or fit with ``copy.deepcopy(net)``.
     """
 
 
@@ -56,6 +110,14 @@ class LoadedElsewhereWarning(UserWarning):
 
 class SoftmaxOutputWarning(UserWarning):
     """Warning that the compared outputs are probabilities; logits should be compared instead."""
+
+
+class UntrainedNetworkWarning(UserWarning):
+    """Warning that a skorch net is initialised, but was not trained for any epoch.
+
+    The net is used with its present weights, and `fit` does not train it. A FrozenEstimator around
+    the net says that these weights are the right ones, for example because they were loaded.
+    """
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -288,7 +288,7 @@ def iterate_features(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, n
     """Yield slices of rows and their features in memory, as float32."""
     with tqdm(total=len(features), disable=not verbose, unit="row") as progress:
         for chunk in gen_batches(len(features), _CHUNK):
-            yield chunk, _make_float32(check_features(features.take(chunk)))
+            yield chunk, _make_float32(check_features(features.take_finite(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 

@@ -47,14 +47,14 @@ class FeatureSource:
         step = self._count_affordable_samples(X)
         for first in range(start, len(X), step):
             chunk = slice(first, min(first + step, len(X)))
-            features = check_features(X.take(chunk)).to(self.dtype)
+            features = check_features(X.take_finite(chunk)).to(self.dtype)
             layout = (("features", features.shape[1:]),)
             block = DenseBlock(layout, features[:, None])
             yield chunk, FeatureJacobian({("features",): block}, layout, features[:, :1])
 
     def _count_affordable_samples(self, X: Samples) -> int:
         """Return the number of samples per chunk that fit in the memory budget."""
-        first = check_features(X.take(slice(0, 1))).to(self.dtype)
+        first = check_features(X.take_finite(slice(0, 1))).to(self.dtype)
         # Three times the features: as read, in the dtype of the gradients, and whitened.
         affordable = memory_budget(CHUNK) // max(1, 3 * first.numel() * first.element_size())
         return max(1, min(self._CHUNK_SAMPLES, affordable))

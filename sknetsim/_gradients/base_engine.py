@@ -21,7 +21,7 @@ from .._networks.isolation import IsolatedNetwork, check_device
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples, make_label_tensor
-from ..exceptions import UnsupportedNetworkError, is_out_of_memory
+from ..exceptions import UnsupportedNetworkError, is_out_of_memory, locate_rows
 
 # A larger chunk does not fit in the caches of a CPU and is slower, even if the budget allows it.
 _CHUNK_BYTES = 2**28
@@ -89,7 +89,7 @@ class BaseEngine(abc.ABC):
             for indices in ([0], [0, 1])
         )
         for first, second in zip(alone, together, strict=True):
-            if not np.allclose(first, second, rtol=1e-4, atol=1e-6):
+            if not np.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
                 raise UnsupportedNetworkError(
                     "`estimator` must transform each sample independently before the network, if"
                     " samples are processed in parts (n_jobs, stores); got steps whose result for a"
@@ -172,7 +172,7 @@ class BaseEngine(abc.ABC):
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """Yield the module to call, the samples of a chunk, and their labels, on the device."""
         inputs = samples.take(chunk)
-        with self._isolated.borrow() as module:
+        with locate_rows(samples.rows[chunk]), self._isolated.borrow() as module:
             y = None if labels is None else self._move(labels[chunk])
             yield module, self._cast(module, inputs), y
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from .._kernels.blocks import Block, add_blocks
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, list_tensors, slice_batch
+from .._networks.batches import Inputs, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import lock_networks
 from .._networks.network import Network
 from .._networks.samples import Samples
+from ..exceptions import locate_rows
 from ..rules import find_rule
 from .base_engine import BaseEngine
 from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
@@ -127,8 +128,9 @@ class GradientEngine(BaseEngine):
             if is_checked and part.step > 1:
                 # Some samples of a large chunk are checked, in a batch of their own.
                 some = slice_batch(inputs, part), None if y is None else y[part]
-                if self._attempt(module, *some, True) is None:
-                    return None
+                with locate_rows(range(count)[part]):
+                    if self._attempt(module, *some, True) is None:
+                        return None
                 is_checked = False
             jacobian = self._attempt(module, inputs, y, is_checked)
             if jacobian is not None and not factored:
@@ -176,7 +178,7 @@ class GradientEngine(BaseEngine):
         raw = self.forward(module, inputs)
         targets = self.outputs.targets(raw, y)
         outputs = self.outputs.select(raw, targets)
-        check_outputs(outputs, len(list_tensors(inputs)[0]))
+        check_outputs(outputs, inputs)
         return outputs.to(self.dtype), targets
 
     def _compute_jacobian(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.batches import Inputs, slice_batch
+from .._networks.batches import Inputs, describe_non_finite, list_tensors, slice_batch
 from .._networks.network import Network
-from ..exceptions import SoftmaxOutputWarning, UnsupportedNetworkError, warn
+from ..exceptions import NonFiniteError, SoftmaxOutputWarning, UnsupportedNetworkError, warn
 from .outputs import Outputs, looks_like_probabilities
 
 
@@ -69,18 +69,32 @@ class Schedule:
             self._passed += 1
 
 
-def check_outputs(outputs: Tensor, samples: int) -> None:
+def check_outputs(outputs: Tensor, inputs: Inputs) -> None:
     """Check that there is one row of outputs per sample, and that all outputs are finite."""
+    samples = len(list_tensors(inputs)[0])
     if len(outputs) != samples:
         raise UnsupportedNetworkError(
             f"`estimator` must return one row per sample; got {len(outputs)} rows for {samples}"
             " samples. Keep the sample axis first (no mean over samples, no squeeze())."
         )
-    if not torch.isfinite(outputs).all():
-        raise UnsupportedNetworkError(
-            "`estimator` must return finite outputs; got NaN or infinity. Check the weights and the"
-            " scale of X."
-        )
+    check_finite(outputs, inputs)
+
+
+def check_finite(outputs: Tensor, inputs: Inputs) -> None:
+    """Raise an error with the samples whose outputs, or predictions, are NaN or infinite."""
+    if torch.isfinite(outputs).all():
+        return
+    is_bad = ~torch.isfinite(outputs).reshape(len(outputs), -1).all(dim=1)
+    rows = is_bad.nonzero()[:, 0].tolist()
+    values = describe_non_finite(slice_batch(inputs, slice(rows[0], rows[0] + 1)))
+    cure = "Impute or drop such rows, or c" if "contains" in values else "C"
+    raise NonFiniteError(
+        "`estimator` must return finite outputs; got NaN or infinity",
+        rows,
+        len(outputs),
+        f"{cure}heck the weights and the scale of X.",
+        values,
+    )
 
 
 def check_no_mixing(

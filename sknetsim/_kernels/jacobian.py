@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..exceptions import UnsupportedNetworkError
+from ..exceptions import NonFiniteError
 from .blocks import Block, DenseBlock, concatenate_blocks
 from .layouts import FourierMap, Layout
 from .precision import in_full_precision
@@ -188,12 +188,14 @@ class Jacobian:
 
     def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """Return K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
-        bad = int((~torch.isfinite(kernel)).flatten(1).any(dim=1).sum())
+        bad = (~torch.isfinite(kernel)).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         if bad:
-            raise UnsupportedNetworkError(
+            raise NonFiniteError(
                 f"`estimator` must have finite {self.vector_name}s; got {self.vector_name}s that"
-                f" are NaN or infinite at {bad} of {len(self)} samples. Leave out these samples,"
-                " or make the network smooth at them."
+                " are NaN or infinite",
+                bad,
+                len(self),
+                "Leave out these samples, or make the network smooth at them.",
             )
         return inverse_root(kernel, self.outputs.dtype)
 

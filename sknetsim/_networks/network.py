@@ -20,7 +20,7 @@ from ..exceptions import UnsupportedNetworkError
 from .batches import Inputs
 from .default_network import train_default_network
 from .isolation import has_device, working_dtype
-from .samples import Samples, is_on_disk, make_label_tensor
+from .samples import Samples, copy_arrays, is_on_disk, make_label_tensor
 
 # Value of `estimator` for samples that are features already, without a network.
 FEATURES = "features"
@@ -111,7 +111,10 @@ def resolve_network(estimator: Any) -> Network:
     def prepare(samples: Samples) -> Samples:
         if not steps:
             return samples
-        return Samples(functools.reduce(lambda X, step: step.transform(X), steps, samples.data))
+        # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
+        copied = copy_arrays(samples.data)
+        prepared = functools.reduce(lambda X, step: step.transform(X), steps, copied)
+        return Samples(prepared, samples.rows)
 
     if isinstance(net, nn.Module):
         return Network(_check_module(net), None, False, prepare, spread_tuples=True)

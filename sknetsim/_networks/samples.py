@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from .batches import Inputs, list_tensors
+from .batches import Inputs, convert_rows, list_tensors, make_dtype_error
+from .label_arrays import check_numbers
 
 # Number of samples that are checked for NaN at a time.
 _CHECKED_SAMPLES = 1024
@@ -36,6 +38,8 @@ class Samples:
     X : array-like, Tensor, DataFrame, sparse matrix, dict, tuple or Dataset
         A dict (skorch's SliceDict included) or a tuple holds one array per argument of the
         network. The items of a Dataset are (x, y) pairs, as in skorch, or only x.
+    rows : sequence of int or None
+        Row of the user's X for each sample, for errors. None: X is the user's X.
 
     Attributes
     ----------
@@ -43,14 +47,14 @@ class Samples:
         X itself, which skorch and the steps of a Pipeline take.
     """
 
-    def __init__(self, X: Any):
+    def __init__(self, X: Any, rows: Sequence[int] | None = None):
         if isinstance(X, DataLoader | IterableDataset):
             raise TypeError(
                 "`X` must be an array, tensor, table, dict, tuple or Dataset with a length; got a"
                 f" {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
                 " loader instead."
             )
-        self.data = X
+        X = self.data = convert_rows(X)
         self._source = X if isinstance(X, Dataset) else _make_indexable(X)
         lengths = set(_lengths(self._source))
         if len(lengths) != 1:
@@ -63,6 +67,7 @@ class Samples:
             raise ValueError(
                 "`X` must contain at least 1 sample; got 0 samples. Pass some samples."
             )
+        self.rows: Sequence[int] = range(self._length) if rows is None else rows
 
     @classmethod
     def of(cls, X: Any) -> Samples:
@@ -77,12 +82,21 @@ class Samples:
         return self is other or self.data is other.data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.data,)
+        return type(self), (self.data, self.rows)
 
     def take(self, rows: slice) -> Inputs:
+        """Return the samples of a slice as a batch."""
+        return self.at(range(*rows.indices(len(self))), rows)
+
+    def take_finite(self, rows: slice) -> Inputs:
         """Return the samples of a slice as a batch, and check that they are finite."""
-        inputs = self.at(range(*rows.indices(len(self))), rows)
-        _check_finite(inputs, rows.start or 0)
+        inputs = self.take(rows)
+        index = _find_non_finite_row(inputs)
+        if index is not None:
+            raise ValueError(
+                f"`X` must be finite; got NaN or infinity, first in row {self.rows[rows][index]}."
+                " Impute or drop these rows."
+            )
         return inputs
 
     def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
@@ -96,17 +110,20 @@ class Samples:
 
     def select(self, indices: Sequence[int]) -> Samples:
         """Return copies of the samples at some indices."""
+        rows = [self.rows[int(index)] for index in indices]
         if isinstance(self.data, Dataset):
-            return Samples(ListDataset([self.data[int(index)] for index in indices]))
+            return Samples(ListDataset([self.data[int(index)] for index in indices]), rows)
         if isinstance(self.data, np.ndarray):
-            return Samples(self.data[list(indices)])  # The steps of a Pipeline take arrays.
-        return Samples(self.at(indices))
+            return Samples(self.data[list(indices)], rows)  # The steps of a Pipeline take arrays.
+        return Samples(self.at(indices), rows)
 
     def part(self, rows: slice) -> Samples:
         """Return the samples of a slice in the form of X, if possible without reading them."""
         if isinstance(self.data, Dataset):
-            return Samples(Subset(self.data, range(rows.start, rows.stop)))
-        return Samples(map_arrays(lambda array: array[rows], self._source))
+            part: Any = Subset(self.data, range(rows.start, rows.stop))
+        else:
+            part = map_arrays(lambda array: array[rows], self._source)
+        return Samples(part, self.rows[rows])
 
     def append(self, others: Samples) -> Samples:
         """Return these samples, followed by others."""
@@ -123,13 +140,28 @@ class Samples:
                 f" {tuple(array.shape[1:])}; got {tuple(shape)}, of {math.prod(shape)} values. Set"
                 " it to the shape of one sample of the network."
             )
-        return Samples(array.reshape(len(array), *shape))
+        return Samples(array.reshape(len(array), *shape), self.rows)
 
     def check_finite(self) -> None:
         """Check that X is finite; a Dataset is not checked, because its items may load slowly."""
-        if not isinstance(self._source, Dataset):
-            for rows in gen_batches(len(self), _CHECKED_SAMPLES):
-                self.take(rows)
+        for rows in self._list_checked():
+            self.take_finite(rows)
+
+    def _list_checked(self) -> list[slice]:
+        """Return the slices that are checked for NaN."""
+        is_slow = isinstance(self._source, Dataset)
+        return [] if is_slow else list(gen_batches(len(self), _CHECKED_SAMPLES))
+
+    def find_non_finite(self) -> int | None:
+        """Return the index of the first sample with NaN or infinity, or None if there is none.
+
+        A Dataset is not searched, because its items may load slowly.
+        """
+        for rows in self._list_checked():
+            index = _find_non_finite_row(self.take(rows))
+            if index is not None:
+                return int(rows.start + index)
+        return None
 
 
 class ListDataset(Dataset):
@@ -160,6 +192,23 @@ def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
     return function(source)
 
 
+def copy_arrays(X: Any) -> Any:
+    """Return X in copied memory; a Dataset and arrays on disk are returned unchanged."""
+    if isinstance(X, Dataset):
+        return X
+    # deepcopy takes the copies of these arrays from the memo: it refuses tensors with a graph.
+    memo: dict[int, Any] = {}
+
+    def add(array: Any) -> None:
+        if isinstance(array, Tensor):
+            memo[id(array)] = array.detach().clone()
+        elif is_on_disk(array):
+            memo[id(array)] = array
+
+    map_arrays(add, X)
+    return copy.deepcopy(X, memo)
+
+
 def concatenate_arrays(first: Any, second: Any) -> Any:
     """Return the samples of the first X, followed by the samples of the second, in one form."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
@@ -180,16 +229,9 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
 
 
 def make_label_tensor(y: Any) -> Tensor:
-    """Return labels as a tensor, and check that they are numbers."""
-    if isinstance(y, Tensor):
-        return y
-    array = np.asarray(y)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            "`y` must contain numbers, for classes the numbers that the network was trained with;"
-            f" got dtype {array.dtype}. Encode the labels, for example with LabelEncoder."
-        )
-    return torch.as_tensor(array if array.flags.writeable else array.copy())
+    """Return labels as a tensor, and check that they are finite numbers."""
+    labels = check_numbers(y)
+    return y if isinstance(y, Tensor) else _make_tensor(labels)
 
 
 def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
@@ -212,19 +254,16 @@ def _package(X: Any) -> str:
     return type(X).__module__.split(".")[0]
 
 
-def _check_finite(inputs: Inputs, start: int) -> None:
-    """Raise an error if a batch, whose first sample has the index ``start``, is not finite."""
+def _find_non_finite_row(inputs: Inputs) -> int | None:
+    """Return the first row of a batch with NaN or infinity, or None if there is none."""
+    first: list[int] = []
     for tensor in list_tensors(inputs):
         # A finite sum shows in one pass that all numbers are finite. The sum of finite numbers may
         # overflow, so each number is checked if the sum is not finite.
-        if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
-            continue
-        if not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor).flatten(1).all(dim=1)).nonzero()[0])
-            raise ValueError(
-                f"`X` must be finite; got NaN or infinity, first in row {start + bad}. Impute or"
-                " drop these rows."
-            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
+            is_finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
+            first += (~is_finite).nonzero()[:1, 0].tolist()
+    return min(first, default=None)
 
 
 def _collate(items: list[Any]) -> Any:
@@ -257,6 +296,7 @@ def _make_indexable(X: Any) -> Any:
     """Return X as arrays that slices and lists of indices select samples from."""
     if isinstance(X, Mapping | tuple):
         return map_arrays(_make_indexable, X)
+    X = convert_rows(X)
     if isinstance(X, Tensor | np.ndarray):
         return X
     if hasattr(X, "toarray"):
@@ -279,17 +319,9 @@ def _make_tensor(array: Any) -> Tensor:
     """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
     if isinstance(array, Tensor):
         if array.is_complex():
-            raise _make_dtype_error(array.dtype)
+            raise make_dtype_error(array.dtype)
         return array.detach().clone()
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
-        raise _make_dtype_error(array.dtype)
+        raise make_dtype_error(array.dtype)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-
-
-def _make_dtype_error(dtype: Any) -> ValueError:
-    """Return the error for an array whose dtype is not that of real numbers."""
-    return ValueError(
-        f"`X` must contain floating-point, integer or boolean numbers; got {dtype}. Convert X to"
-        " one of these."
-    )

@@ -20,7 +20,9 @@ from tqdm.auto import tqdm
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
 from .._kernels.whitening import METRICS, WHITENINGS
+from .._networks.batches import describe_non_finite
 from .._networks.samples import Samples
+from ..exceptions import NonFiniteError
 from .zero_gradients import ZeroGradients, report_zero_gradients
 
 
@@ -197,12 +199,24 @@ def iterate_chunks(
     zeros = ZeroGradients()
     for rows, jacobian in source.jacobians(X, y, start, factored):
         kernel = jacobian.for_sums().self_kernel()
-        root, rank = jacobian.roots(kernel)
+        root, rank = _compute_roots(jacobian, kernel, X, rows)
         chunk = Chunk(rows, jacobian, kernel, root, rank, WHITENINGS[whitening](root, rank))
         yield chunk
         zeros.add(chunk.count_zero_gradients())
     if counted:
         report_zero_gradients(zeros)
+
+
+def _compute_roots(
+    jacobian: Jacobian, kernel: Tensor, X: Samples, rows: slice
+) -> tuple[Tensor, Tensor]:
+    """Return the roots of the self-kernels and their ranks; an error names a row of X."""
+    try:
+        return jacobian.roots(kernel)
+    except NonFiniteError as error:
+        first = rows.start + error.rows[0]
+        values = describe_non_finite(X.take(slice(first, first + 1)))
+        raise error.locate(X.rows[rows], values) from None
 
 
 def with_progress(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,12 +20,14 @@ from .._features.nystroem import fit_nystroem
 from .._features.projection import compute_features
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
+from .._networks.batches import convert_rows, explain_dtype
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import has_device
 from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve_network
 from .._networks.persistence import describe_origin, dumps, loads, warn_if_different
 from .._networks.samples import Samples, is_on_disk, select_labels
-from .._passes.chunks import Source
+from .._passes.chunks import Source, iterate_chunks
+from ._changes import FittedNetwork, refuse_changes
 
 __all__ = [
     "BaseLabelledReference",
@@ -38,8 +40,12 @@ __all__ = [
     "fit_context",
 ]
 
-# scikit-learn has no public name for its parameter validation, so only this module imports it.
-fit_context = _fit_context(prefer_skip_nested_validation=True)
+
+def fit_context(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `fit` method that validates parameters first, and refuses a changing network."""
+    # scikit-learn has no public name for its parameter validation, so only this module imports it.
+    return refuse_changes(_fit_context(prefer_skip_nested_validation=True)(fit))
+
 
 #: Key of the bytes in a pickled state; all other keys are names of arrays.
 _PACKED = "_packed"
@@ -168,35 +174,42 @@ class BaseSimilarity(BaseEstimator):
             now = describe_origin(self.estimator_)
             warn_if_different(type(self).__name__, self.made_with_, now)
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # A given network decides on NaN, because it may impute it; the default network cannot.
+        tags.input_tags.allow_nan = not isinstance(self.estimator, str | None)
+        return tags
+
     def _check_X(self, X: Any, *, reset: bool) -> Samples:
         """Return the samples of X after validation; on reset, store the shape of a sample."""
-        if isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X):
-            samples = Samples(X)
+        allow_nan = get_tags(self).input_tags.allow_nan
+        sample_shape = None if reset else getattr(self, "_sample_shape", None)
+        X = convert_rows(X, sample_shape)
+        has_parts = isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X)
+        if not has_parts and not isinstance(X, torch.Tensor) and not is_on_disk(X):
+            settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": not allow_nan}
+            with explain_dtype(X):
+                X = validate_data(self, X, reset=reset, **settings)
+        samples = Samples(X)
+        if not allow_nan and not isinstance(X, np.ndarray):
             samples.check_finite()
-            if reset:
-                self._sample_shape = None
-            return samples
-        if isinstance(X, torch.Tensor) or is_on_disk(X):
-            samples = Samples(X)
-            samples.check_finite()
-        else:
-            X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
-            samples = Samples(X)
+        shape = None if has_parts else tuple(X.shape[1:])
         if reset:
-            self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
-            self._sample_shape = tuple(X.shape[1:])
-        elif self._sample_shape not in (None, tuple(X.shape[1:])):
+            self._sample_shape = shape
+            if shape is not None:
+                self.n_features_in_ = shape[0] if shape else 1
+        elif None not in (shape, sample_shape) and shape != sample_shape:
             raise ValueError(
-                f"`X` must have samples of shape {self._sample_shape}, as in fit; got samples of"
-                f" shape {tuple(X.shape[1:])}. Pass samples of that shape, or call fit again."
+                f"`X` must have samples of shape {sample_shape}, as in fit; got samples of shape"
+                f" {shape}. Pass samples of that shape, or call fit again."
             )
         return samples
 
     def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
         """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
 
-        The network is tried on the first sample, so that `fit` raises an error if a network or
-        parameter is unsuitable.
+        The network is tried on the first sample, and on the first one with NaN or infinity, so that
+        `fit` raises an error if a network or parameter is unsuitable.
         """
         if y is None and get_tags(self).target_tags.required:
             # scikit-learn's checks look for the first sentence.
@@ -210,21 +223,30 @@ class BaseSimilarity(BaseEstimator):
         self.estimator_ = fit_network(
             self.estimator, samples.data, y, self.random_state, self.input_shape
         )
-        self.made_with_ = describe_origin(self.estimator_)
         source = self._make_source()
-        labels = select_labels(self._choose_labels(y), [0])
-        self._try_network(source, samples.select([0]), labels)
+        self._fitted_network = FittedNetwork.of(self, source)
+        self.made_with_ = describe_origin(self.estimator_)
+        # The first sample with NaN, too: only some networks take NaN.
+        for index in sorted({0, samples.find_non_finite() or 0}):
+            labels = select_labels(self._choose_labels(y), [index])
+            self._try_network(source, samples.select([index]), labels)
         return samples, source
 
     def _try_network(self, source: Source, X: Samples, y: Any) -> None:
         """Compute the Jacobians of a few samples, so that `fit` raises errors of the network."""
-        next(source.jacobians(X, y))
+        for _ in iterate_chunks(source, X, y=y, counted=False):
+            pass
 
     def _make_source(self) -> Source:
         """Return a new source of Jacobians, after validation of the parameters."""
         check_is_fitted(self, "estimator_")
         self._validate_params()
         return self._make_source_for(self.estimator_)
+
+    def _check_unchanged(self, source: Source) -> None:
+        """Raise an error if the network, or what is compared of it, has changed since `fit`."""
+        if self._fitted_network is not None:
+            self._fitted_network.check(self, source)
 
     def _get_estimator(self) -> Any:
         """Return the trained network, or "features"."""
@@ -278,6 +300,12 @@ class BaseReference(BaseSimilarity):
         "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
+    def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
+        samples, source = super()._fit_network(X, y)
+        if self._fitted_network is not None:
+            self._fitted_network.record_outputs(source, samples)
+        return samples, source
+
     def _fit_projection(self, source: Source, X: Samples) -> None:
         """Draw the landmarks if ``n_components`` is given, and set ``kernel_error_``."""
         self._projection = None
@@ -291,12 +319,16 @@ class BaseReference(BaseSimilarity):
         """Return the features of X and their source; without ``n_components``, X and its source."""
         if self._projection is None:
             return source, X
+        self._check_unchanged(source)
         features = compute_features(self._projection, source, X, verbose=self.verbose)
         return FeatureSource(source.dtype, source.n_jobs), Samples(features)
 
     def _make_fitted_source(self, source: Source) -> Source:
         """Return the source that `_project` returned for the fitted samples."""
-        return source if self._projection is None else FeatureSource(source.dtype, source.n_jobs)
+        if self._projection is None:
+            return source
+        self._check_unchanged(source)
+        return FeatureSource(source.dtype, source.n_jobs)
 
 
 class BaseLabelledReference(BaseReference):

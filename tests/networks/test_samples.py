@@ -132,7 +132,8 @@ def test_images_keep_their_shape(network):
 
 BAD = {
     "NaN": (np.array([[1.0, np.nan, 0, 0]] * 3), ValueError, "NaN"),
-    "infinite": (np.array([[1.0, np.inf, 0, 0]] * 3), ValueError, "infinity"),
+    # Some hidden unit is inf - inf; one infinity alone would saturate tanh.
+    "infinite": (np.array([[1.0, np.inf, -np.inf, 0]] * 3), ValueError, "infinity"),
     "NaN in a tensor": (
         torch.tensor([[1.0, 0, 0, 0], [torch.nan] * 4]),
         ValueError,
