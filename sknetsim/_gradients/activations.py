@@ -29,7 +29,8 @@ from .._networks.network import Network, format_names, match_names
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
-from .verification import make_mixing_error
+from .graph import describe_graph
+from .verification import is_close, make_mixing_error
 
 
 class ActivationJacobian(Jacobian):
@@ -177,15 +178,23 @@ class ActivationEngine(BaseEngine):
             record_inputs(module, names, inputs) as calls,
         ):
             outputs = _list_output_tensors(self.forward(module, inputs))
-        return (calls, outputs) if self._isolated.shared_copy is shared_copy else None
+            if any(describe_graph(tensor).moves_samples for tensor in outputs):
+                # The inputs of layers may be in another order than the samples.
+                self._one_by_one = True
+        return (
+            (calls, [tensor.detach() for tensor in outputs])
+            if self._isolated.shared_copy is shared_copy
+            else None
+        )
 
     def _compute_activations(
         self, samples: Samples, chunk: slice
     ) -> tuple[dict[str, Tensor], list[Tensor]] | None:
         """Return the scaled activations (n, i) of each layer, and the outputs of the network.
 
-        The result is None if nothing was recorded, or if the first axis of some input is not the
-        samples. In the latter case, samples are evaluated one by one from then on.
+        The result is None if nothing was recorded, if the first axis of some input is not the
+        samples, or if the network may move samples. In these cases, samples are evaluated one by
+        one from then on.
         """
         recorded = self._record(samples, chunk, self._sizes)
         if recorded is None:
@@ -193,8 +202,9 @@ class ActivationEngine(BaseEngine):
         calls, outputs = recorded
         count = chunk.stop - chunk.start
         values = [call.values for name in self._sizes for call in calls[name]]
-        if count > 1 and any(value is None or len(value) != count for value in values):
+        if any(value is None or len(value) != count for value in values):
             self._one_by_one = True
+        if self._one_by_one and count > 1:
             return None
         return {name: self._scale(name, calls[name], count) for name in self._sizes}, outputs
 
@@ -227,10 +237,10 @@ class ActivationEngine(BaseEngine):
             # a(X)[n] is compared with a(X[n:n+1])[0], and likewise the outputs.
             for alone, together in zip(single_outputs, outputs, strict=False):
                 has_rows = together.shape[:1] == (count,)
-                if has_rows and not _is_close(alone, together[row], together):
+                if has_rows and not is_close(alone, together[row], together):
                     raise make_mixing_error()
             if not all(
-                _is_close(single_activations[name], together[row], together)
+                is_close(single_activations[name], together[row], together)
                 for name, together in activations.items()
             ):
                 self._one_by_one = True
@@ -241,22 +251,10 @@ class ActivationEngine(BaseEngine):
 def _list_output_tensors(raw: Any) -> list[Tensor]:
     """Return the floating-point tensors in a network's raw output."""
     if isinstance(raw, Tensor):
-        return [raw.detach()] if raw.is_floating_point() else []
+        return [raw] if raw.is_floating_point() else []
     parts = raw.values() if isinstance(raw, Mapping) else raw
     is_nested = isinstance(raw, Mapping | list | tuple)
     return [tensor for part in parts for tensor in _list_output_tensors(part)] if is_nested else []
-
-
-def _is_close(alone: Tensor, together: Tensor, values: Tensor) -> bool:
-    """Return whether two tensors are equal up to rounding, relative to the largest value.
-
-    Values that are not finite count as equal here; they raise an error later.
-    """
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    tolerance = torch.finfo(values.dtype).eps ** 0.5 * largest
-    if alone.shape != together.shape or not math.isfinite(largest):
-        return alone.shape == together.shape
-    return torch.allclose(alone, together, rtol=0, atol=tolerance)
 
 
 def _flatten_calls(calls: list[LayerInput], samples: int) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_samples, fingerprint_value
-from .._networks.isolation import IsolatedNetwork, check_device
+from .._networks.isolation import IsolatedNetwork, check_device, is_half
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples, make_label_tensor
@@ -67,6 +67,7 @@ class BaseEngine(abc.ABC):
         self.dtype = network.dtype
         self._sample_bytes = 0
         self._cast_integers: bool | None = None
+        self._changes_inputs = False
         self._isolated = IsolatedNetwork(network.module, selected, self.device)
 
     @abc.abstractmethod
@@ -80,22 +81,28 @@ class BaseEngine(abc.ABC):
     def check_samples_independent(self, X: Samples) -> None:
         """Check that the steps before the network transform each sample independently.
 
-        The first sample is transformed on its own and together with the second one.
+        Some samples are transformed together, and each on its own.
         """
         if len(X) == 1:
             return
-        alone, together = (
-            list_tensors(self.network.prepare(X.select(indices)).take(slice(0, 1)))
-            for indices in ([0], [0, 1])
-        )
-        for first, second in zip(alone, together, strict=True):
-            if not np.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
-                raise UnsupportedNetworkError(
-                    "`estimator` must transform each sample independently before the network, if"
-                    " samples are processed in parts (n_jobs, stores); got steps whose result for a"
-                    " sample depends on the other samples. Apply these steps to X first, or set"
-                    " n_jobs=1."
-                )
+        indices = sorted({0, 1, len(X) // 2, len(X) - 2, len(X) - 1})
+        together = self._prepare_tensors(X, indices)
+        for position, index in enumerate(indices):
+            alone = self._prepare_tensors(X, [index])
+            for first, second in zip(alone, together, strict=True):
+                row = second[position : position + 1]
+                if not np.allclose(first, row, rtol=1e-4, atol=1e-6, equal_nan=True):
+                    raise UnsupportedNetworkError(
+                        "`estimator` must transform each sample independently before the network,"
+                        " if samples are processed in parts (n_jobs, stores); got steps whose"
+                        " result for a sample depends on the other samples. Apply these steps to X"
+                        " first, or set n_jobs=1."
+                    )
+
+    def _prepare_tensors(self, X: Samples, indices: list[int]) -> list[Tensor]:
+        """Return some samples after the steps before the network, as tensors."""
+        prepared = self.network.prepare(X.select(indices))
+        return list_tensors(prepared.take(slice(0, len(indices))))
 
     def fingerprint(self, X: Samples, y: Any = None) -> str:
         """Return a fingerprint of everything that determines the Jacobians of X."""
@@ -196,19 +203,41 @@ class BaseEngine(abc.ABC):
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
         """Return whether the network accepts the first sample of a batch."""
-        first = slice_batch(inputs, slice(0, 1))
-        with torch.no_grad(), contextlib.suppress(RuntimeError):
-            self.network.call(module, first)
+        first = map_tensors(torch.clone, slice_batch(inputs, slice(0, 1)))
+        with contextlib.suppress(RuntimeError):
+            self.call(module, first)
             return True
         return False
+
+    def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
+        """Return the network's raw output, and restore what its forward pass has changed.
+
+        If it changes its inputs in place, ``_changes_inputs`` is set. The results of that call must
+        not be used, because the inputs have been changed. Later calls get copies of the inputs.
+        """
+        if self._changes_inputs:
+            inputs = map_tensors(torch.clone, inputs)
+        raw, changes_inputs = self._isolated.call(
+            lambda: self.network.call(module, inputs), list_tensors(inputs)
+        )
+        self._changes_inputs |= changes_inputs
+        return raw
 
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:
         """Return the network's raw output; if it fails, raise an error with the shape of X."""
         try:
-            return self.network.call(module, inputs)
+            return self.call(module, inputs)
+        except UnsupportedNetworkError:
+            raise
         except (RuntimeError, TypeError, IndexError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
+            if is_half(self.network.module):
+                raise UnsupportedNetworkError(
+                    "`estimator` must be a network that can be evaluated in float32; got a"
+                    f" half-precision network that fails in float32: {error}. Call .float() on it"
+                    " first, and remove half precision from its code."
+                ) from error
             shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in list_tensors(inputs))
             raise UnsupportedNetworkError(
                 "`X` must contain samples of the shape and dtype that the network was trained on;"

@@ -5,31 +5,39 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._kernels.blocks import Block, add_blocks
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, slice_batch
+from .._networks.batches import Inputs, map_tensors, slice_batch, take_batch
 from .._networks.fingerprint import fingerprint_value
-from .._networks.isolation import lock_networks
 from .._networks.network import Network
 from .._networks.samples import Samples
-from ..exceptions import locate_rows
+from .._networks.state import lock_networks
+from ..exceptions import UnsupportedNetworkError, locate_rows
 from ..rules import find_rule
 from .base_engine import BaseEngine
 from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
 from .fallback import Fallback
+from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import Plan, make_plan, select_parameters
 from .verification import (
-    Schedule,
     check_no_mixing,
     check_outputs,
+    check_same_outputs,
     find_wrong_parameters,
+    is_close,
+    make_batches_error,
+    select_part,
+    select_rows,
     warn_if_probabilities,
 )
 
@@ -71,10 +79,13 @@ class GradientEngine(BaseEngine):
         with lock_networks():
             self.selected = select_parameters(network.module, parameters)
         super().__init__(network, self.selected, batch_size, device)
-        self._fallback = Fallback(network, self.outputs.select)
+        self._fallback = Fallback(self.call, self.outputs.select)
         self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
-        self._schedule = Schedule()
+        self._trainable = {n for n, p in network.module.named_parameters() if p.requires_grad}
+        self._has_chosen_gradients = self.selected == self._trainable
+        self._verified: set[frozenset[Any]] = set()
+        self._passed_chunks = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Only the parameters are pickled; a copy verifies the network again.
@@ -96,7 +107,7 @@ class GradientEngine(BaseEngine):
 
     def _measure(self, samples: Samples, labels: Tensor | None) -> None:
         with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y):
-            self._attempt(module, inputs, y, False)
+            self._attempt(module, inputs, y, verified=False)
 
     def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
@@ -106,8 +117,9 @@ class GradientEngine(BaseEngine):
         except ValueError:
             return  # Items of different shapes cannot form a batch.
         with self.batch(samples, labels, both) as (module, inputs, y):
+            before = map_tensors(torch.clone, inputs)
             outputs, targets = self._compute_outputs(module, inputs, y)
-            check_no_mixing(self.network, self.outputs, module, inputs, targets, outputs)
+            check_no_mixing(self.call, self.outputs, module, before, targets, outputs)
 
     def _compute_chunk(
         self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
@@ -123,32 +135,43 @@ class GradientEngine(BaseEngine):
             # A single sample does not show whether the network mixes samples.
             self._check_first_two(samples, labels)
         with self.batch(samples, labels, chunk) as (module, inputs, y):
-            is_checked = self._schedule.is_due(count, chunk.stop == len(samples))
-            part = self._schedule.select_part(count)
-            if is_checked and part.step > 1:
-                # Some samples of a large chunk are checked, in a batch of their own.
+            part = select_part(count)
+            if part.step > 1 and not self._verified:
+                # Some samples of a large first chunk are verified, in a batch of their own, so that
+                # wrong rules are refused before the whole chunk is computed.
                 some = slice_batch(inputs, part), None if y is None else y[part]
                 with locate_rows(range(count)[part]):
-                    if self._attempt(module, *some, True) is None:
+                    if self._attempt(module, *some) is None:
                         return None
-                is_checked = False
-            jacobian = self._attempt(module, inputs, y, is_checked)
+            jacobian = self._attempt(module, inputs, y)
             if jacobian is not None and not factored:
                 jacobian = jacobian.for_sums()
-        return jacobian if self._isolated.shared_copy is shared_copy else None
+        if jacobian is None or self._isolated.shared_copy is not shared_copy:
+            return None
+        self._passed_chunks += count > 1
+        return jacobian
 
     def _attempt(
-        self, module: nn.Module, inputs: Inputs, y: Tensor | None, checked: bool
+        self, module: nn.Module, inputs: Inputs, y: Tensor | None, verified: bool = True
     ) -> Jacobian | None:
-        """Return the Jacobians of a batch, verified if ``checked``.
+        """Return the Jacobians of a batch, ``verified`` or not.
 
         The result is None if the next attempt must compute something differently, because a rule
-        or vmap is wrong on this network, or because the outputs depend on the original network.
+        or vmap is wrong on this network, because the network changes its inputs in place, or
+        because the outputs depend on the original network.
         """
+        if not self._has_chosen_gradients:
+            self._choose_gradients(module, inputs, y)
+        changes_inputs = self._changes_inputs
         plan = self._get_plan(module)
         with record_calls(list(plan.groups)) as calls:
             outputs, targets = self._compute_outputs(module, inputs, y)
-        if self._isolated.depends_on_original(outputs):
+        if self._changes_inputs != changes_inputs:
+            return None
+        if not outputs.requires_grad:
+            self._check_graph(module, inputs, y)
+        graph = describe_graph(outputs)
+        if self._isolated.depends_on_original(graph.uses.keys()):
             return None
         check_affordable(self.outputs.output, outputs, calls, plan.unserved_elements)
         misfits = {call.layer for call in calls if not call.fits(len(outputs))}
@@ -158,11 +181,54 @@ class GradientEngine(BaseEngine):
         jacobian = self._compute_jacobian(module, plan, calls, inputs, targets, outputs)
         if jacobian is None:
             return None
-        if checked and not self._verify(module, plan, inputs, targets, jacobian):
-            return None
+        # Few samples are verified in a chunk that is like one of those before.
+        is_alike = graph.structure in self._verified and not graph.moves_samples
+        is_alike = is_alike and not is_used_outside(plan, calls, graph.uses)
+        if verified:
+            if not self._verify(module, plan, inputs, targets, jacobian, is_alike):
+                return None
+            self._verified.add(graph.structure)
         jacobian = replace(jacobian, outputs=outputs.detach())
         self._sample_bytes = self._sample_bytes or bytes_per_sample(jacobian.for_sums(), calls)
         return jacobian
+
+    def _choose_gradients(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:
+        """Choose the parameters that require a gradient while the network is evaluated.
+
+        These are the selected ones, which is faster, unless the network returns other outputs then.
+        It may do so if its code depends on whether a tensor requires a gradient.
+        """
+        self._has_chosen_gradients = True
+        first = slice(0, 1)
+        target = None if y is None else y[first]
+        outputs = []
+        for required in (self.selected, self._trainable):
+            self._isolated.require_gradients(required)
+            own = map_tensors(torch.clone, slice_batch(inputs, first))
+            outputs.append(self._compute_outputs(module, own, target)[0])
+        if is_close(*outputs):
+            self._isolated.require_gradients(self.selected)
+
+    def _check_graph(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:
+        """Raise an error if outputs without an autograd graph have none for any parameter either.
+
+        Outputs without a graph are right if they do not depend on the selected parameters.
+        """
+        parameters = dict(module.named_parameters())
+        required = self._isolated.selected
+        every = {n for n, p in parameters.items() if p.is_floating_point() or p.is_complex()}
+        self._isolated.require_gradients(every)
+        try:
+            own = map_tensors(_require_gradient, inputs)
+            outputs, _ = self._compute_outputs(module, own, y)
+        finally:
+            self._isolated.require_gradients(required)
+        if not outputs.requires_grad:
+            raise UnsupportedNetworkError(
+                "`estimator` must return outputs that autograd can differentiate; got outputs"
+                " without an autograd graph. Remove torch.no_grad(), inference_mode(), detach() and"
+                " conversions to integers from its forward pass, and from `output`."
+            )
 
     def _get_plan(self, module: nn.Module) -> Plan:
         """Return the plan for a module, made again if more rules have been refused."""
@@ -213,25 +279,69 @@ class GradientEngine(BaseEngine):
         inputs: Inputs,
         targets: Tensor | None,
         jacobian: Jacobian,
+        is_alike: bool,
     ) -> bool:
         """Return whether the Jacobians are correct; if not, change how they are computed.
 
-        A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
-        the fallback loops over samples from then on. The loop is the definition, so it is right.
+        A few samples are verified if the chunk ``is_alike`` an earlier one, else all samples. If
+        the few samples are wrong, all are verified too, because rounding may change the derivative
+        of a few samples.
         """
-        if len(jacobian) > 1:
-            check_no_mixing(self.network, self.outputs, module, inputs, targets, jacobian.outputs)
+        count = len(jacobian)
+        if count > 1 and is_alike:
+            rows = select_rows(count, self._passed_chunks)
+            own, some = take_batch(inputs, rows), None if targets is None else targets[rows]
+            outputs = self.outputs.select(self.call(module, own), some).to(self.dtype)
+            check_same_outputs(outputs, jacobian.outputs, rows)
+            part = replace(jacobian.rows(rows), outputs=outputs)
+            if self._is_loop(plan) or not find_wrong_parameters(module, self.selected, part):
+                return True
+        if count > 1:
+            check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)
             warn_if_probabilities(self.network, jacobian.outputs)
-        wrong: set[str] = set()
-        if not (self._fallback.loop and set(plan.unserved) == self.selected):
-            wrong = find_wrong_parameters(module, self.selected, jacobian)
+        wrong = self._refuse_wrong(module, plan, jacobian)
+        if wrong and is_alike and self._passed_chunks:
+            # Only a few samples of the chunks before, which were alike, have been verified.
+            raise make_batches_error(min(wrong))
+        return not wrong
+
+    def _is_loop(self, plan: Plan) -> bool:
+        """Return whether all gradients are computed by the loop, which is their definition."""
+        return self._fallback.loop and set(plan.unserved) == self.selected
+
+    def _refuse_wrong(self, module: nn.Module, plan: Plan, jacobian: Jacobian) -> set[str]:
+        """Return the parameters with wrong gradients, and change how these are computed.
+
+        A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
+        the fallback loops over samples from then on.
+        """
+        if self._is_loop(plan):
+            return set()
+        wrong = find_wrong_parameters(module, self.selected, jacobian)
         served = wrong - set(plan.unserved)
-        if wrong and not served and self._fallback.loop:
-            wrong = set()
-        self._schedule.record(len(jacobian), wrong)
+        if not served and self._fallback.loop:
+            return set()
         self.refused |= served
         self._fallback.loop |= bool(wrong) and not served
-        return not wrong
+        return wrong
+
+
+def is_used_outside(plan: Plan, calls: list[LayerCall], uses: Mapping[int, int]) -> bool:
+    """Return whether a parameter of a rule is used outside the calls of its layers.
+
+    Its gradient may then be correct in one chunk and wrong in another.
+    """
+    counts = Counter(call.layer for call in calls)
+    expected: Counter[int] = Counter()
+    for layer, groups in plan.groups.items():
+        for local in itertools.chain(*groups):
+            expected[id(layer._parameters[local])] += counts[layer]
+    return any(uses.get(parameter, 0) > count for parameter, count in expected.items())
+
+
+def _require_gradient(tensor: Tensor) -> Tensor:
+    """Return a copy of a floating-point tensor that requires a gradient and is not a leaf."""
+    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
 
 
 def _cast(call: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:

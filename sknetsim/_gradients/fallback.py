@@ -6,6 +6,8 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,12 @@ from torch.func import functional_call, jacrev, vmap
 
 from .._kernels.blocks import DenseBlock
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.network import Network
 from ..exceptions import is_out_of_memory
 from .outputs import Select
+from .parameters import find_real_shape, view_as_real
+
+# Function that returns the raw outputs of a module, or of a function in its place, for a batch.
+Call = Callable[[Callable[..., Any], Inputs], Any]
 
 
 class Fallback:
@@ -23,8 +28,8 @@ class Fallback:
 
     Parameters
     ----------
-    network : Network
-        The network, which defines how the module is called.
+    call : callable
+        Function that returns the raw outputs of a module, or of a function in its place.
     select : callable
         Function that returns the compared outputs from the raw outputs.
     graph : bool
@@ -36,8 +41,8 @@ class Fallback:
         Whether the gradients are computed by a loop over samples.
     """
 
-    def __init__(self, network: Network, select: Select, graph: bool = False):
-        self.network = network
+    def __init__(self, call: Call, select: Select, graph: bool = False):
+        self.call = call
         self.select = select
         self.graph = graph
         self.loop = False
@@ -51,7 +56,7 @@ class Fallback:
             self.loop = True
             gradients = self._compute_by_loop(module, names, inputs, targets)
         parameters = dict(module.named_parameters())
-        layout = tuple((name, parameters[name].shape) for name in names)
+        layout = tuple((name, find_real_shape(parameters[name])) for name in names)
         return DenseBlock(layout, gradients)
 
     def _compute_by_vmap(
@@ -72,7 +77,7 @@ class Fallback:
             def forward(*args: Tensor, **kwargs: Tensor) -> object:
                 return functional_call(module, substituted, args, kwargs, tie_weights=False)
 
-            raw = self.network.call(forward, map_tensors(lambda tensor: tensor[None], sample))
+            raw = self.call(forward, map_tensors(lambda tensor: tensor[None], sample))
             return self.select(raw, None if target is None else target[None])[0]
 
         axes = (None, 0, None if targets is None else 0)
@@ -86,7 +91,8 @@ class Fallback:
             if is_out_of_memory(error):
                 raise
             return None
-        parts = [self._detach_unless_graph(gradients[name]).flatten(2) for name in names]
+        parts = [view_as_real(self._detach_unless_graph(gradients[name])) for name in names]
+        parts = [part.flatten(2) for part in parts]
         return torch.cat(parts, dim=2)
 
     def _detach_unless_graph(self, tensor: Tensor) -> Tensor:
@@ -103,7 +109,7 @@ class Fallback:
         for index in range(len(list_tensors(inputs)[0])):
             row = slice(index, index + 1)
             target = None if targets is None else targets[row]
-            outputs = self.select(self.network.call(module, slice_batch(inputs, row)), target)[0]
+            outputs = self.select(self.call(module, slice_batch(inputs, row)), target)[0]
             gradients.append(torch.stack([compute(o, parameters, names) for o in outputs]))
         return torch.stack(gradients)
 
@@ -143,15 +149,15 @@ def _compute_with_graph(
     """Return one output's gradient with its autograd graph."""
     chosen = [parameters[name] for name in names]
     if not output.requires_grad:
-        return torch.cat([torch.zeros_like(parameter).flatten() for parameter in chosen])
+        return torch.cat([view_as_real(torch.zeros_like(p)).flatten() for p in chosen])
     gradients = torch.autograd.grad(
         output, chosen, create_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([gradient.flatten() for gradient in gradients])
+    return torch.cat([view_as_real(gradient).flatten() for gradient in gradients])
 
 
 def _dense(parameter: nn.Parameter) -> Tensor:
-    """Return the accumulated gradient of a parameter as a dense tensor; None is zero."""
+    """Return the accumulated gradient of a parameter as a dense real tensor; None is zero."""
     if parameter.grad is None:
-        return torch.zeros_like(parameter).detach()
-    return parameter.grad.to_dense().detach()
+        return view_as_real(torch.zeros_like(parameter).detach())
+    return view_as_real(parameter.grad.to_dense().detach())

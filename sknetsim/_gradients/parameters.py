@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .._kernels.layouts import Layout
 from .._networks.network import format_names, match_names
@@ -61,7 +62,7 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
     served = {
         name
         for name, layers in owners.items()
-        if name not in refused and all(find_rule(layer) for layer, _ in layers)
+        if name not in refused and all(_has_rule(*owner) for owner in layers)
     }
     groups: dict[nn.Module, list[tuple[str, ...]]] = defaultdict(list)
     names = {owner: name for name, layers in owners.items() for owner in layers}
@@ -74,8 +75,27 @@ def make_plan(module: nn.Module, selected: set[str], refused: set[str]) -> Plan:
         # A tied parameter has its own block, to which the blocks of its other layers are added.
         groups[layer] += [(local,) for local in own] if tied else [tuple(own)] * bool(own)
     groups = {layer: tuples for layer, tuples in groups.items() if tuples}
-    layout = tuple((n, p.shape) for n, p in module.named_parameters() if n in selected)
+    layout = tuple((n, find_real_shape(p)) for n, p in module.named_parameters() if n in selected)
     return Plan(layout, groups, names, [name for name in owners if name not in served])
+
+
+def _has_rule(layer: nn.Module, local: str) -> bool:
+    """Return whether a layer has a rule, and its parameter is real."""
+    parameter = layer._parameters[local]
+    return parameter is not None and not parameter.is_complex() and find_rule(layer) is not None
+
+
+def view_as_real(gradient: Tensor) -> Tensor:
+    """Return a gradient as real numbers; a last axis separates real and imaginary parts.
+
+    The gradient of a real output f in z = a + i b is df/da + i df/db for autograd.
+    """
+    return torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
+
+
+def find_real_shape(parameter: Tensor) -> torch.Size:
+    """Return the shape of a parameter's gradient as real numbers, see `view_as_real`."""
+    return torch.Size([*parameter.shape, 2]) if parameter.is_complex() else parameter.shape
 
 
 def _find_owners(module: nn.Module, selected: set[str]) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -5,68 +5,42 @@ Index legend: n samples; o outputs (d of them); p, q parameters.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.batches import Inputs, describe_non_finite, list_tensors, slice_batch
+from .._networks.batches import Inputs, describe_non_finite, list_tensors, map_tensors, slice_batch
 from .._networks.network import Network
 from ..exceptions import NonFiniteError, SoftmaxOutputWarning, UnsupportedNetworkError, warn
+from .fallback import Call
 from .outputs import Outputs, looks_like_probabilities
+from .parameters import view_as_real
+
+# Largest number of samples that are verified together before the first chunk is computed.
+_VERIFIED_SAMPLES = 32
+
+# One of this number of samples is checked in each chunk.
+_CHECKED_SHARE = 32
 
 
-class Schedule:
-    """Schedule of the chunks that are checked: number 1, 8, 64, ..., the last, and single samples.
+def select_part(count: int) -> slice:
+    """Return the samples of a first chunk that are verified before it: all, or 16 to 32 of them."""
+    step = 2 * count // _VERIFIED_SAMPLES if count > _VERIFIED_SAMPLES else 1
+    return slice(0, count, step)
 
-    Several chunks are checked because a network may treat batches differently: it may sort them, or
-    use a weight for some samples only. Chunks of at most 32 samples are cheap to check, so all
-    samples of number 1, 2, 4, 8, ... are checked. Of a larger chunk, 16 to 32 samples are checked,
-    in a batch of their own.
+
+def select_rows(count: int, seed: int) -> list[int]:
+    """Return the samples of a chunk of two or more that are checked in a batch of their own.
+
+    A small chunk has one of them. A chunk of 16 samples or more has the first and the last one,
+    because sorting moves one of these, and one in 32 of the others.
     """
-
-    # Largest number of samples that are checked together.
-    _SAMPLES = 32
-
-    def __init__(self) -> None:
-        self._passed = 0
-
-    def select_part(self, count: int) -> slice:
-        """Return the samples of a chunk that are checked: all, or some at equal distances."""
-        return slice(0, count, 2 * count // self._SAMPLES if count > self._SAMPLES else 1)
-
-    def is_due(self, count: int, last: bool) -> bool:
-        """Return whether the next chunk, of ``count`` samples, is checked; if not, count it."""
-        # Chunks of number b^k are checked, k = 0, 1, 2, ..., where b = 2 for small chunks, else 8.
-        if count == 1 or last or self._is_power_of(2 if count <= self._SAMPLES else 8):
-            return True
-        self._passed += 1
-        return False
-
-    def _is_power_of(self, base: int) -> bool:
-        """Return whether the number of the next chunk is a power of ``base``."""
-        number = self._passed + 1
-        while number % base == 0:
-            number //= base
-        return number == 1
-
-    def record(self, samples: int, wrong: set[str]) -> None:
-        """Record the result of a check; raise an error if earlier chunks may have been wrong.
-
-        Parameters
-        ----------
-        samples : int
-            Number of checked samples.
-        wrong : set of str
-            Names of the parameters with wrong gradients.
-        """
-        if wrong and self._passed:
-            raise UnsupportedNetworkError(
-                "`estimator` must treat all batches in the same way; got a network that sorts the"
-                f" samples, or uses {min(wrong)!r} for some of them only: its gradients were"
-                " correct in the first batch and wrong in a later one. Set batch_size=1."
-            )
-        if not wrong and samples > 1:
-            self._passed += 1
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(count, generator=generator)[: 1 + count // _CHECKED_SHARE].tolist()
+    return rows if count < 16 else sorted({0, count - 1, *rows})
 
 
 def check_outputs(outputs: Tensor, inputs: Inputs) -> None:
@@ -98,7 +72,7 @@ def check_finite(outputs: Tensor, inputs: Inputs) -> None:
 
 
 def check_no_mixing(
-    network: Network,
+    call: Call,
     selection: Outputs,
     module: nn.Module,
     inputs: Inputs,
@@ -106,18 +80,32 @@ def check_no_mixing(
     outputs: Tensor,
 ) -> None:
     """Check that the outputs of the first and last samples are the same without other samples."""
-    # f(X)[n] is compared with f(X[n:n+1])[0] for the first and last sample n of the batch X. They
-    # differ if f mixes samples, and then J(x_n) would not be a function of x_n.
-    tolerance = torch.finfo(outputs.dtype).eps ** 0.5 * float(outputs.detach().abs().max())
     for index in (0, len(outputs) - 1):
         row = slice(index, index + 1)
-        with torch.no_grad():
-            raw = network.call(module, slice_batch(inputs, row))
-            alone = selection.select(raw, None if targets is None else targets[row])
-        if alone.shape != outputs[row].shape or not torch.allclose(
-            alone.to(outputs.dtype), outputs[row], rtol=0, atol=tolerance
-        ):
-            raise make_mixing_error()
+        raw = call(module, map_tensors(torch.clone, slice_batch(inputs, row)))
+        alone = selection.select(raw, None if targets is None else targets[row])
+        check_same_outputs(alone.to(outputs.dtype), outputs, [index])
+
+
+def check_same_outputs(alone: Tensor, outputs: Tensor, rows: list[int]) -> None:
+    """Check that samples have the same outputs in a batch of their own as in the whole batch."""
+    # f(X)[rows] is compared with f(X[rows]). They differ if f mixes samples, and then J(x_n) would
+    # not be a function of x_n.
+    if not is_close(alone, outputs[rows], outputs):
+        raise make_mixing_error()
+
+
+def is_close(alone: Tensor, together: Tensor, values: Tensor | None = None) -> bool:
+    """Return whether two tensors are equal up to rounding, relative to the largest of all values.
+
+    Values that are not finite count as equal here; they raise an error later.
+    """
+    values = together if values is None else values
+    largest = float(values.detach().abs().max()) if values.numel() else 0.0
+    tolerance = torch.finfo(values.dtype).eps ** 0.5 * largest
+    if alone.shape != together.shape or not math.isfinite(largest):
+        return alone.shape == together.shape
+    return torch.allclose(alone, together, rtol=0, atol=tolerance)
 
 
 def make_mixing_error() -> UnsupportedNetworkError:
@@ -126,6 +114,15 @@ def make_mixing_error() -> UnsupportedNetworkError:
         "`estimator` must return outputs for a sample that depend only on that sample; got"
         " different outputs for a sample on its own than in a batch. Remove batch statistics, means"
         " over samples, squeeze() without an axis, and randomness in eval mode."
+    )
+
+
+def make_batches_error(name: str) -> UnsupportedNetworkError:
+    """Return the error for a parameter whose gradients are wrong in some batches only."""
+    return UnsupportedNetworkError(
+        "`estimator` must treat all batches in the same way; got a network that sorts the samples,"
+        f" or uses {name!r} for some of them only: its gradients were correct in the first batch"
+        " and wrong in a later one. Set batch_size=1."
     )
 
 
@@ -180,14 +177,18 @@ def _autograd_sum(
 ) -> ParameterVectors:
     """Return the gradient of sum_n sum_o w[n,o] f_o(x_n), of shape (1, P) for each parameter."""
     parameters = {n: p for n, p in module.named_parameters() if n in selected}
-    if not outputs.requires_grad:
-        return {name: p.detach().new_zeros(1, p.numel()) for name, p in parameters.items()}
-    gradients = torch.autograd.grad(
-        outputs, list(parameters.values()), weights, retain_graph=True, allow_unused=True
-    )
+    gradients: Sequence[Tensor | None] = [None] * len(parameters)
+    if outputs.requires_grad:
+        gradients = torch.autograd.grad(
+            outputs, list(parameters.values()), weights, retain_graph=True, allow_unused=True
+        )
+    dense = [
+        torch.zeros_like(p) if gradient is None else gradient.to_dense()
+        for p, gradient in zip(parameters.values(), gradients, strict=True)
+    ]
     return {
-        name: (torch.zeros_like(p) if gradient is None else gradient.to_dense()).reshape(1, -1)
-        for (name, p), gradient in zip(parameters.items(), gradients, strict=True)
+        name: view_as_real(gradient).detach().reshape(1, -1)
+        for name, gradient in zip(parameters, dense, strict=True)
     }
 
 

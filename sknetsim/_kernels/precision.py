@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
+
+#: Dtypes of half precision.
+HALF = (torch.float16, torch.bfloat16)
 
 Result = TypeVar("Result")
+
+# Number of threads that have set an attribute, and its value before, by owner and name.
+_assigned: dict[tuple[int, str], tuple[int, Any]] = {}
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -24,17 +33,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def assign(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute inside the block."""
-    before = getattr(owner, name)
-    if before == value:
+    """Set an attribute inside the block, also if several threads are inside at the same time."""
+    key = id(owner), name
+    with _lock:
+        count, before = _assigned.get(key, (0, getattr(owner, name)))
         # Some versions of torch warn at any assignment to one of its settings.
-        yield
-        return
-    setattr(owner, name, value)
+        if getattr(owner, name) != value:
+            setattr(owner, name, value)
+        _assigned[key] = count + 1, before
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        with _lock:
+            count, before = _assigned.pop(key)
+            if count > 1:
+                _assigned[key] = count - 1, before
+            elif getattr(owner, name) != before:
+                setattr(owner, name, before)
 
 
 def _settings_without_tf32(device: torch.device) -> Iterator[tuple[Any, str, Any]]:
@@ -77,3 +92,23 @@ def in_full_precision(method: Callable[..., Result]) -> Callable[..., Result]:
             return method(self, *args)
 
     return wrapper
+
+
+class SinglePrecision(TorchFunctionMode):
+    """Replacement of half precision by float32 in the calls of torch inside the block.
+
+    A half-precision network that is evaluated in float32 may name its dtype in its code, such as
+    ``x.to(torch.bfloat16)`` or ``x.half()``.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of torch with float32 in place of half precision."""
+        func = torch.Tensor.float if func in (torch.Tensor.half, torch.Tensor.bfloat16) else func
+        named = {name: _replace_half(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_replace_half, args), **named)
+
+
+def _replace_half(value: Any) -> Any:
+    return torch.float32 if isinstance(value, torch.dtype) and value in HALF else value

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -18,18 +18,22 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from .._kernels.precision import assign, full_precision
+from .._kernels.precision import HALF, SinglePrecision, assign, full_precision
 from ..exceptions import UnsupportedNetworkError
-
-# Held while a network is borrowed.
-_borrow_lock = threading.RLock()
-
-_HALF = (torch.float16, torch.bfloat16)
+from .state import (
+    HOOKS,
+    ModuleState,
+    borrow_and_restore,
+    list_plain_tensors,
+    lock_networks,
+    restore_memory,
+)
+from .writes import Writes
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that gradients are computed in: float32 for half-precision networks."""
-    return torch.float32 if dtype in _HALF else dtype
+    return torch.float32 if dtype in HALF else dtype
 
 
 def check_device(device: Any) -> torch.device:
@@ -53,12 +57,32 @@ def has_device(device: Any) -> bool:
     return True
 
 
+class _FusedTransformers:
+    """Setting of torch that allows its fused transformer layers."""
+
+    @property
+    def enabled(self) -> bool:
+        return torch.backends.mha.get_fastpath_enabled()
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        torch.backends.mha.set_fastpath_enabled(value)
+
+
+_FUSED_TRANSFORMERS = _FusedTransformers()
+
+
 @contextlib.contextmanager
 def exact_evaluation(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Enable gradients and disable autocast and TF32 inside the block."""
+    """Enable gradients and disable autocast, TF32 and fused transformers inside the block.
+
+    The fused transformer layers of torch, which it uses if no gradient is needed, return other
+    outputs at masked positions than the layers that were trained.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(assign(_FUSED_TRANSFORMERS, "enabled", False))
         stack.enter_context(full_precision(device))
         if device.type == "cuda" and not needs_cudnn(module):
             stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
@@ -93,7 +117,7 @@ def make_weight_sharing_copy(
     memo: dict[int, object] = {}
     for name, parameter in module.named_parameters():
         memo[id(parameter)] = nn.Parameter(_share(parameter, device), name in selected)
-    for tensor in _plain_tensors(module):
+    for tensor in list_plain_tensors(module):
         memo.setdefault(id(tensor), _share(tensor, device).clone())
     try:
         shared_copy = copy.deepcopy(module, memo)
@@ -105,7 +129,21 @@ def make_weight_sharing_copy(
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = _share(buffer, device)
-    return shared_copy.eval()
+    _set_eval_mode(shared_copy)
+    return shared_copy
+
+
+def _set_eval_mode(shared_copy: nn.Module) -> None:
+    """Set a copy to eval mode; parameters that its own code changes then get their own memory."""
+    writes = Writes(shared_copy.parameters())
+    try:
+        with writes:
+            shared_copy.eval()
+    finally:
+        changed = [(tensor, tensor.detach().clone()) for tensor, _ in writes.saved]
+        writes.restore()
+    for tensor, contents in changed:
+        tensor.data = contents
 
 
 def _share(tensor: Tensor, device: torch.device) -> Tensor:
@@ -114,14 +152,6 @@ def _share(tensor: Tensor, device: torch.device) -> Tensor:
     if shared.is_inference():
         shared = shared.clone()
     return shared.to(device, working_dtype(tensor.dtype))
-
-
-def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors in plain attributes, such as the weight of old-style weight_norm."""
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, Tensor):
-                yield value
 
 
 class IsolatedNetwork:
@@ -148,9 +178,36 @@ class IsolatedNetwork:
         self.device = device
         with lock_networks():
             self.shared_copy = make_weight_sharing_copy(module, selected, device)
+        if self.shared_copy is not None:
+            self._keep(self.shared_copy)
+            self.require_gradients(selected)
         self._original_ids = {id(parameter) for parameter in module.parameters()}
         self._was_evaluated = False
         self._is_random = False
+        self._casts = SinglePrecision() if is_half(module) else contextlib.nullcontext()
+
+    def _keep(self, module: nn.Module) -> None:
+        """Record the state of the evaluated module, which is restored after each call."""
+        self._evaluated = module
+        self._state = ModuleState(module, left_out=HOOKS)
+        self._parameters = list(module.parameters())
+        self._memory = [parameter.data for parameter in self._parameters]
+        self._others = [*module.buffers(), *list_plain_tensors(module)]
+        self._changed_others: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def require_gradients(self, selected: set[str]) -> None:
+        """Let only the ``selected`` parameters of the evaluated module require a gradient."""
+        self.selected = selected
+        module = self.module if self.shared_copy is None else self.shared_copy
+        parameters = dict(module.named_parameters())
+        if missing := sorted(selected - parameters.keys()):
+            raise UnsupportedNetworkError(
+                "`estimator` must have the same parameters in train mode and in eval mode; got a"
+                f" {type(self.module).__name__} whose eval() removes {missing[0]!r}. Call its"
+                " eval() first."
+            )
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in selected)
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[nn.Module]:
@@ -162,7 +219,8 @@ class IsolatedNetwork:
         """
         with exact_evaluation(self.module, self.device), self._preserve_random_states():
             if self.shared_copy is not None and self._was_evaluated:
-                yield self.shared_copy
+                with self._restore_other_tensors():
+                    yield self.shared_copy
                 return
             self._check_precision()
             selected = self.selected if self.shared_copy is None else None
@@ -170,17 +228,84 @@ class IsolatedNetwork:
                 borrow_and_restore(self.module, selected),
                 record_called_modules(self.module) as called,
             ):
-                yield self.module if self.shared_copy is None else self.shared_copy
+                if self.shared_copy is None:
+                    self._keep(self.module)
+                with self._restore_other_tensors():
+                    yield self.module if self.shared_copy is None else self.shared_copy
             self._was_evaluated = True
             if called:
                 self.shared_copy = None
 
-    def depends_on_original(self, outputs: Tensor) -> bool:
-        """Return whether outputs of the copy depend on parameters of the original network.
+    def call(self, call: Callable[[], Any], inputs: Iterable[Tensor]) -> tuple[Any, bool]:
+        """Call the borrowed module, and restore its attributes and parameters.
 
-        If they do, the copy is dropped, and the original network is evaluated from then on.
+        Parameters
+        ----------
+        call : callable
+            Function that calls the module.
+        inputs : iterable of Tensor
+            The inputs.
+
+        Returns
+        -------
+        raw : object
+            The raw output.
+        changes_inputs : bool
+            Whether the network has changed its inputs in place.
         """
-        if self.shared_copy is None or not _depend_on(outputs, self._original_ids):
+        writes = Writes([*self._parameters, *self._others], inputs)
+        try:
+            with writes, self._casts:
+                raw = call()
+        finally:
+            changes_weights = self._restore(writes)
+        if changes_weights:
+            raise UnsupportedNetworkError(
+                "`estimator` must not change its own weights in its forward pass; got a"
+                f" {type(self.module).__name__} that does. Its weights have been restored. Change"
+                " them before, or compute other weights from them, for example by"
+                " torch.nn.utils.parametrize."
+            )
+        return raw, writes.wrote_watched
+
+    def _restore(self, writes: Writes) -> bool:
+        """Restore the state after a call, and return whether it has changed the parameters.
+
+        Buffers and plain tensors that the call has written into are restored at the end of the
+        evaluation, because the graph of the outputs may contain them.
+        """
+        parameters = {id(parameter) for parameter in self._parameters}
+        for tensor, contents in writes.saved:
+            if id(tensor) not in parameters:
+                self._changed_others.setdefault(id(tensor), (tensor, contents))
+        own = [pair for pair in writes.saved if id(pair[0]) in parameters]
+        for tensor, contents in own:
+            tensor.data.copy_(contents)
+        changed = bool(own)
+        if self._state.has_changed():
+            changed |= {id(parameter) for parameter in self._evaluated.parameters()} != parameters
+            self._state.restore()
+        for parameter, data in zip(self._parameters, self._memory, strict=True):
+            changed |= restore_memory(parameter, data)
+        return changed
+
+    @contextlib.contextmanager
+    def _restore_other_tensors(self) -> Iterator[None]:
+        """Restore the buffers and plain tensors that the calls inside the block have changed."""
+        try:
+            yield
+        finally:
+            for tensor, contents in self._changed_others.values():
+                tensor.data.copy_(contents)
+            self._changed_others.clear()
+
+    def depends_on_original(self, parameters: AbstractSet[int]) -> bool:
+        """Return whether some of the parameters, given by their ids, are of the original network.
+
+        If outputs of the copy depend on such parameters, the copy is dropped, and the original
+        network is evaluated from then on.
+        """
+        if self.shared_copy is None or not self._original_ids & parameters:
             return False
         self.shared_copy = None
         return True
@@ -211,78 +336,9 @@ class IsolatedNetwork:
             )
 
 
-def lock_networks() -> contextlib.AbstractContextManager[bool]:
-    """Return the lock inside which no other thread borrows a network."""
-    return _borrow_lock
-
-
 def is_half(module: nn.Module) -> bool:
     """Return whether some parameters are in half precision."""
-    return any(parameter.dtype in _HALF for parameter in module.parameters())
-
-
-@contextlib.contextmanager
-def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
-    """Set a network to eval mode inside the block, and restore its state at the end.
-
-    Inside the block, only the ``selected`` parameters require a gradient; None changes nothing in
-    this respect. The restored state consists of the modes, attributes, contents of buffers,
-    gradients, and hooks of parameters.
-    """
-    with _borrow_lock, contextlib.ExitStack() as restore:
-        for part in module.modules():
-            if isinstance(part, torch.jit.ScriptModule):
-                restore.callback(setattr, part, "training", part.training)
-            else:
-                restore.callback(_restore_attributes, part, *_attributes(part))
-            part.training = False
-        for name, parameter in module.named_parameters():
-            restore.callback(setattr, parameter, "grad", parameter.grad)
-            parameter.grad = None
-            _disable_hooks(parameter, restore)
-            if selected is not None:
-                restore.callback(parameter.requires_grad_, parameter.requires_grad)
-                parameter.requires_grad_(name in selected)
-        yield module
-
-
-def _disable_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
-    """Disable the hooks that run once a gradient is accumulated, such as an optimiser's step."""
-    hooks: Any = parameter._post_accumulate_grad_hooks
-    if hooks is not None:
-        restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
-        parameter._post_accumulate_grad_hooks = type(hooks)()
-
-
-def _attributes(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return a module's attributes, copies of its containers, and its buffers with contents."""
-    containers = {
-        name: copy.copy(value)
-        for name, value in vars(part).items()
-        if isinstance(value, list | dict | set) and not name.startswith("_")
-    }
-    buffers = {
-        name: (buffer, None if buffer is None else buffer.detach().clone())
-        for name, buffer in part._buffers.items()
-    }
-    return dict(vars(part)), containers, buffers
-
-
-def _restore_attributes(
-    part: nn.Module, attributes: dict[str, Any], containers: dict[str, Any], buffers: dict[str, Any]
-) -> None:
-    """Restore what `_attributes` returned for a module."""
-    vars(part).clear()
-    vars(part).update(attributes)
-    for name, saved in containers.items():
-        container = attributes[name]
-        container.clear()
-        container.extend(saved) if isinstance(container, list) else container.update(saved)
-    for name, (buffer, contents) in buffers.items():
-        part._buffers[name] = buffer
-        if buffer is not None and not torch.equal(buffer, contents):
-            with torch.no_grad():
-                buffer.copy_(contents)
+    return any(parameter.dtype in HALF for parameter in module.parameters())
 
 
 @contextlib.contextmanager
@@ -310,20 +366,3 @@ def attach_hooks(
             if not isinstance(module, torch.jit.ScriptModule):
                 hooks.callback(register(module).remove)
         yield
-
-
-def _depend_on(outputs: Tensor, ids: set[int]) -> bool:
-    """Return whether the graph of the outputs leads to parameters with these ids."""
-    return any(id(getattr(node, "variable", None)) in ids for node in iterate_graph(outputs))
-
-
-def iterate_graph(outputs: Tensor) -> Iterator[Any]:
-    """Yield the nodes of the autograd graph of the outputs, each once."""
-    seen, waiting = set(), [outputs.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting.extend(following for following, _ in node.next_functions)

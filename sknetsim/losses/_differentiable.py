@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,19 +19,15 @@ from torch.utils.hooks import RemovableHandle
 from .._gradients.capture import compute_cotangents, record_calls
 from .._gradients.engine import GradientEngine, blocks_by_rules
 from .._gradients.fallback import Fallback
+from .._gradients.graph import iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import (
-    attach_hooks,
-    borrow_and_restore,
-    exact_evaluation,
-    is_half,
-    iterate_graph,
-)
+from .._networks.isolation import attach_hooks, exact_evaluation, is_half
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
+from .._networks.state import borrow_and_restore
 from ..exceptions import UnsupportedNetworkError
 
 # Number of samples on which a network is verified.
@@ -207,7 +203,7 @@ def _check_precision(module: nn.Module) -> None:
 
 def _check_no_weight_norm(outputs: Tensor) -> None:
     # torch._weight_norm has the correct gradient, but a wrong second derivative.
-    if any("WeightNorm" in node.name() for node in iterate_graph(outputs)):
+    if any("WeightNorm" in node.name() for node, _ in iterate_graph(outputs)):
         raise UnsupportedNetworkError(
             "`network` must have correct second derivatives; got weight_norm, for which torch"
             " computes wrong ones. Remove weight_norm."
@@ -242,8 +238,13 @@ def _compute_jacobian(
 ) -> Jacobian:
     """Return J(x) with its graph: by the rules, and by the fallback for other parameters."""
     plan = make_plan(module, verification.selected, verification.refused)
+
+    def call(function: Callable[..., Any], inputs: Inputs) -> Any:
+        # The network may change its inputs in place, so each pass gets a copy.
+        return network.call(function, map_tensors(torch.clone, inputs))
+
     with record_calls(list(plan.groups)) as calls:
-        raw = network.call(module, inputs)
+        raw = call(module, inputs)
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
     if not all(call.fits(len(selected)) for call in calls):
@@ -254,7 +255,7 @@ def _compute_jacobian(
     cotangents = compute_cotangents(selected, calls, graph=True)
     blocks = blocks_by_rules(plan, calls, cotangents, graph=True)
     if plan.unserved:
-        fallback = Fallback(network, outputs.select, graph=True)
+        fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop
         blocks[tuple(plan.unserved)] = fallback.block(module, plan.unserved, inputs, targets)
     return Jacobian(blocks, plan.layout, selected)

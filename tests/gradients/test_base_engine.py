@@ -95,11 +95,11 @@ def small_device(monkeypatch):
     """Make batches of more than five samples fail; return the sizes of the others."""
     attempt, sizes = GradientEngine._attempt, []
 
-    def attempted(self, module, inputs, y, checked):
+    def attempted(self, module, inputs, y, verified=True):
         if len(inputs) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         sizes.append(len(inputs))
-        return attempt(self, module, inputs, y, checked)
+        return attempt(self, module, inputs, y, verified)
 
     monkeypatch.setattr(GradientEngine, "_attempt", attempted)
     return sizes
@@ -116,7 +116,7 @@ def test_the_chunk_is_halved_if_memory_is_exhausted(small_device):
 def test_a_device_must_have_memory_for_one_sample(monkeypatch):
     network, X = make_network_and_samples(4)
 
-    def full(self, module, inputs, y, checked):
+    def full(self, module, inputs, y, verified=True):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(GradientEngine, "_attempt", full)
@@ -128,7 +128,7 @@ def test_other_errors_do_not_halve_the_chunk(monkeypatch):
     network, X = make_network_and_samples(4)
     sizes = []
 
-    def failing(self, module, inputs, y, checked):
+    def failing(self, module, inputs, y, verified=True):
         sizes.append(len(inputs))
         raise RuntimeError("no such operation")
 

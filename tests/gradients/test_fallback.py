@@ -17,7 +17,7 @@ from ..cases import NETWORKS, build
 def compute_gradients(network, X, loop, graph=False):
     """Return the gradients of all parameters, and whether they were computed by the loop."""
     taken = resolve_network(network.eval())
-    fallback = Fallback(taken, Outputs("all", taken).select, graph)
+    fallback = Fallback(taken.call, Outputs("all", taken).select, graph)
     fallback.loop = loop
     names = [name for name, _ in network.named_parameters()]
     block = fallback.block(network, names, X, None)

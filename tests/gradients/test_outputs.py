@@ -229,8 +229,7 @@ def test_outputs_may_have_another_dtype_than_the_network():
     np.testing.assert_allclose(gram, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("output", [lambda raw: raw.detach(), lambda raw: 0 * raw])
-def test_outputs_without_a_gradient_have_zero_similarity(output):
+def test_outputs_with_a_zero_gradient_have_zero_similarity():
     network, X = build(NETWORKS[0])
     with pytest.warns(ZeroGradientWarning, match="6 of 6"):
-        assert not NetworkKernel(network, output=output)(X).any()
+        assert not NetworkKernel(network, output=lambda raw: 0 * raw)(X).any()

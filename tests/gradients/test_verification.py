@@ -1,14 +1,14 @@
-"""Networks and gradients that are verified, and the schedule of the checks."""
+"""Networks and gradients that are verified in each chunk."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sknetsim import NetworkKernel, UnsupportedNetworkError
+from sknetsim import GradientFeaturizer, NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.parameters import make_plan
-from sknetsim._gradients.verification import Schedule
+from sknetsim._gradients.verification import select_part, select_rows
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim.rules import DenseBlock, _registry, linear
@@ -18,43 +18,33 @@ from ..cases import NETWORKS, build
 from .quantities import check_quantities
 
 
-def list_checked_chunks(step, samples):
-    """Return the numbers of the chunks that are checked in a pass over samples."""
-    schedule, numbers = Schedule(), []
-    for number, start in enumerate(range(0, samples, step), start=1):
-        size = min(step, samples - start)
-        if schedule.is_due(size, start + size == samples):
-            numbers.append(number)
-            schedule.record(size, set())
-    return numbers
-
-
-def test_large_chunks_are_checked_at_powers_of_eight_and_at_the_end():
-    assert list_checked_chunks(100, 7050) == [1, 8, 64, 71]
-
-
-def test_small_chunks_are_checked_more_often():
-    assert list_checked_chunks(10, 200) == [1, 2, 4, 8, 16, 20]
-
-
-def test_single_samples_are_all_checked():
-    assert list_checked_chunks(1, 5) == [1, 2, 3, 4, 5]
-
-
-def test_a_pass_of_one_chunk_is_checked():
-    assert list_checked_chunks(100, 20) == [1]
-
-
 @pytest.mark.parametrize("count", [1, 31, 32])
-def test_all_samples_of_a_small_chunk_are_checked(count):
-    assert len(range(count)[Schedule().select_part(count)]) == count
+def test_all_samples_of_a_small_first_chunk_are_verified(count):
+    assert len(range(count)[select_part(count)]) == count
 
 
 @pytest.mark.parametrize("count", [33, 47, 48, 100, 1023, 1024])
-def test_some_samples_of_a_large_chunk_are_checked_from_start_to_end(count):
-    indices = range(count)[Schedule().select_part(count)]
+def test_some_samples_of_a_large_first_chunk_are_verified_from_start_to_end(count):
+    indices = range(count)[select_part(count)]
     assert 16 <= len(indices) <= 32
     assert indices[-1] >= count * 15 // 16
+
+
+@pytest.mark.parametrize("count", [2, 15, 16, 32, 100, 2560])
+def test_some_but_not_all_samples_of_each_chunk_are_checked(count):
+    rows = select_rows(count, seed=0)
+    assert 1 <= len(rows) <= max(1, 3 + count // 32)
+    assert len(set(rows)) == len(rows) < count
+    assert set(rows) <= set(range(count))
+
+
+@pytest.mark.parametrize("count", [16, 2560])
+def test_the_first_and_the_last_sample_of_a_chunk_are_checked(count):
+    assert {0, count - 1} <= set(select_rows(count, seed=3))
+
+
+def test_other_samples_are_checked_in_the_next_chunk():
+    assert select_rows(10, seed=0) != select_rows(10, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -163,34 +153,130 @@ class Sorting(nn.Module):
         self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
 
     def forward(self, rows):
-        order = rows[:, 0].argsort()
-        return self.head(torch.tanh(self.body(rows[order]))[order.argsort()])
+        order = self.sort(rows)
+        return self.restore(self.head(torch.tanh(self.body(rows[order]))), order)
+
+    def sort(self, rows):
+        return rows[:, 0].argsort()
+
+    def restore(self, outputs, order):
+        return outputs[order.argsort()]
 
 
-class Gated(nn.Module):
+class Selecting(Sorting):
+    """Network that restores the order by index_select."""
+
+    def restore(self, outputs, order):
+        return outputs.index_select(0, order.argsort())
+
+
+class Assigning(Sorting):
+    """Network that restores the order by an assignment."""
+
+    def restore(self, outputs, order):
+        restored = torch.zeros_like(outputs)
+        restored[order] = outputs
+        return restored
+
+
+class Scattering(Sorting):
+    """Network that restores the order by scatter."""
+
+    def restore(self, outputs, order):
+        return torch.zeros_like(outputs).scatter(0, order[:, None].expand_as(outputs), outputs)
+
+
+class Packing(Sorting):
+    """Network that sorts and restores only the samples of long sequences."""
+
+    def forward(self, rows):
+        is_long = rows[:, 0] > 0
+        parts = torch.cat([rows[is_long], rows[~is_long]])
+        outputs = self.head(torch.tanh(self.body(parts)))
+        restored = torch.zeros_like(outputs)
+        restored[is_long], restored[~is_long] = outputs.split([is_long.sum(), (~is_long).sum()])
+        return restored
+
+
+class Rolling(Sorting):
+    """Network that rolls the samples by a number that depends on the batch."""
+
+    def forward(self, rows):
+        shift = int((rows[:, 0] > 0).sum())
+        return self.head(torch.tanh(self.body(rows.roll(shift, 0)))).roll(-shift, 0)
+
+
+class Permuting(Sorting):
+    """Network that restores the order by a product with a permutation matrix."""
+
+    def restore(self, outputs, order):
+        return torch.eye(len(order), dtype=outputs.dtype)[order.argsort()] @ outputs
+
+
+class Gated(Sorting):
     """Network that uses a weight outside its layer for some samples."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
 
     def forward(self, rows):
         gate = (rows[:, :1] > 0) * nn.functional.linear(rows, self.body.weight)[:, :2]
         return self.head(torch.tanh(self.body(rows))) + gate
 
 
-@pytest.mark.parametrize("kind", [Sorting, Gated])
-def test_a_network_that_treats_batches_differently_raises_an_error(kind):
-    """In the first batch the samples are in order and all gates are closed; not in the others."""
+class Routing(Sorting):
+    """Network that calls a function of a weight if some sample of the batch needs it."""
+
+    def forward(self, rows):
+        outputs = self.head(torch.tanh(self.body(rows)))
+        if (rows[:, 0] > 0).any():
+            outputs = outputs + (rows[:, :1] > 0) * (rows @ self.body.weight.T)[:, :2]
+        return outputs
+
+
+TREATING_BATCHES_DIFFERENTLY = [
+    Sorting, Selecting, Assigning, Scattering, Packing, Rolling, Permuting, Gated, Routing
+]  # fmt: skip
+
+
+def make_uneven_samples(count, positive):
+    """Return samples in order, some with a positive first value and out of order."""
+    X = torch.randn(count, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    X[:, 0] = torch.linspace(-3, -2, count, dtype=torch.float64)
+    X[positive, 0] = torch.linspace(2, 1, len(positive), dtype=torch.float64)
+    return X
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 20, 60])
+@pytest.mark.parametrize("kind", TREATING_BATCHES_DIFFERENTLY)
+def test_a_network_that_treats_batches_differently_has_correct_gradients_or_an_error(
+    kind, batch_size
+):
+    """In the first chunk, the samples are in order and all gates are closed; not in the others."""
+    torch.manual_seed(0)
     network = kind().double()
-    X = torch.randn(18, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    X[:6, 0] = torch.linspace(-3, -2, 6)
+    X = make_uneven_samples(60, positive=[23, 27, 28, 41, 44, 58])
+    J = naive.jacobians(network, X)
+    try:
+        gram = NetworkKernel(network, batch_size=batch_size)(X)
+    except UnsupportedNetworkError as error:
+        assert "must treat all batches in the same way" in str(error)
+        assert kind is Permuting
+        return
+    np.testing.assert_allclose(
+        gram, naive.correlation(J, J, torch.finfo(torch.float64).eps), atol=1e-10
+    )
+
+
+def test_a_network_that_is_wrong_in_a_later_chunk_raises_an_error():
+    X = make_uneven_samples(40, positive=[30])
     with pytest.raises(
         UnsupportedNetworkError, match=r"must treat all batches in the same way.*batch_size=1"
     ):
-        NetworkKernel(network, batch_size=6)(X)
-    J = naive.jacobians(network, X)
-    expected = naive.correlation(J, J, torch.finfo(torch.float64).eps)
-    for batch_size in (1, 18):
-        gram = NetworkKernel(network, batch_size=batch_size)(X)
-        np.testing.assert_allclose(gram, expected, atol=1e-10)
+        NetworkKernel(Permuting().double(), batch_size=20)(X)
+
+
+@pytest.mark.parametrize("kind", [Sorting, Packing])
+def test_one_sample_out_of_order_in_a_large_chunk_is_detected(kind):
+    network = kind().double()
+    X = make_uneven_samples(3000, positive=[2700])
+    features = GradientFeaturizer(network, batch_size=1000).fit(X).transform(X)
+    alone = GradientFeaturizer(network, batch_size=1).fit(X[:1]).transform(X[2690:2710])
+    np.testing.assert_allclose(features[2690:2710], alone, atol=1e-10)

@@ -1,0 +1,177 @@
+"""Autograd graphs of outputs: their structure, and operations that move samples.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Number of an axis that autograd stores for the axis -1; others follow downwards.
+_UNSIGNED = 2**64
+
+
+# Kind of the nodes that accumulate the gradient of a parameter.
+_PARAMETER = "torch::autograd::AccumulateGrad"
+
+# Names of operations that cut or roll a tensor, with the saved arguments that say where.
+_CUTS = {
+    "Slice": ("_saved_dim", "_saved_start", "_saved_end", "_saved_step"),
+    "SplitWithSizes": ("_saved_dim", "_saved_split_sizes"),
+    "Select": ("_saved_dim", "_saved_index"),
+    "Roll": ("_saved_dims", "_saved_shifts"),
+}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Structure of the autograd graph of a batch's outputs.
+
+    Attributes
+    ----------
+    structure : frozenset of (object, int)
+        Number of operations of each kind, and number of uses of each parameter, by its id.
+    moves_samples : bool
+        Whether an operation with indices may permute, select or pack the samples.
+    uses : dict of int to int
+        Number of uses of each parameter that the outputs depend on, by its id.
+    """
+
+    structure: frozenset[tuple[Any, int]]
+    moves_samples: bool
+    uses: dict[int, int]
+
+
+def describe_graph(outputs: Tensor) -> Graph:
+    """Return the structure of the autograd graph of outputs of shape (n, d)."""
+    if outputs.grad_fn is None:
+        return Graph(frozenset(), False, {})
+    counts: Counter[Any] = Counter()
+    uses: dict[int, int] = {}
+    moves_samples = False
+    for node, edges in iterate_graph(outputs):
+        kind = _find_kind(node.name())
+        if kind == _PARAMETER:
+            uses[id(node.variable)] = edges
+            continue
+        if kind in _CUTS:
+            counts[kind, *(getattr(node, saved) for saved in _CUTS[kind])] += 1
+        else:
+            counts[kind] += 1
+        if kind in _TESTS and not moves_samples:
+            moves_samples = _moves_samples(kind, node, len(outputs))
+    return Graph(frozenset([*counts.items(), *uses.items()]), moves_samples, uses)
+
+
+@functools.cache
+def _find_kind(name: str) -> str:
+    """Return the kind of an operation from the name of its node, such as IndexBackward0."""
+    return name.rstrip("0123456789").removesuffix("Backward")
+
+
+def iterate_graph(outputs: Tensor) -> Iterator[tuple[Any, int]]:
+    """Yield each node of the autograd graph of the outputs, with the number of edges to it."""
+    edges: Counter[Any] = Counter()
+    waiting: list[Any] = [outputs.grad_fn]
+    while waiting:
+        for following, _ in waiting.pop().next_functions:
+            if following is not None:
+                if following not in edges:
+                    waiting.append(following)
+                edges[following] += 1
+    yield outputs.grad_fn, 0
+    yield from edges.items()
+
+
+def _moves_samples(kind: str, node: Any, samples: int) -> bool:
+    """Return whether an operation may move samples, according to its saved indices.
+
+    The samples may be on any axis of length n.
+    """
+    try:
+        return _TESTS[kind](node, samples)
+    except RuntimeError:
+        return True  # The indices have been changed in place.
+
+
+def _indexes_samples(node: Any, samples: int) -> bool:
+    """Return whether indexing by tensors selects other samples than 0, 1, 2, ..., n - 1."""
+    indices = [index for index in node._saved_indices if index is not None]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+        return True
+    sizes = getattr(node, "_saved_self_sym_sizes", None)
+    return any(
+        (sizes is None or sizes[axis] == samples) and not _is_range(index)
+        for axis, index in enumerate(node._saved_indices)
+        if index is not None
+    )
+
+
+def _selects_samples(node: Any, samples: int) -> bool:
+    """Return whether an operation with one index for one axis moves samples along it."""
+    return _is_along_samples(node, samples) and not _is_range(node._saved_index)
+
+
+def _is_along_samples(node: Any, samples: int) -> bool:
+    """Return whether an operation works along an axis of length n."""
+    axis = node._saved_dim
+    sizes = getattr(node, "_saved_self_sym_sizes", None)
+    if sizes is None:
+        index = node._saved_index
+        # An index with one axis does not have the axes of the tensor.
+        return index.ndim < 2 or index.shape[_make_signed(axis)] == samples
+    return bool(sizes[_make_signed(axis)] == samples)
+
+
+def _make_signed(axis: int) -> int:
+    """Return the number of an axis, which autograd stores as an unsigned number."""
+    return axis - _UNSIGNED if axis >= _UNSIGNED // 2 else axis
+
+
+def _looks_up_samples(node: Any, samples: int) -> bool:
+    """Return whether an embedding looks up rows of something other than a parameter."""
+    is_parameter = all(hasattr(following, "variable") for following, _ in node.next_functions)
+    return not is_parameter and not _is_range(node._saved_indices)
+
+
+def _is_range(index: Tensor) -> bool:
+    """Return whether an index is 0, 1, 2, ... along its first axis."""
+    if index.ndim == 0:
+        return False
+    positions = torch.arange(len(index), device=index.device)
+    return bool((index.reshape(len(index), -1) == positions[:, None]).all())
+
+
+def _always(node: Any, samples: int) -> bool:
+    return True
+
+
+# Tests of the operations that take indices.
+_TESTS: dict[str, Callable[[Any, int], bool]] = {
+    "Index": _indexes_samples,
+    "IndexPut": _indexes_samples,
+    "IndexPutImpl": _indexes_samples,
+    "IndexSelect": _selects_samples,
+    "IndexAdd": _selects_samples,
+    "IndexCopy": _selects_samples,
+    "IndexReduce": _selects_samples,
+    "Gather": _is_along_samples,
+    "Scatter": _is_along_samples,
+    "ScatterAdd": _is_along_samples,
+    "ScatterReduce": _is_along_samples,
+    "Sort": _is_along_samples,
+    "Topk": _is_along_samples,
+    "Embedding": _looks_up_samples,
+    "MaskedSelect": _always,
+    "MaskedScatter": _always,
+    "Take": _always,
+    "Put": _always,
+    "PackPaddedSequence": _always,
+}

@@ -1,0 +1,90 @@
+"""Structure of autograd graphs, and operations that move samples."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from sknetsim._gradients.graph import describe_graph
+
+N, T = 6, 4
+RANGE, SORTED = torch.arange(N), torch.tensor([2, 1, 0, 3, 4, 5])
+MASK = torch.tensor([True, False, True, True, False, True])
+
+
+def assign(h, rows):
+    result = torch.zeros_like(h)
+    result[rows] = h
+    return result
+
+
+MOVING = {
+    "indices": lambda h: h[SORTED],
+    "mask": lambda h: h[MASK],
+    "indices of another axis with the samples": lambda h: h.transpose(0, 1)[:, SORTED],
+    "index_select": lambda h: h.index_select(0, SORTED),
+    "gather": lambda h: h.gather(0, SORTED[:, None, None].expand_as(h)),
+    "take_along_dim": lambda h: torch.take_along_dim(h, SORTED[:, None, None], 0),
+    "scatter": lambda h: torch.zeros_like(h).scatter(0, SORTED[:, None, None].expand_as(h), h),
+    "index_add": lambda h: torch.zeros_like(h).index_add(0, SORTED, h),
+    "assignment": lambda h: assign(h, SORTED),
+    "assignment by a mask": lambda h: assign(h[:4], MASK[:4]) if MASK[:4].all() else h[MASK],
+    "sort": lambda h: h.sort(0)[0],
+    "embedding of activations": lambda h: nn.functional.embedding(SORTED, h[:, :, 0]),
+    "masked_select": lambda h: h.masked_select(h > 0),
+    "packed sequence": lambda h: (
+        pack_padded_sequence(h, torch.tensor([4, 4, 3, 2, 2, 1]), batch_first=True).data
+    ),
+}
+
+STAYING = {
+    "no operation with indices": lambda h: h.tanh(),
+    "indices in order": lambda h: h[RANGE],
+    "one position of each sample": lambda h: h[RANGE, SORTED % T],
+    "positions": lambda h: h[:, torch.tensor([1, 0])],
+    "index_select of positions": lambda h: h.index_select(1, torch.tensor([1, 0])),
+    "gather of features": lambda h: h.gather(-1, torch.zeros(N, T, 1, dtype=torch.int64)),
+    "sort of features": lambda h: h.sort(dim=-1)[0],
+    "largest features": lambda h: h.topk(2, -1)[0],
+    "assignment in order": lambda h: assign(h, RANGE),
+    "embedding": lambda h: h[:, 0] + nn.Embedding(9, 3)(SORTED),
+}
+
+
+def describe(function):
+    hidden = torch.randn(N, T, 3, requires_grad=True) * 1
+    return describe_graph(function(hidden).sum().expand(N)[:, None])
+
+
+@pytest.mark.parametrize("function", MOVING.values(), ids=MOVING)
+def test_operations_that_move_samples_are_recognised(function):
+    assert describe(function).moves_samples
+
+
+@pytest.mark.parametrize("function", STAYING.values(), ids=STAYING)
+def test_operations_that_do_not_move_samples_are_recognised(function):
+    assert not describe(function).moves_samples
+
+
+def test_the_structure_does_not_depend_on_the_number_of_samples():
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    first, second = (describe_graph(network(torch.randn(n, 3))) for n in (2, 5))
+    assert first == second
+
+
+def test_the_structure_depends_on_the_uses_of_a_parameter():
+    layer = nn.Linear(3, 3)
+    once, twice = layer(torch.ones(2, 3)), layer(layer(torch.ones(2, 3)))
+    assert describe_graph(once).structure != describe_graph(twice).structure
+    assert describe_graph(twice).uses == {id(layer.weight): 2, id(layer.bias): 2}
+
+
+def test_the_structure_depends_on_the_place_of_a_cut():
+    hidden = torch.randn(N, 3, requires_grad=True) * 1
+    first, second = (describe_graph(torch.cat([hidden[k:], hidden[:k]])) for k in (1, 2))
+    assert first.structure != second.structure
+
+
+def test_outputs_without_a_graph_have_no_structure():
+    graph = describe_graph(torch.ones(2, 3))
+    assert not graph.structure and not graph.moves_samples and not graph.uses
