@@ -13,6 +13,7 @@ from .estimators import (
     featurize,
 )
 from .exceptions import (
+    ChangedNetworkError,
     FeatureStoreError,
     FewerComponentsWarning,
     LoadedElsewhereWarning,
@@ -28,6 +29,7 @@ from .rules import register_rule
 __all__ = [
     "ActiveLearningCurve",
     "ActiveLearningSampler",
+    "ChangedNetworkError",
     "Contributions",
     "Denoising",
     "FeatureStore",

@@ -204,7 +204,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
             The fitted estimator.
         """
         X, source = self._fit_network(X, y)
-        self._digests = digest_samples(X, source.dtype)
+        self._dtype = source.dtype
+        self._digests = digest_samples(X, self._dtype)
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
@@ -271,11 +272,14 @@ class NetworkDensity(OutlierMixin, BaseReference):
 
     def _log_density(self, X: Samples) -> np.ndarray:
         source = self._make_source()
-        own = match_digests(self._digests, digest_samples(X, source.dtype))
+        own = match_digests(self._digests, digest_samples(X, self._dtype))
         counts, total = self._compute_counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             # log((1 + sum_i (1 + k_i)) / (N + 1)), where the mean of 1 + k is Z = 1
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
+        if self.dimension_ != self.dimension:
+            # The dimension was estimated from the gradients in `fit`.
+            self._check_unchanged(source)
         # log((1 + exp(log(count) - log(Z))) / (N + 1)), in logarithms because Z is tiny
         with np.errstate(divide="ignore"):
             terms = [np.zeros_like(counts), np.log(counts.clip(0)) - self._log_mean()]
@@ -414,12 +418,14 @@ class NetworkDensity(OutlierMixin, BaseReference):
         self, source: Source, X: Samples, own: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the count around each query, without the fitted sample ``own``; -1 for none."""
-        sums = self._get_weights().sums(*self._project(source, X), own, verbose=self.verbose)
+        sums = self._get_weights(source).sums(*self._project(source, X), own, verbose=self.verbose)
         return sums.total.flatten().numpy()
 
-    def _get_weights(self) -> Weights:
+    def _get_weights(self, source: Source) -> Weights:
         """Return the weights of the fitted samples by the current method, threshold and power."""
         if self.method == "soft":
+            if self._projection is None:  # Otherwise, `_project` checks the network.
+                self._check_unchanged(source)
             return self._sum
         nothing = make_empty_values(self.n_samples_fit_)
         return CountWeights(self._make_count(), self._references, nothing)

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
 from .._features import METHODS
+from .._features.nystroem import Nystroem
 from .._features.projection import compute_features
 from .._networks.fingerprint import fingerprint_value
 from .._networks.persistence import get_versions
@@ -202,6 +203,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             for exact features or None for others, or if all gradients are zero.
         """
         X, source = self._fit_network(X, y)
+        if self._fitted_network is not None:
+            self._fitted_network.record_outputs(source, X)
         method, labels = self._choose_method(), self._choose_labels(y)
         settings = (self.n_components, self.kernel_error)
         self._key = self._make_key(source, X, labels, (method, *settings))
@@ -279,8 +282,20 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _featurize(self, X: Any, y: Any) -> np.ndarray:
         source = self._make_source()
+        self._check_projection(source)
         return load_or_compute(
             self.memory,
             self._key and f"{self._key} {source.fingerprint(X, y)}",
             lambda: compute_features(self._projection, source, X, y, self.verbose),
         )
+
+    def _check_projection(self, source: Source) -> None:
+        """Raise an error if the projection does not fit the network as it is now.
+
+        Landmarks belong to the gradients of the network in `fit`. The other projections depend only
+        on which gradients are compared.
+        """
+        if isinstance(self._projection, Nystroem):
+            self._check_unchanged(source)
+        elif self._fitted_network is not None:
+            self._fitted_network.check_compared(self, source)

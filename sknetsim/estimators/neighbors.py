@@ -385,8 +385,11 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
             nearest = self._search_all(X, Nearest, count)
             return nearest.distances, nearest.indices
         source = self._make_source()
-        queries = self._references if X is None else self._project(source, X)[1]
-        own = np.arange(self.n_samples_fit_) if X is None else None
+        if X is None:
+            self._make_fitted_source(source)
+            queries, own = self._references, np.arange(self.n_samples_fit_)
+        else:
+            queries, own = self._project(source, X)[1], None
         settings = (self._make_distance(source), own, self.verbose)
         return find_nearest_candidates(self._index, self._references, queries, count, *settings)
 

@@ -258,6 +258,7 @@ def featurize(
     check_is_fitted(featurizer, "n_components_")
     samples = featurizer._check_X(X, reset=False)
     source = featurizer._make_source()
+    featurizer._check_projection(source)
     # Two samples, because one would not show whether the network mixes samples.
     featurizer._try_network(source, samples.select(range(min(2, len(samples)))), None)
     width = featurizer.n_components_

@@ -275,7 +275,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         self.__dict__.pop("_target", None)
         samples, source = self._fit_network(X, y)
         self._target = infer_target(source, samples, y)
-        digests = digest_samples(samples, source.dtype)
+        self._dtype = source.dtype
+        digests = digest_samples(samples, self._dtype)
         label_keys = self._target.label_keys(y)
         self.n_samples_fit_ = len(digests)
         self._n_features_out = len(self._target.basis[0])
@@ -353,6 +354,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         queries = self._check_queries(X)
         source = self._make_source()
         network, weights = require_network(source), self._choose_weights()
+        # The predictions for the fitted samples were computed in `fit`.
+        self._check_unchanged(source)
         sums, singular = self._sum_around(source, queries, squared=True)
         labels, means = weights.means(sums, singular)
         kept = sums.noise_kept(singular, 1 / self.n_samples_fit_)
@@ -386,7 +389,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         """
         check_is_fitted(self, "n_samples_fit_")
         queries, source = self._check_X(X, reset=False), self._make_source()
-        own = self._label_weights.match(digest_samples(queries, source.dtype), y)
+        own = self._label_weights.match(digest_samples(queries, self._dtype), y)
         sums, singular = self._sum_around(source, queries, own)
         return self._choose_weights().means_of_others(sums, singular, own)
 
@@ -508,11 +511,15 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
         The queries None are the fitted samples. A warning reports the number of singular sums.
         """
+        weights = self._choose_weights()
+        if self.method in LINEAR and self._projection is None:
+            # With features, `_project` checks the network.
+            self._check_unchanged(source)
         if queries is None:
             source, queries = self._make_fitted_source(source), self._label_weights.samples
         else:
             source, queries = self._project(source, queries)
-        sums = self._choose_weights().sums(source, queries, own, squared, self.verbose)
+        sums = weights.sums(source, queries, own, squared, self.verbose)
         singular = sums.is_singular(torch.finfo(source.dtype).eps)
         if singular.any():
             self._warn_of_singular(int(singular.sum()), len(singular))

@@ -1,0 +1,296 @@
+"""Detection of changes of a network, and of the steps before it, after `fit`.
+
+Sums, landmarks and features of the fitted samples are computed in `fit`. They must not be combined
+with gradients of the same network after further training.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from .._gradients.base_engine import BaseEngine
+from .._networks.fingerprint import fingerprint_value
+from .._networks.network import list_steps, resolve_network
+from .._networks.persistence import get_versions
+from .._networks.samples import Samples
+from .._networks.state import lock_networks
+from ..exceptions import ChangedNetworkError
+
+# Integers of the size of each element: the words that are summed.
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+
+# Number of sums of a large tensor. It is prime, so that rows that change places are noticed.
+_SUMS = 1021
+
+# Larger tensors are summed on their own, because a copy of them would take memory and time.
+_LARGE = 2**14
+
+# Attributes of every module, without its hooks on activations and gradients. They contain tensors
+# and modules, which are compared separately, or have no effect on the outputs.
+_BOOKKEEPING = frozenset(vars(nn.Module())) - {
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+}
+
+# Values that are compared by ``==``.
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, np.generic)
+
+# Longer containers, such as vocabularies, are compared by identity.
+_SEARCHED = 100
+
+# Containers and objects inside each other, beyond which values are compared by identity.
+_DEPTH = 6
+
+
+class FittedNetwork:
+    """Contents of a network in `fit`, with which its later contents are compared.
+
+    The parameters and buffers are digested in one pass over their memory, which takes less time
+    than an evaluation of the network. Everything else that belongs to a network (attributes, hooks,
+    types of its layers) may change without an effect, for example a counter or a hook that records
+    activations. If something of that kind has changed, the outputs for one sample are compared.
+
+    Parameters
+    ----------
+    fitted : BaseSimilarity
+        The estimator, with its trained network.
+    source : BaseEngine
+        Engine of the network.
+    """
+
+    def __init__(self, fitted: Any, source: BaseEngine):
+        module, surroundings = _divide(fitted.estimator_)
+        self._compared = _list_compared(fitted, source)
+        with lock_networks():
+            self._contents = digest_tensors(module)
+            self._attributes: Any = _list_attributes(module)
+        self._surroundings = fingerprint_value(surroundings)
+        self._parts: Any = _list_parts(surroundings)
+        self._versions = get_versions()
+        self._sample: Samples | None = None
+        self._outputs: list[Tensor] = []
+
+    @classmethod
+    def of(cls, fitted: Any, source: Any) -> FittedNetwork | None:
+        """Return the contents of the network, or None for features, which have no network."""
+        return cls(fitted, source) if isinstance(source, BaseEngine) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without identities of objects, which a copy does not share."""
+        return vars(self) | {"_attributes": None, "_parts": None}
+
+    def record_outputs(self, source: Any, samples: Samples) -> None:
+        """Evaluate the network on the first sample, to compare later outputs with."""
+        self._sample = samples.select([0])
+        self._outputs = list(_iterate_outputs(source, self._sample))
+
+    def has_same_contents(self, estimator: Any) -> bool:
+        """Return whether all parameters and buffers are as in `fit`."""
+        module, _ = _divide(estimator)
+        with lock_networks():
+            return digest_tensors(module) == self._contents
+
+    def check(self, fitted: Any, source: Any) -> None:
+        """Raise an error if the network, or what is compared of it, has changed."""
+        self.check_compared(fitted, source)
+        change = self._find_change(fitted.estimator_, source)
+        if change is not None:
+            raise ChangedNetworkError(
+                "`estimator` must be as it was in fit, because its gradients are compared with"
+                f" those from fit; got a network that has changed since fit: {change}. Call fit"
+                " again, or fit with a copy of the network: copy.deepcopy(net)."
+            )
+
+    def check_compared(self, fitted: Any, source: Any) -> None:
+        """Raise an error if other outputs, or gradients of other parameters, are compared."""
+        compared = _list_compared(fitted, source)
+        for name, before in self._compared.items():
+            if compared[name] != before:
+                cause = ", or requires_grad of a parameter," if name == "parameters" else ""
+                raise ChangedNetworkError(
+                    f"`{name}` must be as it was in fit, because gradients are compared with those"
+                    f" from fit; got another value: `{name}`{cause} has changed since fit. Call fit"
+                    " again."
+                )
+
+    def _find_change(self, estimator: Any, source: BaseEngine) -> str | None:
+        """Return the name of what has changed, or None.
+
+        What differs without an effect is remembered, so that it is not examined again.
+        """
+        if not self.has_same_contents(estimator):
+            return "other parameters or buffers"
+        module, surroundings = _divide(estimator)
+        parts, attributes = _list_parts(surroundings), _list_attributes(module)
+        if parts != self._parts:
+            # The fingerprint contains code, which differs between versions of Python.
+            is_comparable = self._versions == get_versions()
+            if is_comparable and fingerprint_value(surroundings) != self._surroundings:
+                return "another criterion, or other steps before the network"
+            self._parts = parts
+        if attributes != self._attributes:
+            if not self._has_same_outputs(source):
+                return "other layers, attributes or hooks"
+            self._attributes = attributes
+        return None
+
+    def _has_same_outputs(self, source: BaseEngine) -> bool:
+        """Return whether the outputs for the first fitted sample are as in `fit`."""
+        assert self._sample is not None
+        outputs = list(_iterate_outputs(source, self._sample))
+        return len(outputs) == len(self._outputs) and all(
+            now.shape == before.shape and torch.allclose(now, before, 1e-4, 1e-6, equal_nan=True)
+            for now, before in zip(outputs, self._outputs, strict=True)
+        )
+
+
+def refuse_changes(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `fit` method that raises an error if the network changes while it runs.
+
+    The estimator is then not fitted.
+    """
+
+    @functools.wraps(fit)
+    def checked_fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = vars(self).get("_fitted_network")
+        result = fit(self, *args, **kwargs)
+        network = vars(self).get("_fitted_network")
+        if network in (None, before) or network.has_same_contents(self.estimator_):
+            return result
+        for name in vars(self).keys() - self.get_params(deep=False).keys():
+            delattr(self, name)
+        raise ChangedNetworkError(
+            "`estimator` must not change while fit runs; got a network whose parameters or buffers"
+            " were changed by another thread. Train it before fit, or fit with a copy of the"
+            " network: copy.deepcopy(net)."
+        )
+
+    return checked_fit
+
+
+def _list_compared(fitted: Any, source: BaseEngine) -> dict[str, Any]:
+    """Return what determines the gradients of a network, by the names of parameters."""
+    settings = {name: getattr(fitted, name, None) for name in ("output", "input_shape")}
+    compared = {name: fingerprint_value(value) for name, value in settings.items()}
+    return compared | {"parameters": frozenset(getattr(source, "selected", ()))}
+
+
+def _divide(estimator: Any) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Return the module of a network, and its criterion and the steps before it."""
+    network = resolve_network(estimator)
+    return network.module, (network.criterion, network.classifier, list_steps(estimator))
+
+
+def _iterate_outputs(source: BaseEngine, sample: Samples) -> Iterator[Tensor]:
+    """Yield the tensors in the raw output of the network for one sample, on the CPU."""
+    prepared = source.network.prepare(sample)
+    with source.batch(prepared, None, slice(0, 1)) as (module, inputs, _):
+        yield from _iterate_tensors(source.forward(module, inputs))
+
+
+def _iterate_tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value, which may consist of containers."""
+    if isinstance(value, Tensor):
+        yield value.detach().double().cpu()
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _iterate_tensors(part)
+
+
+def digest_tensors(module: nn.Module) -> tuple[Any, str]:
+    """Return names, types and shapes of all parameters and buffers, and a digest of their contents.
+
+    A large tensor is first reduced to sums of its words, modulo their size. A change of a single
+    element always changes them.
+    """
+    layout, groups = [], defaultdict(list)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        layout.append((name, tensor.dtype, tensor.shape))
+        words = _get_words(tensor.detach())
+        groups[words.dtype, words.device].append(_sum_columns(words))
+    digest = hashlib.blake2b(digest_size=16)
+    for parts in groups.values():
+        digest.update(_sum_columns(torch.cat(parts)).cpu().numpy().data)
+    return tuple(layout), digest.hexdigest()
+
+
+def _get_words(tensor: Tensor) -> Tensor:
+    """Return the bits of a tensor as integers, of shape (n,)."""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.int_repr()
+    return tensor.reshape(-1).view(_WORDS[tensor.element_size()])
+
+
+def _sum_columns(words: Tensor) -> Tensor:
+    """Return the words themselves, or those of a large tensor summed over rows of a matrix."""
+    rows = len(words) // _SUMS
+    if len(words) <= _LARGE:
+        return words
+    # sums[c] = sum_r words[r,c] modulo 2^bits; the words after the last whole row are kept.
+    matrix = words[: rows * _SUMS].view(rows, _SUMS)
+    if words.device.type == "cpu":
+        # numpy sums integers twenty times as fast as torch.
+        sums = torch.from_numpy(matrix.numpy().sum(axis=0, dtype=matrix.numpy().dtype))
+    else:
+        sums = matrix.sum(dim=0, dtype=words.dtype)
+    return torch.cat([sums, words[rows * _SUMS :]])
+
+
+def _list_attributes(module: nn.Module) -> list[Any]:
+    """Return the names and types of the layers of a network, and their own attributes."""
+    return [
+        (name, type(part), {key: _list_parts(own) for key, own in _iterate_own(part)})
+        for name, part in module.named_modules()
+    ]
+
+
+def _iterate_own(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a layer that not every module has."""
+    return ((key, value) for key, value in vars(part).items() if key not in _BOOKKEEPING)
+
+
+class _Identity:
+    """Object that equals only itself. It is kept, so that no other object gets its address."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other._value is self._value
+
+
+def _list_parts(value: Any, depth: int = _DEPTH) -> Any:
+    """Return the contents of a value in a form that can be compared by ``==``.
+
+    Contents that would take long to compare are represented by their identity.
+    """
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        # Not kept, because an attribute may contain the activations of the last batch.
+        return id(value), 0 if value.is_inference() else value._version
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return str(value.dtype), value.shape, hashlib.blake2b(value.tobytes()).digest()
+    if depth == 0:
+        return _Identity(value)
+    if isinstance(value, list | tuple | dict) and len(value) <= _SEARCHED:
+        items = [*value.items()] if isinstance(value, dict) else value
+        return [type(value), *(_list_parts(part, depth - 1) for part in items)]
+    if isinstance(value, nn.Module):
+        return _list_attributes(value), digest_tensors(value)
+    if isinstance(value, BaseEstimator):
+        return type(value), _list_parts(vars(value), depth - 1)
+    return _Identity(value)
