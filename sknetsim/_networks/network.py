@@ -151,6 +151,11 @@ def _innermost(estimator: Any) -> Any:
     return _unwrap(estimator)[0]
 
 
+def list_steps(estimator: Any) -> list[Any]:
+    """Return the steps of Pipelines before the network."""
+    return _unwrap(estimator)[1]
+
+
 def _check_module(module: nn.Module) -> nn.Module:
     """Return the module without its wrappers; raise if it cannot have per-sample gradients."""
     while (attribute := _WRAPPERS.get(type(module).__name__)) is not None:
