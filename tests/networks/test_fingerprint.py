@@ -6,7 +6,8 @@ import functools
 import pickle
 import subprocess
 import sys
-from collections import Counter
+import types
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,10 @@ import sknetsim
 from sknetsim._features.sketch import TensorSketch
 from sknetsim._features.source import check_features
 from sknetsim._networks.fingerprint import fingerprint_samples, fingerprint_value
+from sknetsim._networks.persistence import dumps, loads
 from sknetsim._networks.samples import Samples
+
+from .pickled_by_value import NETWORKS, make_base
 
 
 class Scaled(nn.Module):
@@ -69,7 +73,84 @@ def power(exponent):
     return lambda raw: raw**exponent
 
 
+def tie(network, other):
+    """Return two layers with equal weights, which are shared if ``other`` is the first layer."""
+    layers = nn.Sequential(network, nn.Linear(3, 2))
+    layers[1].load_state_dict(network.state_dict())
+    layers[1].weight = nn.Parameter(network.weight.detach().clone()) if other else network.weight
+    return layers
+
+
+def parametrize(network):
+    nn.utils.parametrize.register_parametrization(network, "weight", nn.Identity())
+    return network
+
+
+class Layer(nn.Linear):
+    def forward(self, X):
+        return super().forward(X)
+
+
+class DoubledLayer(nn.Linear):
+    def forward(self, X):
+        return 2 * super().forward(X)
+
+
+DoubledLayer.__name__ = DoubledLayer.__qualname__ = "Layer"
+
+
+class Gain(nn.Module):
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, X):
+        return self.gain * X
+
+
+def make_seeded(kind):
+    torch.manual_seed(0)
+    return kind(3, 2)
+
+
+def subtract(left, right):
+    return left - right
+
+
+def subtract_renamed(right, left):
+    return right - left
+
+
 PAIRS = {
+    "lists of a class": (make_base(scales=[1.0]), make_base(scales=[2.0])),
+    "tensors of a class": (make_base(scale=torch.ones(2)), make_base(scale=torch.zeros(2))),
+    "partial functions of a class": (
+        make_base(scale=functools.partial(margin, 1)),
+        make_base(scale=functools.partial(margin, 2)),
+    ),
+    "cached properties": (
+        make_base(scale=functools.cached_property(lambda self: 1)),
+        make_base(scale=functools.cached_property(lambda self: 2)),
+    ),
+    "setters": (
+        make_base(scale=property(None, lambda self, value: None)),
+        make_base(scale=property(None, lambda self, value: self)),
+    ),
+    "cached functions": (functools.cache(lambda: 1), functools.cache(lambda: 2)),
+    "static methods": (make_base(f=staticmethod(margin)), make_base(f=classmethod(margin))),
+    "shared parameters": (tie(make_seeded(nn.Linear), False), tie(make_seeded(nn.Linear), True)),
+    "classes made by torch": (
+        parametrize(make_seeded(Layer)),
+        parametrize(make_seeded(DoubledLayer)),
+    ),
+    "functions made by torch": (functional.max_pool1d, functional.max_pool2d),
+    "names of arguments": (subtract, subtract_renamed),
+    "defaults of dicts": (defaultdict(lambda: 1), defaultdict(lambda: 2)),
+    "mappings": (types.MappingProxyType({"a": 1}), types.MappingProxyType({"a": 2})),
+    "modules of Python": (ast, copy),
+    "numbers of scripts": (torch.jit.script(Gain(2.0)), torch.jit.script(Gain(3.0))),
+    "sets of functions": ({lambda: 1, lambda: 2}, {lambda: 1, lambda: 3}),
+    "sparse tensors": (torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()),
     "parameters": (Scaled(), shift(Scaled())),
     "numbers": (Scaled(), Scaled(scale=3.0)),
     "functions": (Scaled(), Scaled(activation=torch.relu)),
@@ -112,6 +193,88 @@ def test_a_copy_has_the_same_fingerprint(make, copy_value):
     torch.manual_seed(0)
     value = make()
     assert fingerprint_value(copy_value(value)) == fingerprint_value(value)
+
+
+def reload(value):
+    return loads(dumps({"value": value}))["value"]
+
+
+@pytest.fixture(scope="module")
+def reloaded():
+    """Fingerprints in another process: after one and two pickles by value, for each network."""
+    data = {name: dumps({"value": build(name)}) for name in NETWORKS}
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RELOAD],
+        input=pickle.dumps(data),
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    return pickle.loads(process.stdout)
+
+
+RELOAD = """
+import pickle, sys
+from sknetsim._networks.fingerprint import fingerprint_value
+from sknetsim._networks.persistence import dumps, loads
+fingerprints = {}
+for name, data in pickle.load(sys.stdin.buffer).items():
+    first = loads(data)["value"]
+    second = loads(dumps({"value": first}))["value"]
+    fingerprints[name] = [fingerprint_value(first), fingerprint_value(second)]
+pickle.dump(fingerprints, sys.stdout.buffer)
+"""
+
+
+of_each_network = pytest.mark.parametrize("name", NETWORKS)
+pytestmark = pytest.mark.filterwarnings("ignore:.*(weight_norm|Lazy modules|torch.jit.script)")
+
+
+def build(name):
+    torch.manual_seed(0)
+    return NETWORKS[name]()
+
+
+@of_each_network
+def test_pickles_by_value_keep_the_fingerprint(name):
+    network = build(name)
+    expected = fingerprint_value(network)
+    once = reload(network)
+    fingerprints = [fingerprint_value(value) for value in (network, once, reload(once))]
+    assert fingerprints == [expected] * 3
+
+
+@pytest.mark.slow
+@of_each_network
+def test_pickles_by_value_keep_the_fingerprint_in_another_process(name, reloaded):
+    assert reloaded[name] == [fingerprint_value(build(name))] * 2
+
+
+@of_each_network
+def test_a_network_that_is_built_again_has_the_same_fingerprint(name):
+    assert fingerprint_value(build(name)) == fingerprint_value(build(name))
+
+
+def test_a_class_of_the_script_has_the_same_fingerprint_in_started_processes(monkeypatch):
+    """multiprocessing calls the script __mp_main__ in the processes that it starts."""
+    kind = type(make_base())
+    monkeypatch.setattr(kind, "__module__", "__main__")
+    before = fingerprint_value(kind)
+    monkeypatch.setattr(kind, "__module__", "__mp_main__")
+    assert fingerprint_value(kind) == before
+
+
+def test_scripts_of_one_network_have_one_fingerprint():
+    torch.manual_seed(0)
+    network = nn.Sequential(Scaled(), nn.Linear(2, 2))
+    first, second = torch.jit.script(network), torch.jit.script(copy.deepcopy(network))
+    assert fingerprint_value(first) == fingerprint_value(second)
+
+
+def test_a_memory_map_has_the_fingerprint_of_its_array(tmp_path):
+    np.save(tmp_path / "array.npy", np.arange(6.0))
+    mapped = np.load(tmp_path / "array.npy", mmap_mode="r")
+    assert fingerprint_value({"array": mapped}) == fingerprint_value({"array": np.arange(6.0)})
 
 
 def test_the_mode_does_not_change_the_fingerprint():
