@@ -142,7 +142,12 @@ class Outputs:
         if self.network.takes_logarithm:
             # NLLLoss takes log-probabilities, to which skorch converts the probabilities.
             outputs = self.logits(outputs).reshape(outputs.shape)
-        return compute_losses(self._criterion, outputs, labels, self._cause)
+        losses = compute_losses(self._criterion, outputs, labels, self._cause)
+        if not isinstance(self.output, SelectedOutput):
+            return losses
+        # A loss can be finite although an output is infinite, which all strategies refuse.
+        is_finite = torch.isfinite(outputs).reshape(len(outputs), -1).all(dim=1, keepdim=True)
+        return torch.where(is_finite, losses, torch.nan)
 
     @property
     def _cause(self) -> str:

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from .._features.exact import Exact
 from .._features.projection import Projection, compute_features
 from .._features.sketch import TensorSketch
+from .._gradients.criterion import predicts_classes
 from .._gradients.engine import GradientEngine
-from .._gradients.predictions import predict_probabilities
+from .._gradients.outputs import SelectedOutput, check_output
+from .._gradients.predictions import predict_distributions
 from .._kernels.similarities import COUNTS
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import FEATURES, resolve_network
@@ -27,6 +29,7 @@ from ..estimators._base import (
     check_is_fitted,
     fit_context,
 )
+from ._missing import check_no_missing
 from .strategies import STRATEGIES, Selection, Setting, select_greedily
 
 
@@ -63,7 +66,8 @@ class ActiveLearningSampler(BaseSimilarity):
       equal the sum over the pool, in the metric of the posterior covariance [5]_;
     - "badge": the squared length of the gradient of the loss at the predicted class, or the squared
       distance to the nearest chosen sample if that is smaller. Samples are drawn in proportion to
-      it, like the centres of k-means++, and are therefore uncertain and diverse [6]_.
+      it, like the centres of k-means++, and are therefore uncertain and diverse [6]_. For
+      independent labels, it is the loss at all predicted labels;
     - "coverage": the number of pool samples with a similarity :math:`k^C` of at least
       ``threshold``, without those similar to a sample of Z (ProbCover) [7]_;
     - "typicality": 1 / (mean distance to the 20 nearest neighbours by :math:`k^C`), in the largest
@@ -72,13 +76,18 @@ class ActiveLearningSampler(BaseSimilarity):
       by ``method`` as in `NetworkDensity` [1]_;
     - "reliability": :math:`u(x) = - \sum_{z \in Z} k(x, z) / k(x, x)`, how little Z supports the
       prediction, see `NetworkDensity.reliability` [1]_;
-    - "margin": the difference of the two largest probabilities, times -1; "entropy": the entropy of
-      the probabilities [9]_;
-    - "random": a random number.
+    - "margin": the difference of the two largest probabilities, times -1. For independent labels
+      with the probabilities :math:`p_l`, it is :math:`u(x) = - \min_l |2 p_l - 1|` [10]_;
+    - "entropy": the entropy of the probabilities, or for independent labels the sum of the labels'
+      entropies [9]_;
+    - "random": a random number, for which the network is not evaluated.
 
     All strategies except "margin", "entropy" and "random" update the utilities after each choice,
-    and therefore choose few nearly equal samples. "badge", "margin" and "entropy" need a network
-    that predicts classes.
+    and therefore choose few nearly equal samples. "badge", "margin" and "entropy" need a skorch net
+    that predicts classes or independent labels. The net has independent labels if its criterion is
+    BCEWithLogitsLoss, BCELoss or MultiLabelSoftMarginLoss; a single output is then one label.
+    Probabilities are the softmax of the logits, or for independent labels the sigmoid of each
+    logit, with any criterion; a ``predict_nonlinearity`` of the net is not used.
 
     Parameters
     ----------
@@ -87,7 +96,8 @@ class ActiveLearningSampler(BaseSimilarity):
         the weights that it has at that time.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared; see `NetworkKernel`. "badge" always compares
-        "loss".
+        "loss". If the network returns several tensors, a callable selects the one that "badge",
+        "margin" and "entropy" use.
     strategy : str, default="lcmd"
         Query strategy, one of the above. The user guide compares them on several datasets; the
         default was never worse than random selection there.
@@ -157,6 +167,8 @@ class ActiveLearningSampler(BaseSimilarity):
     .. [8] G. Hacohen, A. Dekel, D. Weinshall, "Active learning on a budget: opposite strategies
        suit high and low budgets", ICML 2022.
     .. [9] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
+    .. [10] K. Brinker, "On active learning in multi-label classification", in: From Data and
+       Information Analysis to Knowledge Engineering, Springer, 2006.
 
     Examples
     --------
@@ -221,7 +233,8 @@ class ActiveLearningSampler(BaseSimilarity):
         X : array-like of shape (n_samples, ...)
             All labelled samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network.
+            Labels, to train an untrained network. They may be of any type if the network is
+            trained, but none may be missing (NaN or None).
 
         Returns
         -------
@@ -231,8 +244,14 @@ class ActiveLearningSampler(BaseSimilarity):
         Raises
         ------
         ValueError
-            If the strategy needs a network that predicts classes, and ``estimator`` contains none.
+            If the strategy needs a network that predicts classes, and ``estimator`` contains none;
+            if the strategy is "badge" and the criterion returns no loss for each sample; or if a
+            label is missing.
+        UnsupportedNetworkError
+            If the outputs of the network are NaN or infinite, or are no probabilities although its
+            criterion takes probabilities.
         """
+        check_no_missing(y)
         self._X, _ = self._fit_network(X, y)
         self.n_labelled_ = len(self._X)
         # Another sketch invalidates the features of an earlier fit.
@@ -251,16 +270,26 @@ class ActiveLearningSampler(BaseSimilarity):
         X : array-like of shape (n_samples, ...)
             The newly labelled samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels. They are used only if the sampler is not fitted and its network is untrained.
+            Labels, none of them missing (NaN or None). They are used only if the sampler is not
+            fitted and its network is untrained.
 
         Returns
         -------
         self : object
             The sampler.
+
+        Raises
+        ------
+        ValueError
+            If a label is missing, or if there is not one label for each sample.
         """
         if not hasattr(self, "n_labelled_"):
             return self.fit(X, y)
-        self._X = self._X.append(self._check_X(X, reset=False))
+        check_no_missing(y)
+        samples = self._check_X(X, reset=False)
+        if y is not None:
+            check_consistent_length(np.empty(len(samples)), y)
+        self._X = self._X.append(samples)
         self.n_labelled_ = len(self._X)
         return self
 
@@ -290,6 +319,9 @@ class ActiveLearningSampler(BaseSimilarity):
         ValueError
             If ``n_queries`` is not between 1 and the number of samples in the pool, or if the
             samples of the pool have another shape than the labelled ones.
+        UnsupportedNetworkError
+            If the outputs of the network are NaN or infinite at a sample. "random" does not
+            evaluate the network.
         """
         X = self._check_pool(X_pool)
         count = _check_n_queries(n_queries, len(X))
@@ -305,7 +337,7 @@ class ActiveLearningSampler(BaseSimilarity):
 
         It is available for "maxdet" (variance), "kcenter" (squared distance), "density" and
         "reliability" (count, times -1), "badge" (squared length of the loss gradient), "margin"
-        (difference of probabilities, times -1) and "entropy" (nats).
+        (difference of probabilities, times -1) and "entropy" (nats). Errors are those of `query`.
 
         Parameters
         ----------
@@ -356,7 +388,12 @@ class ActiveLearningSampler(BaseSimilarity):
 
     def _choose_output(self) -> Any:
         """Return the output that the strategy prescribes, or ``output`` if it prescribes none."""
-        return self._get_strategy().output or self.output
+        strategy = self._get_strategy()
+        if not strategy.needs_classes:
+            return self.output
+        check_output(self.output)
+        select = self.output if callable(self.output) else None
+        return SelectedOutput(strategy.output, select, f"`strategy` is {self.strategy!r}")
 
     def _make_source_for(self, estimator: Any) -> Source:
         """Return the source of Jacobians, after a check that the strategy can use the network."""
@@ -366,13 +403,18 @@ class ActiveLearningSampler(BaseSimilarity):
 
     def _check_classifier(self, estimator: Any) -> None:
         is_features = isinstance(estimator, str) and estimator == FEATURES
-        if is_features or not resolve_network(estimator).classifier:
+        network = None if is_features else resolve_network(estimator)
+        if network is None or not predicts_classes(network):
             given = self.estimator
             text = repr(given) if is_features or given is None else type(given).__name__
+            if network is not None and network.criterion is not None:
+                text += f" with the criterion {type(network.criterion).__name__}"
             others = [name for name, other in STRATEGIES.items() if not other.needs_classes]
             raise ValueError(
                 f"`estimator` must contain a skorch classifier for strategy={self.strategy!r}; got"
-                f" {text}. Wrap the network in a NeuralNetClassifier, or use one of the strategies"
+                f" {text}. Wrap the network in a NeuralNetClassifier whose criterion fits its"
+                " outputs (CrossEntropyLoss for the logits of classes, BCEWithLogitsLoss for those"
+                " of independent labels), or use one of the strategies"
                 f" {', '.join(map(repr, others))}."
             )
 
@@ -381,11 +423,11 @@ class ActiveLearningSampler(BaseSimilarity):
         if self._get_strategy().whitening is not None:
             super()._try_network(source, X, y)
         elif self._get_strategy().needs_classes:
-            self._predict_probabilities(source, X)
+            self._predict_distributions(source, X)
 
-    def _predict_probabilities(self, source: Source, X: Samples) -> np.ndarray:
+    def _predict_distributions(self, source: Source, X: Samples) -> np.ndarray:
         assert isinstance(source, GradientEngine)
-        return predict_probabilities(source, X)
+        return predict_distributions(source, X)
 
     def _make_selection(self, X: Samples, count: int) -> Selection:
         """Return the strategy, prepared to choose ``count`` samples of the pool."""
@@ -399,7 +441,7 @@ class ActiveLearningSampler(BaseSimilarity):
             if strategy.needs_labelled:
                 labelled = self._compute_labelled_features(projection, source)
         elif strategy.needs_classes:
-            probabilities = self._predict_probabilities(source, X)
+            probabilities = self._predict_distributions(source, X)
         levels = (self.method, self.threshold, self.alpha)
         return strategy(Setting(pool, labelled, probabilities, count, *levels, generator))
 
@@ -443,7 +485,7 @@ class ActiveLearningSampler(BaseSimilarity):
     def _fingerprint_features(self, projection: Projection) -> str:
         """Return a fingerprint of everything that features of a sample depend on."""
         settings = (self._choose_output(), self.parameters, self.input_shape)
-        return fingerprint_value((projection, self._resolve_network(), settings))
+        return fingerprint_value((projection, self._identify_network(), settings))
 
 
 def _check_n_queries(n_queries: Any, available: int) -> int:

@@ -1,6 +1,7 @@
 """Greedy choice of pool samples, which all strategies have in common.
 
-Index legend: n pool samples; l labelled samples; m features; c classes; b samples to choose.
+Index legend: n pool samples; l labelled samples; m features; k labels of a sample; c classes of a
+label; b samples to choose.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Setting:
         Features of the pool; without columns for strategies that need none.
     labelled : ndarray of shape (l, m)
         Features of the labelled samples.
-    probabilities : ndarray of shape (n, c) or (n, 0)
-        Predicted probabilities of the classes, for strategies that need them.
+    probabilities : ndarray of shape (n, c), (n, k, c) or (n, 0)
+        Predicted probabilities of the classes, for strategies that need them; with k independent
+        labels, those of the classes of each label.
     n_queries : int
         Number b of samples that will be chosen.
     method : {"soft", "threshold", "power"}
@@ -92,13 +94,13 @@ class Selection(abc.ABC):
 
     #: Whitening of the gradients that become features, see `WHITENINGS`; None: no gradients.
     whitening: ClassVar[str | None] = "none"
-    #: Outputs whose gradients are compared; None stands for the estimator's ``output``.
-    output: ClassVar[str | None] = None
+    #: Output that replaces the estimator's ``output`` if the network must predict classes.
+    output: ClassVar[str] = "all"
     #: Whether features of the labelled samples are needed.
     needs_labelled: ClassVar[bool] = True
     #: Whether the utility of a sample is the same in any pool.
     pool_independent: ClassVar[bool] = False
-    #: Whether the network must predict classes.
+    #: Whether the network must predict classes, or independent labels.
     needs_classes: ClassVar[bool] = False
 
     @abc.abstractmethod

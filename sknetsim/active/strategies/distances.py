@@ -100,9 +100,9 @@ class KMeansPlusPlus(KCenter):
     """Random choice of a sample in proportion to its squared distance to the chosen samples [1]_.
 
     This is BADGE: k-means++ on gradients of the loss at the predicted label, whose norm measures
-    how uncertain that label is. The first sample is drawn in proportion to its squared norm |f|^2,
-    and later ones in proportion to the smaller of |f|^2 and the squared distance to the nearest
-    chosen sample.
+    how uncertain that label is. For independent labels, it is the loss at all predicted labels. The
+    first sample is drawn in proportion to its squared norm |f|^2, and later ones in proportion to
+    the smaller of |f|^2 and the squared distance to the nearest chosen sample.
 
     References
     ----------
@@ -110,7 +110,7 @@ class KMeansPlusPlus(KCenter):
        by diverse, uncertain gradient lower bounds", ICLR 2020.
     """
 
-    output: ClassVar[str | None] = "loss"
+    output: ClassVar[str] = "loss"
     needs_labelled: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
 
