@@ -1,4 +1,4 @@
-"""Regression and classification: labels and predictions as values that can be averaged.
+"""Regression, classification and multilabel: labels and predictions as values with means.
 
 Index legend: n samples; q columns of the values (for classification, one for each of the c
 classes); a coordinates of the values.
@@ -7,7 +7,7 @@ classes); a coordinates of the values.
 from __future__ import annotations
 
 import abc
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +15,25 @@ import numpy as np
 import torch
 from scipy.linalg import helmert
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils.multiclass import type_of_target
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._gradients.engine import GradientEngine
-from .._gradients.outputs import Outputs, looks_like_probabilities
+from .._gradients.outputs import Outputs
 from .._gradients.predictions import expand_to_classes, predict_outputs, predict_probabilities
-from .._networks.default_network import DefaultNetwork
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._passes.chunks import Source
-
-#: Criteria whose labels can be classes; without a criterion, labels can be classes, too.
-_CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, type(None))
-
-# Number of samples whose outputs decide whether a network returns probabilities.
-_INSPECTED_SAMPLES = 8
+from ..exceptions import UnsupportedNetworkError
+from ._label_arrays import check_labels, is_numeric, squeeze_column, to_columns
 
 
 class Target(abc.ABC):
     """Meaning of the labels.
 
     Values v of shape (n, q) and coordinates z of shape (n, a) satisfy v = centre + z @ basis. The
-    gradient of the loss (squared error or cross-entropy) is sum_n J(x_n)^T (z^_n - z~_n) up to a
-    factor, where z^ are the coordinates of the predictions, z~ those of the labels, and J is the
-    Jacobian of the output that `compared_output` returns.
+    gradient of the loss (see `infer_target`) is sum_n J(x_n)^T (z^_n - z~_n) up to a factor, where
+    z^ are the coordinates of the predictions, z~ those of the labels, and J is the Jacobian of the
+    output that `compared_output` returns.
     """
 
     @property
@@ -61,7 +55,7 @@ class Target(abc.ABC):
         """Return one key per label; equal labels have equal keys."""
 
     @abc.abstractmethod
-    def predictions(self, source: Source, X: Samples) -> np.ndarray:
+    def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
         """Return the network's predictions as values of shape (n, q)."""
 
     @abc.abstractmethod
@@ -83,6 +77,10 @@ class Target(abc.ABC):
         The agreement is 1 if they are equal.
         """
 
+    def predictions(self, source: Source, X: Samples) -> np.ndarray:
+        """Return the network's predictions as values of shape (n, q); raise if not finite."""
+        return _check_finite(self._predict(require_network(source), X))
+
     def coordinates(self, values: np.ndarray) -> np.ndarray:
         """Return the coordinates, of shape (n, a), of values of shape (n, q)."""
         # z = (v - centre) @ basis^T, the inverse of v = centre + z @ basis
@@ -94,6 +92,11 @@ class Target(abc.ABC):
         # v = centre + z @ basis
         values: np.ndarray = self.centre + coordinates @ self.basis
         return values
+
+
+def identity(outputs: np.ndarray) -> np.ndarray:
+    """Return the outputs themselves."""
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,14 @@ class Regression(Target):
         Standard deviation of the fitted labels; 1 for a constant column.
     flat : bool
         Whether the labels have a single axis.
+    link : callable
+        Function that returns predictions from outputs, both of shape (n, q).
     """
 
     mean: np.ndarray
     scale: np.ndarray
     flat: bool
+    link: Callable[[np.ndarray], np.ndarray] = identity
 
     @property
     def centre(self) -> np.ndarray:
@@ -141,18 +147,18 @@ class Regression(Target):
         """Return the numbers of each label as a tuple."""
         return list(map(tuple, self.values(y)))
 
-    def predictions(self, source: Source, X: Samples) -> np.ndarray:
-        """Return the outputs of the network, of shape (n, q)."""
-        outputs = predict_outputs(require_network(source), X)
+    def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
+        """Return the predictions, of shape (n, q): the link of the outputs."""
+        outputs = _check_finite(predict_outputs(engine, X))
         if outputs.shape[1] != len(self.scale):
             raise ValueError(
                 f"`y` must have as many columns as the network has outputs, {outputs.shape[1]}; got"
                 f" {len(self.scale)}. Pass the labels that the network was trained on."
             )
-        return outputs
+        return self.link(outputs)
 
     def compared_output(self, network: Network) -> Any:
-        """Return "all", because the squared error sums the gradients of all outputs."""
+        """Return "all", because the loss sums the gradients of all outputs."""
         return "all"
 
     def labels(self, values: np.ndarray) -> np.ndarray:
@@ -170,6 +176,40 @@ class Regression(Target):
         """
         residuals = (self.values(y) - values) / self.scale
         agreement: np.ndarray = 1 / (1 + np.square(residuals).mean(axis=1))
+        return agreement
+
+
+@dataclass(frozen=True)
+class Multilabel(Regression):
+    """Target whose labels are several independent labels per sample, each of them 0 or 1.
+
+    The values of predictions are the probabilities of the labels.
+    """
+
+    def values(self, y: Any) -> np.ndarray:
+        """Return the labels as values of shape (n, q)."""
+        values = super().values(y)
+        if not is_indicator(values):
+            raise ValueError(
+                "`y` must contain only 0 and 1, one for each label; got numbers from"
+                f" {values.min():.4g} to {values.max():.4g}. Pass the labels that the network was"
+                " trained on."
+            )
+        return values
+
+    def labels(self, values: np.ndarray) -> np.ndarray:
+        """Return 1 for each label whose value exceeds 1/2, and otherwise 0."""
+        return (values > 0.5).astype(np.int64)
+
+    def score(self, y: Any, values: np.ndarray) -> float:
+        """Return the share of the samples for which all labels are right."""
+        return float((self.labels(values) == self.values(y)).all(axis=1).mean())
+
+    def agreement(self, y: Any, values: np.ndarray) -> np.ndarray:
+        """Return the smallest value, over the labels of a sample, of what each label is."""
+        labels = self.values(y)
+        # v if the label is 1, and 1 - v if it is 0
+        agreement: np.ndarray = (labels * values + (1 - labels) * (1 - values)).min(axis=1)
         return agreement
 
 
@@ -212,10 +252,10 @@ class Classification(Target):
         """Return the index of each label's class."""
         return list(self._encode(y))
 
-    def predictions(self, source: Source, X: Samples) -> np.ndarray:
+    def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
         """Return the probabilities of the classes, of shape (n, c)."""
         predict = predict_outputs if self.probabilities else predict_probabilities
-        return predict(require_network(source), X)
+        return predict(engine, X)
 
     def compared_output(self, network: Network) -> Any:
         """Return the coordinates of the logits, whose gradients the cross-entropy sums."""
@@ -237,23 +277,30 @@ class Classification(Target):
         """Return the index of each label's class, and raise an error for other labels."""
         codes = self._encode(y)
         if (codes < 0).any():
-            unknown = squeeze_column(check_labels(y))[codes < 0][0]
-            raise ValueError(
-                f"`y` must contain only the classes {self._format_classes()}; got {unknown}. Number"
-                " the classes as in the training of the network."
-            )
+            raise self._make_error(squeeze_column(check_labels(y))[codes < 0][0])
         return codes
 
     def _encode(self, y: Any) -> np.ndarray:
-        """Return the index of each label's class, and -1 for other labels."""
+        """Return the index of each label's class, and -1 for other labels.
+
+        Names raise an error if the classes are numbers, and numbers if the classes have names.
+        """
         labels = squeeze_column(check_labels(y))
         if labels.ndim != 1:
             raise ValueError(
                 f"`y` must have one class per sample, among {self._format_classes()}; got shape"
                 f" {labels.shape}. Pass a single column."
             )
+        if is_numeric(labels) != is_numeric(self.classes):
+            raise self._make_error(labels[0])
         codes = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
         return np.where(self.classes[codes] == labels, codes, -1)
+
+    def _make_error(self, label: Any) -> ValueError:
+        return ValueError(
+            f"`y` must contain only the classes {self._format_classes()}; got {label}. Number the"
+            " classes as in the training of the network."
+        )
 
     def _format_classes(self) -> str:
         return ", ".join(map(str, self.classes))
@@ -296,90 +343,17 @@ def require_network(source: Source) -> GradientEngine:
     return source
 
 
-def infer_target(source: Source, X: Samples, y: Any) -> Target:
-    """Return whether the labels of a network, or of features, are classes or numbers."""
-    labels = check_labels(y)
-    if not isinstance(source, GradientEngine):
-        discrete = labels.ndim == 1 and is_classification(labels)
-        return (
-            _make_classification(np.unique(labels), labels)
-            if discrete
-            else _make_regression(labels)
+def _check_finite(values: np.ndarray) -> np.ndarray:
+    """Return outputs or predictions of shape (n, q), and raise an error if they are not finite."""
+    is_finite = np.isfinite(values).all(axis=1)
+    if not is_finite.all():
+        raise UnsupportedNetworkError(
+            "`estimator` must return finite outputs; got NaN or infinity, first in row"
+            f" {is_finite.argmin()} of X. Check the weights and the scale of X."
         )
-    first = X.select(list(range(min(len(X), _INSPECTED_SAMPLES))))
-    outputs, network = predict_outputs(source, first), source.network
-    count = outputs.shape[1]
-    if network.classifier:
-        return _make_classification(np.arange(max(count, 2)), labels)
-    if (
-        count > 1
-        and is_classification(squeeze_column(labels))
-        and isinstance(network.criterion, _CLASS_CRITERIA)
-    ):
-        has_no_criterion = network.criterion is None
-        probabilities = has_no_criterion and looks_like_probabilities(torch.as_tensor(outputs))
-        classes = _infer_classes(network.module, labels, count)
-        return _make_classification(classes, labels, probabilities)
-    return _make_regression(labels)
+    return values
 
 
-def _infer_classes(module: nn.Module, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the classes in the order of the outputs.
-
-    The classes of the default network, and classes with names, are sorted; others are numbered.
-    """
-    seen = np.unique(labels)
-    is_sorted = isinstance(module, DefaultNetwork) or labels.dtype.kind not in "fiub"
-    return seen if is_sorted and len(seen) == count else np.arange(count)
-
-
-def _make_regression(labels: np.ndarray) -> Regression:
-    numbers = to_columns(labels)
-    scale = numbers.std(axis=0)
-    return Regression(numbers.mean(axis=0), np.where(scale > 0, scale, 1.0), labels.ndim == 1)
-
-
-def _make_classification(
-    classes: np.ndarray, labels: np.ndarray, probabilities: bool = False
-) -> Classification:
-    seen = np.unique(labels)
-    if len(seen) < 2:
-        raise ValueError(
-            f"`y` must contain at least two classes; got one class, {seen[0]}. Pass labels of"
-            " several classes."
-        )
-    return Classification(classes, probabilities)
-
-
-def check_labels(y: Any) -> np.ndarray:
-    """Return the labels as an array, and raise an error if they are missing or not finite."""
-    if y is None:
-        raise ValueError("`y` must be the labels of X; got None. Pass one label per sample.")
-    if isinstance(y, Tensor):
-        # NumPy has no bfloat16.
-        y = (y.float() if y.is_floating_point() and y.dtype != torch.float64 else y).cpu().detach()
-    labels = np.asarray(y)
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("`y` must be finite; got NaN or infinity. Remove these samples.")
-    return labels
-
-
-def squeeze_column(labels: np.ndarray) -> np.ndarray:
-    """Return labels of shape (n, 1) as shape (n,), and other labels unchanged."""
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-
-
-def to_columns(y: Any) -> np.ndarray:
-    """Return numeric labels as an array of shape (n, q), float64."""
-    labels = check_labels(y)
-    if labels.dtype.kind not in "fiub" or labels.ndim not in (1, 2):
-        raise ValueError(
-            "Unknown label type: `y` must be numbers with 1 or 2 axes; got dtype"
-            f" {labels.dtype} with {labels.ndim} axes. Pass one row of numbers per sample."
-        )
-    return labels.astype(np.float64).reshape(len(labels), -1)
-
-
-def is_classification(labels: np.ndarray) -> bool:
-    """Return whether labels are names or whole numbers."""
-    return type_of_target(labels) in ("binary", "multiclass")
+def is_indicator(values: np.ndarray) -> bool:
+    """Return whether all values are 0 or 1."""
+    return bool(np.isin(values, (0, 1)).all())

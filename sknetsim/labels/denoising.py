@@ -26,8 +26,10 @@ from ..estimators._base import (
     fit_context,
 )
 from ..exceptions import NoNeighborsWarning, warn
+from ._label_arrays import check_labels
 from ._label_weights import LabelWeights, compute_values
-from ._targets import Target, infer_target, require_network
+from ._problems import infer_target
+from ._targets import Target, require_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,11 @@ class Denoising:
     ----------
     labels : ndarray of shape (n, q), float64
         Weighted means of the fitted labels, in their unit. For classes: one column per class, with
-        the share of its labels.
+        the share of its labels. For several labels per sample: one column per label, with the share
+        of the samples that have it.
     predictions : ndarray of shape (n, q), float64
-        Weighted means of the network's predictions for the fitted samples, in the same unit.
+        Weighted means of the network's predictions for the fitted samples, in the same unit:
+        numbers, or probabilities of classes or labels.
     shift : ndarray of shape (n, q), float64
         The network's prediction for the sample, minus ``predictions``.
     variance_factor : ndarray of shape (n,), float64
@@ -98,7 +102,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     - "power": :math:`\max(k^C(x, x_j), 0)^\alpha`, or "threshold": :math:`1[k^C(x, x_j) \ge \tau]`.
       Only near neighbours count. Use these to predict, and to find wrong labels.
     - "unnormalized": :math:`K(x, x_j) = J(x) J(x_j)^T`, a matrix over the d outputs. If training
-      has reached a stationary point of the squared error or of the cross-entropy,
+      has reached a stationary point of the squared error or of a cross-entropy,
       :math:`E_k[\hat y] = E_k[\tilde y]` for predictions :math:`\hat y` and labels
       :math:`\tilde y`: the mean of the predictions equals the mean of the labels, whose noise has
       shrunk by the factors that `denoising` returns. The means take time linear in the number of
@@ -108,11 +112,12 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
-        The network, trained on these labels; see `NetworkKernel`. Labels are classes for a skorch
-        classifier. They are also classes for a module or a net with a cross-entropy, if it has
-        several outputs and the labels are names or whole numbers: whole numbers are indices of the
-        outputs, and names are in sorted order. Other labels are numbers. With None and "features",
-        whole numbers are classes, unless they are in a column.
+        The network, trained on these labels; see `NetworkKernel`. The criterion of a skorch net
+        decides what the labels are, see Notes. A module has no criterion: its labels are classes if
+        it has several outputs and the labels are whole numbers, which are the indices of the
+        outputs; other labels are numbers. With None and "features", names and whole numbers are
+        classes, unless they are in a column. Other networks take no names, because the order of
+        their outputs is known for numbers only.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared; see `NetworkKernel`. For other values than "all",
         and for ``estimator="features"``, "unnormalized" uses the trace of K(x, x_j).
@@ -174,6 +179,18 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     -----
     ``threshold`` and ``alpha`` can be changed after `fit`, as can ``method`` to "power" or
     "threshold".
+
+    The criterion of a skorch net decides what labels and predictions are:
+
+    - Classes, for a cross-entropy (``CrossEntropyLoss``, ``NLLLoss``, ``MultiMarginLoss``) and for
+      other criteria of a classifier. Predictions are probabilities: the softmax of the logits.
+    - Several independent labels, each of them 0 or 1, for a binary cross-entropy (``BCELoss``,
+      ``BCEWithLogitsLoss``, ``MultiLabelSoftMarginLoss``) with several outputs. Predictions are the
+      probabilities of the labels: the sigmoids of the logits. A single output is a classification
+      into two classes, 0 and 1. Labels between 0 and 1 are numbers, which are compared with the
+      probabilities.
+    - Numbers, for all other criteria. Predictions are the outputs, or their exponentials for
+      ``PoissonNLLLoss`` and ``KLDivLoss``, whose outputs are logarithms.
 
     If weights are matrices, the logits of classes are compared without their common part, which
     does not change a softmax.
@@ -263,16 +280,21 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Raises
         ------
         ValueError
-            If the labels are missing, not finite, all of one class, or do not fit the outputs of
-            the network.
+            If the labels are missing, not finite, names that the network does not take, all of one
+            class, or do not fit the outputs or the criterion of the network.
+        UnsupportedNetworkError
+            If a prediction for a sample is NaN or infinite.
 
         Warns
         -----
         ConvergenceWarning
             If ``stationarity_`` exceeds 1.
+        UserWarning
+            If the labels of a module are 0 and 1, are treated as numbers, and may belong to logits.
         """
         # `_choose_output` must not see the target of an earlier fit.
         self.__dict__.pop("_target", None)
+        y = None if y is None else check_labels(y)
         samples, source = self._fit_network(X, y)
         self._target = infer_target(source, samples, y)
         self._dtype = source.dtype
@@ -309,14 +331,16 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         labels : ndarray of shape (n_queries, n_columns), float64
             Means in the unit of the labels. For classes: one column per class, with the share of
             its labels. Shares sum to 1; they are in [0, 1] for "power" and "threshold", and can
-            leave that range for "soft" and "unnormalized", whose weights have both signs.
+            leave that range for "soft" and "unnormalized", whose weights have both signs. For
+            several labels per sample: one column per label, with its share; these shares have the
+            same range, but do not sum to 1.
         """
         queries = self._check_queries(X)
         sums, singular = self._sum_around(self._make_source(), queries)
         return self._choose_weights().means(sums, singular)[0]
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the label of each query: the mean around it, or the class with the largest share.
+        """Predict the label of each query from the mean of the fitted labels around it.
 
         Parameters
         ----------
@@ -326,7 +350,10 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Returns
         -------
         y : ndarray of shape (n_queries,) or (n_queries, n_columns)
-            Numbers, with as many axes as the labels in `fit`; or classes, of shape (n_queries,).
+            For numbers: the means, with as many axes as the labels in `fit`. For classes: the class
+            with the largest share, of shape (n_queries,). For several labels per sample: 1 for each
+            label whose share exceeds 1/2, and otherwise 0, int64, of shape (n_queries, n_columns),
+            like the predictions of scikit-learn's multilabel classifiers.
         """
         labels = self.transform(X)
         return self._target.labels(labels)
@@ -369,8 +396,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
     def leave_one_out(self, X: Any, y: Any = None) -> np.ndarray:
         """Return the mean of the labels around each query, without the query's own label.
 
-        For classes and with weights that are not negative, these are out-of-sample probabilities,
-        which cleanlab's Datalab accepts as ``pred_probs``.
+        For classes or several labels, and with weights that are not negative, these are
+        out-of-sample probabilities. cleanlab's Datalab accepts those of classes as ``pred_probs``.
 
         Parameters
         ----------
@@ -384,8 +411,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         Returns
         -------
         labels : ndarray of shape (n_queries, n_columns), float64
-            Means in the unit of the labels, or shares of the classes, see `transform`. A query
-            without other similar samples gets the mean of all other labels.
+            Means in the unit of the labels, or shares of classes or labels, see `transform`. A
+            query without other similar samples gets the mean of all other labels.
         """
         check_is_fitted(self, "n_samples_fit_")
         queries, source = self._check_X(X, reset=False), self._make_source()
@@ -395,6 +422,9 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
     def score(self, X: Any, y: Any) -> float:
         """Return R^2, or the accuracy for classes, of the means over other samples.
+
+        For several labels per sample, this is scikit-learn's subset accuracy: the share of the
+        queries for which all labels are right.
 
         Parameters
         ----------
@@ -415,6 +445,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         r"""Return how well each label agrees with the labels of other samples around it.
 
         For classes, this is the share of the label's class among the others, clipped to [0, 1]. For
+        several labels per sample, each label has the share of the others with the same value, 0 or
+        1, and the quality is the smallest of these shares: one wrong label gives a low quality. For
         numbers, it is :math:`1 / (1 + r^2)`, where r is the difference from the mean of the others
         in standard deviations of the fitted labels (for several columns, the root mean square).
 

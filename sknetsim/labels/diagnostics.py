@@ -16,7 +16,8 @@ from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, find_nearest
 from ..estimators._base import BaseLabelledReference, Interval, check_is_fitted, fit_context
-from ._targets import infer_target
+from ._label_arrays import check_labels
+from ._problems import infer_target
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ class FitDiagnostics(BaseLabelledReference):
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module or None, default=None
-        The network, trained on these labels; see `LabelDenoiser`. A module with a single output is
-        treated as regression; for two classes, pass the skorch classifier.
+        The network, trained on these labels. The criterion of a skorch net decides whether labels
+        are classes, several labels of 0 and 1, or numbers; see the notes of `LabelDenoiser`. A
+        module has no criterion: with a single output, or with several labels per sample, it is
+        treated as regression; for two classes or several labels, pass the skorch net.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared; see `NetworkKernel`.
     n_neighbors : int, default=10
@@ -155,7 +158,8 @@ class FitDiagnostics(BaseLabelledReference):
         Class, size and digest of the network, and the versions of sknetsim and other packages.
     label_mean_, prediction_mean_ : ndarray of shape (n_samples, n_columns), float64
         Means :math:`E_i` in the unit of the labels. For classes: one column per class, with its
-        share of the labels, or its mean probability.
+        share of the labels, or its mean probability. For several labels per sample: one column per
+        label, with its share, or its mean probability.
     label_variance_, prediction_variance_ : ndarray of shape (n_samples,), float64
         Variances :math:`\operatorname{Var}_i` in the squared unit of the labels, summed over the
         columns.
@@ -263,9 +267,18 @@ class FitDiagnostics(BaseLabelledReference):
         Raises
         ------
         ValueError
-            If there are fewer than 3 samples, if the labels are missing, not finite or all of one
-            class, or if they do not fit the outputs of the network.
+            If there are fewer than 3 samples, if the labels are missing, not finite, names that the
+            network does not take or all of one class, or if they do not fit the outputs or the
+            criterion of the network.
+        UnsupportedNetworkError
+            If a prediction for a sample is NaN or infinite.
+
+        Warns
+        -----
+        UserWarning
+            If the labels of a module are 0 and 1, are treated as numbers, and may belong to logits.
         """
+        y = None if y is None else check_labels(y)
         samples, source = self._fit_network(X, y)
         target = infer_target(source, samples, y)
         labels = target.values(y)

@@ -10,11 +10,17 @@ import torch
 from scipy.linalg import helmert
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sknetsim import GradientFeaturizer, LabelDenoiser, NetworkKernel, NoNeighborsWarning
+from sknetsim import (
+    FitDiagnostics,
+    GradientFeaturizer,
+    LabelDenoiser,
+    NetworkKernel,
+    NoNeighborsWarning,
+)
 from sknetsim.exceptions import UnsupportedNetworkError, ZeroGradientWarning
 
 from ..naive import jacobians
@@ -57,6 +63,20 @@ def softmax_classifier():
     return classifier(last=nn.Softmax(dim=1), criterion=nn.NLLLoss)
 
 
+def multilabel():
+    """Return a plain net with three logits of independent labels."""
+    module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    return skorch.NeuralNet(module, criterion=nn.BCEWithLogitsLoss, device="cpu").initialize()
+
+
+def make_several_labels():
+    return np.random.randint(0, 2, (N_SAMPLES, 3))
+
+
+def compute_sigmoids(outputs):
+    return outputs.sigmoid().detach().numpy()
+
+
 #: Makers of network and labels, the predictions from the outputs, and the number of classes.
 TASKS = {
     "regression": (regressor, lambda: np.random.randn(N_SAMPLES), to_array, None),
@@ -69,6 +89,7 @@ TASKS = {
         2,
     ),
     "softmax inside": (softmax_classifier, lambda: np.arange(N_SAMPLES) % 3, to_array, 3),
+    "several labels": (multilabel, make_several_labels, compute_sigmoids, None),
 }
 tasks = pytest.mark.parametrize("task", TASKS)
 
@@ -170,8 +191,13 @@ def test_label_quality_is_the_agreement_with_the_other_labels(setting, method):
     net, X, y, labels, _, classes = setting
     denoiser = fit_denoiser(net, X, y, method)
     others = denoiser.leave_one_out(X)
-    residuals = (labels - others) / (1 if classes else labels.std(axis=0))
-    expected = others[np.arange(N_SAMPLES), y] if classes else 1 / (1 + (residuals**2).mean(axis=1))
+    if isinstance(net.criterion_, nn.BCEWithLogitsLoss) and not classes:
+        expected = np.where(labels == 1, others, 1 - others).min(axis=1)
+    elif classes:
+        expected = others[np.arange(N_SAMPLES), y]
+    else:
+        residuals = (labels - others) / labels.std(axis=0)
+        expected = 1 / (1 + (residuals**2).mean(axis=1))
     np.testing.assert_allclose(denoiser.label_quality(X, y), np.clip(expected, 0, 1), atol=1e-6)
     np.testing.assert_array_equal(denoiser.label_issues(X, y), np.argsort(expected, kind="stable"))
 
@@ -189,14 +215,13 @@ def test_at_the_optimum_means_of_labels_equal_means_of_predictions():
     assert denoiser.stationarity_ < 1e-9
 
 
-@pytest.mark.parametrize("make", [classifier, softmax_classifier, one_logit_classifier])
+@pytest.mark.parametrize("make", [classifier, softmax_classifier, one_logit_classifier, multilabel])
 def test_at_the_optimum_of_cross_entropy_means_of_labels_equal_means_of_predictions(make):
     X, net = make_samples(60), make()
-    y = (
-        torch.randint(0, 3, (60,))
-        if make is not one_logit_classifier
-        else torch.randint(0, 2, (60,))
-    )
+    y = {
+        one_logit_classifier: torch.randint(0, 2, (60,)),
+        multilabel: torch.randint(0, 2, (60, 3)),
+    }.get(make, torch.randint(0, 3, (60,)))
     last, hidden = net.module_[2], net.module_[:2](X).detach()
     optimizer = torch.optim.LBFGS(
         last.parameters(),
@@ -210,7 +235,10 @@ def test_at_the_optimum_of_cross_entropy_means_of_labels_equal_means_of_predicti
         optimizer.zero_grad()
         logits = last(hidden)
         logits = torch.cat([0 * logits, logits], 1) if make is one_logit_classifier else logits
-        loss = nn.functional.cross_entropy(logits, y)
+        if make is multilabel:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, y.double())
+        else:
+            loss = nn.functional.cross_entropy(logits, y)
         loss.backward()
         return loss
 
@@ -437,7 +465,7 @@ BAD = {
     "y too short": (lambda X, y: LabelDenoiser(regressor()).fit(X, y[:-1]), "inconsistent numbers"),
     "words": (
         lambda X, y: LabelDenoiser(regressor()).fit(X, y.astype(str)),
-        "`y` must be numbers with 1 or 2 axes; got dtype <U",
+        "`y` must contain numbers, .* got dtype <U21. Encode the labels",
     ),
     "infinite": (
         lambda X, y: LabelDenoiser(regressor()).fit(X, y / 0.0),
@@ -597,3 +625,149 @@ def test_output_columns_have_names():
     net, X = classifier(), make_samples()
     frame = LabelDenoiser(net).fit(X, np.arange(N_SAMPLES) % 3).get_feature_names_out()
     np.testing.assert_array_equal(frame, [f"labeldenoiser{index}" for index in range(3)])
+
+
+@pytest.fixture(scope="module")
+def noisy_labels():
+    """Return a module with three logits, trained on independent labels of which some are flipped.
+
+    The other results are the samples, the labels, and where they are flipped.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 3)).astype(np.float32)
+    y = (X > 0).astype(np.float32)
+    flipped = rng.random(y.shape) < 0.05
+    y = np.where(flipped, 1 - y, y)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
+    net = skorch.NeuralNet(
+        module,
+        criterion=nn.BCEWithLogitsLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.03,
+        max_epochs=20,
+        train_split=None,
+        verbose=0,
+    )
+    return net.fit(X, y).module_, X, y, flipped
+
+
+#: Nets around logits of independent labels that must all give the same results.
+SAME_LABELS = {
+    "classifier": lambda core: skorch.NeuralNetClassifier(core, criterion=nn.BCEWithLogitsLoss),
+    "probabilities": lambda core: skorch.NeuralNet(
+        nn.Sequential(core, nn.Sigmoid()), criterion=nn.BCELoss
+    ),
+    "classifier of probabilities": lambda core: skorch.NeuralNetClassifier(
+        nn.Sequential(core, nn.Sigmoid()), criterion=nn.BCELoss
+    ),
+    "soft margin": lambda core: skorch.NeuralNet(core, criterion=nn.MultiLabelSoftMarginLoss),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@methods
+@pytest.mark.parametrize("name", SAME_LABELS)
+def test_nets_with_the_same_probabilities_of_labels_give_the_same_result(
+    noisy_labels, name, method
+):
+    core, X, y, _ = noisy_labels
+    plain = skorch.NeuralNet(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    first, second = (
+        fit_denoiser(net, X, y, method) for net in (plain, SAME_LABELS[name](core).initialize())
+    )
+    np.testing.assert_allclose(first.label_quality(X, y), second.label_quality(X, y), atol=2e-4)
+    for part in ("labels", "predictions", "shift"):
+        expected, result = (getattr(d.denoising(), part) for d in (first, second))
+        np.testing.assert_allclose(result, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [bool, int, np.float64, object])
+def test_several_labels_are_denoised_one_by_one(noisy_labels, dtype):
+    core, X, y, flipped = noisy_labels
+    net = skorch.NeuralNet(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    labels = y.astype(bool).astype(dtype)
+    denoiser = LabelDenoiser(net).fit(X, labels)
+    shares = denoiser.transform(X)
+    assert shares.min() >= 0 and shares.max() <= 1
+    predicted = denoiser.predict(X)
+    assert predicted.dtype == np.int64
+    np.testing.assert_array_equal(predicted, shares > 0.5)
+    assert (predicted == (X > 0)).mean() > 0.95
+    others = denoiser.leave_one_out(X, labels)
+    assert denoiser.score(X, labels) == accuracy_score(y, others > 0.5)
+    wrong = flipped.any(axis=1)
+    assert roc_auc_score(wrong, -denoiser.label_quality(X, labels)) > 0.9
+    assert wrong[denoiser.label_issues(X, labels)[:10]].mean() > 0.8
+    denoising = denoiser.denoising()
+    probabilities = torch.sigmoid(core(torch.as_tensor(X))).detach().numpy()
+    np.testing.assert_allclose(
+        denoising.predictions + denoising.shift, probabilities, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("last", [[], [nn.Sigmoid()]], ids=["logit", "probability"])
+def test_a_plain_net_with_one_logit_equals_a_binary_classifier(last):
+    core, X = one_logit_classifier().module_, make_samples()
+    y = np.arange(N_SAMPLES) % 2
+    expected = LabelDenoiser(
+        skorch.NeuralNetClassifier(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    ).fit(X, y)
+    criterion = nn.BCELoss if last else nn.BCEWithLogitsLoss
+    plain = skorch.NeuralNet(nn.Sequential(core, *last), criterion=criterion).initialize()
+    denoiser = LabelDenoiser(plain).fit(X, y[:, None].astype(float))
+    np.testing.assert_array_equal(denoiser.predict(X), expected.predict(X))
+    np.testing.assert_allclose(
+        denoiser.denoising().shift, expected.denoising().shift, rtol=1e-6, atol=1e-9
+    )
+
+
+class NonFinite(nn.Module):
+    """Network whose outputs for samples with a large first feature are not finite."""
+
+    def __init__(self, value, outputs):
+        super().__init__()
+        self.layer, self.value = nn.Linear(3, outputs).double(), value
+
+    def forward(self, inputs):
+        outputs = self.layer(inputs)
+        return torch.where(inputs[:, :1] > 100, self.value * torch.ones_like(outputs), outputs)
+
+
+NON_FINITE = {
+    "regression": lambda value: NonFinite(value, 1),
+    "classes": lambda value: skorch.NeuralNetClassifier(
+        NonFinite(value, 3), criterion=nn.CrossEntropyLoss
+    ).initialize(),
+    "several labels": lambda value: skorch.NeuralNet(
+        NonFinite(value, 3), criterion=nn.BCEWithLogitsLoss
+    ).initialize(),
+}
+
+
+@pytest.mark.parametrize("name", NON_FINITE)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("estimator", [LabelDenoiser, FitDiagnostics])
+def test_predictions_that_are_not_finite_raise_an_error(estimator, value, name):
+    X = make_samples()
+    X[17, 0] = 1000
+    y = np.arange(N_SAMPLES) % 3
+    y = (y[:, None] == np.arange(3)) if name == "several labels" else y
+    with pytest.raises(UnsupportedNetworkError, match=r"must return finite outputs.* row 17"):
+        estimator(NON_FINITE[name](value)).fit(X, y)
+
+
+def test_predictions_for_queries_that_are_not_finite_raise_an_error():
+    X, y = make_samples(), np.arange(N_SAMPLES) % 3
+    denoiser = LabelDenoiser(NON_FINITE["classes"](np.nan)).fit(X, y)
+    with pytest.raises(UnsupportedNetworkError, match="must return finite outputs"):
+        denoiser.denoising(X[:4] + 1000)
+
+
+@pytest.mark.parametrize("names", [["a", None], [None, None], ["a", 1.0]], ids=str)
+@pytest.mark.parametrize("estimator", [None, "features", nn.Linear(3, 2).double()])
+@pytest.mark.parametrize("kind", [LabelDenoiser, FitDiagnostics])
+def test_missing_labels_raise_an_error_before_anything_is_trained(kind, estimator, names):
+    X, y = np.eye(3)[[0, 1, 2, 0]], np.array(names * 2, dtype=object)
+    with pytest.raises(ValueError, match="`y` must contain only numbers, or only names"):
+        kind(estimator).fit(X, y)

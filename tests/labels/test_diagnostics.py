@@ -156,6 +156,74 @@ def test_features_from_landmarks_give_a_similar_diagnosis(cases):
     assert summary["underfit"] < 0.1 and summary["overfit"] < 0.1
 
 
+@pytest.fixture(scope="module")
+def labels_of_three():
+    """Return a module with three logits, trained well on independent noisy labels."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 6)).astype(np.float32)
+    Y = (X[:, :3] + 0.3 * rng.normal(size=(150, 3)) > 0).astype(np.float32)
+    torch.manual_seed(0)
+    core = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    net = skorch.NeuralNet(
+        core,
+        criterion=nn.BCEWithLogitsLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.02,
+        max_epochs=60,
+        train_split=None,
+        verbose=0,
+    )
+    return net.fit(X, Y).module_, X, Y
+
+
+@pytest.mark.parametrize("kind", [skorch.NeuralNet, skorch.NeuralNetClassifier])
+def test_predictions_of_several_labels_are_probabilities(labels_of_three, kind):
+    core, X, Y = labels_of_three
+    net = kind(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    diagnostics = FitDiagnostics(net).fit(X, Y)
+    probabilities = core(torch.as_tensor(X)).sigmoid().detach().numpy()
+    neighbors = NetworkNeighbors(net).fit(X)
+    indices = neighbors.kneighbors(n_neighbors=10, return_distance=False)
+    for values, means in (
+        (Y, diagnostics.label_mean_),
+        (probabilities, diagnostics.prediction_mean_),
+    ):
+        expected = (values + values[indices].sum(axis=1)) / 11
+        np.testing.assert_allclose(means, expected, atol=1e-5)
+    assert diagnostics.summary()["overfit"] < 0.2
+
+
+@pytest.mark.parametrize("kind", [skorch.NeuralNet, skorch.NeuralNetClassifier])
+def test_a_sigmoid_inside_the_network_does_not_change_the_diagnosis(labels_of_three, kind):
+    core, X, Y = labels_of_three
+    logits = skorch.NeuralNet(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    inside = kind(nn.Sequential(core, nn.Sigmoid()), criterion=nn.BCELoss).initialize()
+    expected = FitDiagnostics(logits).fit(X, Y).summary()
+    summary = FitDiagnostics(inside).fit(X, Y).summary()
+    assert summary == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("in_a_column", [False, True])
+def test_a_plain_net_with_a_cross_entropy_is_diagnosed_as_a_classifier(in_a_column):
+    X, y = make_sine(60, 0.3)
+    classes = np.digitize(y, [-0.3, 0.3])
+    classes = classes[:, None] if in_a_column else classes
+    core = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+    plain, classifier = (
+        FitDiagnostics(kind(core, criterion=nn.CrossEntropyLoss).initialize()).fit(X, classes)
+        for kind in (skorch.NeuralNet, skorch.NeuralNetClassifier)
+    )
+    np.testing.assert_array_equal(plain.prediction_mean_, classifier.prediction_mean_)
+    assert plain.summary() == classifier.summary()
+
+
+def test_names_for_a_module_raise_an_error():
+    X, y = make_sine(20, 0.1)
+    module = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="`y` must contain numbers, for classes the numbers"):
+        FitDiagnostics(module).fit(X, np.where(y > 0, "up", "down"))
+
+
 BAD = {
     "features": (
         lambda net, X, y: FitDiagnostics("features").fit(

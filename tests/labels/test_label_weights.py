@@ -13,7 +13,7 @@ from sknetsim._networks.fingerprint import digest_samples
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim.labels._label_weights import LabelWeights, compute_values
-from sknetsim.labels._targets import infer_target
+from sknetsim.labels._problems import infer_target
 
 COUNT = 6
 LABELS = np.random.default_rng(0).normal(size=(COUNT, 3))

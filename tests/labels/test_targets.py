@@ -1,40 +1,38 @@
-"""Labels as values and coordinates, and the decision between numbers and classes."""
+"""Labels and predictions as values and coordinates."""
 
 import numpy as np
 import pytest
-import skorch
-import torch
-from torch import nn
+from sklearn.metrics import accuracy_score
 
 from sknetsim._features.source import FeatureSource
-from sknetsim._gradients.engine import GradientEngine
-from sknetsim._networks.network import resolve_network
-from sknetsim._networks.samples import Samples
-from sknetsim.labels._targets import (
-    Classification,
-    Regression,
-    check_labels,
-    infer_target,
-    is_classification,
-    require_network,
-    squeeze_column,
-    to_columns,
-)
+from sknetsim.labels._targets import Classification, Multilabel, Regression, require_network
 
 CLASSES = np.array(["cat", "dog", "owl"])
+
+#: Labels of two columns, 0 or 1, and probabilities of them.
+INDICATORS = np.array([[0, 1], [1, 1], [0, 0]])
+PROBABILITIES = np.array([[0.2, 0.9], [0.6, 0.3], [0.5, 0.4]])
 
 
 def make_regression(flat=False):
     return Regression(np.array([3.0, -1.0]), np.array([2.0, 0.5]), flat)
 
 
+def make_multilabel():
+    return Multilabel(np.array([0.3, 0.6]), np.array([0.4, 0.5]), False)
+
+
 def make_targets():
-    return {"numbers": make_regression(), "classes": Classification(CLASSES)}
+    return {
+        "numbers": make_regression(),
+        "classes": Classification(CLASSES),
+        "multilabel": make_multilabel(),
+    }
 
 
 def make_values(name, count=7):
-    values = np.random.default_rng(0).random((count, 2 if name == "numbers" else 3))
-    return values if name == "numbers" else values / values.sum(axis=1, keepdims=True)
+    values = np.random.default_rng(0).random((count, 3 if name == "classes" else 2))
+    return values / values.sum(axis=1, keepdims=True) if name == "classes" else values
 
 
 @pytest.mark.parametrize("name", make_targets())
@@ -100,95 +98,42 @@ def test_the_score_is_r_squared_or_the_accuracy():
     assert Classification(CLASSES).score(["dog", "bat"], values) == 0.5
 
 
-def make_module(outputs, *ending):
-    return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, outputs), *ending)
+@pytest.mark.parametrize("dtype", [bool, int, float, np.float32, object])
+def test_values_of_several_labels_are_the_labels(dtype):
+    values = make_multilabel().values(INDICATORS.astype(dtype))
+    assert values.dtype == np.float64
+    np.testing.assert_array_equal(values, INDICATORS)
 
 
-def infer(estimator, y):
-    source = GradientEngine(resolve_network(estimator), "all")
-    return infer_target(source, Samples(torch.zeros(len(y), 2)), y)
+def test_a_predicted_label_is_1_if_its_value_exceeds_a_half():
+    labels = make_multilabel().labels(PROBABILITIES)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [[0, 1], [1, 0], [0, 0]]
 
 
-def make_classifier(outputs, criterion):
-    net = skorch.NeuralNetClassifier(make_module(outputs), criterion=criterion, device="cpu")
-    return net.initialize()
+def test_the_agreement_of_several_labels_is_the_smallest_of_them():
+    # Per label, the agreements are (.8, .9), (.6, .3) and (.5, .6).
+    agreement = make_multilabel().agreement(INDICATORS, PROBABILITIES)
+    np.testing.assert_allclose(agreement, [0.8, 0.3, 0.5])
+    np.testing.assert_allclose(make_multilabel().agreement(INDICATORS, INDICATORS), 1)
 
 
-@pytest.mark.parametrize(
-    ("make", "y"),
-    [
-        (lambda: make_module(1), [0, 1, 1]),
-        (lambda: make_module(3), [[0.5, 1, 2]] * 3),
-        (lambda: make_module(3), [0.5, 1.5, 2.5]),
-    ],
-    ids=["one output", "several columns", "fractions"],
-)
-def test_labels_of_modules_are_numbers(make, y):
-    assert isinstance(infer(make(), y), Regression)
+def test_the_score_of_several_labels_is_the_accuracy_of_all_of_them_together():
+    target = make_multilabel()
+    assert target.score(INDICATORS, PROBABILITIES) == pytest.approx(2 / 3)
+    assert target.score(INDICATORS, PROBABILITIES) == pytest.approx(
+        accuracy_score(INDICATORS, PROBABILITIES > 0.5)
+    )
 
 
-@pytest.mark.parametrize(
-    ("make", "y", "classes"),
-    [
-        (lambda: make_module(3), [0, 1, 1], [0, 1, 2]),
-        (lambda: make_module(2), ["b", "a", "b"], ["a", "b"]),
-        (lambda: make_classifier(3, nn.CrossEntropyLoss), [0, 1, 1], [0, 1, 2]),
-        (lambda: make_classifier(1, nn.BCEWithLogitsLoss), [0, 1, 1], [0, 1]),
-    ],
-    ids=["module", "names", "classifier", "one logit"],
-)
-def test_classes_are_in_the_order_of_the_outputs(make, y, classes):
-    target = infer(make(), np.array(y))
-    assert isinstance(target, Classification)
-    assert target.classes.tolist() == classes
-    assert not target.probabilities
-
-
-def test_probabilities_of_a_module_are_recognised():
-    assert infer(make_module(3, nn.Softmax(dim=1)), [0, 1, 2]).probabilities
-
-
-def test_labels_of_features_are_classes_unless_they_are_fractions_or_a_column():
-    X = Samples(np.eye(3))
-    assert infer_target(FeatureSource(), X, ["a", "b", "a"]).classes.tolist() == ["a", "b"]
-    assert infer_target(FeatureSource(), X, [7, 5, 7]).classes.tolist() == [5, 7]
-    assert isinstance(infer_target(FeatureSource(), X, [0.5, 1.5, 2.5]), Regression)
-    assert isinstance(infer_target(FeatureSource(), X, [[7], [5], [7]]), Regression)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
-def test_labels_can_be_tensors(dtype):
-    labels = check_labels(torch.tensor([1, 2], dtype=dtype, requires_grad=dtype.is_floating_point))
-    assert isinstance(labels, np.ndarray)
-    assert labels.tolist() == [1, 2]
-
-
-def test_a_single_column_is_squeezed():
-    assert squeeze_column(np.zeros((4, 1))).shape == (4,)
-    assert squeeze_column(np.zeros((4, 2))).shape == (4, 2)
-    assert squeeze_column(np.zeros(4)).shape == (4,)
-
-
-def test_numbers_become_columns_of_doubles():
-    columns = to_columns([1, 2, 3])
-    assert columns.shape == (3, 1)
-    assert columns.dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [([0, 1, 5], True), (["a", "b"], True), ([0.0, 1.0], True), ([0.5, 1.0], False)],
-    ids=str,
-)
-def test_names_and_whole_numbers_are_classes(labels, expected):
-    assert is_classification(np.array(labels)) is expected
+def test_names_and_numbers_are_not_mixed_up_in_a_score():
+    with pytest.raises(ValueError, match=r"only the classes cat, dog, owl; got 1\. Number"):
+        Classification(CLASSES).score([1, 2], np.eye(3)[:2])
+    with pytest.raises(ValueError, match=r"only the classes 0, 1, 2; got cat\. Number"):
+        Classification(np.arange(3)).score(["cat", "dog"], np.eye(3)[:2])
 
 
 BAD = {
-    "missing": (lambda: check_labels(None), "`y` must be the labels of X; got None"),
-    "infinite": (lambda: check_labels([1.0, np.inf]), "`y` must be finite; got NaN or infinity"),
-    "words": (lambda: to_columns(["a", "b"]), "`y` must be numbers with 1 or 2 axes; got dtype"),
-    "axes": (lambda: to_columns(np.zeros((2, 2, 2))), "got dtype float64 with 3 axes"),
     "columns": (
         lambda: make_regression().values([1.0, 2.0]),
         "`y` must have as many columns as in fit, 2; got 1",
@@ -197,9 +142,9 @@ BAD = {
         lambda: Classification(CLASSES).values(["bat"]),
         "`y` must contain only the classes cat, dog, owl; got bat",
     ),
-    "one class": (
-        lambda: infer(make_module(3), [1, 1, 1]),
-        "`y` must contain at least two classes; got one class, 1",
+    "several labels": (
+        lambda: make_multilabel().values([[0, 2], [1, 0]]),
+        "`y` must contain only 0 and 1, one for each label; got numbers from 0 to 2",
     ),
     "no network": (
         lambda: require_network(FeatureSource()),

@@ -52,8 +52,10 @@ def explore(
         The network; see `NetworkKernel`. An untrained network is trained on X and y.
     X : array-like of shape (n_samples, ...)
         Inputs of the network; some thousands of samples are practical.
-    y : array-like of shape (n_samples,), default=None
-        Labels. None: the page has no labels, predictions or label quality.
+    y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
+        Labels. None: the page has no labels, predictions or label quality. For a network trained on
+        numbers of classes, names of classes are shown without its predictions, because the order
+        of the names in the network is unknown.
     path : str or Path, default="explorer.html"
         File of the page.
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None

@@ -12,10 +12,13 @@ import numpy as np
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..._networks.samples import Samples
+from ..._networks.samples import Samples, make_label_tensor
 from ...estimators.density import NetworkDensity
 from ...estimators.kernel import NetworkKernel
 from ...estimators.neighbors import NetworkNeighbors
+from ...labels._label_arrays import check_labels, is_numeric
+from ...labels._problems import takes_names
+from ...labels._targets import Classification
 from ...labels.denoising import LabelDenoiser
 from ._texts import Texts, format_texts
 
@@ -85,13 +88,28 @@ def compute_measures(
     weights = {"method": "power", "alpha": alpha, **settings}
     density = NetworkDensity(network, **weights).fit(X)
     scores = {"density": density.score_samples(X), "reliability": density.reliability(X)}
-    denoiser = None if y is None else LabelDenoiser(network, **weights).fit(X, y)
-    if denoiser is not None:
-        scores["quality"] = denoiser.label_quality(X, y)
+    denoiser = None
+    if y is not None:
+        labels = _encode_names(network, y)
+        denoiser = LabelDenoiser(network, **weights).fit(X, labels)
+        if not isinstance(denoiser._target, Classification):
+            make_label_tensor(y)
+        scores["quality"] = denoiser.label_quality(X, labels)
     kernel = _make_exact_kernel(network, settings)
     layers, contributions = _compute_contributions(kernel, X, indices, settings.get("verbose", 0))
     texts = format_texts(denoiser, y, predictions, count)
     return Measures(*_sort_by_similarity(indices, contributions), layers, scores, texts)
+
+
+def _encode_names(network: Any, y: Any) -> Any:
+    """Return numbers in place of names whose order in the network is unknown, else y itself.
+
+    The quality of labels depends only on which of them are equal.
+    """
+    labels = check_labels(y)
+    if is_numeric(labels) or labels.ndim > 1 or takes_names(network):
+        return y
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _make_exact_kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:

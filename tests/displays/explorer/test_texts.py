@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from skorch import NeuralNet
 from torch import nn
 
 from sknetsim import LabelDenoiser, explore
@@ -22,7 +23,7 @@ CLASSES = {
     "bool": lambda y: y.astype(bool),
     "column": lambda y: y[:, None],
     "float": lambda y: y.astype(float),
-    "names": lambda y: np.array(["no", "yes"])[y],
+    "objects": lambda y: y.astype(object),
 }
 
 
@@ -36,6 +37,53 @@ def test_labels_in_any_form_differ_from_other_predicted_classes(form, tmp_path):
     assert data["mismatches"] == (predicted != y).tolist()
     names = dict(zip(y, np.ravel(given).tolist(), strict=True))
     expected = [str(names[code]).removesuffix(".0") for code in predicted]
+    assert data["texts"]["prediction"] == expected
+
+
+def make_names(count):
+    """Return samples, numbers of their classes, and names in another order than the numbers."""
+    return torch.randn(count, 2, dtype=torch.float64), np.arange(count) % 2, ["yes", "no"]
+
+
+@pytest.mark.parametrize("make", [np.array, list, lambda names: np.array(names, dtype=object)])
+def test_names_are_shown_with_the_quality_but_without_predictions_in_an_unknown_order(
+    make, tmp_path
+):
+    X, y, names = make_names(40)
+    network = nn.Linear(2, 2).double()
+    data = read_data(explore(network, X, make([names[k] for k in y]), tmp_path / "page.html"))
+    assert data["texts"]["label"] == [names[k] for k in y]
+    assert "prediction" not in data["texts"]
+    assert not any(data["mismatches"])
+    expected = read_data(explore(network, X, y, tmp_path / "page.html"))
+    assert data["scores"]["quality"] == expected["scores"]["quality"]
+
+
+def test_the_default_network_predicts_names(tmp_path):
+    X, _, names = make_names(40)
+    labels = [names[int(k)] for k in X[:, 0] > 0]
+    data = read_data(explore(None, X.numpy(), labels, tmp_path / "page.html", random_state=0))
+    agree = np.array(data["texts"]["prediction"]) == np.array(labels)
+    assert agree.mean() > 0.8
+    assert data["mismatches"] == (~agree).tolist()
+
+
+def test_names_for_a_network_with_one_output_raise_an_error(tmp_path):
+    X, y, names = make_names(40)
+    with pytest.raises(ValueError, match=r"`y` must contain numbers, .* got dtype <U3\. Encode"):
+        explore(nn.Linear(2, 1).double(), X, [names[k] for k in y], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("dtype", [float, bool, int])
+def test_several_labels_differ_if_one_of_them_differs(dtype, tmp_path):
+    X = torch.randn(40, 2, dtype=torch.float64)
+    y = np.random.default_rng(0).random((40, 3)) > 0.5
+    module = nn.Linear(2, 3).double()
+    net = NeuralNet(module, criterion=nn.BCEWithLogitsLoss).initialize()
+    data = read_data(explore(net, X, y.astype(dtype), tmp_path / "page.html"))
+    predicted = module(X).detach().numpy() > 0
+    assert data["mismatches"] == (predicted != y).any(axis=1).tolist()
+    expected = [", ".join(f"{dtype(p)}".removesuffix(".0") for p in row) for row in predicted]
     assert data["texts"]["prediction"] == expected
 
 
@@ -64,7 +112,7 @@ def test_predictions_are_shown_without_labels():
 
 def test_given_predictions_are_compared_with_the_labels():
     X, y = np.random.default_rng(0).random((4, 2)), np.array(["a", "b", "a", "b"])
-    denoiser = LabelDenoiser(nn.Linear(2, 2).double()).fit(X, y)
+    denoiser = LabelDenoiser(nn.Linear(2, 2).double()).fit(X, np.arange(4) % 2)
     texts = format_texts(denoiser, y, ["a", "a", "b", "b"], 4)
     assert texts.columns == {"label": ["a", "b", "a", "b"], "prediction": ["a", "a", "b", "b"]}
     assert texts.mismatches.tolist() == [False, True, True, False]

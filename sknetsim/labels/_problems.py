@@ -1,0 +1,146 @@
+"""Kind of problem that a network was trained for, from its criterion and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import nn
+
+from .._gradients.engine import GradientEngine
+from .._gradients.outputs import looks_like_probabilities
+from .._gradients.predictions import predict_outputs
+from .._networks.default_network import DefaultNetwork
+from .._networks.network import Network
+from .._networks.samples import Samples, make_label_tensor
+from .._passes.chunks import Source
+from ..exceptions import warn
+from ._label_arrays import check_labels, is_classification, squeeze_column, to_columns
+from ._targets import Classification, Multilabel, Regression, Target, identity, is_indicator
+
+# Criteria whose labels are classes, for any net.
+_CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+
+# Criteria whose outputs are scores: neither labels nor probabilities of labels.
+_SCORE_CRITERIA = (nn.SoftMarginLoss, nn.MultiLabelMarginLoss, nn.HingeEmbeddingLoss)
+
+# Number of samples whose outputs decide whether a network returns probabilities.
+_INSPECTED_SAMPLES = 8
+
+
+def infer_target(source: Source, X: Samples, y: Any) -> Target:
+    """Return the meaning of the labels y for the network of a source, or for features.
+
+    | criterion | labels | predictions |
+    | --- | --- | --- |
+    | cross-entropy, or any of a classifier | classes | softmax of the outputs |
+    | binary cross-entropy (`Network.has_independent_labels`) | 0 and 1 | sigmoid of the outputs |
+    | Poisson, Kullback-Leibler | numbers | exponential of the outputs |
+    | others | numbers | outputs |
+
+    A module has no criterion. Its labels are classes if it has several outputs and the labels are
+    whole numbers; other labels are numbers.
+    """
+    labels = check_labels(y)
+    if not isinstance(source, GradientEngine):
+        discrete = labels.ndim == 1 and is_classification(labels)
+        return (
+            _make_classification(np.unique(labels), labels)
+            if discrete
+            else _make_regression(labels)
+        )
+    network = source.network
+    if not takes_names(network.module):
+        make_label_tensor(labels)
+    outputs = predict_outputs(source, X.select(list(range(min(len(X), _INSPECTED_SAMPLES)))))
+    count = outputs.shape[1]
+    if network.has_independent_labels:
+        return _make_independent(network, labels, count)
+    if network.classifier or isinstance(network.criterion, _CLASS_CRITERIA):
+        return _make_classification(np.arange(max(count, 2)), labels)
+    if network.criterion is None:
+        return _infer_module_target(network.module, labels, outputs)
+    if isinstance(network.criterion, _SCORE_CRITERIA):
+        raise ValueError(
+            "`estimator` must be a network whose outputs are labels or their probabilities; got a"
+            f" net with the criterion {type(network.criterion).__name__}, whose outputs are scores."
+            " Pass a module that returns predictions in the unit of the labels."
+        )
+    return _make_regression(labels, _choose_link(network.criterion))
+
+
+def takes_names(network: Any) -> bool:
+    """Return whether labels can be names of classes: for "features" and the default network.
+
+    The outputs of the default network are in the sorted order of the names. The order of another
+    network's outputs is known for numbers only.
+    """
+    return isinstance(network, str | DefaultNetwork)
+
+
+def _make_independent(network: Network, labels: np.ndarray, count: int) -> Target:
+    """Return the target of a network whose outputs are probabilities of independent labels."""
+    columns = to_columns(labels)
+    # One output is a probability of the second of two classes.
+    if count == 1 and (network.classifier or is_indicator(columns)):
+        return _make_classification(np.arange(2), labels)
+    if columns.min() < 0 or columns.max() > 1:
+        raise ValueError(
+            "`y` must contain 0 and 1, or probabilities between them, because the criterion is"
+            f" {type(network.criterion).__name__}; got numbers from {columns.min():.4g} to"
+            f" {columns.max():.4g}. Pass one column per label, as in the training of the network."
+        )
+    return _make_regression(labels, expit, Multilabel if is_indicator(columns) else Regression)
+
+
+def _infer_module_target(module: nn.Module, labels: np.ndarray, outputs: np.ndarray) -> Target:
+    """Return the target of a module, which has no criterion, from some of its outputs."""
+    count, is_default = outputs.shape[1], isinstance(module, DefaultNetwork)
+    if count > 1 and is_classification(squeeze_column(labels)):
+        seen = np.unique(labels)
+        # The classes of the default network are sorted, and all others are numbers of outputs.
+        classes = seen if is_default and len(seen) == count else np.arange(count)
+        probabilities = looks_like_probabilities(torch.as_tensor(outputs))
+        return _make_classification(classes, labels, probabilities)
+    if not is_default and set(np.unique(labels)) == {0, 1} and np.ptp([*outputs.flat, 0, 1]) > 1:
+        warn(
+            "`y` contains only 0 and 1, and the outputs of the module are treated as predictions of"
+            " these numbers, but leave the range from 0 to 1. If they are logits, the results are"
+            " wrong: pass a skorch net with the criterion of the training, such as"
+            " BCEWithLogitsLoss.",
+            UserWarning,
+        )
+    return _make_regression(labels)
+
+
+def _choose_link(criterion: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that turns outputs into predictions in the unit of the labels."""
+    takes_logarithm = (isinstance(criterion, nn.PoissonNLLLoss) and criterion.log_input) or (
+        isinstance(criterion, nn.KLDivLoss) and not criterion.log_target
+    )
+    return np.exp if takes_logarithm else identity
+
+
+def _make_regression(
+    labels: np.ndarray,
+    link: Callable[[np.ndarray], np.ndarray] = identity,
+    kind: type[Regression] = Regression,
+) -> Regression:
+    numbers = to_columns(labels)
+    scale = numbers.std(axis=0)
+    return kind(numbers.mean(axis=0), np.where(scale > 0, scale, 1.0), labels.ndim == 1, link)
+
+
+def _make_classification(
+    classes: np.ndarray, labels: np.ndarray, probabilities: bool = False
+) -> Classification:
+    seen = np.unique(labels)
+    if len(seen) < 2:
+        raise ValueError(
+            f"`y` must contain at least two classes; got one class, {seen[0]}. Pass labels of"
+            " several classes."
+        )
+    return Classification(classes, probabilities)
