@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import hashlib
 import io
 import pickle
 import sys
@@ -12,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import torch
 
 from ..exceptions import LoadedElsewhereWarning, warn
@@ -21,6 +23,12 @@ from .network import FEATURES, get_net_attributes, resolve_network, restore_net
 
 # Packages whose versions results depend on.
 _PACKAGES = ("sknetsim", "torch", "scikit-learn", "skorch", "numpy")
+
+# Keys of a packed state: the bytes, and the digests of all parts. All others are names of arrays.
+_PACKED, _DIGESTS = "_packed", "_digests"
+
+# Number of elements of an array that are digested at a time.
+_DIGESTED_ELEMENTS = 2**20
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -48,6 +56,97 @@ def loads(data: Any) -> dict[str, Any]:
         io.BytesIO(data), map_location=_choose_location, weights_only=False
     )
     return state
+
+
+def pack(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a state, which joblib can map to memory, and all else as bytes.
+
+    The digests of the bytes and of each array are added.
+    """
+    arrays = {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject
+    }
+    others = {name: value for name, value in state.items() if name not in arrays}
+    parts: dict[str, Any] = {_PACKED: dumps(others), **arrays}
+    return {_DIGESTS: {name: _digest(name, part) for name, part in parts.items()}, **parts}
+
+
+def unpack(packed: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Return the state that was packed, after its bytes and arrays were verified.
+
+    An array that is mapped to memory is not verified, because this would read it whole. A state
+    without digests, of an earlier version, is not verified, either.
+
+    Parameters
+    ----------
+    packed : dict of str to object
+        Result of `pack`.
+    owner : str
+        Name of the object with this state, for the message.
+
+    Raises
+    ------
+    UnpicklingError
+        If a part is damaged.
+    """
+    digests = packed.get(_DIGESTS)
+    parts = {name: part for name, part in packed.items() if name != _DIGESTS}
+    if digests is not None:
+        _check_digests(parts, digests, owner)
+    return {**loads(parts.pop(_PACKED)), **parts}
+
+
+def _check_digests(parts: dict[str, Any], digests: dict[str, str], owner: str) -> None:
+    """Raise an error if bytes or an array in memory differ from those that were packed."""
+    verified = {name: part for name, part in parts.items() if not isinstance(part, np.memmap)}
+    damaged = [name for name, part in verified.items() if _digest(name, part) != digests.get(name)]
+    damaged += digests.keys() - parts.keys()
+    if damaged:
+        raise pickle.UnpicklingError(
+            f"The file of a {owner} must be as it was written; got damaged bytes in"
+            f" {', '.join(map(repr, damaged))}. Load another copy of the file, or create it again."
+        )
+
+
+def _digest(name: str, part: bytes | np.ndarray) -> str:
+    """Return a digest of a name, and of bytes or an array: its dtype, shape and values."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
+    if not isinstance(part, np.ndarray):
+        digest.update(part)
+        return digest.hexdigest()
+    dtype = part.dtype.newbyteorder("<")
+    digest.update(f"{dtype.str} {part.shape}".encode())
+    for block in np.nditer(
+        [part],
+        ["external_loop", "buffered", "zerosize_ok"],
+        op_dtypes=[dtype],
+        casting="equiv",
+        order="C",
+        buffersize=_DIGESTED_ELEMENTS,
+    ):
+        digest.update(np.asarray(block).tobytes())
+    return digest.hexdigest()
+
+
+class Verified:
+    """Value of a file, whose bytes are verified when it is loaded.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pack({"value": self.value})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.value = unpack(state, "cached result")["value"]
 
 
 def _choose_location(storage: Any, location: str) -> Any:

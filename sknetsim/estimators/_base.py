@@ -24,7 +24,7 @@ from .._networks.batches import convert_rows, explain_dtype
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import has_device
 from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve_network
-from .._networks.persistence import describe_origin, dumps, loads, warn_if_different
+from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import Samples, is_on_disk, select_labels
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
@@ -45,10 +45,6 @@ def fit_context(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Return a `fit` method that validates parameters first, and refuses a changing network."""
     # scikit-learn has no public name for its parameter validation, so only this module imports it.
     return refuse_changes(_fit_context(prefer_skip_nested_validation=True)(fit))
-
-
-#: Key of the bytes in a pickled state; all other keys are names of arrays.
-_PACKED = "_packed"
 
 
 class BaseSimilarity(BaseEstimator):
@@ -150,7 +146,7 @@ class BaseSimilarity(BaseEstimator):
         return deep
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the arrays, and all other attributes as bytes.
+        """Return the arrays, all other attributes as bytes, and the digests of both.
 
         The bytes contain networks by value, and load on a machine with other devices.
         """
@@ -159,13 +155,10 @@ class BaseSimilarity(BaseEstimator):
             for name, value in super().__getstate__().items()
             if name not in self._transient
         }
-        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        others = {name: value for name, value in state.items() if name not in arrays}
-        return {_PACKED: dumps(others), **arrays}
+        return pack(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        arrays = {name: value for name, value in state.items() if name != _PACKED}
-        attributes = {**loads(state[_PACKED]), **arrays}
+        attributes = unpack(state, type(self).__name__)
         # On a machine without this device, compute on the device of the network.
         if attributes["device"] is not None and not has_device(attributes["device"]):
             attributes["device"] = None

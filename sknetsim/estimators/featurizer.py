@@ -15,7 +15,7 @@ from .._features import METHODS
 from .._features.nystroem import Nystroem
 from .._features.projection import compute_features
 from .._networks.fingerprint import fingerprint_value
-from .._networks.persistence import get_versions
+from .._networks.persistence import Verified, get_versions
 from .._passes.chunks import Source
 from ._base import BaseSimilarity, HasMethods, Interval, StrOptions, check_is_fitted, fit_context
 
@@ -29,12 +29,14 @@ def load_or_compute(memory: Any, key: str | None, compute: Callable[[], Result])
     """
     if key is None:
         return compute()
-    result: Result = check_memory(memory).cache(_compute, ignore=["compute"])(key, compute)
+    cached = check_memory(memory).cache(_compute, ignore=["compute"])(key, compute)
+    result: Result = cached.value
     return result
 
 
-def _compute(key: str, compute: Callable[[], Result]) -> Result:
-    return compute()
+def _compute(key: str, compute: Callable[[], Result]) -> Verified:
+    """Return a result whose file joblib computes again if its bytes are damaged."""
+    return Verified(compute())
 
 
 class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity):
@@ -81,7 +83,9 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         weights of the network, the samples and the parameters, so objects and processes share
         results. Nothing is cached if the method is random and ``random_state`` is not an integer.
         A cached result does not repeat its warnings. Global variables that the code of the network
-        uses are not part of the key.
+        uses are not part of the key. If a file of the cache is damaged, joblib logs a warning, and
+        the result is computed again. Features that ``joblib.Memory(mmap_mode=...)`` maps to memory
+        are not verified.
     input_shape : tuple of int or None, default=None
         Shape that each sample gets before it enters the network, such as (1, 28, 28) for flat
         images. None leaves samples unchanged.

@@ -202,3 +202,40 @@ def test_a_grid_search_computes_the_features_of_each_fold_once(data, tmp_path, c
     tried = FOLDS * (SETTINGS - 1)  # Each fit tries the network on one sample.
     assert sum(counts) == one_pass + tried
     assert clone(search).estimator.named_steps["features"].estimator is network
+
+
+def flip_in_cache(folder, part):
+    """Flip a bit in the middle of the only occurrence of some bytes in the files of a cache."""
+    (path,) = [path for path in folder.rglob("output.pkl") if part in path.read_bytes()]
+    content = bytearray(path.read_bytes())
+    content[content.find(part) + len(part) // 2] ^= 64
+    path.write_bytes(content)
+
+
+CACHED = {
+    "features": lambda fitted, features: features.tobytes(),
+    "landmarks": lambda fitted, features: fitted._projection.root.tobytes(),
+}
+
+
+@pytest.mark.parametrize("part", CACHED.values(), ids=CACHED)
+def test_damaged_results_are_computed_again(data, tmp_path, part, caplog):
+    network, X = data
+    fitted = make_featurizer(network, tmp_path)
+    expected = fitted.fit_transform(X)
+    flip_in_cache(tmp_path, part(fitted, expected))
+    for reports in (1, 0):
+        caplog.clear()
+        actual = make_featurizer(network, tmp_path).fit_transform(X)
+        np.testing.assert_array_equal(actual, expected)
+        assert caplog.text.count("cached result must be as it was written") == reports
+
+
+def test_cached_features_can_be_mapped_to_memory(data, tmp_path):
+    network, X = data
+    memory = joblib.Memory(tmp_path, mmap_mode="r", verbose=0)
+    params = {"n_components": 4, "random_state": 0}
+    for _ in range(2):
+        features = GradientFeaturizer(network, memory=memory, **params).fit_transform(X)
+    assert isinstance(features, np.memmap)
+    np.testing.assert_array_equal(features, GradientFeaturizer(network, **params).fit_transform(X))

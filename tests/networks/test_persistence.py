@@ -1,6 +1,7 @@
 """Estimators in pickles: for other processes, machines and versions."""
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -25,7 +26,16 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._networks.persistence import _choose_location, dumps, get_versions, loads
+from sknetsim._networks.persistence import (
+    Verified,
+    _choose_location,
+    _digest,
+    dumps,
+    get_versions,
+    loads,
+    pack,
+    unpack,
+)
 
 SCRIPT = """
 import pickle, sys
@@ -238,3 +248,146 @@ def test_loading_warns_of_a_network_that_has_changed_since_fit(X, net):
     changing.module_.layers[0].weight.data += 1
     with pytest.warns(LoadedElsewhereWarning, match="network was Perceptron"):
         pickle_and_load(fitted, None)
+
+
+# Damaged files.
+
+
+def find_all(data, part):
+    """Return the positions in the middle of all occurrences of some bytes."""
+    positions, start = [], data.find(part)
+    while start >= 0:
+        positions.append(start + len(part) // 2)
+        start = data.find(part, start + 1)
+    return positions
+
+
+def flip(data, position, bit=0):
+    damaged = bytearray(data)
+    damaged[position] ^= 1 << bit
+    return bytes(damaged)
+
+
+DAMAGED = {
+    "weights": lambda fitted: fitted.estimator_.layers[0].weight.detach().numpy().tobytes(),
+    "arrays": lambda fitted: fitted.samples_.tobytes(),
+    "names of attributes": lambda fitted: b"samples_",
+}
+
+
+class Holder(NetworkNeighbors):
+    """Estimator with an array as attribute."""
+
+    def fit(self, X, y=None):
+        super().fit(X)
+        self.samples_ = np.array(X)
+        return self
+
+
+@pytest.mark.parametrize("part", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("dump", [pickle.dumps, lambda value: dump_with_joblib(value)])
+def test_a_flipped_bit_in_a_pickle_raises_an_error(X, net, part, dump):
+    fitted = Holder(net.module_).fit(X)
+    data = dump(fitted)
+    positions = find_all(data, part(fitted))
+    assert positions
+    for position in positions:
+        with pytest.raises(pickle.UnpicklingError, match="file of a Holder must be as it was writ"):
+            load_with_joblib(flip(data, position))
+
+
+def dump_with_joblib(value):
+    file = io.BytesIO()
+    joblib.dump(value, file)
+    return file.getvalue()
+
+
+def load_with_joblib(data):
+    return joblib.load(io.BytesIO(data))
+
+
+def test_no_flipped_bit_changes_a_loaded_value():
+    """Each other flip raises an error, of pickle or of the digests."""
+    value = {"array": np.arange(5.0), "order": np.ones((2, 3), order="F"), "tensor": torch.ones(4)}
+    data, changed = pickle.dumps(Verified(value)), []
+    for position in range(0, len(data), 3):
+        try:
+            loaded = pickle.loads(flip(data, position, position % 8)).value
+        except Exception:
+            continue
+        if dumps_of_values(loaded) != dumps_of_values(value):
+            changed.append(position)
+    assert changed == []
+
+
+def dumps_of_values(value):
+    return {name: np.asarray(part).tobytes() for name, part in value.items()}
+
+
+ARRAYS = {
+    "columns first": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "strided": np.arange(12.0).reshape(3, 4)[::-2, ::2],
+    "empty": np.empty((0, 3)),
+    "number": np.array(3.0),
+    "text": np.array(["a", "bc"]),
+    "objects": np.array([None, "a"], dtype=object),
+    "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+    "fields": np.zeros(2, dtype=[("a", "f4"), ("b", "i8")]),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_arrays_of_any_layout_are_verified_and_unchanged(array, protocol):
+    packed = pickle.loads(pickle.dumps(pack({"array": array}), protocol))
+    loaded = unpack(packed, "test")["array"]
+    assert loaded.dtype == array.dtype
+    np.testing.assert_array_equal(loaded, array)
+
+
+def test_arrays_with_other_shapes_have_other_digests():
+    assert _digest("array", np.zeros((2, 3))) != _digest("array", np.zeros((3, 2)))
+    assert _digest("array", np.zeros(2, np.float32)) != _digest("array", np.zeros(1))
+
+
+def test_the_order_of_bytes_does_not_change_a_digest():
+    """joblib converts arrays to the order of the machine that loads them."""
+    assert _digest("array", np.arange(3.0)) == _digest("array", np.arange(3.0).astype(">f8"))
+
+
+def test_joblib_maps_arrays_to_memory_without_reading_them(X, net, tmp_path, monkeypatch):
+    fitted = Holder(net.module_).fit(X)
+    joblib.dump(fitted, tmp_path / "estimator.joblib")
+    digested = []
+    monkeypatch.setattr(
+        "sknetsim._networks.persistence._digest",
+        lambda name, part: digested.append(type(part)) or _digest(name, part),
+    )
+    loaded = joblib.load(tmp_path / "estimator.joblib", mmap_mode="r")
+    assert isinstance(loaded.samples_, np.memmap) and digested == [bytes]
+    np.testing.assert_array_equal(loaded.kneighbors(X)[1], fitted.kneighbors(X)[1])
+
+
+def test_the_weights_are_verified_if_joblib_maps_arrays_to_memory(X, net, tmp_path):
+    fitted = Holder(net.module_).fit(X)
+    data = dump_with_joblib(fitted)
+    position = find_all(data, DAMAGED["weights"](fitted))[0]
+    (tmp_path / "estimator.joblib").write_bytes(flip(data, position))
+    with pytest.raises(pickle.UnpicklingError, match="damaged bytes in '_packed'"):
+        joblib.load(tmp_path / "estimator.joblib", mmap_mode="r")
+
+
+def test_a_pickle_of_an_earlier_version_loads_without_verification(X, net):
+    fitted = NetworkNeighbors(net).fit(X)
+    state = fitted.__getstate__()
+    del state["_digests"]
+    loaded = NetworkNeighbors()
+    loaded.__setstate__(state)
+    np.testing.assert_array_equal(loaded.kneighbors(X)[1], fitted.kneighbors(X)[1])
+
+
+def test_a_missing_array_raises_an_error():
+    packed = pack({"array": np.arange(3.0)})
+    del packed["array"]
+    with pytest.raises(pickle.UnpicklingError, match=r"file of a test .* damaged bytes in 'array'"):
+        unpack(packed, "test")
