@@ -131,7 +131,9 @@ def resolve_network(estimator: Any) -> Network:
 
 def _describe(value: Any) -> str:
     """Return a string itself, or else the type of a value, for messages."""
-    return repr(value) if isinstance(value, str | None) else f"a {type(value).__name__}"
+    name = type(value).__name__
+    article = "an" if name[:1] in "AEIOaeio" else "a"
+    return repr(value) if isinstance(value, str | None) else f"{article} {name}"
 
 
 def _unwrap(estimator: Any) -> tuple[Any, list[Any]]:
@@ -208,6 +210,24 @@ def is_trained(estimator: Any) -> bool:
     """Return whether an estimator is a trained network: an initialised skorch net, or a module."""
     net = _innermost(estimator)
     return isinstance(net, nn.Module) or bool(getattr(net, "initialized_", False))
+
+
+def check_is_network(estimator: Any) -> None:
+    """Raise an error if an estimator contains no network, trained or not, and is not "features"."""
+    net = _innermost(estimator)
+    has_net = (
+        not isinstance(net, type) and hasattr(net, "initialize") and hasattr(net, "get_params")
+    )
+    is_other = estimator is None or (isinstance(estimator, str) and estimator == FEATURES)
+    if is_trained(estimator) or has_net or is_other:
+        return
+    is_class = isinstance(net, type)
+    given = f"the class {net.__name__}, not an instance" if is_class else _describe(net)
+    wrapper = "" if net is estimator else f"{_describe(estimator)} around "
+    raise TypeError(
+        "`estimator` must be a skorch net, a FrozenEstimator or Pipeline that ends in one, a"
+        f" torch.nn.Module, {FEATURES!r} or None; got {wrapper}{given}. Pass a PyTorch network."
+    )
 
 
 def get_net_attributes(value: Any) -> dict[str, Any] | None:

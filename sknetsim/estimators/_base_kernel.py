@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.memory import SINGLE_SAMPLES, memory_budget
-from .._networks.network import FEATURES, is_trained
+from .._networks.network import check_is_network, is_trained
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
@@ -241,7 +241,9 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
 
     def _get_estimator(self) -> Any:
         """Return the fitted network, or a trained one that was passed to the constructor."""
-        if is_trained(self.estimator) or self.estimator == FEATURES:
+        check_is_network(self.estimator)
+        is_features = isinstance(self.estimator, str)
+        if is_features or is_trained(self.estimator):
             return self.estimator
         if not hasattr(self, "estimator_"):
             raise NotFittedError(

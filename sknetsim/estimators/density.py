@@ -28,7 +28,8 @@ from .._passes.weighted_means import (
     match_digests,
     total_influence,
 )
-from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
+from ._base import Interval, StrOptions, check_is_fitted, fit_context
+from ._base_reference import BaseReference
 
 # Largest number of samples from which the intrinsic dimension is estimated: the cost is quadratic.
 _DIMENSION_ROWS = 2000

@@ -24,7 +24,8 @@ from .._networks.network import FEATURES
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
-from ._base import BaseReference, Interval, StrOptions, check_is_fitted, fit_context
+from ._base import Interval, StrOptions, check_is_fitted, fit_context
+from ._base_reference import BaseReference
 
 #: Possible entries of a graph.
 MODES = ("distance", "connectivity")

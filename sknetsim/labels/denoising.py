@@ -18,13 +18,8 @@ from .._networks.network import resolve_network
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.weighted_means import LINEAR, METHODS, WeightedSums
-from ..estimators._base import (
-    BaseLabelledReference,
-    Interval,
-    StrOptions,
-    check_is_fitted,
-    fit_context,
-)
+from ..estimators._base import Interval, StrOptions, check_is_fitted, fit_context
+from ..estimators._base_reference import BaseLabelledReference
 from ..exceptions import NoNeighborsWarning, warn
 from ._label_arrays import check_labels
 from ._label_weights import LabelWeights, compute_values

@@ -15,7 +15,8 @@ from .._kernels.similarities import DISTANCES
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, find_nearest
-from ..estimators._base import BaseLabelledReference, Interval, check_is_fitted, fit_context
+from ..estimators._base import Interval, check_is_fitted, fit_context
+from ..estimators._base_reference import BaseLabelledReference
 from ._label_arrays import check_labels
 from ._problems import infer_target
 
