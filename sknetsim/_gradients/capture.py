@@ -48,7 +48,12 @@ class LayerCall:
     def fits(self, samples: int) -> bool:
         """Return whether the first axes are the samples, and the inputs have not been changed."""
         aligned = len(self.inputs) == samples == self.output_shape[0]
-        return aligned and self.inputs._version == self.version
+        return aligned and _read_version(self.inputs) == self.version
+
+
+def _read_version(tensor: Tensor) -> int:
+    """Return the version of a tensor; 0 for a tensor of inference mode, which has none."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextlib.contextmanager
@@ -61,7 +66,7 @@ def record_calls(layers: list[nn.Module]) -> Iterator[list[LayerCall]]:
         # The edge is stored now, because a later in-place operation moves the output to another
         # node of the graph.
         edge = get_gradient_edge(output) if output.requires_grad else None
-        calls.append(LayerCall(layer, inputs, inputs._version, output.shape, edge))
+        calls.append(LayerCall(layer, inputs, _read_version(inputs), output.shape, edge))
 
     # The hook runs before the user's hooks, so that it records the output of the layer itself.
     def register(layer: nn.Module) -> RemovableHandle:

@@ -14,12 +14,12 @@ from torch.nn.functional import one_hot
 from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError
 
-# Criteria that compare each output with a number; the numbers of a class are 1 for its own output
-# and 0 for the others.
-_NUMBER_CRITERIA = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss)
+#: Criteria that compare each output with a number; the numbers of a class are 1 for its own output
+#: and 0 for the others.
+NUMBER_CRITERIA = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss)
 
-# Criteria whose labels are neither class numbers nor 0 and 1.
-_OTHER_CRITERIA = (nn.SoftMarginLoss, nn.HingeEmbeddingLoss, nn.MultiLabelMarginLoss)
+#: Criteria whose outputs are scores, and whose labels are neither class numbers nor 0 and 1.
+SCORE_CRITERIA = (nn.SoftMarginLoss, nn.HingeEmbeddingLoss, nn.MultiLabelMarginLoss)
 
 # Largest distance of a probability from [0, 1] that rounding, or a small constant, explains.
 _TOLERANCE = 1e-4
@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4
 def predicts_classes(network: Network) -> bool:
     """Return whether the labels that the criterion takes follow from the outputs."""
     predicts = network.classifier or network.has_independent_labels
-    return predicts and not isinstance(network.criterion, _OTHER_CRITERIA)
+    return predicts and not isinstance(network.criterion, SCORE_CRITERIA)
 
 
 def make_criterion(network: Network, cause: str) -> nn.Module:
@@ -111,7 +111,7 @@ def check_labels(network: Network, outputs: Tensor, y: Tensor) -> Tensor:
         return _check_numbers(network, outputs, y)
     if y.is_floating_point():
         return y.to(outputs.dtype)
-    if isinstance(network.criterion, _OTHER_CRITERIA):
+    if isinstance(network.criterion, SCORE_CRITERIA):
         return y
     if not bool(((y >= 0) & (y < outputs.shape[1])).all()):
         raise ValueError(
@@ -135,7 +135,7 @@ def _has_numeric_labels(network: Network, outputs: Tensor) -> bool:
 
 def _encode_classes(network: Network, outputs: Tensor, classes: Tensor) -> Tensor:
     """Return class numbers in the form that the criterion takes."""
-    if isinstance(network.criterion, _NUMBER_CRITERIA):
+    if isinstance(network.criterion, NUMBER_CRITERIA):
         # t[n,o] = 1 if o is the class of sample n, else 0
         return one_hot(classes, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
     return classes

@@ -5,37 +5,35 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._kernels.blocks import Block, add_blocks
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, map_tensors, slice_batch, take_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.state import lock_networks
-from ..exceptions import UnsupportedNetworkError, locate_rows
-from ..rules import find_rule
+from ..exceptions import locate_rows
 from .base_engine import BaseEngine
 from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
 from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import Plan, make_plan, select_parameters
+from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     check_no_mixing,
     check_outputs,
     check_same_outputs,
+    copy_with_gradient,
     find_wrong_parameters,
     is_close,
     make_batches_error,
+    make_graph_error,
     select_part,
     select_rows,
     warn_if_probabilities,
@@ -219,16 +217,12 @@ class GradientEngine(BaseEngine):
         every = {n for n, p in parameters.items() if p.is_floating_point() or p.is_complex()}
         self._isolated.require_gradients(every)
         try:
-            own = map_tensors(_require_gradient, inputs)
+            own = map_tensors(copy_with_gradient, inputs)
             outputs, _ = self._compute_outputs(module, own, y)
         finally:
             self._isolated.require_gradients(required)
         if not outputs.requires_grad:
-            raise UnsupportedNetworkError(
-                "`estimator` must return outputs that autograd can differentiate; got outputs"
-                " without an autograd graph. Remove torch.no_grad(), inference_mode(), detach() and"
-                " conversions to integers from its forward pass, and from `output`."
-            )
+            raise make_graph_error()
 
     def _get_plan(self, module: nn.Module) -> Plan:
         """Return the plan for a module, made again if more rules have been refused."""
@@ -266,7 +260,7 @@ class GradientEngine(BaseEngine):
             # fallback calls backward().
             self.refused, self._fallback.loop = set(self.selected), True
             return None
-        blocks = blocks_by_rules(plan, calls, cotangents)
+        blocks = compute_served_blocks(plan, calls, cotangents)
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)
             blocks[tuple(plan.unserved)] = block
@@ -324,63 +318,3 @@ class GradientEngine(BaseEngine):
         self.refused |= served
         self._fallback.loop |= bool(wrong) and not served
         return wrong
-
-
-def is_used_outside(plan: Plan, calls: list[LayerCall], uses: Mapping[int, int]) -> bool:
-    """Return whether a parameter of a rule is used outside the calls of its layers.
-
-    Its gradient may then be correct in one chunk and wrong in another.
-    """
-    counts = Counter(call.layer for call in calls)
-    expected: Counter[int] = Counter()
-    for layer, groups in plan.groups.items():
-        for local in itertools.chain(*groups):
-            expected[id(layer._parameters[local])] += counts[layer]
-    return any(uses.get(parameter, 0) > count for parameter, count in expected.items())
-
-
-def _require_gradient(tensor: Tensor) -> Tensor:
-    """Return a copy of a floating-point tensor that requires a gradient and is not a leaf."""
-    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
-
-
-def _cast(call: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
-    """Return inputs and cotangents in the dtype of the layer.
-
-    They have another dtype if the network enables autocast itself.
-    """
-    dtype = next(parameter.dtype for parameter in call.layer.parameters(recurse=False))
-    inputs = call.inputs if graph else call.inputs.detach()
-    floating = inputs.is_floating_point()
-    return (inputs.to(dtype) if floating else inputs), cotangent.to(dtype)
-
-
-def blocks_by_rules(
-    plan: Plan, calls: list[LayerCall], cotangents: list[Tensor | None], graph: bool = False
-) -> dict[tuple[str, ...], Block]:
-    """Return the block of each group of served parameters, by the names of its parameters.
-
-    Parameters
-    ----------
-    plan : Plan
-        Groups of parameters that the rules serve.
-    calls : list of LayerCall
-        Calls of the served layers.
-    cotangents : list of (Tensor of shape (n, d, ...) or None)
-        Cotangents at each call; None for zero.
-    graph : bool
-        Whether the inputs keep their autograd graph; cotangents always keep theirs.
-    """
-    # A layer may be called several times, and a tied parameter belongs to several layers:
-    # J_o(x_n) = sum over calls of the rule at (inputs_n, c[n,o]).
-    parts: dict[tuple[str, ...], list[Block]] = defaultdict(list)
-    for call, cotangent in zip(calls, cotangents, strict=True):
-        if cotangent is None:
-            continue
-        rule = find_rule(call.layer)
-        assert rule is not None
-        for group in plan.groups[call.layer]:
-            for block in rule(call.layer, *_cast(call, cotangent, graph), group):
-                named = tuple((plan.names[call.layer, name], shape) for name, shape in block.layout)
-                parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
-    return {key: add_blocks(blocks) for key, blocks in parts.items()}

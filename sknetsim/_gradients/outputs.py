@@ -223,10 +223,11 @@ def _check_rows(raw: Any, parameter: str, reason: str = "", cure: str = _SELECT)
             f"`{parameter}` must return one tensor with a row per sample{reason}; got a"
             f" {type(raw).__name__}. {cure}"
         )
-    if raw.is_complex():
+    if not raw.is_floating_point():
         raise UnsupportedNetworkError(
-            f"`{parameter}` must return real numbers; got {raw.dtype}. Set `output` to a callable"
-            " that returns real numbers, such as `lambda raw: torch.view_as_real(raw)`."
+            f"`{parameter}` must return floating-point numbers; got {raw.dtype}. Return logits in"
+            " place of classes, or set `output` to a callable such as `torch.view_as_real` for"
+            " complex numbers."
         )
     if raw.ndim == 0:
         raise UnsupportedNetworkError(

@@ -126,6 +126,20 @@ def make_batches_error(name: str) -> UnsupportedNetworkError:
     )
 
 
+def make_graph_error() -> UnsupportedNetworkError:
+    """Return the error for outputs that have no autograd graph for any parameter."""
+    return UnsupportedNetworkError(
+        "`estimator` must return outputs that autograd can differentiate; got outputs without an"
+        " autograd graph. Remove torch.no_grad(), inference_mode(), detach() and conversions to"
+        " integers from its forward pass, and from `output`."
+    )
+
+
+def copy_with_gradient(tensor: Tensor) -> Tensor:
+    """Return a copy of a floating-point tensor that requires a gradient and is not a leaf."""
+    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
+
+
 def warn_if_probabilities(network: Network, outputs: Tensor) -> None:
     """Warn if the outputs of a module without a criterion are probabilities."""
     if network.criterion is None and looks_like_probabilities(outputs):

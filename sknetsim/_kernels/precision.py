@@ -1,4 +1,7 @@
-"""Arithmetic in the dtype of the tensors, even if the caller has enabled a reduced precision."""
+"""Settings of torch in which networks and kernels are computed exactly.
+
+Arithmetic is in the dtype of the tensors, even if the caller has enabled a reduced precision.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 #: Dtypes of half precision.
@@ -112,3 +117,46 @@ class SinglePrecision(TorchFunctionMode):
 
 def _replace_half(value: Any) -> Any:
     return torch.float32 if isinstance(value, torch.dtype) and value in HALF else value
+
+
+class _FusedTransformers:
+    """Setting of torch that allows its fused transformer layers."""
+
+    @property
+    def enabled(self) -> bool:
+        return torch.backends.mha.get_fastpath_enabled()
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        torch.backends.mha.set_fastpath_enabled(value)
+
+
+_FUSED_TRANSFORMERS = _FusedTransformers()
+
+
+@contextlib.contextmanager
+def exact_evaluation(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Enable gradients and disable autocast, TF32 and fused transformers inside the block.
+
+    The fused transformer layers of torch, which it uses if no gradient is needed, return other
+    outputs at masked positions than the layers that were trained.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(assign(_FUSED_TRANSFORMERS, "enabled", False))
+        stack.enter_context(full_precision(device))
+        if device.type == "cuda" and not needs_cudnn(module):
+            stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
+        yield
+
+
+def needs_cudnn(module: nn.Module) -> bool:
+    """Return whether cuDNN makes a network faster and can differentiate it in eval mode.
+
+    Convolutions are slow without it. Its recurrent layers have a backward pass in training mode
+    only, so a network with any of them is evaluated without cuDNN.
+    """
+    layers = list(module.modules())
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in layers)
+    return not recurrent and any(isinstance(layer, _ConvNd) for layer in layers)

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
-from .._kernels.precision import HALF, SinglePrecision, assign, full_precision
+from .._kernels.precision import HALF, SinglePrecision, exact_evaluation
 from ..exceptions import UnsupportedNetworkError
 from .state import (
     HOOKS,
@@ -55,49 +54,6 @@ def has_device(device: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-class _FusedTransformers:
-    """Setting of torch that allows its fused transformer layers."""
-
-    @property
-    def enabled(self) -> bool:
-        return torch.backends.mha.get_fastpath_enabled()
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        torch.backends.mha.set_fastpath_enabled(value)
-
-
-_FUSED_TRANSFORMERS = _FusedTransformers()
-
-
-@contextlib.contextmanager
-def exact_evaluation(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Enable gradients and disable autocast, TF32 and fused transformers inside the block.
-
-    The fused transformer layers of torch, which it uses if no gradient is needed, return other
-    outputs at masked positions than the layers that were trained.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(assign(_FUSED_TRANSFORMERS, "enabled", False))
-        stack.enter_context(full_precision(device))
-        if device.type == "cuda" and not needs_cudnn(module):
-            stack.enter_context(assign(torch.backends.cudnn, "enabled", False))
-        yield
-
-
-def needs_cudnn(module: nn.Module) -> bool:
-    """Return whether cuDNN makes a network faster and can differentiate it in eval mode.
-
-    Convolutions are slow without it. Its recurrent layers have a backward pass in training mode
-    only, so a network with any of them is evaluated without cuDNN.
-    """
-    layers = list(module.modules())
-    recurrent = any(isinstance(layer, nn.RNNBase) for layer in layers)
-    return not recurrent and any(isinstance(layer, _ConvNd) for layer in layers)
 
 
 def make_weight_sharing_copy(

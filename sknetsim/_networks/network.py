@@ -1,4 +1,4 @@
-"""Network of an estimator: its module, criterion and training. Only this module uses skorch."""
+"""Network of an estimator: its module and criterion. Only this module imports skorch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
-from skorch import NeuralNet, NeuralNetClassifier
-from torch import Tensor, nn
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from torch import nn
 
 from ..exceptions import UnsupportedNetworkError
 from .batches import Inputs
-from .default_network import train_default_network
 from .isolation import has_device, working_dtype
-from .samples import Samples, copy_arrays, is_on_disk, make_label_tensor
+from .samples import Samples, copy_arrays
 
 # Value of `estimator` for samples that are features already, without a network.
 FEATURES = "features"
@@ -67,9 +65,11 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype that floating-point inputs are cast to."""
-        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
-        return working_dtype(next(floating, torch.get_default_dtype()))
+        """Dtype that floating-point inputs are cast to: that of the first parameter's real part."""
+        dtypes = (
+            p.dtype for p in self.module.parameters() if p.is_floating_point() or p.is_complex()
+        )
+        return working_dtype(next(dtypes, torch.get_default_dtype()).to_real())
 
     @property
     def takes_logarithm(self) -> bool:
@@ -120,7 +120,7 @@ def resolve_network(estimator: Any) -> Network:
         return Network(_check_module(net), None, False, prepare, spread_tuples=True)
     if not is_trained(net):
         raise NotFittedError(
-            f"`estimator` must be a trained network; got {_describe(net)}, which is not"
+            f"`estimator` must be a trained network; got {describe_value(net)}, which is not"
             " trained. Call its fit first, or pass y to fit."
         )
     criterion = getattr(net, "criterion_", None)
@@ -129,7 +129,7 @@ def resolve_network(estimator: Any) -> Network:
     return Network(_check_module(net.module_), criterion, is_classifier(net), prepare, False)
 
 
-def _describe(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a string itself, or else the type of a value, for messages."""
     name = type(value).__name__
     article = "an" if name[:1] in "AEIOaeio" else "a"
@@ -141,7 +141,9 @@ def _unwrap(estimator: Any) -> tuple[Any, list[Any]]:
     steps: list[Any] = []
     while True:
         if isinstance(estimator, Pipeline):
-            steps += [estimator[:-1]] * (len(estimator) > 1)
+            # Single steps: scikit-learn takes a Pipeline that ends in a step without fitted
+            # attributes for unfitted. "passthrough" has no transform.
+            steps += [step for _, step in estimator.steps[:-1] if hasattr(step, "transform")]
             estimator = estimator[-1]
         elif type(estimator).__name__ == "FrozenEstimator":
             estimator = estimator.estimator
@@ -149,13 +151,21 @@ def _unwrap(estimator: Any) -> tuple[Any, list[Any]]:
             return estimator, steps
 
 
-def _innermost(estimator: Any) -> Any:
+def get_innermost(estimator: Any) -> Any:
+    """Return the net or module inside FrozenEstimators and Pipelines."""
     return _unwrap(estimator)[0]
 
 
 def list_steps(estimator: Any) -> list[Any]:
     """Return the steps of Pipelines before the network."""
     return _unwrap(estimator)[1]
+
+
+def is_frozen(estimator: Any) -> bool:
+    """Return whether the network is inside a FrozenEstimator, which may end a Pipeline."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator[-1]
+    return type(estimator).__name__ == "FrozenEstimator"
 
 
 def _check_module(module: nn.Module) -> nn.Module:
@@ -208,13 +218,13 @@ def _list_problems(part: nn.Module) -> list[tuple[str, str]]:
 
 def is_trained(estimator: Any) -> bool:
     """Return whether an estimator is a trained network: an initialised skorch net, or a module."""
-    net = _innermost(estimator)
+    net = get_innermost(estimator)
     return isinstance(net, nn.Module) or bool(getattr(net, "initialized_", False))
 
 
 def check_is_network(estimator: Any) -> None:
     """Raise an error if an estimator contains no network, trained or not, and is not "features"."""
-    net = _innermost(estimator)
+    net = get_innermost(estimator)
     has_net = (
         not isinstance(net, type) and hasattr(net, "initialize") and hasattr(net, "get_params")
     )
@@ -222,8 +232,8 @@ def check_is_network(estimator: Any) -> None:
     if is_trained(estimator) or has_net or is_other:
         return
     is_class = isinstance(net, type)
-    given = f"the class {net.__name__}, not an instance" if is_class else _describe(net)
-    wrapper = "" if net is estimator else f"{_describe(estimator)} around "
+    given = f"the class {net.__name__}, not an instance" if is_class else describe_value(net)
+    wrapper = "" if net is estimator else f"{describe_value(estimator)} around "
     raise TypeError(
         "`estimator` must be a skorch net, a FrozenEstimator or Pipeline that ends in one, a"
         f" torch.nn.Module, {FEATURES!r} or None; got {wrapper}{given}. Pass a PyTorch network."
@@ -253,65 +263,14 @@ def make_classifier(net: Any, criterion: Any) -> Any:
     params = net.get_params(deep=False).items()
     named = {name: value for name, value in params if name.startswith("criterion__")}
     settings = {"criterion": criterion, "device": net.device, "verbose": 0, **named}
-    return NeuralNetClassifier(net.module_, **settings).initialize()
+    made = NeuralNetClassifier(net.module_, **settings).initialize()
+    made.history = net.history  # It shows that the module is trained.
+    return made
 
 
-def fit_network(
-    estimator: Any, X: Any, y: Any, random_state: Any, input_shape: Sequence[int] | None
-) -> Any:
-    """Return the estimator itself if it is trained, else a trained clone or default network."""
-    if is_trained(estimator) or (isinstance(estimator, str) and estimator == FEATURES):
-        return estimator
-    if input_shape is not None and (estimator is None or estimator is not _innermost(estimator)):
-        raise ValueError(
-            "`estimator` must be a trained network or a skorch net if `input_shape` is given; got"
-            f" {_describe(estimator)}, which is not trained, and input_shape={tuple(input_shape)}."
-            " Train the network first."
-        )
-    X = np.asarray(X) if is_on_disk(X) else X
-    if estimator is None:
-        return train_default_network(_make_matrix(X), y, random_state)
-    net = _innermost(estimator)
-    if not hasattr(net, "initialize") or not hasattr(net, "get_params"):
-        raise TypeError(
-            "`estimator` must be a skorch net, a FrozenEstimator or Pipeline that ends in one, a"
-            f" torch.nn.Module, {FEATURES!r} or None; got {_describe(estimator)}. Pass a PyTorch"
-            " network."
-        )
-    if y is None:
-        raise ValueError(
-            f"`y` must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass"
-            " a trained net, or y to train it."
-        )
-    make_label_tensor(y)
-    return _train(estimator, X if input_shape is None else Samples(X).reshape(input_shape).data, y)
-
-
-def _make_matrix(X: Any) -> np.ndarray:
-    """Return X as a numpy array, and check that it has two axes."""
-    array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
-    if array.ndim != 2:
-        raise ValueError(
-            "`X` must have 2 dimensions (samples, features) if `estimator` is None; got"
-            f" {array.ndim}. Pass a trained network for other inputs."
-        )
-    return array
-
-
-def _train(estimator: Any, X: Any, y: Any) -> Any:
-    """Return a clone of a Pipeline, FrozenEstimator or skorch net, trained on (X, y)."""
-    if isinstance(estimator, Pipeline) or estimator is not _innermost(estimator):
-        return clone(estimator).fit(X, y)
-    net = clone(estimator).initialize()
-    dtype = next(net.module_.parameters()).dtype
-    return net.partial_fit(_cast(X, dtype), _cast(y, dtype))
-
-
-def _cast(values: Any, dtype: torch.dtype) -> Any:
-    """Return a floating-point array in the network's dtype, because skorch does not cast it."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        return torch.tensor(values).to(dtype).numpy()
-    return values
+def takes_one_axis_of_labels(net: Any) -> bool:
+    """Return whether a skorch net takes labels of shape (n,) only, not of shape (n, 1)."""
+    return isinstance(net, NeuralNetBinaryClassifier)
 
 
 def match_names(names: Iterable[str], patterns: Any) -> set[str]:

@@ -17,14 +17,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
 from .._gradients.capture import compute_cotangents, record_calls
-from .._gradients.engine import GradientEngine, blocks_by_rules
+from .._gradients.engine import GradientEngine
 from .._gradients.fallback import Fallback
 from .._gradients.graph import iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
+from .._gradients.served_blocks import compute_served_blocks
 from .._kernels.jacobian import Jacobian
+from .._kernels.precision import exact_evaluation
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import attach_hooks, exact_evaluation, is_half
+from .._networks.isolation import attach_hooks, is_half
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from .._networks.state import borrow_and_restore
@@ -253,7 +255,7 @@ def _compute_jacobian(
             " differs from the first one. Make one loss object for each form of batch."
         )
     cotangents = compute_cotangents(selected, calls, graph=True)
-    blocks = blocks_by_rules(plan, calls, cotangents, graph=True)
+    blocks = compute_served_blocks(plan, calls, cotangents, graph=True)
     if plan.unserved:
         fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop

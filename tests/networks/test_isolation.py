@@ -18,10 +18,10 @@ from sknetsim import (
     PerceptualKernel,
     UnsupportedNetworkError,
 )
+from sknetsim._kernels.precision import needs_cudnn
 from sknetsim._networks.isolation import (
     attach_hooks,
     make_weight_sharing_copy,
-    needs_cudnn,
     record_called_modules,
 )
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sknetsim._gradients.capture import compute_cotangents, record_calls
-from sknetsim._gradients.engine import blocks_by_rules
 from sknetsim._gradients.parameters import make_plan
+from sknetsim._gradients.served_blocks import compute_served_blocks
 
 from ..cases import LAYERS, build
 from .loops import apply_rule, draw_cotangents, loop_gradients, names_of_parameters
@@ -58,6 +58,6 @@ def test_rules_stay_on_the_networks_device(case):
     plan = make_plan(network, {name for name, _ in network.named_parameters()}, set())
     with record_calls(list(plan.groups)) as uses:
         outputs = network(X)
-    blocks = blocks_by_rules(plan, uses, compute_cotangents(outputs, uses))
+    blocks = compute_served_blocks(plan, uses, compute_cotangents(outputs, uses))
     tensors = [tensor for block in blocks.values() for tensor in block._tensors().values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
