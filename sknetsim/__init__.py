@@ -21,6 +21,7 @@ from .exceptions import (
     OutputTooLargeError,
     SoftmaxOutputWarning,
     UnsupportedNetworkError,
+    UntrainedNetworkWarning,
     ZeroGradientWarning,
 )
 from .labels import Denoising, FitDiagnostics, LabelDenoiser
@@ -47,6 +48,7 @@ __all__ = [
     "PerceptualKernel",
     "SoftmaxOutputWarning",
     "UnsupportedNetworkError",
+    "UntrainedNetworkWarning",
     "ZeroGradientWarning",
     "active_learning_curve",
     "explore",

@@ -11,6 +11,8 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .label_arrays import check_labels, check_numbers
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Units of a hidden layer, steps of Adam, and samples per step.
@@ -63,8 +65,8 @@ def train_default_network(
 ) -> DefaultNetwork:
     """Train a network to predict y, or to reconstruct X if y is None.
 
-    Labels that scikit-learn's `type_of_target` calls binary or multiclass are classes; other labels
-    are targets of a regression. The global random states stay unchanged.
+    Labels of shape (n,) that scikit-learn's `type_of_target` calls binary or multiclass are
+    classes; other labels are targets of a regression. The global random states stay unchanged.
     """
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     inputs = torch.as_tensor(np.array(X, dtype=np.float64))
@@ -87,11 +89,11 @@ def _make_objective(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor,
     """Return the loss, the targets, and location and scale of the outputs."""
     if y is None:
         return functional.mse_loss, inputs, *_unit_scale(inputs.shape[1])
-    y = np.asarray(y)
+    y = check_labels(y)
     if y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
         classes, codes = np.unique(y, return_inverse=True)
         return functional.cross_entropy, torch.as_tensor(codes), *_unit_scale(len(classes))
-    targets = torch.as_tensor(y.astype(np.float64).reshape(len(inputs), -1))
+    targets = torch.as_tensor(check_numbers(y).astype(np.float64).reshape(len(inputs), -1))
     location, scale = _moments(targets)
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:

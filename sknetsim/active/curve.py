@@ -14,8 +14,10 @@ from joblib import Parallel, delayed
 from scipy import stats
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
+from sklearn.pipeline import Pipeline
 from sklearn.utils import (
     _safe_indexing,
+    check_array,
     check_consistent_length,
     check_random_state,
     check_scalar,
@@ -23,8 +25,10 @@ from sklearn.utils import (
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .._networks.network import is_trained
-from .._networks.samples import Samples
+from .._networks.fitting import cast_inputs, train_clone
+from .._networks.label_arrays import check_numbers
+from .._networks.network import get_innermost, is_frozen
+from .._networks.samples import Samples, is_on_disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +191,11 @@ def active_learning_curve(
         Sampler that chooses the samples. A clone of it gets the trained network as ``estimator``
         and the seed as ``random_state``.
     X : array-like of shape (n_samples, ...) or Dataset
-        All samples.
+        All samples. The first step of a Pipeline gets the rows of a table as a table; a net gets
+        them as an array. Numbers are cast to the dtype of the network.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        All labels. Only those of test samples and of labelled samples are used.
+        All labels, as numbers. Only those of test samples and of labelled samples are used. For
+        training, they get the shape and dtype that the net's criterion takes.
     n_initial : int, default=20
         Number of samples that are labelled at first, at least 1.
     n_queries : int, default=20
@@ -214,8 +220,9 @@ def active_learning_curve(
     Raises
     ------
     ValueError
-        If there are fewer samples than the loop would label, if ``estimator`` is already trained,
-        or if a number is out of its range.
+        If there are fewer samples than the loop would label, if ``estimator`` is not trained by
+        `fit`, if labels are missing, not finite or not numbers, if they do not fit the outputs of
+        the network, or if a number is out of its range.
     TypeError
         If a number has a wrong type.
 
@@ -246,12 +253,14 @@ def active_learning_curve(
     bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
     samples = len(Samples(X))
-    check_consistent_length(np.empty(samples), np.asarray(y))
+    y = check_numbers(y)
+    check_consistent_length(np.empty(samples), y)
     _check_untrained(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _check_enough_samples(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
-    loops = (Loop(estimator, sampler, X, np.asarray(y), scorer, seed) for seed in seeds)
+    X = _convert_tables(estimator, X)
+    loops = (Loop(estimator, sampler, X, y, scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
     scores, times, indices = map(np.array, zip(*runs, strict=True))
     return ActiveLearningCurve(counts, scores, times, indices, seeds)
@@ -307,10 +316,11 @@ class Loop:
         """
         seed = np.random.SeedSequence([self.seed, len(labelled)]).generate_state(1)[0]
         torch.manual_seed(int(seed))
-        return clone(self.estimator).fit(select_samples(self.X, labelled), self.y[labelled])
+        return train_clone(self.estimator, select_samples(self.X, labelled), self.y[labelled])
 
     def _score(self, net: Any, test: np.ndarray) -> float:
-        return float(self.scorer(net, select_samples(self.X, test), self.y[test]))
+        with cast_inputs(get_innermost(net)):
+            return float(self.scorer(net, select_samples(self.X, test), self.y[test]))
 
     def _query(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
         """Return the positions in the pool of the samples that the sampler chooses."""
@@ -318,6 +328,14 @@ class Loop:
         sampler.fit(select_samples(self.X, labelled), self.y[labelled])
         chosen: np.ndarray = sampler.query(select_samples(self.X, pool), int(count))
         return chosen
+
+
+def _convert_tables(estimator: Any, X: Any) -> Any:
+    """Return tables and lists as arrays, except for a Pipeline, whose steps take them."""
+    is_array = isinstance(X, Mapping | tuple | Dataset | Tensor) or is_on_disk(X)
+    if is_array or isinstance(estimator, Pipeline):
+        return X
+    return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
 
 
 def select_samples(X: Any, indices: np.ndarray) -> Any:
@@ -338,7 +356,8 @@ def count_test_samples(samples: int, test_size: float) -> int:
 
 def _check_untrained(estimator: Any) -> None:
     """Raise an error for an estimator that `fit` does not train: its scores would not change."""
-    if isinstance(estimator, torch.nn.Module) or is_trained(clone(estimator)):
+    net = get_innermost(estimator)
+    if isinstance(net, torch.nn.Module) or is_frozen(estimator) or not hasattr(net, "initialize"):
         raise ValueError(
             "`estimator` must be a skorch net, or a Pipeline that ends in one, that `fit` trains"
             f" anew; got {type(estimator).__name__}, which `fit` does not train. Pass an untrained"

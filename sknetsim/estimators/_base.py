@@ -22,8 +22,9 @@ from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
 from .._networks.batches import convert_rows, explain_dtype
 from .._networks.fingerprint import fingerprint_value
+from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
-from .._networks.network import FEATURES, Network, fit_network, is_trained, resolve_network
+from .._networks.network import FEATURES, Network, is_trained, resolve_network
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import Samples, is_on_disk, select_labels
 from .._passes.chunks import Source, iterate_chunks

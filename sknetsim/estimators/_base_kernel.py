@@ -14,6 +14,7 @@ from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
 
 from .._networks.fingerprint import digest_samples, fingerprint_value
+from .._networks.fitting import warn_if_without_epochs
 from .._networks.memory import SINGLE_SAMPLES, memory_budget
 from .._networks.network import check_is_network, is_trained
 from .._networks.samples import Samples
@@ -244,6 +245,8 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         check_is_network(self.estimator)
         is_features = isinstance(self.estimator, str)
         if is_features or is_trained(self.estimator):
+            if not hasattr(self, "estimator_"):  # `fit` has warned.
+                warn_if_without_epochs(self.estimator)
             return self.estimator
         if not hasattr(self, "estimator_"):
             raise NotFittedError(

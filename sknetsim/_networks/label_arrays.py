@@ -1,0 +1,54 @@
+"""Labels as arrays of numbers or of names."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def check_labels(y: Any) -> np.ndarray:
+    """Return the labels as an array; raise an error if some are missing or not finite.
+
+    Objects, as a pandas Series may contain, become numbers or strings.
+    """
+    if y is None:
+        raise ValueError("`y` must be the labels of X; got None. Pass one label per sample.")
+    if isinstance(y, Tensor):
+        # NumPy has no bfloat16.
+        y = (y.float() if y.is_floating_point() and y.dtype != torch.float64 else y).cpu().detach()
+    labels = np.asarray(y)
+    if labels.dtype == object:
+        labels = _convert_objects(labels)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError("`y` must be finite; got NaN or infinity. Remove these samples.")
+    return labels
+
+
+def check_numbers(y: Any) -> np.ndarray:
+    """Return the labels as an array of numbers; raise an error for other labels."""
+    labels = check_labels(y)
+    if labels.dtype.kind not in "fiub":
+        raise ValueError(
+            "`y` must contain numbers, for classes the numbers that the network was trained with;"
+            f" got dtype {labels.dtype}. Encode the labels, for example with LabelEncoder."
+        )
+    return labels
+
+
+def _convert_objects(labels: np.ndarray) -> np.ndarray:
+    """Return labels of dtype object as numbers or strings; raise an error for other objects."""
+    values = labels.ravel().tolist()
+    for kind in (numbers.Number | np.bool_, str):
+        if all(isinstance(value, kind) for value in values):
+            converted = np.array(values).reshape(labels.shape)
+            # Decimals, fractions and integers beyond int64 are still objects.
+            return converted.astype(np.float64) if converted.dtype == object else converted
+    types = ", ".join(sorted({type(value).__name__ for value in values}))
+    raise ValueError(
+        "Unknown label type: `y` must contain only numbers, or only names of classes; got objects"
+        f" of the types {types}. Remove samples without a label, and encode other labels."
+    )
