@@ -10,6 +10,7 @@ import torch
 from scipy.special import expit
 from torch import nn
 
+from .._gradients.criterion import NUMBER_CRITERIA, SCORE_CRITERIA
 from .._gradients.engine import GradientEngine
 from .._gradients.outputs import looks_like_probabilities
 from .._gradients.predictions import predict_outputs
@@ -23,9 +24,6 @@ from ._targets import Classification, Multilabel, Regression, Target, identity, 
 
 # Criteria whose labels are classes, for any net.
 _CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
-
-# Criteria whose outputs are scores: neither labels nor probabilities of labels.
-_SCORE_CRITERIA = (nn.SoftMarginLoss, nn.MultiLabelMarginLoss, nn.HingeEmbeddingLoss)
 
 # Number of samples whose outputs decide whether a network returns probabilities.
 _INSPECTED_SAMPLES = 8
@@ -42,7 +40,8 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
     | others | numbers | outputs |
 
     A module has no criterion. Its labels are classes if it has several outputs and the labels are
-    whole numbers; other labels are numbers.
+    whole numbers; other labels are numbers. A warning is issued if the outputs of a network without
+    a known criterion may be logits of labels of 0 and 1.
     """
     labels = check_labels(y)
     if not isinstance(source, GradientEngine):
@@ -61,15 +60,18 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
         return _make_independent(network, labels, count)
     if network.classifier or isinstance(network.criterion, _CLASS_CRITERIA):
         return _make_classification(np.arange(max(count, 2)), labels)
-    if network.criterion is None:
-        return _infer_module_target(network.module, labels, outputs)
-    if isinstance(network.criterion, _SCORE_CRITERIA):
+    if network.criterion is None and count > 1 and is_classification(squeeze_column(labels)):
+        return _infer_classes(network.module, labels, outputs)
+    if isinstance(network.criterion, SCORE_CRITERIA):
         raise ValueError(
             "`estimator` must be a network whose outputs are labels or their probabilities; got a"
             f" net with the criterion {type(network.criterion).__name__}, whose outputs are scores."
             " Pass a module that returns predictions in the unit of the labels."
         )
-    return _make_regression(labels, _choose_link(network.criterion))
+    link = _choose_link(network.criterion)
+    if link is identity and not isinstance(network.criterion, NUMBER_CRITERIA):
+        _warn_if_logits(network.module, labels, outputs)
+    return _make_regression(labels, link)
 
 
 def takes_names(network: Any) -> bool:
@@ -96,27 +98,29 @@ def _make_independent(network: Network, labels: np.ndarray, count: int) -> Targe
     return _make_regression(labels, expit, Multilabel if is_indicator(columns) else Regression)
 
 
-def _infer_module_target(module: nn.Module, labels: np.ndarray, outputs: np.ndarray) -> Target:
-    """Return the target of a module, which has no criterion, from some of its outputs."""
-    count, is_default = outputs.shape[1], isinstance(module, DefaultNetwork)
-    if count > 1 and is_classification(squeeze_column(labels)):
-        seen = np.unique(labels)
-        # The classes of the default network are sorted, and all others are numbers of outputs.
-        classes = seen if is_default and len(seen) == count else np.arange(count)
-        probabilities = looks_like_probabilities(torch.as_tensor(outputs))
-        return _make_classification(classes, labels, probabilities)
-    if not is_default and set(np.unique(labels)) == {0, 1} and np.ptp([*outputs.flat, 0, 1]) > 1:
+def _infer_classes(module: nn.Module, labels: np.ndarray, outputs: np.ndarray) -> Classification:
+    """Return the classes of a module, which has no criterion, from some of its outputs."""
+    seen, count = np.unique(labels), outputs.shape[1]
+    # The classes of the default network are sorted, and all others are numbers of outputs.
+    is_sorted = isinstance(module, DefaultNetwork) and len(seen) == count
+    probabilities = looks_like_probabilities(torch.as_tensor(outputs))
+    return _make_classification(seen if is_sorted else np.arange(count), labels, probabilities)
+
+
+def _warn_if_logits(module: nn.Module, labels: np.ndarray, outputs: np.ndarray) -> None:
+    """Warn if the labels are 0 and 1, and some outputs cannot be their probabilities."""
+    are_indicators = set(np.unique(labels)) == {0, 1} and not isinstance(module, DefaultNetwork)
+    if are_indicators and (outputs.min() < 0 or outputs.max() > 1):
         warn(
-            "`y` contains only 0 and 1, and the outputs of the module are treated as predictions of"
-            " these numbers, but leave the range from 0 to 1. If they are logits, the results are"
-            " wrong: pass a skorch net with the criterion of the training, such as"
-            " BCEWithLogitsLoss.",
+            "`y` contains only 0 and 1, and the outputs of the network are treated as predictions"
+            " of these numbers, but leave the range from 0 to 1. If they are logits, the results"
+            " are wrong: pass a skorch net whose criterion is BCEWithLogitsLoss or a subclass of"
+            " it.",
             UserWarning,
         )
-    return _make_regression(labels)
 
 
-def _choose_link(criterion: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+def _choose_link(criterion: nn.Module | None) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that turns outputs into predictions in the unit of the labels."""
     takes_logarithm = (isinstance(criterion, nn.PoissonNLLLoss) and criterion.log_input) or (
         isinstance(criterion, nn.KLDivLoss) and not criterion.log_target

@@ -79,7 +79,15 @@ class Target(abc.ABC):
 
     def predictions(self, source: Source, X: Samples) -> np.ndarray:
         """Return the network's predictions as values of shape (n, q); raise if not finite."""
-        return _check_finite(self._predict(require_network(source), X))
+        values = self._predict(require_network(source), X)
+        is_finite = np.isfinite(values).all(axis=1)
+        if not is_finite.all():
+            # The outputs are finite, but their exponentials overflow.
+            raise UnsupportedNetworkError(
+                "`estimator` must return outputs with finite exponentials; got infinity, first in"
+                f" row {is_finite.argmin()} of X. Check the weights and the scale of X."
+            )
+        return values
 
     def coordinates(self, values: np.ndarray) -> np.ndarray:
         """Return the coordinates, of shape (n, a), of values of shape (n, q)."""
@@ -149,7 +157,7 @@ class Regression(Target):
 
     def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
         """Return the predictions, of shape (n, q): the link of the outputs."""
-        outputs = _check_finite(predict_outputs(engine, X))
+        outputs = predict_outputs(engine, X)
         if outputs.shape[1] != len(self.scale):
             raise ValueError(
                 f"`y` must have as many columns as the network has outputs, {outputs.shape[1]}; got"
@@ -289,7 +297,8 @@ class Classification(Target):
         if labels.ndim != 1:
             raise ValueError(
                 f"`y` must have one class per sample, among {self._format_classes()}; got shape"
-                f" {labels.shape}. Pass a single column."
+                f" {labels.shape}. Pass a single column, or for several labels per sample a net"
+                " with the criterion BCEWithLogitsLoss."
             )
         if is_numeric(labels) != is_numeric(self.classes):
             raise self._make_error(labels[0])
@@ -341,17 +350,6 @@ def require_network(source: Source) -> GradientEngine:
             " the network that the features were computed from."
         )
     return source
-
-
-def _check_finite(values: np.ndarray) -> np.ndarray:
-    """Return outputs or predictions of shape (n, q), and raise an error if they are not finite."""
-    is_finite = np.isfinite(values).all(axis=1)
-    if not is_finite.all():
-        raise UnsupportedNetworkError(
-            "`estimator` must return finite outputs; got NaN or infinity, first in row"
-            f" {is_finite.argmin()} of X. Check the weights and the scale of X."
-        )
-    return values
 
 
 def is_indicator(values: np.ndarray) -> bool:

@@ -285,7 +285,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         ConvergenceWarning
             If ``stationarity_`` exceeds 1.
         UserWarning
-            If the labels of a module are 0 and 1, are treated as numbers, and may belong to logits.
+            If the labels are 0 and 1, and are treated as numbers because the network has no known
+            criterion, although its outputs may be logits.
         """
         # `_choose_output` must not see the target of an earlier fit.
         self.__dict__.pop("_target", None)

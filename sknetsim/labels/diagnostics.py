@@ -277,7 +277,8 @@ class FitDiagnostics(BaseLabelledReference):
         Warns
         -----
         UserWarning
-            If the labels of a module are 0 and 1, are treated as numbers, and may belong to logits.
+            If the labels are 0 and 1, and are treated as numbers because the network has no known
+            criterion, although its outputs may be logits.
         """
         y = None if y is None else check_labels(y)
         samples, source = self._fit_network(X, y)

@@ -652,6 +652,60 @@ def noisy_labels():
     return net.fit(X, y).module_, X, y, flipped
 
 
+class OwnLoss(skorch.NeuralNetClassifier):
+    """Classifier whose criterion NLLLoss takes the outputs themselves: log-probabilities."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return skorch.NeuralNet.get_loss(self, y_pred, y_true, *args, **kwargs)
+
+
+def end_in_log_softmax(core, kind):
+    module = nn.Sequential(core, nn.LogSoftmax(dim=1))
+    return kind(module, criterion=nn.NLLLoss, device="cpu").initialize()
+
+
+log_softmax_kinds = pytest.mark.parametrize(
+    "kind", [skorch.NeuralNet, skorch.NeuralNetRegressor, OwnLoss]
+)
+
+
+@log_softmax_kinds
+def test_log_probabilities_are_as_far_from_a_stationary_point_as_their_logits(kind):
+    net, X = classifier(), make_samples()
+    y = np.arange(N_SAMPLES) % 3
+    logarithms = end_in_log_softmax(net.module_, kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected, denoiser = (
+            LabelDenoiser(network, method="unnormalized").fit(X, y) for network in (net, logarithms)
+        )
+    assert denoiser.stationarity_ == pytest.approx(expected.stationarity_)
+    for name in ("labels", "predictions", "shift", "variance_factor"):
+        results = (getattr(each.denoising(), name) for each in (denoiser, expected))
+        np.testing.assert_allclose(*results, rtol=1e-6, atol=1e-9)
+
+
+@log_softmax_kinds
+@pytest.mark.parametrize("method", ["power", "soft"])
+def test_log_probabilities_and_probabilities_give_the_same_means(kind, method):
+    core, X = classifier().module_, make_samples()
+    y = np.arange(N_SAMPLES) % 3
+    softmax = skorch.NeuralNetClassifier(
+        nn.Sequential(core, nn.Softmax(dim=1)), criterion=nn.NLLLoss, device="cpu"
+    ).initialize()
+    expected, denoiser = (
+        fit_denoiser(net, X, y, method) for net in (softmax, end_in_log_softmax(core, kind))
+    )
+    np.testing.assert_allclose(denoiser.label_quality(X, y), expected.label_quality(X, y))
+    for name in ("labels", "predictions", "shift", "variance_factor"):
+        results = (getattr(each.denoising(), name) for each in (denoiser, expected))
+        np.testing.assert_allclose(*results, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        denoiser.denoising().predictions + denoiser.denoising().shift,
+        core(X).softmax(dim=1).detach().numpy(),
+    )
+
+
 #: Nets around logits of independent labels that must all give the same results.
 SAME_LABELS = {
     "classifier": lambda core: skorch.NeuralNetClassifier(core, criterion=nn.BCEWithLogitsLoss),

@@ -217,11 +217,43 @@ def test_a_plain_net_with_a_cross_entropy_is_diagnosed_as_a_classifier(in_a_colu
     assert plain.summary() == classifier.summary()
 
 
+class OwnLoss(skorch.NeuralNetClassifier):
+    """Classifier whose criterion NLLLoss takes the outputs themselves: log-probabilities."""
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return skorch.NeuralNet.get_loss(self, y_pred, y_true, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [skorch.NeuralNet, OwnLoss])
+def test_log_probabilities_and_probabilities_have_the_same_diagnosis(kind):
+    X, y = make_sine(60, 0.3)
+    classes = np.digitize(y, [-0.3, 0.3])
+    core = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+    nets = [
+        skorch.NeuralNetClassifier(nn.Sequential(core, nn.Softmax(dim=1)), criterion=nn.NLLLoss),
+        kind(nn.Sequential(core, nn.LogSoftmax(dim=1)), criterion=nn.NLLLoss),
+    ]
+    expected, diagnostics = (FitDiagnostics(net.initialize()).fit(X, classes) for net in nets)
+    for name in ("prediction_mean_", "prediction_noise_", "overfit_", "underfit_"):
+        results = (getattr(each, name) for each in (diagnostics, expected))
+        np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
+
+
 def test_names_for_a_module_raise_an_error():
     X, y = make_sine(20, 0.1)
     module = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
     with pytest.raises(ValueError, match="`y` must contain numbers, for classes the numbers"):
         FitDiagnostics(module).fit(X, np.where(y > 0, "up", "down"))
+
+
+class Pair(nn.Linear):
+    """Network that returns a tuple."""
+
+    def __init__(self):
+        super().__init__(2, 1)
+
+    def forward(self, inputs):
+        return super().forward(inputs), inputs
 
 
 BAD = {
@@ -235,6 +267,10 @@ BAD = {
     "two rows": (
         lambda net, X, y: FitDiagnostics(net).fit(X[:2], y[:2]),
         "`X` must have at least 3 samples, .*; got n_samples=2",
+    ),
+    "a tuple": (
+        lambda net, X, y: FitDiagnostics(Pair(), output=lambda raw: raw[0]).fit(X, y),
+        "`estimator` must return one tensor .* because predictions are needed; got a tuple. Wrap",
     ),
     "one neighbour": (
         lambda net, X, y: FitDiagnostics(net, n_neighbors=1).fit(X, y),

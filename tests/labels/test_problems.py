@@ -9,6 +9,7 @@ import skorch
 import torch
 from torch import nn
 
+from sknetsim import UnsupportedNetworkError
 from sknetsim._features.source import FeatureSource
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.default_network import train_default_network
@@ -153,6 +154,15 @@ def test_a_criterion_for_classes_makes_any_net_a_classification(kind, criterion,
     np.testing.assert_allclose(predictions, logits.softmax(dim=1), rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_exponentials_that_overflow_raise_an_error():
+    net = make_net(1, nn.PoissonNLLLoss)
+    with torch.no_grad():
+        net.module_[-1].bias += 1000
+    with pytest.raises(UnsupportedNetworkError, match=r"finite exponentials; .* in row 0 of X"):
+        predict(net, np.array([1.0, 2.0]))
+
+
 @pytest.mark.parametrize(
     ("criterion", "params", "expected"),
     [
@@ -171,13 +181,22 @@ def test_predictions_are_in_the_unit_of_the_labels(criterion, params, expected):
     np.testing.assert_allclose(predictions, expected(raw), rtol=1e-5)
 
 
+class FocalLoss(nn.Module):
+    """Criterion that is unknown to the package."""
+
+    def forward(self, outputs, labels):
+        return ((labels - outputs.sigmoid()) ** 2).mean()
+
+
 @pytest.mark.parametrize("y", [[0, 1, 1], [[0, 1], [1, 1], [0, 0]]], ids=str)
-def test_a_module_whose_outputs_may_be_logits_of_the_labels_gives_a_warning(y):
+@pytest.mark.parametrize("criterion", [None, FocalLoss])
+def test_outputs_that_may_be_logits_of_the_labels_give_a_warning(y, criterion):
     module = make_module(np.ndim(np.array(y)[0]) + 1)
     with torch.no_grad():
         module[-1].bias += 3
-    with pytest.warns(UserWarning, match="leave the range from 0 to 1. If they are logits"):
-        assert type(infer(module, y)) is Regression
+    net = skorch.NeuralNet(module, criterion=criterion).initialize() if criterion else module
+    with pytest.warns(UserWarning, match=r"leave the range from 0 to 1\. If they are logits"):
+        assert type(infer(net, y)) is Regression
 
 
 @pytest.mark.parametrize(
@@ -186,8 +205,9 @@ def test_a_module_whose_outputs_may_be_logits_of_the_labels_gives_a_warning(y):
         (lambda: make_module(2, nn.Sigmoid()), [[0, 1], [1, 1], [0, 0]]),
         (lambda: make_module(1), [0, 1, 2]),
         (lambda: make_net(1, nn.MSELoss), [0, 1, 1]),
+        (lambda: make_net(2, nn.PoissonNLLLoss), [[0, 1], [1, 1], [0, 0]]),
     ],
-    ids=["probabilities", "other numbers", "squared error"],
+    ids=["probabilities", "other numbers", "squared error", "counts"],
 )
 def test_numbers_of_a_known_unit_give_no_warning(make, y):
     with warnings.catch_warnings():
@@ -255,7 +275,7 @@ BAD = {
     ),
     "shares of classes": (
         lambda: infer(make_net(2, nn.CrossEntropyLoss), SHARES).values(SHARES),
-        "`y` must have one class per sample, among 0, 1",
+        r"among 0, 1; got shape \(2, 2\)\. Pass a single column, or for several labels",
     ),
     "scores": (
         lambda: infer(make_net(2, nn.SoftMarginLoss), [[-1, 1], [1, 1]]),
