@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, map_tensors, slice_batch, take_batch
+from .._networks.batches import Inputs, map_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
@@ -28,8 +28,8 @@ from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     check_no_mixing,
     check_outputs,
-    check_same_outputs,
     copy_with_gradient,
+    evaluate_again,
     find_wrong_parameters,
     is_close,
     make_batches_error,
@@ -97,11 +97,9 @@ class GradientEngine(BaseEngine):
 
     def identity(self) -> str:
         """Return the fingerprint of the network, the outputs and the parameters."""
-        network = self.network
         compared = (self.outputs.output, sorted(self.selected))
-        return fingerprint_value(
-            ((network.module, network.criterion, network.classifier), compared)
-        )
+        own = (self.network.module, self.network.criterion, self.network.classifier)
+        return fingerprint_value((own, compared))
 
     def _measure(self, samples: Samples, labels: Tensor | None) -> None:
         with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y):
@@ -109,12 +107,11 @@ class GradientEngine(BaseEngine):
 
     def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
-        both = slice(0, 2)
         try:
-            samples.take(both)
+            samples.take(slice(0, 2))
         except ValueError:
             return  # Items of different shapes cannot form a batch.
-        with self.batch(samples, labels, both) as (module, inputs, y):
+        with self.batch(samples, labels, slice(0, 2)) as (module, inputs, y):
             before = map_tensors(torch.clone, inputs)
             outputs, targets = self._compute_outputs(module, inputs, y)
             check_no_mixing(self.call, self.outputs, module, before, targets, outputs)
@@ -281,16 +278,12 @@ class GradientEngine(BaseEngine):
         the few samples are wrong, all are verified too, because rounding may change the derivative
         of a few samples.
         """
-        count = len(jacobian)
-        if count > 1 and is_alike:
-            rows = select_rows(count, self._passed_chunks)
-            own, some = take_batch(inputs, rows), None if targets is None else targets[rows]
-            outputs = self.outputs.select(self.call(module, own), some).to(self.dtype)
-            check_same_outputs(outputs, jacobian.outputs, rows)
-            part = replace(jacobian.rows(rows), outputs=outputs)
+        if len(jacobian) > 1 and is_alike:
+            rows = select_rows(len(jacobian), self._passed_chunks)
+            part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
             if self._is_loop(plan) or not find_wrong_parameters(module, self.selected, part):
                 return True
-        if count > 1:
+        if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)
             warn_if_probabilities(self.network, jacobian.outputs)
         wrong = self._refuse_wrong(module, plan, jacobian)

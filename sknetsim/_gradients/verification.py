@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
-from .._networks.batches import Inputs, describe_non_finite, list_tensors, map_tensors, slice_batch
+from .._networks.batches import (
+    Inputs,
+    describe_non_finite,
+    list_tensors,
+    map_tensors,
+    slice_batch,
+    take_batch,
+)
 from .._networks.network import Network
 from ..exceptions import NonFiniteError, SoftmaxOutputWarning, UnsupportedNetworkError, warn
 from .fallback import Call
@@ -93,6 +101,26 @@ def check_same_outputs(alone: Tensor, outputs: Tensor, rows: list[int]) -> None:
     # not be a function of x_n.
     if not is_close(alone, outputs[rows], outputs):
         raise make_mixing_error()
+
+
+def evaluate_again(
+    call: Call,
+    selection: Outputs,
+    module: nn.Module,
+    inputs: Inputs,
+    targets: Tensor | None,
+    jacobian: Jacobian,
+    rows: list[int],
+) -> Jacobian:
+    """Return some Jacobians of a chunk, with outputs computed again in a batch of their own.
+
+    The outputs are checked to be the same. Their graph is that of these samples only.
+    """
+    raw = call(module, take_batch(inputs, rows))
+    outputs = selection.select(raw, None if targets is None else targets[rows])
+    outputs = outputs.to(jacobian.outputs.dtype)
+    check_same_outputs(outputs, jacobian.outputs, rows)
+    return replace(jacobian.rows(rows), outputs=outputs)
 
 
 def is_close(alone: Tensor, together: Tensor, values: Tensor | None = None) -> bool:
