@@ -14,6 +14,7 @@ from .estimators import (
 )
 from .exceptions import (
     ChangedNetworkError,
+    DroppedOutputsWarning,
     FeatureStoreError,
     FewerComponentsWarning,
     LoadedElsewhereWarning,
@@ -33,6 +34,7 @@ __all__ = [
     "ChangedNetworkError",
     "Contributions",
     "Denoising",
+    "DroppedOutputsWarning",
     "FeatureStore",
     "FeatureStoreError",
     "FewerComponentsWarning",

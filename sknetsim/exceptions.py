@@ -79,7 +79,10 @@ class ChangedNetworkError(ValueError):
 
 
 class OutputTooLargeError(ValueError):
-    """Error raised if the requested outputs need more memory for one sample than the budget."""
+    """Error raised if the requested outputs take too much memory or time for one sample.
+
+    The memory is limited by the budget, and the time on a CPU by about 10 seconds.
+    """
 
 
 class FeatureStoreError(ValueError):
@@ -90,6 +93,17 @@ class ZeroGradientWarning(UserWarning):
     """Warning that all gradients, or all compared activations, are zero at some samples.
 
     The similarity of these samples with every sample is 0.
+    """
+
+
+class DroppedOutputsWarning(UserWarning):
+    """Warning that the similarity ignores some outputs at some samples.
+
+    The gradients of these outputs are too short beside the longest one of the sample, or too close
+    to combinations of the others, for the precision of the network: an eigenvalue of the
+    self-kernel is at most ``10 d eps`` times the largest one, but larger than ``(5 eps)**2`` times
+    the largest one and than rounding errors of float64. Smaller eigenvalues are taken for exact
+    zeros, as of softmax outputs, and cause no warning.
     """
 
 

@@ -97,7 +97,8 @@ def check_features(features: Any) -> Tensor:
 class FeatureJacobian(Jacobian):
     """Gradient features as Jacobians, which are whitened already."""
 
-    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    def roots(self, kernel: Tensor, inverted: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Return 1 for all roots and ranks, so that features are not whitened again."""
         ones = kernel.new_ones(kernel.shape)
-        return ones, ones[:, 0, 0].long()
+        rank = ones[:, 0, 0].long()
+        return ones, rank, torch.zeros_like(rank)

@@ -6,6 +6,7 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,13 @@ from .._kernels.jacobian import Jacobian
 from .._networks.isolation import attach_hooks
 from .._networks.memory import describe_budget, memory_budget
 from ..exceptions import OutputTooLargeError, is_out_of_memory
+
+# Longest time, estimated on a CPU, that one sample's gradients of all outputs may take.
+_LONGEST_SECONDS = 10
+
+# Multiplications per second of one core: a product of two matrices of 1,000 x 1,000 numbers in
+# float64 took 0.033 s, the eigendecomposition of one 0.14 s, on one core of an AMD EPYC.
+_OPERATIONS_PER_SECOND = 3e10
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,7 @@ def _grad(
 
 
 def check_affordable(output: Any, outputs: Tensor, calls: list[LayerCall], unserved: int) -> None:
-    """Check that the gradients of all d outputs fit in the memory budget for one sample.
+    """Check that one sample's gradients of all d outputs do not take too much memory or time.
 
     Parameters
     ----------
@@ -180,18 +188,68 @@ def check_affordable(output: Any, outputs: Tensor, calls: list[LayerCall], unser
         Number of elements of the parameters without a rule.
     """
     samples, count = outputs.shape
+    if count == 1:
+        return
     # One sample needs d cotangents at each call, d gradients of the parameters without a rule, and
     # three d x d kernels in float64.
     width = sum(call.output_shape.numel() for call in calls) // samples + unserved
     needed = count * width * outputs.element_size() + 3 * 8 * count**2
     budget = memory_budget(device=outputs.device)
-    if count > 1 and needed > budget:
-        raise OutputTooLargeError(
-            "`output` must select outputs whose gradients for one sample fit in"
-            f" {budget / 2**20:,.0f} MiB ({describe_budget(outputs.device)}); got {output!r},"
-            f" {count} outputs that take about {needed / 2**20:,.0f} MiB. Set output='predicted',"
-            " 'sum', some indices, or a callable that returns fewer outputs."
+    if needed > budget:
+        raise _make_too_large_error(
+            f"fit in {budget / 2**20:,.0f} MiB ({describe_budget(outputs.device)})",
+            f"about {needed / 2**20:,.0f} MiB",
+            output,
+            count,
         )
+    seconds = _count_operations(count, calls, samples, unserved) / _OPERATIONS_PER_SECOND
+    # The rate was measured on a CPU, so the time on other devices is not known.
+    if seconds > _LONGEST_SECONDS and outputs.device.type == "cpu":
+        raise _make_too_large_error(
+            f"take at most {_LONGEST_SECONDS} s on a CPU", f"about {seconds:,.0f} s", output, count
+        )
+
+
+def _count_operations(count: int, calls: list[LayerCall], samples: int, unserved: int) -> int:
+    """Return an estimate of the multiplications for one sample's gradients of all outputs.
+
+    Parameters
+    ----------
+    count : int
+        The number d of outputs.
+    calls : list of LayerCall
+        Calls of layers in the forward pass.
+    samples : int
+        Number of samples in the forward pass.
+    unserved : int
+        Number of elements of the parameters without a rule.
+    """
+    products, length = 0, unserved
+    for call in calls:
+        elements, (weight, row) = call.output_shape.numel() // samples, _weight_sizes(call.layer)
+        # The cotangent of the inputs takes a product of each element of the output's cotangent with
+        # a row of the weight, and so do the gradients if they are written out.
+        is_written = weight < elements
+        products += (call.inputs.requires_grad + is_written) * elements * row
+        length += min(weight, elements)
+    # The self-kernel and the whitening take d^2 products of that length each. The root of the
+    # self-kernel takes d^3, and its eigendecomposition as long as about 4 d^3 multiplications.
+    return count * products + 2 * count**2 * length + 5 * count**3
+
+
+def _weight_sizes(layer: nn.Module) -> tuple[int, int]:
+    """Return the numbers of elements of a layer's weight, and of a row of it; 1 without weight."""
+    weight = layer._parameters.get("weight")
+    return (1, 1) if weight is None else (weight.numel(), weight.shape[1:].numel())
+
+
+def _make_too_large_error(limit: str, needed: str, output: Any, count: int) -> OutputTooLargeError:
+    """Return the error for outputs whose gradients exceed a limit."""
+    return OutputTooLargeError(
+        f"`output` must select outputs whose gradients for one sample {limit}; got"
+        f" {reprlib.repr(output)}, {count} outputs that take {needed}. Set output='predicted',"
+        " 'sum', some indices, or a callable that returns fewer outputs."
+    )
 
 
 def bytes_per_sample(jacobian: Jacobian, calls: list[LayerCall]) -> int:

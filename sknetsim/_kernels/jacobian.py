@@ -21,7 +21,7 @@ from ..exceptions import NonFiniteError
 from .blocks import Block, DenseBlock, concatenate_blocks
 from .layouts import FourierMap, Layout
 from .precision import in_full_precision
-from .whitening import inverse_root
+from .whitening import identity_root, inverse_root
 
 # Number of samples whose gradients are converted to float64 at a time.
 _DOUBLE_SAMPLES = 32
@@ -186,8 +186,11 @@ class Jacobian:
         """Return how many samples of a block are copied at a time."""
         return max(1, _PAIRED_BYTES * len(self) // max(1, block.nbytes))
 
-    def roots(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """Return K(x, x)^{-1/2} of shape (n, d, d) and the ranks (n,) of the self-kernels."""
+    def roots(self, kernel: Tensor, inverted: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the results of `inverse_root` for the self-kernels, or those of `identity_root`.
+
+        The latter are returned unless ``inverted``.
+        """
         bad = (~torch.isfinite(kernel)).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         if bad:
             raise NonFiniteError(
@@ -197,7 +200,7 @@ class Jacobian:
                 len(self),
                 "Leave out these samples, or make the network smooth at them.",
             )
-        return inverse_root(kernel, self.outputs.dtype)
+        return (inverse_root if inverted else identity_root)(kernel, self.outputs.dtype)
 
     @in_full_precision
     def whiten(self, root: Tensor) -> Jacobian:

@@ -68,25 +68,30 @@ class Chunk:
         Positions of the samples in the data set.
     jacobian : Jacobian
         The Jacobians J(x_n), before the whitening.
-    self_kernel : Tensor of shape (n, d, d), float64
-        The self-kernels K(x_n, x_n).
+    self_kernel : Tensor of shape (n, d, d), float64, or None
+        The self-kernels K(x_n, x_n); None if the Jacobians have been whitened.
     root : Tensor of shape (n, d, d), float64
-        Their pseudo-inverse square roots K(x_n, x_n)^{-1/2}.
+        Their pseudo-inverse square roots K(x_n, x_n)^{-1/2}; the identity without a whitening.
     rank : Tensor of shape (n,), int64
-        Their ranks; 0 for a zero gradient.
+        Their ranks, or d without a whitening; 0 for a zero gradient.
+    dropped : Tensor of shape (n,), int64
+        Numbers of outputs that the whitening drops, see `inverse_root`; 0 without a whitening.
     whitening : Tensor of shape (n, d, d), float64, or None
         The matrices W(x_n) that are still to be applied to the Jacobians; None for the identity.
     """
 
     rows: slice
     jacobian: Jacobian
-    self_kernel: Tensor
+    self_kernel: Tensor | None
     root: Tensor
     rank: Tensor
+    dropped: Tensor
     whitening: Tensor | None
 
     def own_kernel(self) -> Tensor:
         """Return the whitened self-kernels, of shape (n, d, d), float64."""
+        if self.self_kernel is None:
+            return self.jacobian.self_kernel()
         if self.whitening is None:
             return self.self_kernel
         # K^(x,x) = J^ J^T = W K(x,x) W^T
@@ -158,11 +163,19 @@ class Chunk:
         if self.whitening is None:
             return self
         whitened = self.jacobian.whiten(self.whitening)
-        return replace(self, jacobian=whitened, self_kernel=self.own_kernel(), whitening=None)
+        # Few callers need the whitened self-kernels, so `own_kernel` computes them.
+        return replace(self, jacobian=whitened, self_kernel=None, whitening=None)
 
     def count_zero_gradients(self) -> ZeroGradients:
-        """Return the number of samples with a zero gradient, and of all samples."""
-        return ZeroGradients(int((self.rank == 0).sum()), len(self.rank), self.jacobian.vector_name)
+        """Return the numbers of samples with a zero gradient or dropped outputs, and of all."""
+        return ZeroGradients(
+            int((self.rank == 0).sum()),
+            len(self.rank),
+            self.jacobian.vector_name,
+            int((self.dropped > 0).sum()),
+            int(self.dropped.max()),
+            self.jacobian.outputs.shape[1],
+        )
 
     def split(self, limit: int) -> list[Chunk]:
         """Return parts of nearly equal length, with at most ``limit`` samples each."""
@@ -172,13 +185,14 @@ class Chunk:
     def part(self, part: slice) -> Chunk:
         """Return the samples of a slice of the chunk."""
         rows = slice(self.rows.start + part.start, self.rows.start + part.stop)
-        jacobian, whitening = self.jacobian.rows(part), self.whitening
+        kernel, whitening = self.self_kernel, self.whitening
         return Chunk(
             rows,
-            jacobian,
-            self.self_kernel[part],
+            self.jacobian.rows(part),
+            None if kernel is None else kernel[part],
             self.root[part],
             self.rank[part],
+            self.dropped[part],
             None if whitening is None else whitening[part],
         )
 
@@ -194,13 +208,14 @@ def iterate_chunks(
 ) -> Iterator[Chunk]:
     """Yield chunks of the samples from ``start`` on, for one of `WHITENINGS`.
 
-    At the end, zero gradients are reported if ``counted``.
+    At the end, zero gradients and dropped outputs are reported if ``counted``.
     """
     zeros = ZeroGradients()
     for rows, jacobian in source.jacobians(X, y, start, factored):
         kernel = jacobian.for_sums().self_kernel()
-        root, rank = _compute_roots(jacobian, kernel, X, rows)
-        chunk = Chunk(rows, jacobian, kernel, root, rank, WHITENINGS[whitening](root, rank))
+        root, rank, dropped = _compute_roots(jacobian, kernel, whitening, X, rows)
+        matrices = WHITENINGS[whitening](root, rank)
+        chunk = Chunk(rows, jacobian, kernel, root, rank, dropped, matrices)
         yield chunk
         zeros.add(chunk.count_zero_gradients())
     if counted:
@@ -208,11 +223,11 @@ def iterate_chunks(
 
 
 def _compute_roots(
-    jacobian: Jacobian, kernel: Tensor, X: Samples, rows: slice
-) -> tuple[Tensor, Tensor]:
-    """Return the roots of the self-kernels and their ranks; an error names a row of X."""
+    jacobian: Jacobian, kernel: Tensor, whitening: str, X: Samples, rows: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the result of `Jacobian.roots` for a whitening; an error names a row of X."""
     try:
-        return jacobian.roots(kernel)
+        return jacobian.roots(kernel, inverted=whitening != "none")
     except NonFiniteError as error:
         first = rows.start + error.rows[0]
         values = describe_non_finite(X.take(slice(first, first + 1)))

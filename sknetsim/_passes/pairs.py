@@ -68,12 +68,11 @@ def prepare_for_pairs(chunk: Chunk) -> Chunk:
 def _concatenate(parts: list[Chunk]) -> Chunk:
     """Return one chunk of the samples of consecutive whitened chunks."""
     jacobian = concatenate_jacobians([part.jacobian for part in parts])
-    kernel, root, rank = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("self_kernel", "root", "rank")
+    root, rank, dropped = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("root", "rank", "dropped")
     )
     rows = slice(parts[0].rows.start, parts[-1].rows.stop)
-    return Chunk(rows, jacobian, kernel, root, rank, None)
+    return Chunk(rows, jacobian, None, root, rank, dropped, None)
 
 
 def take_tiles(tiles: Iterator[Chunk]) -> list[Chunk]:

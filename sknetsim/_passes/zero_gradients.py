@@ -1,4 +1,4 @@
-"""Counts of the zero gradients in each pass over samples, and one warning about them."""
+"""Counts of zero gradients and dropped outputs in each pass over samples, and their warnings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from ..exceptions import ZeroGradientWarning, warn
+from ..exceptions import DroppedOutputsWarning, ZeroGradientWarning, warn
 
 
 @dataclass
 class ZeroGradients:
-    """Count of the samples with a zero gradient.
+    """Count of the samples with a zero gradient, and of those with outputs dropped by whitening.
 
     Attributes
     ----------
@@ -22,25 +22,47 @@ class ZeroGradients:
         Number of all samples.
     vector_name : str
         Word for the vector that is zero, such as "gradient".
+    reduced : int
+        Number of samples with dropped outputs.
+    dropped : int
+        Largest number of outputs that are dropped at a sample.
+    outputs : int
+        Number of all outputs.
     """
 
     zeros: int = 0
     total: int = 0
     vector_name: str = ""
+    reduced: int = 0
+    dropped: int = 0
+    outputs: int = 0
 
     def add(self, other: ZeroGradients) -> None:
         """Add the numbers of another pass."""
         self.zeros, self.total = self.zeros + other.zeros, self.total + other.total
         self.vector_name = other.vector_name or self.vector_name
+        self.reduced += other.reduced
+        self.dropped = max(self.dropped, other.dropped)
+        self.outputs = max(self.outputs, other.outputs)
 
     def report(self) -> None:
-        """Warn if there is a zero gradient."""
+        """Warn if there is a zero gradient, or a dropped output."""
         if self.zeros:
             warn(
                 f"{self.zeros} of {self.total} samples have a zero {self.vector_name}: their"
                 " similarity with every sample is 0. Check the network for dead ReLUs and"
                 " saturated outputs at these samples.",
                 ZeroGradientWarning,
+            )
+        if self.reduced:
+            warn(
+                f"At least {self.reduced} of {self.total} samples have dropped outputs, up to"
+                f" {self.dropped} of {self.outputs}: their gradients are too short beside the"
+                " longest one, or too close to combinations of the others, for the precision of the"
+                " network. The similarity ignores these outputs at these samples. Convert the"
+                " network to float64 with .double(), rescale its outputs, compare logits instead"
+                " of probabilities, or select outputs by their indices (`output`).",
+                DroppedOutputsWarning,
             )
 
 
@@ -50,7 +72,7 @@ _collected: ContextVar[ZeroGradients | None] = ContextVar("zero_gradients", defa
 
 @contextlib.contextmanager
 def collect_zero_gradients() -> Iterator[ZeroGradients]:
-    """Collect the zero gradients of all passes inside the block, in place of warnings."""
+    """Collect the numbers of all passes inside the block, in place of warnings."""
     collected = ZeroGradients()
     token = _collected.set(collected)
     try:
@@ -60,7 +82,7 @@ def collect_zero_gradients() -> Iterator[ZeroGradients]:
 
 
 def report_zero_gradients(zero_gradients: ZeroGradients) -> None:
-    """Warn of zero gradients, or add them to the enclosing `collect_zero_gradients`."""
+    """Warn of the numbers of a pass, or add them to the enclosing `collect_zero_gradients`."""
     collected = _collected.get()
     if collected is None:
         zero_gradients.report()

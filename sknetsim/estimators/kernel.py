@@ -90,8 +90,10 @@ class NetworkKernel(BaseKernel):
     -----
     If a self-kernel K(x, x) has a rank r below d, as with softmax outputs, its inverse root is a
     pseudo-inverse, in which eigenvalues below ``10 d eps`` times the largest count as 0, and d is
-    replaced by :math:`\sqrt{r r'}`. A sample with a zero gradient has similarity 0 with every
-    sample; a warning reports the number of these samples.
+    replaced by :math:`\sqrt{r r'}`. So the similarity ignores an output whose gradient is that much
+    shorter than others, unless the network is float64; `DroppedOutputsWarning` reports it. A sample
+    with a zero gradient has similarity 0 with every sample; `ZeroGradientWarning` reports the
+    number of these samples.
 
     References
     ----------

@@ -144,7 +144,7 @@ def differentiable_inverse_root(self_kernel: Tensor, dtype: torch.dtype) -> tupl
     rank : Tensor of shape (n,), int64
         Ranks of the self-kernels; 0 for a zero gradient.
     """
-    _, rank = inverse_root(self_kernel.detach(), dtype)
+    _, rank, _ = inverse_root(self_kernel.detach(), dtype)
     is_nonzero, outputs = (rank > 0)[:, None, None], self_kernel.shape[1]
     identity = torch.eye(outputs, dtype=self_kernel.dtype, device=self_kernel.device)
     # Zero kernels are replaced before anything is computed: 0 times an infinite derivative is NaN.

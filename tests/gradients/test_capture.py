@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from sknetsim import NetworkKernel, OutputTooLargeError
-from sknetsim._gradients.capture import compute_cotangents, record_calls
+from sknetsim._gradients.capture import (
+    LayerCall,
+    check_affordable,
+    compute_cotangents,
+    record_calls,
+)
 
 from .. import naive
 
@@ -166,3 +171,46 @@ def test_too_many_outputs_raise_an_error_with_their_cost():
         sklearn.config_context(working_memory=100),
     ):
         NetworkKernel(network)(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("output", ["all", list(range(5000))], ids=["all", "indices"])
+def test_outputs_that_take_too_long_are_refused_before_a_backward_pass(output, monkeypatch):
+    monkeypatch.setattr("sknetsim._gradients.capture._grad", None)
+    message = r"at most 10 s on a CPU; got .{5,30}, 5000 outputs that take about \d\d s\. Set"
+    with pytest.raises(OutputTooLargeError, match=message):
+        NetworkKernel(nn.Linear(4, 5000), output)(torch.randn(3, 4))
+
+
+def make_calls(layer, size, requires_grad=True):
+    """Return a call of a layer for two samples."""
+    inputs = torch.zeros(2, *size, requires_grad=requires_grad)
+    shape = torch.Size([2, len(layer.weight), *size[1:]])
+    return [LayerCall(layer, inputs, 0, shape, None)]
+
+
+def test_the_time_grows_with_the_network():
+    outputs = torch.zeros(2, 500)
+    # The cotangents of the inputs and the gradients take 500 outputs x 64 x 64 x 9 weights
+    # x 96 x 96 positions = 1.7e11 multiplications each.
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    with sklearn.config_context(working_memory=10_000):
+        check_affordable("all", outputs, make_calls(layer, (64, 32, 32)), 0)
+        with pytest.raises(OutputTooLargeError, match="about 12 s"):
+            check_affordable("all", outputs, make_calls(layer, (64, 96, 96)), 0)
+
+
+def test_a_layer_on_samples_takes_no_backward_pass():
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    calls = make_calls(layer, (64, 96, 96), requires_grad=False)
+    with sklearn.config_context(working_memory=10_000):
+        check_affordable("all", torch.zeros(2, 500), calls, 0)
+
+
+def test_the_time_of_a_thousand_outputs_is_affordable():
+    check_affordable("all", torch.zeros(1, 1000), [], 0)
+
+
+def test_a_single_output_is_never_refused():
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    with sklearn.config_context(working_memory=1e-3):
+        check_affordable("predicted", torch.zeros(2, 1), make_calls(layer, (64, 128, 128)), 0)

@@ -84,7 +84,7 @@ def test_quantities_of_jacobians_stay_on_their_device(make, request):
         )
         for part, samples in ((block, 4), (other, 5))
     )
-    root, rank = inverse_root(first.self_kernel(), torch.float32)
+    root, rank, _ = inverse_root(first.self_kernel(), torch.float32)
     parts = split_by_layout(move(vectors, "cuda"), block.layout)
     by_name = dict(zip(names, parts, strict=True))
     pairs = move([torch.tensor([0, 3, 3]), torch.tensor([4, 0, 1])], "cuda")

@@ -34,7 +34,7 @@ def compute_root(factors):
 def test_roots_and_ranks_equal_those_of_inverse_root(outputs, rank):
     kernel = compute_self_kernels(draw_factors(outputs, rank))
     actual = differentiable_inverse_root(kernel, torch.float64)
-    torch.testing.assert_close(actual, inverse_root(kernel, torch.float64))
+    torch.testing.assert_close(actual, inverse_root(kernel, torch.float64)[:2])
 
 
 @ranks

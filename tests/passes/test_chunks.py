@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim._passes.chunks import iterate_chunks, with_progress
+from sknetsim._passes.pairs import prepare_for_pairs
 from sknetsim._passes.zero_gradients import collect_zero_gradients
 
 from .. import naive
@@ -115,6 +119,24 @@ def test_chunks_from_a_start_cover_the_rest(source):
     engine, X = source
     rows = [chunk.rows for chunk in chunks_of(engine, X, "unit", start=10)]
     assert [(part.start, part.stop) for part in rows] == [(10, 14), (14, 18), (18, 20)]
+
+
+class Scaled(nn.Module):
+    """Outputs of four scales, two of which float32 resolves."""
+
+    def forward(self, outputs):
+        return outputs * torch.tensor([1, 1e-1, 1e-4, 1e-5])
+
+
+@pytest.mark.parametrize(("whitening", "dropped"), [("unit", 2), ("half", 2), ("none", 0)])
+def test_a_whitening_counts_the_outputs_that_it_drops(whitening, dropped):
+    engine = GradientEngine(resolve_network(nn.Sequential(nn.Linear(3, 4), Scaled())))
+    (chunk,) = chunks_of(engine, np.eye(3), whitening, counted=False)
+    assert chunk.rank.tolist() == [4 - dropped] * 3
+    parts = chunk, chunk.whitened(), prepare_for_pairs(chunk).part(slice(0, 3))
+    for equal in parts:
+        counts = equal.count_zero_gradients()
+        assert (counts.reduced, counts.dropped, counts.outputs) == (3 * (dropped > 0), dropped, 4)
 
 
 @pytest.mark.parametrize("counted", [True, False])

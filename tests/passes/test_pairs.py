@@ -114,7 +114,7 @@ def test_zero_gradients_of_the_first_set_are_reported_once(size):
     with sklearn.config_context(working_memory=1e-3), collect_zero_gradients() as zeros:
         tiles = {rows.rows.start for rows, _ in iterate_pairs(engine, first, second)}
     assert len(tiles) > 1
-    assert zeros == ZeroGradients(2, size, "gradient")
+    assert zeros == ZeroGradients(2, size, "gradient", outputs=1)
 
 
 def test_chunks_are_split_and_concatenated_to_tiles(source, monkeypatch):

@@ -1,4 +1,4 @@
-"""Zero gradients: one warning for each pass, or one for all passes of a block."""
+"""Zero gradients and dropped outputs: one warning for each pass, or one for all of a block."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from sknetsim._passes.zero_gradients import (
     collect_zero_gradients,
     report_zero_gradients,
 )
-from sknetsim.exceptions import ZeroGradientWarning
+from sknetsim.exceptions import DroppedOutputsWarning, ZeroGradientWarning
 
 
 def test_the_warning_says_how_many_samples_have_which_zero_vector():
@@ -18,10 +18,17 @@ def test_the_warning_says_how_many_samples_have_which_zero_vector():
         report_zero_gradients(ZeroGradients(2, 5, "gradient"))
 
 
+def test_the_warning_says_at_how_many_samples_how_many_outputs_are_dropped():
+    message = r"2 of 5 samples have dropped outputs, up to 3 of 6: .* ignores .*\.double\(\)"
+    with pytest.warns(DroppedOutputsWarning, match=message) as caught:
+        report_zero_gradients(ZeroGradients(0, 5, "gradient", 2, 3, 6))
+    assert len(caught) == 1
+
+
 def test_no_warning_is_given_without_a_zero_gradient():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report_zero_gradients(ZeroGradients(0, 5, "gradient"))
+        report_zero_gradients(ZeroGradients(0, 5, "gradient", outputs=6))
 
 
 def test_numbers_of_several_passes_are_added():
@@ -29,6 +36,9 @@ def test_numbers_of_several_passes_are_added():
     total.add(ZeroGradients(1, 3, "gradient"))
     total.add(ZeroGradients(0, 4))
     assert total == ZeroGradients(1, 7, "gradient")
+    total.add(ZeroGradients(0, 3, "gradient", 2, 1, 6))
+    total.add(ZeroGradients(0, 2, "gradient", 1, 4, 6))
+    assert total == ZeroGradients(1, 12, "gradient", 3, 4, 6)
 
 
 def test_passes_inside_the_block_are_collected_in_place_of_warnings():
