@@ -20,7 +20,12 @@ def check_labels(y: Any) -> np.ndarray:
     if isinstance(y, Tensor):
         # NumPy has no bfloat16.
         y = (y.float() if y.is_floating_point() and y.dtype != torch.float64 else y).cpu().detach()
+    if np.ma.is_masked(y):
+        raise ValueError("`y` must have all labels; got masked ones. Remove these samples.")
     labels = np.asarray(y)
+    if labels.dtype.kind == "U" and not hasattr(y, "dtype"):
+        # A list with NaN or a number among names has become an array of names.
+        labels = np.asarray(y, dtype=object)
     if labels.dtype == object:
         labels = _convert_objects(labels)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
@@ -34,7 +39,8 @@ def check_numbers(y: Any) -> np.ndarray:
     if labels.dtype.kind not in "fiub":
         raise ValueError(
             "`y` must contain numbers, for classes the numbers that the network was trained with;"
-            f" got dtype {labels.dtype}. Encode the labels, for example with LabelEncoder."
+            f" got dtype {labels.dtype}. Encode the labels as in that training; LabelEncoder, for"
+            " example, numbers names in sorted order."
         )
     return labels
 

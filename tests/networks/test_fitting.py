@@ -425,7 +425,7 @@ NAMED = {
     "None among numbers": ([None, *range(29)], "objects of the types NoneType, int"),
     "missing number": (
         pandas.array([pandas.NA, *range(29)]),
-        "(be finite; got NaN|types NAType, int)",
+        "have all labels; got masked",
     ),
     "missing name": (pandas.Series([np.nan, *NAMES[1:]]).astype(object), "types float, str"),
     "NaN": ([np.nan, *range(29)], "be finite; got NaN"),
