@@ -3,10 +3,14 @@
 from typing import ClassVar
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -156,8 +160,6 @@ def test_tensors_and_datasets_give_the_same_choices(form):
 
 
 def test_frames_are_indexed_by_position():
-    import pandas
-
     X, y = make_data()
     frame = pandas.DataFrame(X, columns=["a", "b"], index=range(100, 160))
     sampler = ActiveLearningSampler(strategy="random")
@@ -168,6 +170,115 @@ def test_frames_are_indexed_by_position():
 
     net = ArrayRegressor(Perceptron, max_epochs=1, train_split=None, verbose=0)
     assert active_learning_curve(net, sampler, frame, y, **LOOP).scores.shape == (2, 4)
+
+
+def run_on(X, y, net=None, **changed):
+    sampler = ActiveLearningSampler(strategy="lcmd")
+    loop = {**LOOP, "n_rounds": 1, **changed}
+    return active_learning_curve(regressor() if net is None else net, sampler, X, y, **loop)
+
+
+LABELS = {
+    "flat": lambda y: y[:, 0],
+    "float64": lambda y: y.astype(float),
+    "Series": lambda y: pandas.Series(y[:, 0], index=range(7, 67)),
+    "objects": lambda y: y[:, 0].astype(object),
+    "DataFrame": lambda y: pandas.DataFrame(y, index=range(7, 67)),
+    "list": lambda y: y[:, 0].tolist(),
+    "tensor": lambda y: torch.tensor(y[:, 0]),
+}
+
+
+@pytest.mark.parametrize("convert", LABELS.values(), ids=LABELS)
+def test_labels_of_each_form_give_the_same_curve(convert):
+    X, y = make_data()
+    curve, expected = run_on(X, convert(y)), run_on(X, y)
+    np.testing.assert_array_equal(curve.indices, expected.indices)
+    np.testing.assert_allclose(curve.scores, expected.scores, rtol=1e-5)
+
+
+TABLES = {
+    "float64": lambda X: X.astype(float),
+    "list": lambda X: X.tolist(),
+    "DataFrame": lambda X: pandas.DataFrame(X.astype(float), index=range(7, 67)),
+    "DataFrame of objects": lambda X: pandas.DataFrame(X, columns=["a", "b"]).astype(object),
+    "float64 tensor": lambda X: torch.tensor(X).double(),
+}
+
+
+@pytest.mark.parametrize("convert", TABLES.values(), ids=TABLES)
+def test_inputs_of_each_form_give_the_same_curve(convert):
+    X, y = make_data()
+    curve, expected = run_on(convert(X), y), run_on(X, y)
+    np.testing.assert_array_equal(curve.indices, expected.indices)
+    np.testing.assert_allclose(curve.scores, expected.scores, rtol=1e-5)
+
+
+def test_columns_of_integers_and_booleans_are_numbers():
+    X, y = make_data()
+    X = np.column_stack([np.round(3 * X[:, 0]), X[:, 1] > 0]).astype(np.float32)
+    table = pandas.DataFrame({"a": X[:, 0].astype(int), "b": X[:, 1].astype(bool)})
+    for converted in (X.astype(int), table):
+        np.testing.assert_allclose(run_on(converted, y).scores, run_on(X, y).scores, rtol=1e-5)
+
+
+def test_steps_of_a_pipeline_get_float64_and_the_score_too():
+    X, y = make_data()
+    net = make_pipeline(StandardScaler(), regressor())
+    curve, expected = run_on(X.astype(float), y[:, 0], net), run_on(X, y, net)
+    np.testing.assert_array_equal(curve.indices, expected.indices)
+    np.testing.assert_allclose(curve.scores, expected.scores, rtol=1e-3)
+
+
+CLASSES = {
+    "int32": lambda y: y.astype(np.int32),
+    "booleans": lambda y: y.astype(bool),
+    "column": lambda y: y[:, None],
+    "whole numbers": lambda y: y.astype(float),
+}
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss"])
+@pytest.mark.parametrize("convert", CLASSES.values(), ids=CLASSES)
+def test_classes_of_each_form_give_the_same_scores(convert, scoring):
+    X, y = make_data()
+    y = (y[:, 0] > 0).astype(np.int64)
+    module = nn.Sequential(nn.Linear(2, 2))
+    net = make_pipeline(
+        StandardScaler(),
+        NeuralNetClassifier(
+            module, criterion=nn.CrossEntropyLoss, train_split=None, max_epochs=2, verbose=0
+        ),
+    )
+    if scoring == "neg_log_loss":
+        net = net.set_params(neuralnetclassifier__predict_nonlinearity="auto")
+    curve, expected = (run_on(X, labels, net, scoring=scoring) for labels in (convert(y), y))
+    np.testing.assert_allclose(curve.scores, expected.scores, rtol=1e-5)
+
+
+NAMES = np.array(["a", "b"] * 30)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (NAMES, "contain numbers.*got dtype <U1"),
+        (pandas.Series(NAMES), "contain numbers.*got dtype <U1"),
+        (pandas.Categorical(NAMES), "contain numbers.*got dtype <U1"),
+        ([None, *range(59)], "types NoneType, int"),
+        ([np.nan, *range(59)], "be finite"),
+    ],
+    ids=["names", "Series", "Categorical", "None", "NaN"],
+)
+def test_labels_that_are_not_numbers_raise_an_error(y, message):
+    with pytest.raises(ValueError, match=f"`y` must .*{message}"):
+        run_on(make_data()[0], y, scoring="r2")
+
+
+def test_labels_that_do_not_fit_the_outputs_raise_an_error():
+    X, y = make_data()
+    with pytest.raises(ValueError, match=r"`y` must have labels of shape \(1,\)"):
+        run_on(X, np.column_stack([y, y]))
 
 
 def make_curve(scores, seeds=None):
@@ -250,7 +361,18 @@ def test_missing_labels_raise_an_error():
         active_learning_curve(regressor(), First(), make_data()[0], None, **LOOP)
 
 
-@pytest.mark.parametrize("fixed", [FrozenEstimator(regressor().initialize()), nn.Linear(2, 1)])
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        FrozenEstimator(regressor().initialize()),
+        make_pipeline(FrozenEstimator(regressor())),
+        nn.Linear(2, 1),
+        make_pipeline(nn.Linear(2, 1)),
+        LinearRegression(),
+        None,
+    ],
+    ids=["frozen", "frozen in a Pipeline", "module", "module in a Pipeline", "other", "None"],
+)
 def test_networks_that_fit_does_not_train_raise_an_error(fixed):
     with pytest.raises(ValueError, match=r"`estimator` must be a skorch net, .* trains anew; got"):
         active_learning_curve(fixed, First(), *make_data(), **LOOP)
