@@ -6,23 +6,18 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
+import tokenize
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import filelock
 import numpy as np
 
 from ..exceptions import FeatureStoreError
-
-#: Dtypes of stored features.
-DTYPES = ("float32", "float16")
-
-_MANIFEST = "manifest.json"
+from .manifest import MANIFEST, Manifest, check_same_manifest, read_manifest
 
 _UNFINISHED = ".unfinished"
 
@@ -30,97 +25,14 @@ _LOCK = ".lock"
 
 _SHARD = re.compile(r"\d{8}-[0-9a-f]{16}\.npy")
 
+# Errors of numpy for a file that is no array.
+_UNREADABLE = (ValueError, EOFError, SyntaxError, tokenize.TokenError)
+
+# Size of what numpy writes before an array with two axes.
+_HEADER_BYTES = 128
+
 # Errors of a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-# Format of the stores that this version writes and reads.
-_FORMAT = 1
-
-# Fields that must be the same to continue or load a store, and how a difference is described.
-_DIFFERENCES = {
-    "format": "another format",
-    "network": "features of another network",
-    "featurizer": "features of another featurizer, or of one that was fitted again",
-    "data": "features of other data",
-    "n_samples": "another number of samples",
-    "n_features": "another number of features",
-    "dtype": "another dtype",
-    "rows_per_shard": "another number of rows per shard",
-}
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Contents of a store, and the network, featurizer and data from which it was computed.
-
-    Attributes
-    ----------
-    network, featurizer, data : str
-        Digests of the network, the featurizer and the data.
-    n_samples, n_features : int
-        Shape of the features.
-    dtype : str
-        One of `DTYPES`.
-    rows_per_shard : int
-        Number of rows in each file but the last.
-    versions : dict of str to str
-        Versions of the packages on which the numbers depend.
-    format : int
-        Format of the store.
-    """
-
-    network: str
-    featurizer: str
-    data: str
-    n_samples: int
-    n_features: int
-    dtype: str
-    rows_per_shard: int
-    versions: dict[str, str]
-    format: int = _FORMAT
-
-    def __post_init__(self) -> None:
-        """Raise an error if a value is impossible."""
-        numbers = (self.n_samples, self.n_features, self.rows_per_shard)
-        if not all(isinstance(number, int) and number > 0 for number in numbers):
-            raise ValueError(f"Numbers of rows and features must be positive; got {numbers}.")
-        if self.dtype not in DTYPES:
-            allowed = ", ".join(map(repr, DTYPES))
-            raise ValueError(f"The dtype must be one of {allowed}; got {self.dtype!r}.")
-
-    @property
-    def key(self) -> bytes:
-        """Key of the digests of the shards, so that a shard of another store is recognised."""
-        values = {name: getattr(self, name) for name in _DIFFERENCES}
-        return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).digest()
-
-    @property
-    def n_shards(self) -> int:
-        """Number of shards."""
-        return -(-self.n_samples // self.rows_per_shard)
-
-    def rows(self, shard: int) -> slice:
-        """Return the rows in a shard."""
-        start = shard * self.rows_per_shard
-        return slice(start, min(start + self.rows_per_shard, self.n_samples))
-
-    def shape(self, shard: int) -> tuple[int, int]:
-        """Return the shape of the array in a shard."""
-        rows = self.rows(shard)
-        return rows.stop - rows.start, self.n_features
-
-    def nbytes(self, shard: int) -> int:
-        """Return the size of the array in a shard, in bytes."""
-        rows, features = self.shape(shard)
-        return rows * features * np.dtype(self.dtype).itemsize
-
-    def differences(self, other: Manifest) -> list[str]:
-        """Return a description of each difference, with the values of the other manifest first."""
-        return [
-            f"{difference} ({getattr(other, name)}, not {getattr(self, name)})"
-            for name, difference in _DIFFERENCES.items()
-            if getattr(other, name) != getattr(self, name)
-        ]
 
 
 class Shards:
@@ -188,8 +100,13 @@ class Shards:
         path, shape = self._paths[shard], self.manifest.shape(shard)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError) as error:
-            raise self._make_damage_error(path, f"it cannot be read: {error}") from error
+        except FileNotFoundError as error:
+            raise self._make_missing_error(path) from error
+        except _UNREADABLE as error:
+            size, written = path.stat().st_size, _HEADER_BYTES + self.manifest.nbytes(shard)
+            truncated = f"it is truncated to {size} of {written} bytes"
+            reason = truncated if size < written else f"it cannot be read: {error}"
+            raise self._make_damage_error(path, reason) from error
         if (array.shape, array.dtype) != (shape, np.dtype(self.manifest.dtype)):
             reason = f"it contains {array.dtype} of shape {array.shape}"
             raise self._make_damage_error(path, reason)
@@ -198,6 +115,19 @@ class Shards:
             raise self._make_damage_error(path, reason)
         self._verified.add(shard)
         return array
+
+    def _make_missing_error(self, path: Path) -> FeatureStoreError:
+        if not self.folder.exists():
+            return FeatureStoreError(
+                f"The folder of an open store must stay in its place; got {str(self.folder)!r},"
+                " which was moved, renamed or deleted. Open the store in its new folder with"
+                " FeatureStore, and fit estimators that contain it again."
+            )
+        return FeatureStoreError(
+            f"Store {str(self.folder)!r} must contain all its shards; got none with the name"
+            f" {path.name!r}, which was deleted or renamed. Call featurize again, which computes"
+            " only the missing shards."
+        )
 
     def _make_damage_error(self, path: Path, reason: str) -> FeatureStoreError:
         return FeatureStoreError(
@@ -209,29 +139,52 @@ class Shards:
 
 @contextlib.contextmanager
 def open_for_writing(folder: Path, manifest: Manifest) -> Iterator[Shards]:
-    """Open a new or unfinished store for writing, for one program at a time."""
+    """Open a new or unfinished store for writing, for one program at a time.
+
+    A complete store is opened for reading, so that its folder may be read-only.
+    """
     _check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    complete = _open_complete(folder, manifest)
+    if complete is not None:
+        yield complete
+        return
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         acquired = filelock.FileLock(folder / _LOCK, timeout=0).acquire()
     except filelock.Timeout as error:
         raise FeatureStoreError(
             f"Store {str(folder)!r} must be written by one program at a time; it is being written"
             " by another program. Wait for that program, or end it."
         ) from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Store {str(folder)!r} must be in a folder that this program can write to; got"
+            f" {error.strerror!r}. Choose another folder, or change its permissions.",
+        ) from error
     with acquired:
         for unfinished in filter(_is_unfinished, folder.iterdir()):
             unfinished.unlink()
-        if not (folder / _MANIFEST).exists():
-            _write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        if not (folder / MANIFEST).exists():
+            _write_atomically(folder / MANIFEST, manifest.to_json().encode())
         existing = read_manifest(folder)
         check_same_manifest(folder, manifest, existing)
         yield Shards(folder, existing)
 
 
+def _open_complete(folder: Path, manifest: Manifest) -> Shards | None:
+    """Return the shards of a store if all are finished, else None."""
+    if not (folder / MANIFEST).exists():
+        return None
+    existing = read_manifest(folder)
+    check_same_manifest(folder, manifest, existing)
+    shards = Shards(folder, existing)
+    return None if shards.missing else shards
+
+
 def _check_folder(folder: Path) -> None:
     """Raise an error if a path is neither new, nor an empty folder, nor a store."""
-    if (folder / _MANIFEST).exists() or not folder.exists():
+    if (folder / MANIFEST).exists() or not folder.exists():
         return
     if not folder.is_dir() or not all(map(_can_precede_manifest, folder.iterdir())):
         raise FeatureStoreError(
@@ -241,49 +194,16 @@ def _check_folder(folder: Path) -> None:
 
 
 def _can_precede_manifest(path: Path) -> bool:
-    """Return whether featurize writes a file of this name before the manifest."""
-    return path.name == _LOCK or _is_unfinished(path)
+    """Return whether a store without a manifest, such as a deleted damaged one, has this file."""
+    return path.name == _LOCK or _is_unfinished(path) or _SHARD.fullmatch(path.name) is not None
 
 
 def _is_unfinished(path: Path) -> bool:
     """Return whether a file is a manifest or a shard that was not written completely."""
     name = path.name.removeprefix(".").removesuffix(_UNFINISHED)
     return path.name == f".{name}{_UNFINISHED}" and (
-        name == _MANIFEST or _SHARD.fullmatch(name) is not None
+        name == MANIFEST or _SHARD.fullmatch(name) is not None
     )
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a store."""
-    path = folder / _MANIFEST
-    try:
-        values = json.loads(path.read_text())
-        if values["format"] == _FORMAT:
-            return Manifest(**{field.name: values[field.name] for field in fields(Manifest)})
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FeatureStoreError(
-            f"`folder` must be a folder that featurize has written; got {str(folder)!r}, which has"
-            f" no {_MANIFEST}. Pass the folder of a store, or call featurize."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FeatureStoreError(
-            f"The {_MANIFEST} of store {str(folder)!r} must be as featurize wrote it; got a damaged"
-            f" manifest ({error!r}). Delete the store, and call featurize."
-        ) from error
-    raise FeatureStoreError(
-        f"Store {str(folder)!r} must have format {_FORMAT}; got {values['format']!r}. Read it with"
-        " the version of sknetsim that wrote it."
-    )
-
-
-def check_same_manifest(folder: Path, requested: Manifest, existing: Manifest) -> None:
-    """Raise an error if a store differs from the requested one."""
-    differences = requested.differences(existing)
-    if differences:
-        raise FeatureStoreError(
-            f"Store {str(folder)!r} must contain the requested features; got"
-            f" {'; '.join(differences)}. Choose another folder, or delete this one."
-        )
 
 
 def _write_atomically(path: Path, content: bytes | memoryview) -> None:

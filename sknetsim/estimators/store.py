@@ -12,14 +12,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset
 
-from .._features.shards import (
-    DTYPES,
-    Manifest,
-    Shards,
-    check_same_manifest,
-    open_for_writing,
-    read_manifest,
-)
+from .._features.manifest import DTYPES, Manifest, check_same_manifest, read_manifest
+from .._features.shards import Shards, open_for_writing
 from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.persistence import get_versions, warn_if_different
 from .._networks.samples import Samples
@@ -48,7 +42,9 @@ class FeatureStore:
     return arrays in memory, and ``numpy.asarray(store)`` returns the whole array.
 
     The files of a store are one ``manifest.json`` and shards, which ``numpy.load`` can read. The
-    bytes of a shard are verified when it is first read.
+    bytes of the manifest are verified when the store is opened, and those of a shard when it is
+    first read. A complete store can be moved or renamed while it is not open, and its folder may be
+    read-only.
 
     Parameters
     ----------
@@ -70,7 +66,8 @@ class FeatureStore:
     Raises
     ------
     FeatureStoreError
-        If the folder has no store or an unfinished one, or, on reading, if a shard is damaged.
+        If the folder has no store, an unfinished one, or a damaged manifest, or, on reading, if a
+        shard is damaged or missing, or if the folder was moved.
 
     See Also
     --------
@@ -165,6 +162,12 @@ class FeatureStore:
 
 def _reopen(folder: str, manifest: Manifest) -> FeatureStore:
     """Open a store that was pickled, after a check that it is the same one."""
+    if not Path(folder).exists():
+        raise FeatureStoreError(
+            f"A loaded store must be in the folder in which it was pickled; got {folder!r}, which"
+            " was moved, renamed or deleted, or is on another machine. Make a link to its new"
+            " folder in its place, or open it with FeatureStore and fit the estimator again."
+        )
     store = FeatureStore(folder)
     check_same_manifest(store.folder, manifest, store.manifest)
     return store
@@ -233,9 +236,11 @@ def featurize(
     Raises
     ------
     FeatureStoreError
-        If the folder contains other files, or a store of another network, featurizer or data.
+        If the folder contains other files, a store of another network, featurizer or data, or a
+        damaged manifest.
     OSError
-        If the disk is full. Finished shards stay.
+        If the disk is full, or if a store that is not complete is in a read-only folder. Finished
+        shards stay.
 
     Examples
     --------

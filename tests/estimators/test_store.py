@@ -7,14 +7,17 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
@@ -227,12 +230,11 @@ def replace(path):
 
 
 DAMAGES = {
-    truncate: "it cannot be read",
+    truncate: "it is truncated to 408 of 448 bytes",
     flip: "its bytes are not those that were written",
     spoil_header: "it cannot be read",
     replace: r"it contains float32 of shape \(3, 8\)",
-    Path.unlink: "it cannot be read",
-    lambda path: path.write_bytes(b""): "it cannot be read",
+    lambda path: path.write_bytes(b""): "it is truncated to 0 of 448 bytes",
 }
 
 
@@ -268,9 +270,170 @@ def test_invalid_values_in_a_manifest_raise_an_error(store, name, value):
 
 def test_another_format_raises_an_error(store):
     path = store.folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(FeatureStoreError, match="must have format 1; got 2"):
+    values = json.loads(path.read_text()) | {"format": 1}
+    del values["digest"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(FeatureStoreError, match="must have format 2; got 1"):
         FeatureStore(store.folder)
+
+
+def test_no_flipped_bit_changes_a_manifest(store):
+    path = store.folder / "manifest.json"
+    content, unnoticed = path.read_bytes(), []
+    for position in range(len(content)):
+        path.write_bytes(flip_bit(content, position, position % 8))
+        try:
+            unnoticed.append(FeatureStore(store.folder).manifest == store.manifest)
+        except FeatureStoreError as error:
+            assert "damaged manifest" in str(error)
+    assert all(unnoticed)
+
+
+def flip_bit(content, position, bit):
+    damaged = bytearray(content)
+    damaged[position] ^= 1 << bit
+    return bytes(damaged)
+
+
+def test_no_flipped_bit_changes_a_shard(store):
+    path, expected = files(store.folder)[0], store[:10]
+    content, unnoticed = path.read_bytes(), []
+    for position in range(len(content)):
+        path.write_bytes(flip_bit(content, position, position % 8))
+        try:
+            unnoticed.append(np.array_equal(FeatureStore(store.folder)[:10], expected))
+        except FeatureStoreError as error:
+            assert "damaged shard '00000000" in str(error)
+    assert all(unnoticed)
+
+
+def test_a_deleted_manifest_is_written_anew(featurizer, X, store):
+    before = {path: path.stat().st_mtime_ns for path in files(store.folder)}
+    (store.folder / "manifest.json").unlink()
+    written = featurize(featurizer, X, store.folder, rows_per_shard=10)
+    assert written.manifest == store.manifest
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_shards_of_other_data_under_a_new_manifest_raise_an_error(featurizer, X, store):
+    (store.folder / "manifest.json").unlink()
+    written = featurize(featurizer, alter(X), store.folder, rows_per_shard=10)
+    with pytest.raises(FeatureStoreError, match="not those that were written for this store"):
+        written[0]
+
+
+def test_a_missing_shard_of_an_open_store_raises_an_error(store):
+    files(store.folder)[2].unlink()
+    with pytest.raises(FeatureStoreError, match="got none with the name '00000002-"):
+        store[25]
+    with pytest.raises(FeatureStoreError, match="unfinished: 1 of 11 shards are missing"):
+        FeatureStore(store.folder)
+
+
+# Moved and read-only stores.
+
+
+def test_a_moved_store_can_be_opened_and_resumed(featurizer, X, store, tmp_path):
+    expected = store[:]
+    moved = store.folder.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(FeatureStore(moved), expected)
+    assert featurize(featurizer, X, moved, rows_per_shard=10).folder == moved
+
+
+def test_an_open_store_that_was_moved_raises_an_error(store, tmp_path):
+    store.folder.rename(tmp_path / "moved")
+    with pytest.raises(FeatureStoreError, match="which was moved, renamed or deleted"):
+        store[3]
+    with pytest.raises(FeatureStoreError, match=r"which is no folder.*if it was moved, its new"):
+        FeatureStore(store.folder)
+
+
+def test_a_pickle_of_a_moved_store_raises_an_error_until_it_is_linked(store, tmp_path):
+    data, expected = pickle.dumps(NetworkDensity("features").fit(store)), store[:]
+    moved = store.folder.rename(tmp_path / "moved")
+    with pytest.raises(FeatureStoreError, match="moved, renamed or deleted, or is on another mac"):
+        pickle.loads(data)
+    store.folder.symlink_to(moved)
+    scores = NetworkDensity("features").fit(expected).score_samples(expected)
+    np.testing.assert_allclose(pickle.loads(data).score_samples(expected), scores, atol=1e-6)
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """Any attempt to write fails, as in a read-only file system, also for the superuser."""
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return open_file(path, flags, *args, **kwargs)
+
+    def refuse_folder(path, *args, **kwargs):
+        if not os.path.isdir(path):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+    open_file = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse_folder)
+
+
+def test_a_complete_store_opens_in_a_read_only_folder(featurizer, X, store, read_only):
+    expected = featurizer.transform(X)
+    np.testing.assert_allclose(FeatureStore(store.folder), expected, atol=1e-6)
+    (store.folder / ".lock").unlink(missing_ok=True)
+    written = featurize(featurizer, X, store.folder, rows_per_shard=10)
+    np.testing.assert_allclose(written, expected, atol=1e-6)
+    assert not (store.folder / ".lock").exists()
+
+
+def test_an_unfinished_store_in_a_read_only_folder_raises_an_error(featurizer, X, store, read_only):
+    files(store.folder)[0].unlink()
+    with pytest.raises(OSError, match="can write to; got 'Read-only file system'") as caught:
+        featurize(featurizer, X, store.folder, rows_per_shard=10)
+    assert caught.value.errno == errno.EROFS
+
+
+def test_a_new_store_in_a_read_only_folder_raises_an_error(featurizer, X, tmp_path, read_only):
+    with pytest.raises(OSError, match="Choose another folder, or change its permissions"):
+        featurize(featurizer, X, tmp_path / "new", rows_per_shard=10)
+
+
+def test_another_writer_does_not_stop_the_opening_of_a_complete_store(featurizer, X, store):
+    with FileLock(store.folder / ".lock"):
+        assert featurize(featurizer, X, store.folder, rows_per_shard=10).shape == store.shape
+
+
+# A store in another process, with a class that is pickled by value.
+
+
+PROGRAM = """
+import sys
+import joblib, numpy as np, sknetsim
+store = sknetsim.featurize(joblib.load("featurizer"), np.load("X.npy"), "store", rows_per_shard=10)
+np.save("features.npy", store)
+"""
+
+
+@pytest.mark.slow
+def test_another_program_continues_a_store_with_a_loaded_featurizer(X, tmp_path):
+    class Local(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, X):
+            return self.layer(X).tanh()
+
+    featurizer = GradientFeaturizer(Local(), n_components=4, random_state=0).fit(X)
+    files(featurize(featurizer, X, tmp_path / "store", rows_per_shard=10).folder)[3].unlink()
+    joblib.dump(featurizer, tmp_path / "featurizer")
+    np.save(tmp_path / "X.npy", X)
+    command = [sys.executable, "-W", "error::UserWarning", "-c", PROGRAM]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "features.npy"), featurizer.transform(X), atol=1e-6
+    )
 
 
 def test_a_shard_of_another_store_raises_an_error(featurizer, X, store, tmp_path):

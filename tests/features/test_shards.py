@@ -6,12 +6,8 @@ import errno
 import numpy as np
 import pytest
 
-from sknetsim._features.shards import (
-    Manifest,
-    check_same_manifest,
-    open_for_writing,
-    read_manifest,
-)
+from sknetsim._features.manifest import Manifest, check_same_manifest, read_manifest
+from sknetsim._features.shards import open_for_writing
 from sknetsim.exceptions import FeatureStoreError
 
 MANIFEST = Manifest(
