@@ -5,7 +5,9 @@ Index legend: n queries; m other samples; c candidates of each query; k neighbou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,10 @@ from .chunks import Chunk, Source
 from .pairs import iterate_pairs
 from .parallel import map_samples, relative_slice
 from .reductions import reduce_pairs
+
+# Size of the arrays in which `_Storage` keeps others. glibc maps arrays of 32 MiB and more on their
+# own, whatever was freed before, and unmaps them when they are freed.
+_STORED_BYTES = 2**25
 
 #: Function of (similarities, eps of the dtype of the gradients) that returns distances.
 Distance = Callable[[np.ndarray, float], np.ndarray]
@@ -114,30 +120,104 @@ class WithinRadius(_Distances):
     def __init__(self, radius: float, *settings: Any):
         super().__init__(*settings)
         self._radius = radius
-        count = self.rows.stop - self.rows.start
-        self._parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(count)]
+        self._counts = np.zeros(self.rows.stop - self.rows.start, dtype=np.int64)
+        self._tiles: list[_NearEntries] = []
+        # A tile has fewer than 2^31 entries, so their positions need half the memory of int64.
+        self._positions, self._distances = _Storage(np.int32), _Storage(np.float64)
 
     def add(self, rows: slice, columns: slice, gram: Tensor) -> None:
         """Add the similarities of a tile, of shape (n, m)."""
         place, distances = self._measure_tile(rows, columns, gram)
-        for row, values in enumerate(distances, start=place.start):
-            near = np.flatnonzero(values <= self._radius)
-            self._parts[row].append((values[near], near + columns.start))
+        near = distances <= self._radius
+        self._counts[place] += np.count_nonzero(near, axis=1)
+        self._keep(_NearEntries(rows, columns, np.flatnonzero(near), distances[near]))
 
     def merge(self, other: WithinRadius) -> None:
         """Add the distances to other columns."""
-        start = relative_slice(other.rows, self.rows).start
-        for row, parts in enumerate(other._parts, start=start):
-            self._parts[row] += parts
+        self._counts[relative_slice(other.rows, self.rows)] += other._counts
+        for tile in other._tiles:
+            self._keep(tile)
+
+    def _keep(self, tile: _NearEntries) -> None:
+        """Copy the entries of a tile to the storage."""
+        positions = self._positions.copy(tile.positions)
+        distances = self._distances.copy(tile.distances)
+        self._tiles.append(replace(tile, positions=positions, distances=distances))
 
     def to_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return distances and columns, each an array of n arrays.
+        """Return distances and columns, each an array of n arrays, which share their memory.
 
         Distances are in ascending order, and columns of equal distances too.
         """
-        pairs = zip(*map(_sort_parts, self._parts), strict=True)
-        distances, indices = (_make_object_array(list(arrays)) for arrays in pairs)
-        return distances, indices
+        stops = np.cumsum(self._counts)
+        distances, indices = np.empty(stops[-1]), np.empty(stops[-1], dtype=np.int64)
+        # The entries of all tiles are copied to their rows, in the order of the tiles.
+        filled = stops - self._counts
+        for tile in self._tiles:
+            n, m = np.divmod(tile.positions, tile.columns.stop - tile.columns.start)
+            place = relative_slice(tile.rows, self.rows)
+            counts = np.bincount(n, minlength=place.stop - place.start)
+            # The i-th entry of the tile is in its row n the one with the number i - first[n].
+            first = np.cumsum(counts) - counts
+            targets = np.arange(len(n)) + (filled[place] - first)[n]
+            distances[targets] = tile.distances
+            indices[targets] = m + tile.columns.start
+            filled[place] += counts
+        bounds = itertools.pairwise([0, *stops.tolist()])
+        rows = [(distances[start:stop], indices[start:stop]) for start, stop in bounds]
+        for pair in rows:
+            _sort_in_place(*pair)
+        near, columns = (_make_object_array(list(arrays)) for arrays in zip(*rows, strict=True))
+        return near, columns
+
+
+@dataclass(frozen=True)
+class _NearEntries:
+    """Entries of a tile that are within the radius.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        The rows and the columns of the tile.
+    positions : ndarray of shape (i,)
+        Positions of the entries in the flattened tile, in ascending order.
+    distances : ndarray of shape (i,), float64
+        Their distances.
+    """
+
+    rows: slice
+    columns: slice
+    positions: np.ndarray
+    distances: np.ndarray
+
+
+class _Storage:
+    """Copies of many arrays, side by side in a few large ones.
+
+    The C library returns the memory of a large array as soon as it is freed. It keeps that of many
+    small ones, if other memory that is still used lies between them.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Dtype of the copies.
+    """
+
+    def __init__(self, dtype: Any):
+        self._free = np.empty(0, dtype)
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        """Return a copy of a flat array."""
+        if len(values) > len(self._free):
+            size = max(len(values), _STORED_BYTES // self._free.itemsize)
+            self._free = np.empty(size, self._free.dtype)
+        copy, self._free = self._free[: len(values)], self._free[len(values) :]
+        copy[:] = values
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return an empty storage: the copies are pickled by themselves, without free memory."""
+        return type(self), (self._free.dtype,)
 
 
 def find_nearest(
@@ -190,11 +270,10 @@ def _select_smallest(values: np.ndarray, count: int) -> np.ndarray:
     return np.nonzero(selected)[1].reshape(len(values), count)
 
 
-def _sort_parts(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the concatenated distances and columns of a row, in ascending order."""
-    distances, indices = map(np.concatenate, zip(*parts, strict=True))
+def _sort_in_place(distances: np.ndarray, indices: np.ndarray) -> None:
+    """Sort the distances and the columns of a row by distance, and by column if these are equal."""
     order = np.lexsort((indices, distances))
-    return distances[order], indices[order]
+    distances[:], indices[:] = distances[order], indices[order]
 
 
 def _make_object_array(values: list[np.ndarray]) -> np.ndarray:

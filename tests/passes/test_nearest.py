@@ -1,6 +1,8 @@
 """Nearest neighbours by a running selection, against sorting whole rows."""
 
 import itertools
+import pickle
+import tracemalloc
 
 import joblib
 import numpy as np
@@ -14,6 +16,7 @@ from sknetsim._features.source import FeatureSource
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
+from sknetsim._passes import nearest as nearest_module
 from sknetsim._passes.nearest import (
     Nearest,
     WithinRadius,
@@ -176,6 +179,59 @@ def test_samples_within_a_radius_are_those_of_sorted_rows(drawn, radius):
             count = (matrix[row] <= radius).sum()
             np.testing.assert_array_equal(near, distances[row, :count])
             np.testing.assert_array_equal(indices, order[row, :count])
+
+
+def find_within_radius(matrix, radius, rows_per_tile, columns_per_tile):
+    """Return the rows of the matrix up to a radius, by tiles of one size."""
+    within = make_reduction(matrix, WithinRadius, radius)
+    for row in range(0, len(matrix), rows_per_tile):
+        for column in range(0, matrix.shape[1], columns_per_tile):
+            tile = slice(row, row + rows_per_tile), slice(column, column + columns_per_tile)
+            within.add(*tile, torch.as_tensor(matrix[tile]))
+    return within
+
+
+@pytest.mark.parametrize("stored_bytes", [1, 100, 10_000])
+def test_the_size_of_the_storage_changes_no_neighbour_within_a_radius(monkeypatch, stored_bytes):
+    monkeypatch.setattr(nearest_module, "_STORED_BYTES", stored_bytes)
+    matrix = np.random.default_rng(0).integers(0, 9, (12, 40)).astype(float)
+    distances, indices = find_within_radius(matrix, 3, 4, 5).to_arrays()
+    for row, (near, columns) in enumerate(zip(distances, indices, strict=True)):
+        order = np.argsort(matrix[row], kind="stable")[: (matrix[row] <= 3).sum()]
+        assert columns.tolist() == order.tolist()
+        assert near.tolist() == matrix[row, order].tolist()
+
+
+def test_transposed_tiles_have_their_neighbours_within_a_radius():
+    matrix = np.random.default_rng(0).random((5, 7))
+    within = WithinRadius(0.5, lambda gram, eps: gram, 0, False, slice(0, 5), slice(0, 7))
+    within.add(slice(0, 5), slice(0, 7), torch.as_tensor(matrix.T.copy()).T)
+    for row, columns in enumerate(within.to_arrays()[1]):
+        assert sorted(columns) == np.flatnonzero(matrix[row] <= 0.5).tolist()
+
+
+def test_equally_many_neighbours_within_a_radius_are_an_array_of_arrays():
+    distances, indices = find_within_radius(np.zeros((3, 4)), 1, 3, 2).to_arrays()
+    assert distances.shape == indices.shape == (3,)
+    assert indices[2].tolist() == [0, 1, 2, 3]
+
+
+def test_neighbours_within_a_radius_take_at_most_twice_the_memory_of_the_results(monkeypatch):
+    monkeypatch.setattr(nearest_module, "_STORED_BYTES", 2**16)
+    matrix = np.random.default_rng(0).random((200, 5000))
+    tracemalloc.start()
+    try:
+        results = find_within_radius(matrix, 0.2, 50, 250).to_arrays()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * sum(array.nbytes for arrays in results for array in arrays)
+
+
+def test_unused_storage_is_not_sent_to_other_processes():
+    within = find_within_radius(np.random.default_rng(0).random((8, 50)), 0.5, 4, 10)
+    pickled = pickle.dumps(within._tiles), pickle.dumps([within._positions, within._distances])
+    assert sum(map(len, pickled)) < 10_000
 
 
 @pytest.mark.parametrize("reduction", [Nearest, WithinRadius])
