@@ -42,15 +42,13 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
     A module has no criterion. Its labels are classes if it has several outputs and the labels are
     whole numbers; other labels are numbers. A warning is issued if the outputs of a network without
     a known criterion may be logits of labels of 0 and 1.
+
+    Features have no network. Their labels are classes if they are names or whole numbers with one
+    axis, several labels per sample if they are columns of 0 and 1, and otherwise numbers.
     """
     labels = check_labels(y)
     if not isinstance(source, GradientEngine):
-        discrete = labels.ndim == 1 and is_classification(labels)
-        return (
-            _make_classification(np.unique(labels), labels)
-            if discrete
-            else _make_regression(labels)
-        )
+        return _infer_from_labels(labels)
     network = source.network
     if not takes_names(network.module):
         make_label_tensor(labels)
@@ -72,6 +70,14 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
     if link is identity and not isinstance(network.criterion, NUMBER_CRITERIA):
         _warn_if_logits(network.module, labels, outputs)
     return _make_regression(labels, link)
+
+
+def _infer_from_labels(labels: np.ndarray) -> Target:
+    """Return the target of features, for which only the labels are known."""
+    if labels.ndim == 1 and is_classification(labels):
+        return _make_classification(np.unique(labels), labels)
+    is_multilabel = is_indicator(to_columns(labels)) and labels.shape[1:] > (1,)
+    return _make_regression(labels, kind=Multilabel if is_multilabel else Regression)
 
 
 def takes_names(network: Any) -> bool:

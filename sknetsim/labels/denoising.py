@@ -111,7 +111,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         decides what the labels are, see Notes. A module has no criterion: its labels are classes if
         it has several outputs and the labels are whole numbers, which are the indices of the
         outputs; other labels are numbers. With None and "features", names and whole numbers are
-        classes, unless they are in a column. Other networks take no names, because the order of
+        classes, unless they are in a column; with "features", several columns of 0 and 1 are
+        several labels per sample. Other networks take no names, because the order of
         their outputs is known for numbers only.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared; see `NetworkKernel`. For other values than "all",

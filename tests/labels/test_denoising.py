@@ -760,6 +760,27 @@ def test_several_labels_are_denoised_one_by_one(noisy_labels, dtype):
     )
 
 
+def test_features_of_several_labels_give_the_means_and_qualities_of_their_network(noisy_labels):
+    core, X, y, _ = noisy_labels
+    net = skorch.NeuralNet(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    features = GradientFeaturizer(net).fit_transform(X)
+    expected, denoiser = LabelDenoiser(net).fit(X, y), LabelDenoiser("features").fit(features, y)
+    for method in ("label_quality", "leave_one_out", "score"):
+        results = (getattr(each, method) for each in (denoiser, expected))
+        first, second = (result(Z, y) for result, Z in zip(results, (features, X), strict=True))
+        np.testing.assert_allclose(first, second, atol=1e-3)
+    np.testing.assert_array_equal(denoiser.predict(features), expected.predict(X))
+
+
+def test_pickles_of_several_labels_give_the_same_result(noisy_labels):
+    core, X, y, _ = noisy_labels
+    net = skorch.NeuralNet(core, criterion=nn.BCEWithLogitsLoss).initialize()
+    denoiser = LabelDenoiser(net).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(denoiser))
+    np.testing.assert_array_equal(loaded.predict(X), denoiser.predict(X))
+    np.testing.assert_array_equal(loaded.denoising(X).shift, denoiser.denoising(X).shift)
+
+
 @pytest.mark.parametrize("last", [[], [nn.Sigmoid()]], ids=["logit", "probability"])
 def test_a_plain_net_with_one_logit_equals_a_binary_classifier(last):
     core, X = one_logit_classifier().module_, make_samples()

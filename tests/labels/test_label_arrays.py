@@ -89,7 +89,7 @@ BAD = {
         "got objects of the types float, str",
     ),
     "missing number": (
-        lambda: check_labels(pd.array([1, None], dtype="Int64")),
+        lambda: check_labels(pd.Series(pd.array([1, None], dtype="Int64"))),
         "`y` must be finite; got NaN or infinity|got objects of the types NAType, int",
     ),
     "names and numbers": (

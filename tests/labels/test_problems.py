@@ -74,6 +74,14 @@ def test_labels_of_features_are_classes_unless_they_are_fractions_or_a_column():
     assert isinstance(infer_target(FeatureSource(), X, [[7], [5], [7]]), Regression)
 
 
+@pytest.mark.parametrize("dtype", [bool, int, float, object])
+def test_labels_of_features_are_several_labels_if_they_are_columns_of_0_and_1(dtype):
+    X, y = Samples(np.eye(4)), SEVERAL.astype(bool).astype(dtype)
+    assert isinstance(infer_target(FeatureSource(), X, y), Multilabel)
+    for other in (SEVERAL[:, :1], SEVERAL + 1, SEVERAL / 2):
+        assert type(infer_target(FeatureSource(), X, other)) is Regression
+
+
 def make_net(outputs, criterion, kind=skorch.NeuralNet, ending=(), **params):
     """Return a skorch net with the given criterion, and its logits or other raw outputs."""
     net = kind(make_module(outputs, *ending), criterion=criterion, device="cpu", **params)
