@@ -239,8 +239,10 @@ class BaseEngine(abc.ABC):
                     " first, and remove half precision from its code."
                 ) from error
             shapes = ", ".join(f"{tuple(t.shape[1:])} ({t.dtype})" for t in list_tensors(inputs))
+            one = "".join(f", {length}" for length in list_tensors(inputs)[0].shape[1:])
             raise UnsupportedNetworkError(
                 "`X` must contain samples of the shape and dtype that the network was trained on;"
                 f" got samples of shape {shapes}, on which `estimator` fails: {error}. Reshape or"
-                " convert X, or set `input_shape` for flat rows."
+                " convert X, or set `input_shape` for flat rows. The first axis of X is that of the"
+                f" samples: pass a single sample as X[None], of shape (1, len(X){one})."
             ) from error

@@ -6,7 +6,7 @@ Index legend: n samples; d outputs.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Outputs:
         if isinstance(self._chosen, str):
             return _SELECTIONS[self._chosen](logits, targets)
         indices = self._chosen if isinstance(self._chosen, list | tuple) else [self._chosen]
-        return logits[:, [_check_index(index, logits.shape[1]) for index in indices]]
+        return logits[:, _check_indices(indices, logits.shape[1])]
 
     def _is(self, name: str) -> bool:
         return isinstance(self._chosen, str) and self._chosen == name
@@ -195,14 +195,21 @@ _SELECTIONS: dict[str, Select] = {
 NAMES = (*_SELECTIONS, "loss")
 
 
-def _check_index(index: int, count: int) -> int:
-    """Return an index as an int; raise an error if the network has no output with it."""
-    if not -count <= index < count:
+def _check_indices(indices: Sequence[int], count: int) -> list[int]:
+    """Return indices from 0 on; raise an error if an output does not exist, or is named twice."""
+    for index in indices:
+        if not -count <= index < count:
+            raise ValueError(
+                f"`output` must contain indices from {-count} to {count - 1}, because the network"
+                f" has {count} outputs; got {index}. Use an index in this range."
+            )
+    positions = [int(index) % count for index in indices]
+    if len(set(positions)) < len(positions):
         raise ValueError(
-            f"`output` must contain indices from {-count} to {count - 1}, because the network has"
-            f" {count} outputs; got {index}. Use an index in this range."
+            "`output` must contain each output of the network at most once, because equal outputs"
+            f" are not independent; got {list(indices)} for {count} outputs. Leave out duplicates."
         )
-    return int(index)
+    return positions
 
 
 def _flatten_rows(raw: Any, parameter: str) -> Tensor:

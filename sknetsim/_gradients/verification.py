@@ -57,7 +57,8 @@ def check_outputs(outputs: Tensor, inputs: Inputs) -> None:
     if len(outputs) != samples:
         raise UnsupportedNetworkError(
             f"`estimator` must return one row per sample; got {len(outputs)} rows for {samples}"
-            " samples. Keep the sample axis first (no mean over samples, no squeeze())."
+            " samples. Keep the sample axis first (no mean over samples, no squeeze()), and pass a"
+            " single sample as X[None]."
         )
     check_finite(outputs, inputs)
 

@@ -6,12 +6,17 @@ X consists of arrays with a row per sample. Errors say why some X does not.
 from __future__ import annotations
 
 import contextlib
+import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
+
+from ..exceptions import is_out_of_memory
 
 # Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
 _NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
@@ -68,7 +73,9 @@ def make_dtype_error(dtype: Any, reason: str = "") -> ValueError:
 
 @contextlib.contextmanager
 def explain_dtype(X: Any) -> Iterator[None]:
-    """Name X in numpy's errors, inside the block, for values that are not numbers."""
+    """Name X in errors, inside the block, for values that are not numbers."""
+    if isinstance(X, np.ndarray) and X.dtype.kind in "SU":
+        raise make_dtype_error(repr(X.dtype))
     try:
         yield
     except ValueError as error:
@@ -78,43 +85,100 @@ def explain_dtype(X: Any) -> Iterator[None]:
         raise
 
 
-def convert_rows(X: Any, sample_shape: Sequence[int] | None = None) -> Any:
-    """Return X, with lists as arrays or tensors; raise an error if X is not a set of samples.
-
-    Parameters
-    ----------
-    X : object
-        The samples.
-    sample_shape : sequence of int or None
-        The shape of one sample, if it is known.
-    """
-    if isinstance(X, list):
-        return _stack(X)
+def convert_rows(X: Any) -> Any:
+    """Return X, with lists as arrays or tensors; raise an error if X has no rows of one shape."""
+    if isinstance(X, list) or (
+        isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X)
+    ):
+        return _stack(list(X))
     if X is None:
         raise ValueError("`X` must be given; got None. Pass the samples.")
-    shape = getattr(X, "shape", None) if hasattr(X, "dtype") else None
-    if shape is not None and len(shape) == 0:
+    if isinstance(X, Tensor):
+        check_tensor(X)
+    if isinstance(X, str | bytes | set | numbers.Number) or getattr(X, "shape", None) == ():
         raise ValueError(
-            "`X` must have the samples on its first axis; got one number, without axes. Pass an"
-            " array with a row for each sample."
-        )
-    is_row = isinstance(X, np.ndarray) and X.ndim == 1  # scikit-learn has an error for these.
-    if shape is not None and not is_row and tuple(shape) == sample_shape:
-        raise ValueError(
-            f"`X` must have the samples on its first axis; got the shape {tuple(shape)} of one"
-            f" sample. Pass X[None], of shape {(1, *shape)}."
+            f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
+            " Pass an array with a row for each sample."
         )
     return X
 
 
 def _stack(rows: list[Any]) -> Any:
     """Return a list of rows as one array, or a list of tensors as one tensor."""
+    if any(isinstance(row, Mapping) for row in rows):
+        raise ValueError(
+            "`X` must be one dict of arrays, or a Dataset whose items are dicts; got a list of"
+            " dicts. Pass a Dataset that returns them."
+        )
     try:
         if rows and all(isinstance(row, Tensor) for row in rows):
             return torch.stack([row.detach() for row in rows])
         return np.asarray(rows)
     except (RuntimeError, ValueError) as error:
+        raise _make_shape_error(f"a list whose rows differ in length or shape ({error})") from error
+
+
+def _make_shape_error(description: str) -> ValueError:
+    """Return the error for rows that differ in shape."""
+    return ValueError(
+        f"`X` must contain rows of one shape; got {description}. Pad them, or pass a Dataset of the"
+        " rows and set batch_size=1."
+    )
+
+
+def check_shape(shape: tuple[int, ...], sample_shape: tuple[int, ...]) -> None:
+    """Raise an error unless an X of a shape contains samples with the shape that was fitted."""
+    if shape[1:] == sample_shape:
+        return
+    cure = "Pass samples of that shape, or call fit again."
+    if shape == sample_shape:
+        cure = f"Pass a single sample as X[None], of shape {(1, *shape)}."
+    elif math.prod(shape) == math.prod(sample_shape):
+        cure = f"Pass a single sample as X.reshape{(1, *sample_shape)}."
+    raise ValueError(
+        f"`X` must have samples of shape {sample_shape}, as in fit, on its first axis; got samples"
+        f" of shape {shape[1:]}. {cure}"
+    )
+
+
+def collate(items: list[Any]) -> Inputs:
+    """Return the batch of some items of a Dataset; raise an error if there is none."""
+    try:
+        return _convert_batch(default_collate(items))
+    except TypeError as error:
         raise ValueError(
-            "`X` must contain rows of one shape; got a list whose rows differ in length or shape"
-            f" ({error}). Pad them, or pass a Dataset of the rows and set batch_size=1."
+            "`X` must be a Dataset whose items are tensors, arrays or numbers, or dicts or tuples"
+            f" of these; got items that form no batch ({error}). Convert them in the Dataset."
         ) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"`X` must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
+            " items, or set batch_size=1."
+        ) from error
+
+
+def _convert_batch(inputs: Any) -> Inputs:
+    """Return the batch of a Dataset with tuples for lists, and tensors without autograd graph."""
+    if isinstance(inputs, Tensor):
+        return check_tensor(inputs).detach()
+    if isinstance(inputs, Mapping):
+        return {key: _convert_batch(value) for key, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return tuple(_convert_batch(value) for value in inputs)
+    raise make_dtype_error(f"a {type(inputs).__name__}")
+
+
+def check_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor; raise an error unless it contains rows of real numbers."""
+    if tensor.is_nested:
+        raise _make_shape_error("a nested tensor")
+    if tensor.is_complex():
+        raise make_dtype_error(tensor.dtype)
+    if tensor.is_meta:
+        raise ValueError(
+            "`X` must contain data; got a tensor on the meta device, which has none. Pass a tensor"
+            " on the CPU."
+        )
+    return tensor

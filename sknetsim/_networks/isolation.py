@@ -38,8 +38,10 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 def check_device(device: Any) -> torch.device:
     """Return a device of this machine, with its index; raise if torch cannot use it."""
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
+        tensor = torch.zeros(1, device=device)
+        tensor.cpu()  # Fails on the meta device, whose tensors have no data.
+        return tensor.device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ValueError(
             "`device` must be None (the device of the network), 'cpu' or another device of this"
             f" machine; got {device!r}, which torch cannot use ({str(error).splitlines()[0]}). Use"

@@ -113,8 +113,15 @@ def resolve_network(estimator: Any) -> Network:
             return samples
         # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
         copied = copy_arrays(samples.data)
-        prepared = functools.reduce(lambda X, step: step.transform(X), steps, copied)
-        return Samples(prepared, samples.rows)
+        transformed = functools.reduce(lambda X, step: step.transform(X), steps, copied)
+        prepared = Samples(transformed, samples.rows)
+        if len(prepared) != len(samples):
+            raise UnsupportedNetworkError(
+                "`estimator` must have steps that return one row per sample; got"
+                f" {len(prepared)} rows for {len(samples)} samples. Apply steps that drop or add"
+                " samples to X and y first."
+            )
+        return prepared
 
     if isinstance(net, nn.Module):
         return Network(_check_module(net), None, False, prepare, spread_tuples=True)
@@ -213,6 +220,11 @@ def _list_problems(part: nn.Module) -> list[tuple[str, str]]:
         )
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
         problems.append(("with uninitialised parameters", "Run the network once on a batch."))
+    tensors = (*part._parameters.values(), *part._buffers.values())
+    if any(tensor is not None and tensor.is_meta for tensor in tensors):
+        problems.append(
+            ("with tensors on the meta device, which have no data", "Load its weights first.")
+        )
     return problems
 
 

@@ -17,10 +17,15 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     Subset,
-    default_collate,
 )
 
-from .batches import Inputs, convert_rows, list_tensors, make_dtype_error
+from .batches import (
+    Inputs,
+    collate,
+    convert_rows,
+    list_tensors,
+    make_dtype_error,
+)
 from .label_arrays import check_numbers
 
 # Number of samples that are checked for NaN at a time.
@@ -104,7 +109,7 @@ class Samples:
         if isinstance(self._source, Dataset):
             items = [self._source[int(index)] for index in indices]
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
-            return _convert_lists(_collate([item[0] if pairs else item for item in items]))
+            return collate([item[0] if pairs else item for item in items])
         rows = indices if rows is None else rows
         return map_arrays(lambda array: _make_tensor(_take_rows(array, rows)), self._source)
 
@@ -266,24 +271,6 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
     return min(first, default=None)
 
 
-def _collate(items: list[Any]) -> Any:
-    """Return the batch of some items of a Dataset; raise an error if their shapes differ."""
-    try:
-        return default_collate(items)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"`X` must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
-            " items, or set batch_size=1."
-        ) from error
-
-
-def _convert_lists(inputs: Any) -> Inputs:
-    """Replace lists by tuples, which batches consist of."""
-    if isinstance(inputs, list):
-        return tuple(_convert_lists(value) for value in inputs)
-    return inputs
-
-
 def _take_rows(array: Any, rows: Any) -> Any:
     """Return some rows; rows on disk are read once each, in the order on disk."""
     if isinstance(rows, slice) or not is_on_disk(array):
@@ -318,8 +305,6 @@ def _lengths(source: Any) -> list[int]:
 def _make_tensor(array: Any) -> Tensor:
     """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
     if isinstance(array, Tensor):
-        if array.is_complex():
-            raise make_dtype_error(array.dtype)
         return array.detach().clone()
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":

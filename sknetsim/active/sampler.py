@@ -372,6 +372,11 @@ class ActiveLearningSampler(BaseSimilarity):
         utilities : ndarray of shape (n_instances, n_pool), float64
             Utilities at each choice, see `query`.
         """
+        if learner.X_training is None:
+            raise ValueError(
+                "`learner` must contain labelled samples as its `X_training`; got None. Teach it"
+                " some samples first."
+            )
         # Set again after the clone, which copies a RandomState: the copy would repeat its numbers.
         changed = {"estimator": learner.estimator, "random_state": self.random_state}
         sampler = clone(self).set_params(**changed).fit(learner.X_training)

@@ -20,7 +20,7 @@ from .._features.nystroem import fit_nystroem
 from .._features.projection import compute_features
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
-from .._networks.batches import convert_rows, explain_dtype
+from .._networks.batches import check_shape, convert_rows, explain_dtype
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
@@ -57,6 +57,9 @@ class BaseSimilarity(BaseEstimator):
 
     #: Attributes that are left out of a pickle.
     _transient: ClassVar[tuple[str, ...]] = ()
+
+    #: Shape of a fitted sample; None if X was not one array.
+    _sample_shape: tuple[int, ...] | None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": "no_validation",
@@ -177,26 +180,26 @@ class BaseSimilarity(BaseEstimator):
     def _check_X(self, X: Any, *, reset: bool) -> Samples:
         """Return the samples of X after validation; on reset, store the shape of a sample."""
         allow_nan = get_tags(self).input_tags.allow_nan
-        sample_shape = None if reset else getattr(self, "_sample_shape", None)
-        X = convert_rows(X, sample_shape)
+        fitted_shape = None if reset else self._sample_shape
+        X = convert_rows(X)
         has_parts = isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X)
         if not has_parts and not isinstance(X, torch.Tensor) and not is_on_disk(X):
+            if fitted_shape is not None and len(fitted_shape) > 1:
+                check_shape(np.shape(X), fitted_shape)  # scikit-learn expects tables.
             settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": not allow_nan}
             with explain_dtype(X):
                 X = validate_data(self, X, reset=reset, **settings)
         samples = Samples(X)
         if not allow_nan and not isinstance(X, np.ndarray):
             samples.check_finite()
-        shape = None if has_parts else tuple(X.shape[1:])
-        if reset:
-            self._sample_shape = shape
-            if shape is not None:
-                self.n_features_in_ = shape[0] if shape else 1
-        elif None not in (shape, sample_shape) and shape != sample_shape:
-            raise ValueError(
-                f"`X` must have samples of shape {sample_shape}, as in fit; got samples of shape"
-                f" {shape}. Pass samples of that shape, or call fit again."
-            )
+        if has_parts:
+            if reset:
+                self._sample_shape = None
+        elif reset:
+            self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
+            self._sample_shape = tuple(X.shape[1:])
+        elif fitted_shape is not None:
+            check_shape(tuple(X.shape), fitted_shape)
         return samples
 
     def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
