@@ -10,14 +10,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from .._networks.batches import Inputs, list_tensors, take_batch
 from .._networks.memory import CHUNK, halve, memory_budget
 from .._networks.samples import Samples
 from .criterion import check_probabilities, is_single
 from .engine import GradientEngine
-from .verification import check_outputs
+from .verification import check_outputs, check_same_outputs
 
 # Largest number of samples per forward pass: twice the default of skorch.
 _CHUNK_SAMPLES = 256
@@ -69,14 +70,24 @@ def _compute_outputs(engine: GradientEngine, samples: Samples, chunk: slice) -> 
     """Return the outputs of a chunk, without their autograd graph.
 
     They are computed with gradients enabled, like the Jacobians, because torch may compute another
-    function without them, and because a network may differentiate something itself.
+    function without them, and because a network may differentiate something itself. In the first
+    chunk, the network is checked not to mix samples.
     """
     with engine.batch(samples, None, chunk) as (module, inputs, _):
-        raw = engine.forward(module, inputs)
-        outputs = engine.outputs.pick(raw, ", because predictions are needed").detach()
+        last = len(list_tensors(inputs)[0]) - 1
+        checked = {row: take_batch(inputs, [row]) for row in (0, last) if chunk.start == 0 < last}
+        outputs = _forward(engine, module, inputs)
         check_outputs(outputs, inputs)
         check_probabilities(engine.network, outputs)
+        for row, alone in checked.items():
+            check_same_outputs(_forward(engine, module, alone), outputs, [row])
         return outputs
+
+
+def _forward(engine: GradientEngine, module: nn.Module, inputs: Inputs) -> Tensor:
+    """Return the outputs of a batch, without their autograd graph."""
+    raw = engine.forward(module, inputs)
+    return engine.outputs.pick(raw, ", because predictions are needed").detach()
 
 
 def _count_affordable_samples(engine: GradientEngine, samples: Samples) -> int:

@@ -275,3 +275,18 @@ def test_random_choice_does_not_evaluate_the_network():
     net.module_[2].bias.data[1] = np.nan
     sampler = ActiveLearningSampler(net, strategy="random").fit(make_samples(5))
     assert sampler.query(POOL, 3).shape == (3,)
+
+
+class Centred(nn.Linear):
+    """Network that subtracts the mean over the batch."""
+
+    def forward(self, rows):
+        outputs = super().forward(rows)
+        return outputs - outputs.mean(dim=0)
+
+
+@pytest.mark.parametrize("strategy", EVALUATED)
+def test_a_network_that_mixes_samples_is_refused_by_every_strategy(strategy):
+    sampler = ActiveLearningSampler(make_net(Centred(4, 3), nn.CrossEntropyLoss), strategy=strategy)
+    with pytest.raises(UnsupportedNetworkError, match="that depend only on that sample"):
+        sampler.fit(make_samples(5, seed=1)).query(POOL, 3)

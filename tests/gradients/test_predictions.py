@@ -120,7 +120,7 @@ def test_the_chunk_is_halved_if_memory_is_exhausted(monkeypatch):
     engine = GradientEngine(resolve_network(net), batch_size=4)
     monkeypatch.setattr(engine, "forward", forward)
     np.testing.assert_allclose(predict_probabilities(engine, Samples(X)), expected, rtol=1e-5)
-    assert sizes == [4, 2, 2, 2, 2, 1]
+    assert sizes == [4, 2, 1, 1, 2, 2, 2, 1]
 
 
 class ForceField(nn.Module):
@@ -187,13 +187,13 @@ def test_a_chunk_keeps_the_graph_within_the_memory_budget(monkeypatch):
     engine = make_engine(nn.Sequential(nn.Linear(4, 10_000), nn.Tanh(), nn.Linear(10_000, 1)))
     with sklearn.config_context(working_memory=1):
         sizes = count_samples(monkeypatch, engine, torch.randn(20, 4))
-    assert sizes == [2, 1, 6, 6, 6, 2]
+    assert sizes == [2, 1, 6, 1, 1, 6, 6, 2]
 
 
 def test_large_weights_do_not_make_chunks_smaller(monkeypatch):
     engine = make_engine(nn.Sequential(nn.Linear(1_000, 1_000), nn.Linear(1_000, 1)))
     with sklearn.config_context(working_memory=8):
-        assert count_samples(monkeypatch, engine, torch.randn(300, 1_000)) == [2, 1, 256, 44]
+        assert count_samples(monkeypatch, engine, torch.randn(300, 1_000)) == [2, 1, 256, 1, 1, 44]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -209,3 +209,30 @@ def test_predictions_need_probabilities_if_the_criterion_does(criterion):
     net = make_net(3, criterion, [])
     with pytest.raises(UnsupportedNetworkError, match="`estimator` must return probabilities"):
         predict_probabilities(make_engine(net), Samples(torch.randn(5, 4)))
+
+
+class Centred(nn.Linear):
+    """Network that subtracts the mean over the batch."""
+
+    def forward(self, rows):
+        outputs = super().forward(rows)
+        return outputs - outputs.mean(dim=0)
+
+
+class Sorted(nn.Linear):
+    """Network that sorts the samples of a batch."""
+
+    def forward(self, rows):
+        return super().forward(rows).sort(dim=0).values
+
+
+@pytest.mark.parametrize("mixing", [Centred, Sorted])
+def test_predictions_of_a_network_that_mixes_samples_raise_an_error(mixing):
+    with pytest.raises(UnsupportedNetworkError, match="that depend only on that sample"):
+        predict_outputs(make_engine(mixing(4, 3)), Samples(torch.randn(5, 4)))
+
+
+def test_a_network_may_change_its_inputs_in_place():
+    module, X = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)), torch.randn(5, 4)
+    outputs = predict_outputs(make_engine(module), Samples(X))
+    np.testing.assert_allclose(outputs, module(X.clone()).detach(), rtol=1e-6)
