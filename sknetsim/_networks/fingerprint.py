@@ -368,6 +368,8 @@ _PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
     property: lambda member: [member.fget, member.fset, member.fdel],
     staticmethod: lambda member: [member.__func__],
     classmethod: lambda member: [member.__func__],
+    # Python makes the attributes of a partial function when they are first read.
+    functools.partial: lambda p: [type(p), p.func, p.args, p.keywords, vars(p)],
     functools.cached_property: lambda member: [member.func],
     # Functions with a cache, whose qualified name a pickle by value changes.
     type(functools.cache(len)): lambda function: [function.__wrapped__],

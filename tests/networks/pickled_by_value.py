@@ -76,6 +76,16 @@ def make_inherited_values():
     return type("Made", (Base,), members)()
 
 
+def make_plain_objects():
+    class Empty:
+        pass
+
+    network = make_local_class()
+    network.partial = functools.partial(lambda X, scale: X * scale, scale=2)
+    network.empty = Empty()
+    return network
+
+
 def make_functions():
     def outer(scale):
         def activate(scores, *, power=2):

@@ -244,6 +244,16 @@ def test_pickles_by_value_keep_the_fingerprint(name):
     assert fingerprints == [expected] * 3
 
 
+@of_each_network
+def test_reading_attributes_keeps_the_fingerprint(name):
+    network = build(name)
+    expected = fingerprint_value(network)
+    for module in network.modules():
+        for value in [*vars(module).values(), *vars(type(module)).values()]:
+            getattr(value, "__dict__", None)
+    assert fingerprint_value(network) == expected
+
+
 @pytest.mark.slow
 @of_each_network
 def test_pickles_by_value_keep_the_fingerprint_in_another_process(name, reloaded):
