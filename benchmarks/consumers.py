@@ -19,6 +19,7 @@ import torch
 from lib.report import format_header, format_row, format_title, write_report
 from sklearn.cluster import DBSCAN
 from sklearn.decomposition import KernelPCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import WhiteKernel
 from sklearn.kernel_ridge import KernelRidge
@@ -53,9 +54,10 @@ class Data:
         train, test = load_mnist("train", TRAIN // part), load_mnist("test", TEST // part)
         self.X, self.y = train.inputs, train.labels
         self.X_test, self.y_test = test.inputs, test.labels
-        self.net = skorch.NeuralNetClassifier(
+        net = skorch.NeuralNetClassifier(
             load_mnist_network(), criterion=torch.nn.CrossEntropyLoss, verbose=0
-        ).initialize()
+        )
+        self.net = FrozenEstimator(net.initialize())  # Its weights are pretrained.
 
     def make_kernel(self, **settings):
         """Make a kernel of the predicted logit, without the cache of another consumer."""

@@ -91,6 +91,17 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         -------
         self : object
             The fitted kernel.
+
+        Raises
+        ------
+        ValueError
+            If an untrained network has no labels, or labels that are missing, not finite, not
+            numbers, or do not fit its outputs.
+
+        Warns
+        -----
+        UntrainedNetworkWarning
+            If the network is initialised, but was not trained for any epoch.
         """
         samples, _ = self._fit_network(X, y)
         self.X_fit_ = samples.data

@@ -34,8 +34,10 @@ class NetworkKernel(BaseKernel):
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
         The network. A trained network is used unchanged, and `clone` shares it. A clone of an
         untrained skorch net is trained in `fit`. "features": the rows of X are gradient features,
-        and no network is used. None: `fit` trains a small perceptron. Searches over ``estimator``
-        must list FrozenEstimator(net): scikit-learn's clone of a trained net is untrained.
+        and no network is used. None: `fit` trains a small perceptron. A net that is initialised,
+        but was not trained for any epoch, is used with an `UntrainedNetworkWarning`, except in a
+        FrozenEstimator. Searches over ``estimator`` must list FrozenEstimator(net), because
+        scikit-learn's clone of a trained net is untrained.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared. "all": all outputs; "predicted": the largest
         output of each sample; "sum": the sum of all outputs; "loss": the value of the criterion
