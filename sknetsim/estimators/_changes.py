@@ -34,17 +34,15 @@ _SUMS = 1021
 # Larger tensors are summed on their own, because a copy of them would take memory and time.
 _LARGE = 2**14
 
-# Attributes of every module, without its hooks on activations and gradients. They contain tensors
-# and modules, which are compared separately, or have no effect on the outputs.
-_BOOKKEEPING = frozenset(vars(nn.Module())) - {
-    "_forward_pre_hooks",
-    "_forward_hooks",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-}
+# Attributes that every module has. They contain tensors and modules, which are compared separately,
+# and hooks, of which only some are compared.
+_BOOKKEEPING = frozenset(vars(nn.Module()))
 
-# Values that are compared by ``==``.
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, np.generic)
+# Hooks that may change activations and gradients.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+# Types of values that are compared by ``==``.
+_PLAIN = frozenset({str, bytes, int, float, complex, bool, type(None), type, torch.dtype})
 
 # Longer containers, such as vocabularies, are compared by identity.
 _SEARCHED = 100
@@ -70,7 +68,7 @@ class FittedNetwork:
     """
 
     def __init__(self, fitted: Any, source: BaseEngine):
-        module, surroundings = _divide(fitted.estimator_)
+        module, surroundings = source.network.module, _list_surroundings(fitted, source)
         self._compared = _list_compared(fitted, source)
         with lock_networks():
             self._contents = digest_tensors(module)
@@ -95,16 +93,15 @@ class FittedNetwork:
         self._sample = samples.select([0])
         self._outputs = list(_iterate_outputs(source, self._sample))
 
-    def has_same_contents(self, estimator: Any) -> bool:
+    def has_same_contents(self, module: nn.Module) -> bool:
         """Return whether all parameters and buffers are as in `fit`."""
-        module, _ = _divide(estimator)
         with lock_networks():
             return digest_tensors(module) == self._contents
 
     def check(self, fitted: Any, source: Any) -> None:
         """Raise an error if the network, or what is compared of it, has changed."""
         self.check_compared(fitted, source)
-        change = self._find_change(fitted.estimator_, source)
+        change = self._find_change(fitted, source)
         if change is not None:
             raise ChangedNetworkError(
                 "`estimator` must be as it was in fit, because its gradients are compared with"
@@ -126,14 +123,14 @@ class FittedNetwork:
                     " again."
                 )
 
-    def _find_change(self, estimator: Any, source: BaseEngine) -> str | None:
+    def _find_change(self, fitted: Any, source: BaseEngine) -> str | None:
         """Return the name of what has changed, or None.
 
         What differs without an effect is remembered, so that it is not examined again.
         """
-        if not self.has_same_contents(estimator):
+        module, surroundings = source.network.module, _list_surroundings(fitted, source)
+        if not self.has_same_contents(module):
             return "other parameters or buffers"
-        module, surroundings = _divide(estimator)
         parts, attributes = _list_parts(surroundings), _list_attributes(module)
         if parts != self._parts:
             # The fingerprint contains code, which differs between versions of Python.
@@ -168,7 +165,9 @@ def refuse_changes(fit: Callable[..., Any]) -> Callable[..., Any]:
         before = vars(self).get("_fitted_network")
         result = fit(self, *args, **kwargs)
         network = vars(self).get("_fitted_network")
-        if network in (None, before) or network.has_same_contents(self.estimator_):
+        if network in (None, before):
+            return result
+        if network.has_same_contents(resolve_network(self.estimator_).module):
             return result
         for name in vars(self).keys() - self.get_params(deep=False).keys():
             delattr(self, name)
@@ -191,10 +190,10 @@ def _list_compared(fitted: Any, source: BaseEngine) -> dict[str, Any]:
     }
 
 
-def _divide(estimator: Any) -> tuple[nn.Module, tuple[Any, ...]]:
-    """Return the module of a network, and its criterion and the steps before it."""
-    network = resolve_network(estimator)
-    return network.module, (network.criterion, network.classifier, list_steps(estimator))
+def _list_surroundings(fitted: Any, source: BaseEngine) -> tuple[Any, ...]:
+    """Return what belongs to a network besides its module: criterion, and steps before it."""
+    network = source.network
+    return network.criterion, network.classifier, list_steps(fitted.estimator_)
 
 
 def _iterate_outputs(source: BaseEngine, sample: Samples) -> Iterator[Tensor]:
@@ -222,29 +221,32 @@ def digest_tensors(module: nn.Module) -> tuple[Any, str]:
     layout, groups = [], defaultdict(list)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         layout.append((name, tensor.dtype, tensor.shape))
-        words = _get_words(tensor.detach())
-        groups[words.dtype, words.device].append(_sum_columns(words))
+        flat = _flatten(tensor)
+        flat = _sum_columns(flat) if flat.numel() > _LARGE else flat
+        groups[flat.dtype, flat.device].append(flat)
     digest = hashlib.blake2b(digest_size=16)
     for parts in groups.values():
         digest.update(_sum_columns(torch.cat(parts)).cpu().numpy().data)
     return tuple(layout), digest.hexdigest()
 
 
-def _get_words(tensor: Tensor) -> Tensor:
-    """Return the bits of a tensor as integers, of shape (n,)."""
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.is_quantized:
-        tensor = tensor.int_repr()
-    return tensor.reshape(-1).view(_WORDS[tensor.element_size()])
+def _flatten(tensor: Tensor) -> Tensor:
+    """Return the elements of a tensor, of shape (n,), without its autograd graph."""
+    flat = tensor.detach()
+    if flat.layout is not torch.strided:
+        flat = flat.to_dense()
+    if flat.is_quantized:
+        flat = flat.int_repr()
+    return flat.reshape(-1)
 
 
-def _sum_columns(words: Tensor) -> Tensor:
-    """Return the words themselves, or those of a large tensor summed over rows of a matrix."""
-    rows = len(words) // _SUMS
+def _sum_columns(flat: Tensor) -> Tensor:
+    """Return the bits of the elements as integers; if there are many, sums of them."""
+    words = flat.view(_WORDS[flat.element_size()])
     if len(words) <= _LARGE:
         return words
     # sums[c] = sum_r words[r,c] modulo 2^bits; the words after the last whole row are kept.
+    rows = len(words) // _SUMS
     matrix = words[: rows * _SUMS].view(rows, _SUMS)
     if words.device.type == "cpu":
         # numpy sums integers twenty times as fast as torch.
@@ -255,16 +257,20 @@ def _sum_columns(words: Tensor) -> Tensor:
 
 
 def _list_attributes(module: nn.Module) -> list[Any]:
-    """Return the names and types of the layers of a network, and their own attributes."""
-    return [
-        (name, type(part), {key: _list_parts(own) for key, own in _iterate_own(part)})
-        for name, part in module.named_modules()
-    ]
+    """Return the names and types of the layers of a network, their own attributes, and hooks."""
+    attributes = []
+    for name, part in module.named_modules():
+        own = [(key, _list_parts(value)) for key, value in _iterate_own(part)]
+        attributes.append((name, type(part), own))
+    return attributes
 
 
 def _iterate_own(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes of a layer that not every module has."""
-    return ((key, value) for key, value in vars(part).items() if key not in _BOOKKEEPING)
+    """Yield the attributes of a layer that not every module has, and hooks."""
+    for key, value in vars(part).items():
+        # Almost no layer has hooks.
+        if key not in _BOOKKEEPING or (key in _HOOKS and value):
+            yield key, value
 
 
 class _Identity:
@@ -282,7 +288,7 @@ def _list_parts(value: Any, depth: int = _DEPTH) -> Any:
 
     Contents that would take long to compare are represented by their identity.
     """
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN or isinstance(value, np.generic):
         return value
     if isinstance(value, Tensor):
         # Not kept, because an attribute may contain the activations of the last batch.
