@@ -237,4 +237,4 @@ def _autograd_sum(
 
 def _distance(value: Tensor | None, expected: Tensor) -> float:
     """Return the distance of two vectors; the vector of a parameter without a block is zero."""
-    return float((expected if value is None else value - expected).norm())
+    return float((expected if value is None else value - expected).detach().norm())

@@ -19,10 +19,11 @@ from torch.utils.hooks import RemovableHandle
 from .._gradients.capture import compute_cotangents, record_calls
 from .._gradients.engine import GradientEngine
 from .._gradients.fallback import Fallback
-from .._gradients.graph import iterate_graph
+from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import make_plan
-from .._gradients.served_blocks import compute_served_blocks
+from .._gradients.served_blocks import compute_served_blocks, is_used_outside
+from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
@@ -95,6 +96,7 @@ class DifferentiableEngine:
         self.output = output
         self.parameters = parameters
         self._verification: _Verification | None = None
+        self._structures: set[Any] = set()
         self._n_batches = 0
 
     def jacobian(self, estimator: Any, inputs: Inputs) -> Jacobian:
@@ -117,10 +119,38 @@ class DifferentiableEngine:
         verification = self._verify(network, inputs)
         outputs = Outputs(self.output, network)
         with borrow_in_eval_mode(network.module) as module:
-            jacobian = _compute_jacobian(network, outputs, verification, module, inputs)
+            jacobian = self._compute_verified(network, outputs, verification, module, inputs)
         if torch.is_grad_enabled():
             return jacobian
         return replace(jacobian, outputs=jacobian.outputs.detach())
+
+    def _compute_verified(
+        self,
+        network: Network,
+        outputs: Outputs,
+        verification: _Verification,
+        module: nn.Module,
+        inputs: Inputs,
+    ) -> Jacobian:
+        """Return the Jacobians of a batch, which is verified if it is unlike earlier ones.
+
+        Parameters with wrong gradients are computed by the fallback from then on.
+        """
+        jacobian, structure = _compute_jacobian(network, outputs, verification, module, inputs)
+        if structure in self._structures:
+            return jacobian
+        wrong = find_wrong_parameters(module, verification.selected, jacobian)
+        if not wrong:
+            self._structures |= {structure} - {None}
+            return jacobian
+        if wrong <= verification.refused:
+            raise UnsupportedNetworkError(
+                "`network` must treat all batches in the same way; got a network whose gradients"
+                f" of {min(wrong)!r} are correct in some batches and wrong in others. Make one loss"
+                " object for each form of batch."
+            )
+        self._verification = replace(verification, refused=verification.refused | wrong)
+        return self._compute_verified(network, outputs, self._verification, module, inputs)
 
     def _verify(self, network: Network, inputs: Inputs) -> _Verification:
         """Return the verification of a network; repeat it if it is due or no longer applies.
@@ -237,8 +267,12 @@ def _compute_jacobian(
     verification: _Verification,
     module: nn.Module,
     inputs: Inputs,
-) -> Jacobian:
-    """Return J(x) with its graph: by the rules, and by the fallback for other parameters."""
+) -> tuple[Jacobian, Any]:
+    """Return J(x) with its graph: by the rules, and by the fallback for other parameters.
+
+    The second result is the structure of the network's graph. It is None if rules that are correct
+    for one batch may be wrong for another one with the same structure.
+    """
     plan = make_plan(module, verification.selected, verification.refused)
 
     def call(function: Callable[..., Any], inputs: Inputs) -> Any:
@@ -260,7 +294,9 @@ def _compute_jacobian(
         fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop
         blocks[tuple(plan.unserved)] = fallback.block(module, plan.unserved, inputs, targets)
-    return Jacobian(blocks, plan.layout, selected)
+    graph = describe_graph(selected)
+    varies = graph.moves_samples or is_used_outside(plan, calls, graph.uses)
+    return Jacobian(blocks, plan.layout, selected), None if varies else graph.structure
 
 
 def check_second_derivatives(
@@ -271,7 +307,7 @@ def check_second_derivatives(
     with borrow_in_eval_mode(network.module) as module, _record_calls(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
-            jacobian = _compute_jacobian(network, outputs, verification, module, first)
+            jacobian, _ = _compute_jacobian(network, outputs, verification, module, first)
             _check_no_weight_norm(jacobian.outputs)
             _differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:

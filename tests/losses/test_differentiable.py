@@ -133,8 +133,37 @@ def test_later_batches_are_verified_too():
     in_order = X.clone()
     in_order[:, 0] = 0
     compute_loss(criterion, network, in_order)
-    compute_loss(criterion, network, X)  # Its second half is the fourth batch, which is verified.
     assert compute_loss(criterion, network, X).item() == pytest.approx(compute_new_loss(network, X))
+
+
+def test_a_weight_that_later_batches_use_outside_its_layer_is_verified():
+    class Gated(Sorting):
+        def forward(self, X):
+            outside = nn.functional.linear(X, self.network[0].weight)
+            return self.network(X) + (X[:, :1] > 0) * outside[:, :1]
+
+    network, criterion, X = Gated(), PairSimilarityLoss(), make_samples()
+    closed = X.clone()
+    closed[:, 0] = -1
+    compute_loss(criterion, network, closed)
+    assert compute_loss(criterion, network, X).item() == pytest.approx(compute_new_loss(network, X))
+
+
+def test_a_network_may_change_its_inputs_in_place():
+    class Changing(Sorting):
+        def forward(self, X):
+            return self.network(X.mul_(2))
+
+    class Copying(Sorting):
+        def forward(self, X):
+            return self.network(X * 2)
+
+    network, X = Changing(), make_samples()
+    copying = Copying()
+    copying.load_state_dict(network.state_dict())
+    before, expected = X.clone(), compute_new_loss(copying, X)
+    assert compute_loss(PairSimilarityLoss(), network, X).item() == pytest.approx(expected)
+    assert torch.equal(X, before)
 
 
 def test_batches_of_one_sample_are_not_verified_each_time():
