@@ -61,13 +61,24 @@ def _make_reduction_error(criterion: nn.Module | None, cause: str, problem: str)
     )
 
 
+def are_logarithms(outputs: Tensor) -> Tensor:
+    """Return whether each row of outputs contains log-probabilities, of shape (n, 1).
+
+    If not, the row contains probabilities. Outputs of another kind raise an error before, see
+    `check_probabilities`.
+    """
+    # Log-probabilities are negative, and rounding can make a probability negative.
+    rows = (outputs < 0).any(dim=1) & (outputs <= _TOLERANCE).all(dim=1)
+    return rows[:, None]
+
+
 def check_probabilities(network: Network, outputs: Tensor) -> None:
     """Raise an error if the criterion takes probabilities, and the outputs are none."""
     if not (network.takes_logarithm or network.takes_logit):
         return
     lowest, highest = float(outputs.detach().min()), float(outputs.detach().max())
     # Comparisons with NaN are false; `check_finite` raises the error for NaN.
-    if network.takes_logarithm and lowest < 0 and highest > _TOLERANCE:
+    if network.takes_logarithm and lowest < -_TOLERANCE and highest > _TOLERANCE:
         needed, other = "probabilities, or log-probabilities,", "CrossEntropyLoss"
     elif network.takes_logit and (lowest < -_TOLERANCE or highest > 1 + _TOLERANCE):
         needed, other = "probabilities", "BCEWithLogitsLoss"

@@ -16,6 +16,7 @@ from torch import Tensor
 from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError
 from .criterion import (
+    are_logarithms,
     check_labels,
     check_probabilities,
     compute_losses,
@@ -123,8 +124,7 @@ class Outputs:
         if self.network.takes_logarithm:
             # p = softmax(z), so log p_o = z_o - log sum_q exp(z_q): the log-softmax of the logits.
             logarithms = outputs.clamp_min(limits.tiny).log()
-            # A row of log-probabilities has a negative entry, and a row of probabilities has none.
-            return torch.where((outputs < 0).any(dim=1, keepdim=True), outputs, logarithms)
+            return torch.where(are_logarithms(outputs), outputs, logarithms)
         if self.network.takes_logit:
             # p = 1 / (1 + exp(-z)), so the logit is z = log(p / (1 - p)).
             return outputs.clamp(limits.tiny, 1 - limits.eps).logit()

@@ -97,6 +97,33 @@ def test_log_probabilities_of_classes_with_tiny_probabilities_have_their_own_gra
     np.testing.assert_allclose(gram, kernel_of_outputs(module), rtol=1e-9)
 
 
+class Shift(nn.Module):
+    """Sum with a constant, like a rounding error."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, rows):
+        return rows + self.constant
+
+
+@pytest.mark.parametrize(
+    ("last", "rounding"), [(nn.Softmax(dim=1), -1e-9), (nn.LogSoftmax(dim=1), 1e-9)]
+)
+def test_rounding_past_0_does_not_turn_probabilities_into_logarithms_or_back(last, rounding):
+    module = make_module(last)
+    module[2].weight.data *= 100
+    rounded = nn.Sequential(*module, Shift(rounding))
+    assert (rounded(X) < 0).any()
+    assert (rounded(X) > 0).any()
+    gram, expected = (
+        NetworkKernel(make_net(network, nn.NLLLoss), output="predicted", normalize=False)(X)
+        for network in (rounded, module)
+    )
+    np.testing.assert_allclose(gram, expected, rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [NeuralNetClassifier, OwnLossClassifier])
 def test_the_loss_of_log_probabilities_takes_no_second_logarithm(kind):
     module = make_module(nn.LogSoftmax(dim=1))
