@@ -148,7 +148,6 @@ PAIRS = {
     "defaults of dicts": (defaultdict(lambda: 1), defaultdict(lambda: 2)),
     "mappings": (types.MappingProxyType({"a": 1}), types.MappingProxyType({"a": 2})),
     "modules of Python": (ast, copy),
-    "numbers of scripts": (torch.jit.script(Gain(2.0)), torch.jit.script(Gain(3.0))),
     "sets of functions": ({lambda: 1, lambda: 2}, {lambda: 1, lambda: 3}),
     "sparse tensors": (torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()),
     "parameters": (Scaled(), shift(Scaled())),
@@ -272,6 +271,11 @@ def test_a_class_of_the_script_has_the_same_fingerprint_in_started_processes(mon
     before = fingerprint_value(kind)
     monkeypatch.setattr(kind, "__module__", "__mp_main__")
     assert fingerprint_value(kind) == before
+
+
+def test_scripts_with_other_numbers_have_other_fingerprints():
+    first, second = torch.jit.script(Gain(2.0)), torch.jit.script(Gain(3.0))
+    assert fingerprint_value(first) != fingerprint_value(second)
 
 
 def test_scripts_of_one_network_have_one_fingerprint():
