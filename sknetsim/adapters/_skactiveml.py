@@ -86,8 +86,10 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         ValueError
             If no sample is labelled.
         """
+        # The network of the sampler decides on NaN.
+        settings = {"allow_nd": True, "ensure_all_finite": False}
         X, y, candidates, batch_size, return_utilities = self._validate_data(
-            X, y, candidates, batch_size, return_utilities
+            X, y, candidates, batch_size, return_utilities, check_X_dict=settings
         )
         pool, mapping = self._transform_candidates(candidates, X, y)
         model, is_fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)

@@ -58,6 +58,12 @@ class DensityDisplay(Display):
                 f" sample; got shape {self.coordinates.shape}. Pass a column of X, or an embedding"
                 " in two dimensions."
             )
+        is_finite = np.isfinite(self.coordinates).reshape(count, -1).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                "`coordinates` must be finite; got NaN or infinity, first for sample"
+                f" {np.argmin(is_finite)}. Leave out these samples, or pass other coordinates."
+            )
 
     @classmethod
     def from_estimator(

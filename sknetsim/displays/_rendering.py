@@ -77,7 +77,8 @@ def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None)
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         first = indices[int(np.argmin(finite))]
         raise ValueError(
-            f"Images must be finite; got NaN or infinity in sample {first}. Leave it out."
+            f"Images must be finite; got NaN or infinity in sample {first}. Leave it out, or impute"
+            " its pixels in the images that are drawn."
         )
     shape = values.shape[1:] if image_shape is None else _check_image_shape(image_shape, values)
     if len(shape) not in (2, 3):

@@ -229,3 +229,31 @@ def test_labels_that_are_all_missing_raise_an_error():
     X, y = make_data(labelled=0)
     with pytest.raises(ValueError, match="`y` must have at least one label"):
         make_strategy(estimator=make_net().initialize()).query(X, y)
+
+
+class Imputing(nn.Module):
+    """A network that takes NaN for 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Perceptron()
+
+    def forward(self, x):
+        return self.inner(x.nan_to_num())
+
+
+def test_a_network_may_impute_nan():
+    X, y = make_data()
+    X[[3, 20], 1] = np.nan
+    torch.manual_seed(0)
+    network = Imputing()
+    expected = make_strategy(estimator=network.inner).query(np.nan_to_num(X), y, batch_size=3)
+    chosen = make_strategy(estimator=network).query(X, y, batch_size=3)
+    np.testing.assert_array_equal(chosen, expected)
+
+
+def test_the_default_network_takes_no_nan():
+    X, y = make_data()
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"X contains NaN"):
+        make_strategy(estimator=None).query(X, y)

@@ -52,3 +52,12 @@ def test_densities_of_another_shape_raise_an_error(log_density):
 def test_another_estimator_raises_an_error(images):
     with pytest.raises(TypeError, match="must be a fitted NetworkDensity; got Sequential"):
         DensityDisplay.from_estimator(*images)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 2)], ids=str)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_coordinates_must_be_finite(shape, value):
+    coordinates = np.zeros(shape)
+    coordinates[3] = value
+    with pytest.raises(ValueError, match=r"`coordinates` must be finite.*first for sample 3"):
+        DensityDisplay(coordinates, np.zeros(5))
