@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import Tags, check_consistent_length, check_random_state, get_tags
+from sklearn.utils import Tags, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.utils.data import DataLoader, Dataset
 
-from .._features.nystroem import fit_nystroem
-from .._features.projection import compute_features
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
 from .._networks.batches import check_shape, convert_rows, explain_dtype
@@ -31,8 +29,6 @@ from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 
 __all__ = [
-    "BaseLabelledReference",
-    "BaseReference",
     "BaseSimilarity",
     "HasMethods",
     "Interval",
@@ -251,7 +247,14 @@ class BaseSimilarity(BaseEstimator):
 
     def _fingerprint(self) -> str:
         """Return a fingerprint of the parameters and of the network in its current state."""
-        return fingerprint_value((self._get_settings(), self._resolve_network()))
+        return fingerprint_value((self._get_settings(), self._identify_network()))
+
+    def _identify_network(self) -> Any:
+        """Return "features", or the network and which of its parameters are trainable."""
+        network = self._resolve_network()
+        if isinstance(network, str):
+            return network
+        return network, [parameter.requires_grad for parameter in network.module.parameters()]
 
     def _get_settings(self) -> dict[str, Any]:
         """Return all parameters except the network."""
@@ -284,54 +287,3 @@ class BaseSimilarity(BaseEstimator):
     def _choose_labels(self, y: Any) -> Any:
         """Return the labels at which the outputs are compared; None means the predicted ones."""
         return None
-
-
-class BaseReference(BaseSimilarity):
-    """Base class of estimators that compare queries with the fitted samples.
-
-    With ``n_components``, they compare Nyström features; without it, the comparison is exact.
-    """
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **BaseSimilarity._parameter_constraints,
-        "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
-    }
-
-    def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
-        samples, source = super()._fit_network(X, y)
-        if self._fitted_network is not None:
-            self._fitted_network.record_outputs(source, samples)
-        return samples, source
-
-    def _fit_projection(self, source: Source, X: Samples) -> None:
-        """Draw the landmarks if ``n_components`` is given, and set ``kernel_error_``."""
-        self._projection = None
-        self.kernel_error_ = 0.0
-        if self.n_components is not None:
-            generator = check_random_state(self.random_state)
-            self._projection = fit_nystroem(source, X, None, self.n_components, 0.0, generator)
-            self.kernel_error_ = self._projection.kernel_error
-
-    def _project(self, source: Source, X: Samples) -> tuple[Source, Samples]:
-        """Return the features of X and their source; without ``n_components``, X and its source."""
-        if self._projection is None:
-            return source, X
-        self._check_unchanged(source)
-        features = compute_features(self._projection, source, X, verbose=self.verbose)
-        return FeatureSource(source.dtype, source.n_jobs), Samples(features)
-
-    def _make_fitted_source(self, source: Source) -> Source:
-        """Return the source that `_project` returned for the fitted samples."""
-        if self._projection is None:
-            return source
-        self._check_unchanged(source)
-        return FeatureSource(source.dtype, source.n_jobs)
-
-
-class BaseLabelledReference(BaseReference):
-    """Base class of estimators that need labels even if the network is already trained."""
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags

@@ -119,6 +119,10 @@ class NetworkDensity(OutlierMixin, BaseReference):
 
     Notes
     -----
+    If the network is trained further after `fit`, queries use its new gradients. Method "soft",
+    ``n_components``, and log densities with an estimated ``dimension_`` need values from `fit`
+    and raise a `ChangedNetworkError`; call `fit` again.
+
     Held-out samples must be unseen by the network too, because a network memorises its training
     set, which therefore looks dense. Compare log densities between values of ``method``,
     ``threshold`` and ``alpha``, but never between outputs, parameters or networks.
@@ -249,6 +253,11 @@ class NetworkDensity(OutlierMixin, BaseReference):
         counts : ndarray of shape (n_queries,), float64
             Method "threshold": whole numbers from 0 to ``n_samples_fit_``; "power": numbers in the
             same range; "soft": numbers between ``-n_samples_fit_`` and ``n_samples_fit_``.
+
+        Raises
+        ------
+        ChangedNetworkError
+            If the network has changed since `fit`, for method "soft" and with ``n_components``.
         """
         return self._compute_counts(self._make_source(), self._check_queries(X))
 
@@ -268,6 +277,12 @@ class NetworkDensity(OutlierMixin, BaseReference):
             With N samples, the methods "threshold" and "power" give -log(N + 1) to a query without
             neighbours. Method "soft" gives at most log 2, 0 to a query whose similarities sum to 0,
             and -log(N + 1) to a query that is opposite to all samples.
+
+        Raises
+        ------
+        ChangedNetworkError
+            If the network has changed since `fit`, unless ``dimension`` is given, ``n_components``
+            is None, and the method is not "soft".
         """
         return self._log_density(self._check_queries(X))
 

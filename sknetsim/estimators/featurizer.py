@@ -280,6 +280,12 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             The features, in the dtype of the gradients. A zero gradient gives zeros. Otherwise,
             exact feature vectors have length 1, those from landmarks have at most length 1, and
             those from sketches have length 1 up to the error of the sketch.
+
+        Raises
+        ------
+        ChangedNetworkError
+            If features are made from landmarks and the network has changed since `fit`, or if other
+            outputs or other parameters are compared than in `fit`.
         """
         check_is_fitted(self, "estimator_")
         return self._featurize(self._check_X(X, reset=False), None)

@@ -245,6 +245,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         ------
         ValueError
             If there are fewer fitted samples than neighbours.
+        ChangedNetworkError
+            With ``n_components``, if the network has changed since `fit`.
         """
         check_is_fitted(self, "n_samples_fit_")
         available = self.n_samples_fit_ - (X is None)
@@ -287,6 +289,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         ------
         ValueError
             If ``radius`` is outside of [0, 2].
+        ChangedNetworkError
+            With ``n_components``, if the network has changed since `fit`.
         """
         check_is_fitted(self, "n_samples_fit_")
         radius = self._check_radius(radius)

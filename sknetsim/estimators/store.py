@@ -238,6 +238,8 @@ def featurize(
     FeatureStoreError
         If the folder contains other files, a store of another network, featurizer or data, or a
         damaged manifest.
+    ChangedNetworkError
+        As `GradientFeaturizer.transform`.
     OSError
         If the disk is full, or if a store that is not complete is in a read-only folder. Finished
         shards stay.
