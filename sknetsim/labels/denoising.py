@@ -173,6 +173,10 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
 
     Notes
     -----
+    If the network is trained further after `fit`, "power" and "threshold" use its new gradients.
+    "soft", "unnormalized", ``n_components`` and `denoising` need sums, features or predictions from
+    `fit` and raise a `ChangedNetworkError`; call `fit` again.
+
     ``threshold`` and ``alpha`` can be changed after `fit`, as can ``method`` to "power" or
     "threshold".
 
@@ -374,6 +378,9 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         ------
         ValueError
             If ``estimator`` is "features", because features have no predictions.
+        ChangedNetworkError
+            If the network has changed since `fit`, which computed the predictions for the fitted
+            samples.
         """
         queries = self._check_queries(X)
         source = self._make_source()
