@@ -42,7 +42,8 @@ class NetworkKernel(BaseKernel):
         The outputs whose gradients are compared. "all": all outputs; "predicted": the largest
         output of each sample; "sum": the sum of all outputs; "loss": the value of the criterion
         at the predicted label, or at y (see `GradientFeaturizer.fit_transform`). Integers select
-        outputs by their index. A callable computes the outputs from the raw output of the network.
+        outputs by their index, each at most once. A callable computes the outputs from the raw
+        output of the network.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (:math:`k^C`, in [-1, 1]) or the Jacobians
         themselves (:math:`\operatorname{tr} K(x, x') / d`).
