@@ -70,8 +70,8 @@ class Chunk:
         The Jacobians J(x_n), before the whitening.
     self_kernel : Tensor of shape (n, d, d), float64, or None
         The self-kernels K(x_n, x_n); None if the Jacobians have been whitened.
-    root : Tensor of shape (n, d, d), float64
-        Their pseudo-inverse square roots K(x_n, x_n)^{-1/2}; the identity without a whitening.
+    root : Tensor of shape (n, d, d), float64, or None
+        Their pseudo-inverse square roots K(x_n, x_n)^{-1/2} for the whitening "half", else None.
     rank : Tensor of shape (n,), int64
         Their ranks, or d without a whitening; 0 for a zero gradient.
     dropped : Tensor of shape (n,), int64
@@ -83,10 +83,15 @@ class Chunk:
     rows: slice
     jacobian: Jacobian
     self_kernel: Tensor | None
-    root: Tensor
+    root: Tensor | None
     rank: Tensor
     dropped: Tensor
     whitening: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of a whitened chunk: the blocks of its Jacobians, and its roots."""
+        return self.jacobian.nbytes + (0 if self.root is None else self.root.nbytes)
 
     def own_kernel(self) -> Tensor:
         """Return the whitened self-kernels, of shape (n, d, d), float64."""
@@ -185,16 +190,12 @@ class Chunk:
     def part(self, part: slice) -> Chunk:
         """Return the samples of a slice of the chunk."""
         rows = slice(self.rows.start + part.start, self.rows.start + part.stop)
-        kernel, whitening = self.self_kernel, self.whitening
-        return Chunk(
-            rows,
-            self.jacobian.rows(part),
-            None if kernel is None else kernel[part],
-            self.root[part],
-            self.rank[part],
-            self.dropped[part],
-            None if whitening is None else whitening[part],
+        kernel, root, whitening = (
+            None if matrices is None else matrices[part]
+            for matrices in (self.self_kernel, self.root, self.whitening)
         )
+        jacobian, rank, dropped = self.jacobian.rows(part), self.rank[part], self.dropped[part]
+        return Chunk(rows, jacobian, kernel, root, rank, dropped, whitening)
 
 
 def iterate_chunks(
@@ -215,7 +216,9 @@ def iterate_chunks(
         kernel = jacobian.for_sums().self_kernel()
         root, rank, dropped = _compute_roots(jacobian, kernel, whitening, X, rows)
         matrices = WHITENINGS[whitening](root, rank)
-        chunk = Chunk(rows, jacobian, kernel, root, rank, dropped, matrices)
+        # Other roots are not needed beside the whitening, and take much memory for many outputs.
+        kept = root if whitening == "half" else None
+        chunk = Chunk(rows, jacobian, kernel, kept, rank, dropped, matrices)
         yield chunk
         zeros.add(chunk.count_zero_gradients())
     if counted:

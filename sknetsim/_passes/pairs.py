@@ -68,9 +68,11 @@ def prepare_for_pairs(chunk: Chunk) -> Chunk:
 def _concatenate(parts: list[Chunk]) -> Chunk:
     """Return one chunk of the samples of consecutive whitened chunks."""
     jacobian = concatenate_jacobians([part.jacobian for part in parts])
-    root, rank, dropped = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("root", "rank", "dropped")
+    rank, dropped = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("rank", "dropped")
     )
+    roots = [part.root for part in parts if part.root is not None]
+    root = torch.cat(roots) if roots else None
     rows = slice(parts[0].rows.start, parts[-1].rows.stop)
     return Chunk(rows, jacobian, None, root, rank, dropped, None)
 
@@ -90,7 +92,7 @@ def _fits(held: list[Chunk], tile: Chunk) -> bool:
 
     The first tile can always be held.
     """
-    needed = sum(other.jacobian.nbytes for other in (*held, tile))
+    needed = sum(other.nbytes for other in (*held, tile))
     device = tile.jacobian.outputs.device
     return not held or needed <= memory_budget(HELD_TILES, device, allocated=needed)
 

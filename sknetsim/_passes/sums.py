@@ -187,7 +187,7 @@ def _sum_part(
             outputs = chunk.jacobian.outputs.shape[1]
             vectors = values.shape[-1] * (outputs if values.ndim == 2 else 1)
             _check_sum_fits(chunk.jacobian, vectors)
-        chunk.add_to(total, values[chunk.rows].to(chunk.root))
+        chunk.add_to(total, values[chunk.rows].to(chunk.rank.device, torch.float64))
         measures.append(measure(chunk, values[chunk.rows]))
     return total, measures
 

@@ -212,7 +212,7 @@ class NetworkKernel(BaseKernel):
             # k^N(x -> x') = K(x',x) K(x,x)^{-1} follows from K(x,x)^{-1/2} K(x,x'), in which X is
             # whitened and Y is not, and from K(x,x)^{-1/2}.
             ("half", "none"),
-            lambda rows, columns: influence_kernel(rows.jacobian.gram(columns.jacobian), rows.root),
+            _compute_influence,
         )
         return influences[:, :, 0, 0] if influences.shape[2] == 1 else influences
 
@@ -269,3 +269,9 @@ class NetworkKernel(BaseKernel):
         values = METRICS[self.metric](chunk.own_kernel()[:, None])[:, 0]
         # A sample with a zero gradient has rank 0, and similarity 0 with itself.
         return (values / self._divisors(chunk).clamp(min=1)).cpu().numpy()
+
+
+def _compute_influence(rows: Chunk, columns: Chunk) -> Tensor:
+    """Return k^N of two tiles with the whitenings "half" and "none", of shape (n, m, p, a)."""
+    assert rows.root is not None
+    return influence_kernel(rows.jacobian.gram(columns.jacobian), rows.root)

@@ -9,7 +9,7 @@ from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim._passes.chunks import iterate_chunks, with_progress
-from sknetsim._passes.pairs import prepare_for_pairs
+from sknetsim._passes.pairs import make_tiles, prepare_for_pairs
 from sknetsim._passes.zero_gradients import collect_zero_gradients
 
 from .. import naive
@@ -137,6 +137,16 @@ def test_a_whitening_counts_the_outputs_that_it_drops(whitening, dropped):
     for equal in parts:
         counts = equal.count_zero_gradients()
         assert (counts.reduced, counts.dropped, counts.outputs) == (3 * (dropped > 0), dropped, 4)
+
+
+@pytest.mark.parametrize("whitening", WHITENINGS)
+def test_tiles_hold_matrices_of_the_outputs_only_for_the_influence(mlp, whitening):
+    """Each matrix takes as much memory as the cotangents, if there are many outputs."""
+    _, X, engine = mlp
+    (tile,) = make_tiles(chunks_of(engine, X, whitening))
+    assert tile.self_kernel is tile.whitening is None
+    roots = 8 * len(X) * tile.jacobian.outputs.shape[1] ** 2 if whitening == "half" else 0
+    assert tile.nbytes == tile.jacobian.nbytes + roots
 
 
 @pytest.mark.parametrize("counted", [True, False])
