@@ -46,6 +46,9 @@ _CODE += ["argcount", "posonlyargcount", "kwonlyargcount"]
 # types, because Python adds many others.
 _FUNCTIONS = (types.FunctionType, staticmethod, classmethod, property)
 
+# Other members that Python adds to a class, and that a pickle by value leaves out.
+_ADDED = ("_abc_impl", "__annotate__", "__annotate_func__")
+
 # Types of values that are digested by their repr.
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, np.generic)
 
@@ -184,7 +187,9 @@ class _Digester:
     def _visit_parts(self, value: Any, write: Callable[[bytes | memoryview], None]) -> None:
         """Write the parts of a container, a class, or another object."""
         if isinstance(value, set | frozenset):
-            for digest in sorted(map(self._digest_alone, value)):
+            # The order of a set differs between processes, so no part may depend on another one.
+            alone = [_Digester({**self._classes}, self._enclosing).digest(part) for part in value]
+            for digest in sorted(alone):
                 write(digest)
         elif isinstance(value, type):
             if value not in self._classes:
@@ -262,7 +267,7 @@ def _list_members(kind: type) -> dict[str, Any]:
 
 
 def _is_digested(name: str, member: Any) -> bool:
-    if isinstance(member, types.MemberDescriptorType) or name == "_abc_impl":
+    if isinstance(member, types.MemberDescriptorType) or name in _ADDED:
         return False
     special = name.startswith("__") and name.endswith("__")
     return not special or isinstance(member, _FUNCTIONS)
