@@ -85,6 +85,14 @@ def test_the_strategy_chooses_what_the_sampler_chooses():
     assert (indices - 12).tolist() == expected.tolist()
 
 
+@pytest.mark.filterwarnings("error::sknetsim.UntrainedNetworkWarning")
+def test_the_net_of_a_trained_classifier_counts_as_trained():
+    """The adapter makes a new net, with the criterion of the classifier, around the module."""
+    X, y = make_data()
+    fitted = make_classifier().fit(X, y)
+    assert len(make_strategy().query(X, y, clf=fitted, fit_clf=False, batch_size=2)) == 2
+
+
 def test_candidates_may_be_positions_or_samples():
     X, y = make_data()
     fitted = make_classifier().fit(X, y)

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
@@ -141,6 +141,22 @@ CLASSES = {
 def test_classes_of_each_form_train_the_same_classifier(X, classes, convert, kind):
     expected = train_alone(classifier(kind=kind), X, classes)
     assert torch.equal(train_inside(classifier(kind=kind), X, convert(classes)), expected)
+
+
+@pytest.mark.parametrize("criterion", [nn.NLLLoss, nn.MultiMarginLoss])
+def test_classes_of_other_criteria_become_int64(X, classes, criterion):
+    module = nn.Sequential(*Perceptron(3), nn.Softmax(1))
+    net = NeuralNetClassifier(module, criterion=criterion, **SETTINGS)
+    expected = train_alone(net, X, classes)
+    assert torch.equal(train_inside(net, X, classes[:, None].astype(np.int16)), expected)
+
+
+def test_a_sparse_output_of_the_steps_is_cast(classes, targets):
+    X = np.stack([classes, classes[::-1]], axis=1)
+    pipeline = make_pipeline(OneHotEncoder(), NeuralNetRegressor(nn.Linear(6, 1), **SETTINGS))
+    dense = np.concatenate([np.eye(3)[column] for column in X.T], axis=1, dtype=np.float32)
+    expected = train_alone(pipeline[-1], dense, targets)
+    assert torch.equal(train_inside(pipeline, X, targets[:, 0]), expected)
 
 
 def test_booleans_train_a_classifier_of_two_classes(X, classes):
