@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.hooks import RemovableHandle
 
 from .._gradients.capture import compute_cotangents, record_calls
 from .._gradients.engine import GradientEngine
@@ -27,11 +26,12 @@ from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import attach_hooks, is_half
+from .._networks.isolation import is_half
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from .._networks.state import borrow_and_restore
 from ..exceptions import UnsupportedNetworkError
+from ._second_derivatives import describe_failing_layer, differentiate, record_parts
 
 # Number of samples on which a network is verified.
 _VERIFICATION_SAMPLES = 8
@@ -304,74 +304,15 @@ def check_second_derivatives(
 ) -> None:
     """Differentiate the Jacobian of one sample; raise an error with the layer that fails."""
     first, outputs = slice_batch(inputs, slice(0, 1)), Outputs(output, network)
-    with borrow_in_eval_mode(network.module) as module, _record_calls(module) as calls:
+    with borrow_in_eval_mode(network.module) as module, record_parts(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
             jacobian, _ = _compute_jacobian(network, outputs, verification, module, first)
             _check_no_weight_norm(jacobian.outputs)
-            _differentiate(jacobian.self_kernel().sum(), trainable)
+            differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:
             raise UnsupportedNetworkError(
                 "`network` must have layers that can be differentiated twice; got"
-                f" {_describe_failing_layer(module, calls)} that cannot"
+                f" {describe_failing_layer(module, calls)} that cannot"
                 f" ({str(error).splitlines()[0]}). Replace that layer."
             ) from error
-
-
-def _differentiate(value: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    if not value.requires_grad:
-        return ()
-    return torch.autograd.grad(value, parameters, allow_unused=True)
-
-
-@contextlib.contextmanager
-def _record_calls(
-    module: nn.Module,
-) -> Iterator[list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]:
-    """Record each part of a network that is called, with its arguments, innermost parts first."""
-    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
-
-    def record(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        calls.append((part, args, kwargs))
-
-    def register(part: nn.Module) -> RemovableHandle:
-        return part.register_forward_hook(record, with_kwargs=True)
-
-    with attach_hooks(module.modules(), register):
-        yield calls
-
-
-def _describe_failing_layer(
-    module: nn.Module, calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
-) -> str:
-    """Return the type and name of the innermost part that fails on its own."""
-    names = {part: name for name, part in module.named_modules()}
-    # A copy, because the calls below are recorded too.
-    for part, args, kwargs in list(calls):
-        try:
-            _differentiate_twice(part, args, kwargs)
-        except RuntimeError:
-            return f"a {type(part).__name__} {names.get(part, '')!r}"
-    return "a part"
-
-
-def _differentiate_twice(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Differentiate a layer's output twice, with respect to its inputs and its parameters."""
-    inputs = [_make_leaf(value) for value in args]
-    outputs = part(*inputs, **kwargs)
-    first = outputs if isinstance(outputs, Tensor) else list_tensors(outputs)[0]
-    leaves = [t for t in inputs if isinstance(t, Tensor) and t.requires_grad]
-    leaves += [p for p in part.parameters() if p.requires_grad]
-    if not leaves or not first.requires_grad:
-        return
-    loss = first.square().sum()
-    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-    total = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
-    if isinstance(total, Tensor) and total.requires_grad:
-        torch.autograd.grad(total, leaves, allow_unused=True)
-
-
-def _make_leaf(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.detach().requires_grad_()
-    return value
