@@ -3,7 +3,7 @@
 Similarities are inner products of features: k(x_n, y) = sum_m q[n,m] f[m], with the features q of
 the queries and f of the rows of the index.
 
-Index legend: n queries; c candidates of each query; m features.
+Index legend: n queries; c candidates of each query; m features; i pairs of a query and a candidate.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.utils import check_random_state, gen_batches
 from tqdm.auto import tqdm
 
+from .._networks.memory import CHUNK, memory_budget
 from .._networks.samples import Samples
 from .source import check_features
 
@@ -40,8 +41,11 @@ _DEGREE = 30
 # Margin of a search in this graph, its parameter ``epsilon``.
 _EPSILON = 0.2
 
-# Number of rows whose features are in memory at a time.
+# Largest number of rows whose features are in memory at a time.
 _CHUNK = 256
+
+# Largest size in bytes of the features of pairs, in float64, that are in memory at a time.
+_PAIRED_BYTES = 2**23
 
 # Number of candidates per requested neighbour. A graph finds the nearest rows only if more rows are
 # candidates than are requested.
@@ -132,11 +136,13 @@ class DescentGraph:
 
     def __init__(self, features: Any, random_state: np.random.RandomState, verbose: Any = 0):
         pynndescent = import_package("pynndescent")
-        rows = np.concatenate([rows for _, rows in iterate_features(features, verbose)])
-        squares = np.square(rows).sum(axis=1, keepdims=True)
+        samples, width = len(features), _make_float32(features.at([0])).shape[1]
+        extended = np.empty((samples, width + 1), dtype=np.float32)
+        for chunk, rows in iterate_features(features, verbose):
+            extended[chunk, :-1], extended[chunk, -1] = rows, np.square(rows).sum(axis=1)
         # extended = [f, sqrt(L^2 - ||f||^2)], with the square L^2 of the largest length
-        extended = np.hstack([rows, np.sqrt(squares.max() - squares)])
-        degree, seed = min(_DEGREE, len(rows) - 1), int(random_state.randint(2**31))
+        extended[:, -1] = np.sqrt(extended[:, -1].max() - extended[:, -1])
+        degree, seed = min(_DEGREE, samples - 1), int(random_state.randint(2**31))
         self._graph = pynndescent.NNDescent(
             extended, metric="cosine", n_neighbors=degree, random_state=seed
         )
@@ -242,11 +248,12 @@ def find_nearest_candidates(
     indices : ndarray of shape (n, count), int64
         Rows at these distances.
     """
-    samples = len(features)
+    samples, shape = len(features), (len(queries), count)
+    nearest, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
     # A query that is a row of the index is one of its own candidates, so one more is needed.
     wanted = min(_SPARE * count + (own is not None), samples)
-    parts = []
-    for chunk, rows in iterate_features(queries, verbose):
+    # Five arrays of distances and candidates are in memory at a time.
+    for chunk, rows in iterate_features(queries, verbose, 5 * 8 * wanted):
         candidates = np.sort(index.candidates(rows, wanted), axis=1)
         excluded = None if own is None else own[chunk]
         distances = _candidate_distances(rows, features, candidates, distance, excluded)
@@ -257,11 +264,9 @@ def find_nearest_candidates(
             candidates[row] = np.argsort(exact, kind="stable")[:wanted]
             distances[row] = exact[candidates[row]]
         order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-        parts.append(
-            [np.take_along_axis(array, order, axis=1) for array in (distances, candidates)]
-        )
-    distances, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return distances, indices
+        nearest[chunk] = np.take_along_axis(distances, order, axis=1)
+        indices[chunk] = np.take_along_axis(candidates, order, axis=1)
+    return nearest, indices
 
 
 def _candidate_distances(
@@ -284,22 +289,42 @@ def _candidate_distances(
     return distances
 
 
-def iterate_features(features: Any, verbose: Any = 0) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield slices of rows and their features in memory, as float32."""
+def iterate_features(
+    features: Any, verbose: Any = 0, row_bytes: int = 0
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield slices of rows and their features in memory, as float32.
+
+    The rows of a slice, with ``row_bytes`` more for each of them, fit in the memory budget.
+    """
+    width = check_features(features.take(slice(0, 1))).shape[1]
+    # 20 bytes for each feature: as read, in float32, and in float64.
+    affordable = memory_budget(CHUNK) // max(1, 20 * width + row_bytes)
     with tqdm(total=len(features), disable=not verbose, unit="row") as progress:
-        for chunk in gen_batches(len(features), _CHUNK):
+        for chunk in gen_batches(len(features), max(1, min(_CHUNK, affordable))):
             yield chunk, _make_float32(check_features(features.take_finite(chunk)))
             progress.update(chunk.stop - chunk.start)
 
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
     """Return the similarities of queries and their candidates, (n, c), float64, in [-1, 1]."""
-    # Each row is read once, however many queries it is a candidate of.
-    chosen, places = np.unique(candidates, return_inverse=True)
-    rows = np.asarray(features.at(chosen.tolist()), dtype=np.float64)
-    rows = rows[places.reshape(candidates.shape)]
-    # k[n,c] = sum_m q[n,m] f[n,c,m], where f[n,c] is the c-th candidate of query n
-    return np.einsum("nm,ncm->nc", queries.astype(np.float64), rows).clip(-1, 1)
+    flat, result = candidates.ravel(), np.empty(candidates.size)
+    # Pairs are in the order of their candidates, so that a row is read once for all its queries.
+    order = np.argsort(flat, kind="stable")
+    for part in gen_batches(len(order), _count_affordable_pairs(queries.shape[1])):
+        pairs = order[part]
+        chosen, places = np.unique(flat[pairs], return_inverse=True)
+        rows = np.asarray(features.at(chosen.tolist()), dtype=np.float64)[places]
+        # k[i] = sum_m q[i,m] f[i,m], with the query and the candidate of pair i
+        own = queries[pairs // candidates.shape[1]].astype(np.float64)
+        result[pairs] = np.einsum("im,im->i", own, rows)
+    return result.reshape(candidates.shape).clip(-1, 1)
+
+
+def _count_affordable_pairs(width: int) -> int:
+    """Return the number of pairs whose features of this width are in memory at a time."""
+    # The features of queries and candidates as read and in float64, and those of distinct rows.
+    affordable = memory_budget(CHUNK) // 5
+    return max(1, min(_PAIRED_BYTES, affordable) // max(1, 8 * width))
 
 
 def _similarities_to_all(query: np.ndarray, features: Any) -> np.ndarray:

@@ -2,15 +2,21 @@
 
 import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from sknetsim import FeatureStore, GradientFeaturizer, NetworkNeighbors, featurize
-from sknetsim._features.indexes import find_nearest_candidates, similarities
+from sknetsim._features.indexes import (
+    find_nearest_candidates,
+    iterate_features,
+    similarities,
+)
 from sknetsim._networks.samples import Samples
 
 SAMPLES = 2000
@@ -193,6 +199,62 @@ def test_similarities_of_candidates_are_inner_products_of_their_features(feature
     expected = [[features[5 + n] @ features[c] for c in row] for n, row in enumerate(candidates)]
     actual = similarities(features[5:7], Samples(features), candidates)
     np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("megabytes", [0.001, 0.05])
+def test_a_small_budget_changes_no_similarity_of_candidates(features, megabytes):
+    candidates = np.random.default_rng(0).integers(0, SAMPLES, (30, 7))
+    expected = similarities(features[:30], Samples(features), candidates)
+    with sklearn.config_context(working_memory=megabytes):
+        actual = similarities(features[:30], Samples(features), candidates)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def measure_peak(function, *arguments):
+    """Return the largest memory of a call, in MiB."""
+    tracemalloc.start()
+    try:
+        result = function(*arguments)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    del result
+    return peak / 2**20
+
+
+def test_the_features_of_many_candidates_stay_within_the_budget():
+    rows = np.random.default_rng(0).random((500, 128)) / 12
+    # Without a limit, the features of all candidates take 39 MiB.
+    candidates = np.random.default_rng(0).integers(0, 500, (100, 400))
+    with sklearn.config_context(working_memory=8):
+        peak = measure_peak(similarities, rows[:100], Samples(rows), candidates)
+    assert peak < 8
+
+
+def test_the_arrays_of_many_candidates_stay_within_the_budget():
+    rows = np.random.default_rng(0).random((4000, 2)).astype(np.float32)
+    given = np.tile(np.arange(4000), (256, 1))
+    queries = Samples(rows[:256])
+    with sklearn.config_context(working_memory=8):
+        peak = measure_peak(
+            find_nearest_candidates,
+            GivenCandidates(given),
+            Samples(rows),
+            queries,
+            1000,
+            lambda k: 1 - k,
+            None,
+        )
+    assert peak < 8 + 2 * 256 * 1000 * 8 / 2**20
+
+
+def test_slices_of_wide_features_fit_in_the_budget():
+    rows = Samples(np.full((40, 2000), 0.01))
+    with sklearn.config_context(working_memory=1):
+        parts = [(part, block.shape) for part, block in iterate_features(rows)]
+    # A quarter of the budget, at 20 bytes for each feature.
+    assert {shape[0] for _, shape in parts} <= {2**18 // (20 * 2000), 40 % 6}
+    assert parts[-1][0].stop == 40
 
 
 @pytest.mark.parametrize(
