@@ -173,6 +173,13 @@ def collect_warnings() -> Iterator[dict[str, type[Warning]]]:
         _collector.reset(token)
 
 
+def describe_integers(lowest: int, highest: int) -> str:
+    """Return a description of the integers of a range, for an error message."""
+    if lowest == highest:
+        return str(lowest)
+    return f"an integer between {lowest} and {highest}"
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Issue a warning that points to the line of the user's code.
 

@@ -19,7 +19,7 @@ from .._networks.samples import Samples, select_labels
 from .._passes.chunks import Chunk, Source
 from .._passes.pairs import UNIT_WHITENINGS, iterate_pair_values
 from .._passes.reductions import gram_matrix
-from ..exceptions import FewerComponentsWarning, warn
+from ..exceptions import FewerComponentsWarning, describe_integers, warn
 from .landmarks import Landmarks, draw_landmarks
 from .projection import allocate_features, warn_if_missed
 
@@ -121,7 +121,7 @@ def _draw_candidates(
         least, wanted = n_components, max(_CANDIDATES * n_components, _LEAST_CANDIDATES)
     if least > count:
         raise ValueError(
-            f"`n_components` must be an integer between 1 and {count} (the number of samples from"
+            f"`n_components` must be {describe_integers(1, count)} (the number of samples from"
             f" which landmarks are drawn); got {least}. Set a smaller `n_components`, or fit more"
             " samples."
         )

@@ -29,6 +29,7 @@ from ..estimators._base import (
     check_is_fitted,
     fit_context,
 )
+from ..exceptions import describe_integers
 from ._missing import check_no_missing
 from .strategies import STRATEGIES, Selection, Setting, select_greedily
 
@@ -496,7 +497,7 @@ class ActiveLearningSampler(BaseSimilarity):
 def _check_n_queries(n_queries: Any, available: int) -> int:
     if not isinstance(n_queries, int | np.integer) or not 1 <= n_queries <= available:
         raise ValueError(
-            f"`n_queries` must be an integer between 1 and {available} (the number of samples in"
+            f"`n_queries` must be {describe_integers(1, available)} (the number of samples in"
             f" the pool); got {n_queries!r}. Choose fewer samples, or pass a larger pool."
         )
     return int(n_queries)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..exceptions import describe_integers
 from ..labels.denoising import Denoising, LabelDenoiser
 from ._figures import BLUE, GREY, VERMILION, Display
 
@@ -62,8 +63,9 @@ class DenoisingDisplay(Display):
         count, columns = denoising.labels.shape
         if not 0 <= column < columns:
             raise ValueError(
-                f"`column` must be an integer between 0 and {columns - 1} ({columns} columns of"
-                f" labels); got {column}. Pass the number of a column."
+                f"`column` must be {describe_integers(0, columns - 1)} ({columns}"
+                f" column{'s' * (columns > 1)} of labels); got {column}. Pass the"
+                " number of a column."
             )
         self.denoising = denoising
         self.column = column

@@ -24,6 +24,7 @@ from .._networks.network import FEATURES
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
+from ..exceptions import describe_integers
 from ._base import Interval, StrOptions, check_is_fitted, fit_context
 from ._base_reference import BaseReference
 
@@ -328,8 +329,12 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
                 f"`mode` must be one of {', '.join(map(repr, MODES))}; got {mode!r}. Use one of"
                 " these."
             )
-        distances, indices = self.kneighbors(X, n_neighbors)
-        values = np.ones_like(distances) if mode == "connectivity" else distances
+        if mode == "connectivity":
+            # The distances are freed before the entries are allocated.
+            indices = self.kneighbors(X, n_neighbors, return_distance=False)
+            values = np.ones(indices.shape)
+        else:
+            values, indices = self.kneighbors(X, n_neighbors)
         starts = np.arange(0, indices.size + 1, indices.shape[1])
         shape = (len(indices), self.n_samples_fit_)
         return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
@@ -363,9 +368,15 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
     def _check_n_neighbors(self, n_neighbors: int | None, available: int) -> int:
         """Return the requested number of neighbours."""
         count = self.n_neighbors if n_neighbors is None else n_neighbors
+        if available == 0:
+            raise ValueError(
+                "`n_neighbors` must be at most the number of other fitted samples; got a single"
+                f" fitted sample, which has no other neighbours, and n_neighbors={count!r}. Fit"
+                " more samples."
+            )
         if not isinstance(count, numbers.Integral) or not 1 <= count <= available:
             raise ValueError(
-                f"`n_neighbors` must be an integer between 1 and {available} (the number of fitted"
+                f"`n_neighbors` must be {describe_integers(1, available)} (the number of fitted"
                 f" samples that can be neighbours); got {count!r}. Ask for fewer neighbours or fit"
                 " more samples."
             )
