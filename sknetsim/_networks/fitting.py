@@ -140,12 +140,14 @@ def _align_training(net: Any) -> Iterator[None]:
     """
     attributes = vars(net)
 
-    def fit_loop(*args: Any, **kwargs: Any) -> Any:
+    def fit_loop(X: Any, *args: Any, **kwargs: Any) -> Any:
+        # skorch passes the columns of a table as keyword arguments, unlike evaluations.
+        X = X.to_numpy() if hasattr(X, "to_numpy") else X
         # Pickles that are made during the training (checkpoints) cannot contain this function.
         del attributes["fit_loop"]
         try:
             with cast_inputs(net), _align_labels(net):
-                return net.fit_loop(*args, **kwargs)
+                return net.fit_loop(X, *args, **kwargs)
         finally:
             attributes["fit_loop"] = fit_loop
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from scipy import stats
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
@@ -319,7 +320,8 @@ class Loop:
         return train_clone(self.estimator, select_samples(self.X, labelled), self.y[labelled])
 
     def _score(self, net: Any, test: np.ndarray) -> float:
-        with cast_inputs(get_innermost(net)):
+        # skorch passes the columns of a table as keyword arguments, so that steps return arrays.
+        with config_context(transform_output="default"), cast_inputs(get_innermost(net)):
             return float(self.scorer(net, select_samples(self.X, test), self.y[test]))
 
     def _query(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:

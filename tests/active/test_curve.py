@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
@@ -228,6 +229,14 @@ def test_steps_of_a_pipeline_get_float64_and_the_score_too():
     curve, expected = run_on(X.astype(float), y[:, 0], net), run_on(X, y, net)
     np.testing.assert_array_equal(curve.indices, expected.indices)
     np.testing.assert_allclose(curve.scores, expected.scores, rtol=1e-3)
+
+
+def test_steps_may_return_tables():
+    X, y = make_data()
+    net = make_pipeline(StandardScaler(), regressor())
+    with config_context(transform_output="pandas"):
+        curve = run_on(X, y, net)
+    np.testing.assert_allclose(curve.scores, run_on(X, y, net).scores, rtol=1e-3)
 
 
 CLASSES = {

@@ -159,6 +159,12 @@ def test_a_sparse_output_of_the_steps_is_cast(classes, targets):
     assert torch.equal(train_inside(pipeline, X, targets[:, 0]), expected)
 
 
+def test_tables_that_steps_return_become_arrays(X, targets):
+    step = FunctionTransformer(halve).set_output(transform="pandas")
+    expected = train_alone(regressor(), X / 2, targets)
+    assert torch.equal(train_inside(make_pipeline(step, regressor()), X, targets), expected)
+
+
 def test_booleans_train_a_classifier_of_two_classes(X, classes):
     net = classifier(outputs=2)
     expected = train_alone(net, X, (classes > 0).astype(np.int64))
