@@ -38,35 +38,48 @@ class NonFiniteError(UnsupportedNetworkError):
     cure : str
         End of the message.
     values : str
-        Values of X in the first row, such as "X contains NaN"; empty if unknown.
+        What the first row contains, such as "contains NaN"; empty if unknown.
+    name : str
+        Name of the inputs that contain these values.
     """
 
-    def __init__(self, problem: str, rows: list[int], count: int, cure: str, values: str = ""):
-        super().__init__(problem, rows, count, cure, values)
+    def __init__(
+        self,
+        problem: str,
+        rows: list[int],
+        count: int,
+        cure: str,
+        values: str = "",
+        name: str = "X",
+    ):
+        super().__init__(problem, rows, count, cure, values, name)
         self.problem, self.rows, self.count, self.cure = problem, rows, count, cure
-        self.values = values
+        self.values, self.name = values, name
 
     def __str__(self) -> str:
-        where = f", where {self.values}" if self.values else ""
+        where = f", where {self.name} {self.values}" if self.values else ""
         return (
             f"{self.problem} at {len(self.rows)} of {self.count} samples, first in row"
             f" {self.rows[0]}{where}. {self.cure}"
         )
 
-    def locate(self, rows: Sequence[int], values: str = "") -> NonFiniteError:
-        """Return the error with the rows at the positions, instead of the positions."""
+    def locate(
+        self, rows: Sequence[int], values: str | None = None, name: str | None = None
+    ) -> NonFiniteError:
+        """Return the error with rows for positions, and with other values or another name."""
         located = [int(rows[position]) for position in self.rows]
-        values = self.values or values
-        return NonFiniteError(self.problem, located, self.count, self.cure, values)
+        values = self.values if values is None else values
+        name = self.name if name is None else name
+        return NonFiniteError(self.problem, located, self.count, self.cure, values, name)
 
 
 @contextlib.contextmanager
-def locate_rows(rows: Sequence[int]) -> Iterator[None]:
-    """Name the samples of a batch by these rows in a `NonFiniteError` raised inside the block."""
+def locate_rows(rows: Sequence[int], name: str | None = None) -> Iterator[None]:
+    """Name the inputs, and their rows, in a `NonFiniteError` that is raised inside the block."""
     try:
         yield
     except NonFiniteError as error:
-        raise error.locate(rows) from None
+        raise error.locate(rows, name=name) from None
 
 
 class ChangedNetworkError(ValueError):

@@ -236,8 +236,16 @@ def test_rows_are_those_of_x_in_the_parts_of_workers(form):
 
 def test_rows_are_those_of_x_after_the_steps_of_a_pipeline():
     pipeline = make_pipeline(FunctionTransformer(), make_net(network))
-    with pytest.raises(UnsupportedNetworkError, match=r"first in row 5, where X contains NaN"):
+    with pytest.raises(UnsupportedNetworkError, match=r"row 5, where X after the steps .* NaN"):
         NetworkKernel(pipeline, batch_size=2)(X)
+
+
+def test_nan_may_come_from_the_steps_of_a_pipeline():
+    samples = np.ones((6, 4), np.float32)
+    samples[4, 2] = 0
+    pipeline = make_pipeline(FunctionTransformer(np.log), make_net(network))
+    with pytest.raises(UnsupportedNetworkError, match=r"row 4, where X after the steps.*infin"):
+        NetworkKernel(pipeline)(samples)
 
 
 def test_rows_are_those_of_x_if_landmarks_are_drawn():

@@ -179,7 +179,8 @@ class BaseEngine(abc.ABC):
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """Yield the module to call, the samples of a chunk, and their labels, on the device."""
         inputs = samples.take(chunk)
-        with locate_rows(samples.rows[chunk]), self._isolated.borrow() as module:
+        name = self.network.inputs_name
+        with locate_rows(samples.rows[chunk], name), self._isolated.borrow() as module:
             y = None if labels is None else self._move(labels[chunk])
             yield module, self._cast(module, inputs), y
 

@@ -52,15 +52,15 @@ def take_batch(inputs: Inputs, rows: Sequence[int]) -> Inputs:
 
 
 def describe_non_finite(inputs: Inputs) -> str:
-    """Return whether a batch contains NaN or infinity, as part of a sentence about X."""
+    """Return "is finite", or that a batch contains NaN or infinity, as a part of a sentence."""
     floating = [tensor for tensor in list_tensors(inputs) if tensor.is_floating_point()]
     tests = {"NaN": torch.isnan, "infinity": torch.isinf}
     kinds = [name for name, test in tests.items() if any(test(t).any() for t in floating)]
     if not kinds:
-        return "X is finite"
+        return "is finite"
     dtype = str(floating[0].dtype).removeprefix("torch.")
     # Large float64 numbers become infinite in the dtype of a float32 network.
-    return "X contains " + " and ".join(kinds) + (f" in {dtype}" if "infinity" in kinds else "")
+    return "contains " + " and ".join(kinds) + (f" in {dtype}" if "infinity" in kinds else "")
 
 
 def make_dtype_error(dtype: Any, reason: str = "") -> ValueError:

@@ -50,6 +50,8 @@ class Network:
         Transformation of X by the steps of a Pipeline before the network.
     spread_tuples : bool
         Whether a tuple of inputs is passed as several arguments (skorch passes it as one).
+    has_steps : bool
+        Whether there are steps before the network.
     """
 
     module: nn.Module
@@ -57,6 +59,12 @@ class Network:
     classifier: bool
     prepare: Callable[[Samples], Samples]
     spread_tuples: bool
+    has_steps: bool = False
+
+    @property
+    def inputs_name(self) -> str:
+        """Name of the inputs of the network, for errors."""
+        return "X after the steps of the Pipeline" if self.has_steps else "X"
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +132,7 @@ def resolve_network(estimator: Any) -> Network:
         return prepared
 
     if isinstance(net, nn.Module):
-        return Network(_check_module(net), None, False, prepare, spread_tuples=True)
+        return Network(_check_module(net), None, False, prepare, True, bool(steps))
     if not is_trained(net):
         raise NotFittedError(
             f"`estimator` must be a trained network; got {describe_value(net)}, which is not"
@@ -133,7 +141,8 @@ def resolve_network(estimator: Any) -> Network:
     criterion = getattr(net, "criterion_", None)
     # torch.compile wraps the criterion, too.
     criterion = getattr(criterion, "_orig_mod", criterion)
-    return Network(_check_module(net.module_), criterion, is_classifier(net), prepare, False)
+    module = _check_module(net.module_)
+    return Network(module, criterion, is_classifier(net), prepare, False, bool(steps))
 
 
 def describe_value(value: Any) -> str:
