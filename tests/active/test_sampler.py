@@ -466,6 +466,11 @@ def test_the_number_of_queries_is_checked(count):
         fit_sampler("maxdet").query(make_samples(), count)
 
 
+def test_one_sample_of_the_pool_can_be_selected():
+    with pytest.raises(ValueError, match=r"`n_queries` must be 1 \(the number .*; got 2"):
+        fit_sampler("maxdet").query(make_samples()[:1], 2)
+
+
 @pytest.mark.parametrize("strategy", sorted(CLASSIFIERS_ONLY))
 @pytest.mark.parametrize("estimator", [regressor(), nn.Linear(4, 3), "features", None])
 def test_strategies_that_need_classes_raise_an_error_for_other_networks(strategy, estimator):

@@ -42,6 +42,13 @@ def test_classes_are_drawn_as_indicators():
     np.testing.assert_array_equal(display.labels, y == 2)
 
 
+def test_a_second_column_of_a_single_one_raises_an_error(denoiser):
+    _, X, y = denoiser
+    denoising = LabelDenoiser(nn.Linear(2, 1).double()).fit(X, y[:, 0]).denoising()
+    with pytest.raises(ValueError, match=r"`column` must be 0 \(1 column of labels\); got 1"):
+        DenoisingDisplay(y[:, 0], denoising, column=1)
+
+
 def test_bad_estimators_labels_columns_and_coordinates_raise_an_error(denoiser):
     estimator, X, y = denoiser
     denoising = estimator.denoising()

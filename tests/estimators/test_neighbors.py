@@ -117,6 +117,29 @@ def test_invalid_arguments_raise_an_error(data, call, message):
         call(NetworkNeighbors(network).fit(X))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n, X: n.kneighbors(),
+        lambda n, X: n.kneighbors_graph(n_neighbors=1),
+        lambda n, X: n.transform(X),
+    ],
+)
+def test_a_single_fitted_sample_has_no_other_neighbours(data, call):
+    network, X = data
+    with pytest.raises(ValueError, match="got a single fitted sample, which has no other"):
+        call(NetworkNeighbors(network).fit(X[:1]), X)
+
+
+def test_a_single_fitted_sample_is_the_only_neighbour_of_queries(data):
+    network, X = data
+    neighbors = NetworkNeighbors(network).fit(X[:1])
+    assert neighbors.kneighbors(X[:3], 1)[1].tolist() == [[0], [0], [0]]
+    assert [len(near) for near in neighbors.radius_neighbors()[0]] == [0]
+    with pytest.raises(ValueError, match=r"`n_neighbors` must be 1 \(the number .*; got 2"):
+        neighbors.kneighbors(X[:3], 2)
+
+
 def make_neighbors(network, n_components=4, **params):
     return NetworkNeighbors(network, n_components=n_components, random_state=0, **params)
 

@@ -183,6 +183,12 @@ def test_more_landmarks_than_samples_raise_an_error(data):
         fit(source, X, 21)
 
 
+def test_more_landmarks_than_a_single_sample_raise_an_error(data):
+    source, X = data
+    with pytest.raises(ValueError, match=r"`n_components` must be 1 \(the number .*; got 2"):
+        fit(source, X[:1], 2)
+
+
 def test_samples_of_a_dict_or_a_dataset_can_be_landmarks(data):
     source, X = data
     expected = fit(source, X, 4).transform(source, Samples(X))
