@@ -100,7 +100,6 @@ class FittedNetwork:
 
     def check(self, fitted: Any, source: Any) -> None:
         """Raise an error if the network, or what is compared of it, has changed."""
-        self.check_compared(fitted, source)
         change = self._find_change(fitted, source)
         if change is not None:
             raise ChangedNetworkError(
@@ -108,6 +107,7 @@ class FittedNetwork:
                 f" those from fit; got a network that has changed since fit: {change}. Call fit"
                 " again, or fit with a copy of the network: copy.deepcopy(net)."
             )
+        self.check_compared(fitted, source)
 
     def check_compared(self, fitted: Any, source: Any) -> None:
         """Raise an error if other outputs, or gradients of other parameters, are compared."""
@@ -116,11 +116,12 @@ class FittedNetwork:
         is_comparable = self._versions == get_versions() or not callable(fitted.output)
         for name, before in self._compared.items():
             if compared[name] != before and (is_comparable or name != "output"):
-                cause = ", or requires_grad of a parameter," if name == "parameters" else ""
+                cause = f"`{name}`"
+                if name == "parameters":
+                    cause += ", or requires_grad of a parameter of the network,"
                 raise ChangedNetworkError(
-                    f"`{name}` must be as it was in fit, because gradients are compared with those"
-                    f" from fit; got another value: `{name}`{cause} has changed since fit. Call fit"
-                    " again."
+                    f"`{name}` must select the gradients that it selected in fit; got others,"
+                    f" because {cause} has changed since fit. Call fit again."
                 )
 
     def _find_change(self, fitted: Any, source: BaseEngine) -> str | None:

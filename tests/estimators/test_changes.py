@@ -320,6 +320,9 @@ CHANGES = {
     "number of a layer": (lambda n: setattr(n.body[2], "negative_slope", 0.9), "layers, attr"),
     "item of a list": (lambda n: n.scales.__setitem__(0, 3.0), "layers, attributes or hooks"),
     "hook": (lambda n: n.head.register_forward_hook(double_outputs), "layers, attributes or"),
+    "another forward": (lambda n: setattr(n.head, "forward", torch.tanh), "layers, attributes or"),
+    "weight norm": (lambda n: nn.utils.parametrizations.weight_norm(n.head), "parameters or buff"),
+    "rows in another order": (lambda n: n.head.weight.data.copy_(n.head.weight.flip(0)), "param"),
 }
 
 
@@ -526,7 +529,7 @@ def test_caches_of_kernels_and_offsets_follow_requires_grad(network, data):
 def test_other_gradients_than_in_fit_are_refused(network, data, changed):
     X, Q, _ = data
     density = NetworkDensity(network).fit(X).set_params(**changed)
-    with pytest.raises(ChangedNetworkError, match=f"`{next(iter(changed))}` must be as"):
+    with pytest.raises(ChangedNetworkError, match=f"`{next(iter(changed))}` must select"):
         density.score_samples(Q)
 
 
