@@ -21,6 +21,9 @@ from ..exceptions import is_out_of_memory
 # Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
 _NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
 
+# Types of values without rows.
+_WITHOUT_ROWS = (str, bytes, set, numbers.Number, Iterator)
+
 Inputs = Any  # A Tensor, or a dict or tuple of Inputs.
 
 
@@ -95,7 +98,15 @@ def convert_rows(X: Any) -> Any:
         raise ValueError("`X` must be given; got None. Pass the samples.")
     if isinstance(X, Tensor):
         check_tensor(X)
-    if isinstance(X, str | bytes | set | numbers.Number) or getattr(X, "shape", None) == ():
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            "`X` must have no masked values; got an array with a mask, which networks do not take."
+            " Pass X.filled(value), with a value that the network takes for a missing one."
+        )
+    if (
+        isinstance(X, str | bytes | set | numbers.Number | Iterator)
+        or getattr(X, "shape", None) == ()
+    ):
         raise ValueError(
             f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
             " Pass an array with a row for each sample."
@@ -174,7 +185,11 @@ def check_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor; raise an error unless it contains rows of real numbers."""
     if tensor.is_nested:
         raise _make_shape_error("a nested tensor")
-    if tensor.is_complex():
+    if tensor.layout is not torch.strided:
+        raise ValueError(
+            f"`X` must be a dense tensor; got one of layout {tensor.layout}. Pass X.to_dense()."
+        )
+    if tensor.is_complex() or tensor.is_quantized:
         raise make_dtype_error(tensor.dtype)
     if tensor.is_meta:
         raise ValueError(

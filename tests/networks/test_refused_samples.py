@@ -61,6 +61,15 @@ REFUSED = {
     "ragged in a dict": ({"input": [[1, 2], [3]]}, SHAPE),
     "ragged in a tuple": (([[1, 2], [3]],), SHAPE),
     "nested tensor": (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), SHAPE),
+    "sparse tensor": (torch.eye(4).to_sparse(), r"dense tensor; got .*sparse.*X\.to_dense\(\)"),
+    "compressed tensor": (torch.eye(4).to_sparse_csr(), r"dense tensor; got .*X\.to_dense\(\)"),
+    "quantized tensor": (
+        torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8),
+        NUMBERS.format("torch.qint8"),
+    ),
+    "masked array": (np.ma.masked_greater(np.eye(4), 0.5), r"no masked values; .*X\.filled"),
+    "masked array in a dict": ({"input": np.ma.masked_greater(np.eye(4), 0.5)}, "no masked values"),
+    "generator": ((row for row in np.eye(4)), AXES.format("generator")),
     "dicts": ([{"input": 1}, {"input": 2}], "must be one dict of arrays, or a Dataset .* dicts"),
     "meta device": (torch.ones(6, 4, device="meta"), "must contain data; got .* meta device"),
     "dataset of texts": (Items(["a", "b"]), NUMBERS.format("a str")),
@@ -131,6 +140,11 @@ def test_a_list_of_rows_of_one_shape_is_one_array(rows):
     np.testing.assert_allclose(fitted.transform(rows), expected, atol=1e-6)
     fitted = NetworkKernel(network).fit((rows,))
     np.testing.assert_allclose(fitted.transform({"input": rows}), expected, atol=1e-6)
+
+
+def test_a_masked_array_without_masked_values_is_an_array():
+    expected = NetworkKernel(network)(X)
+    np.testing.assert_array_equal(NetworkKernel(network)(np.ma.masked_array(X)), expected)
 
 
 def test_a_list_of_images_as_tensors_is_one_tensor():
