@@ -23,7 +23,7 @@ from .._kernels.whitening import METRICS, WHITENINGS
 from .._networks.batches import describe_non_finite
 from .._networks.samples import Samples
 from ..exceptions import NonFiniteError
-from .zero_gradients import ZeroGradients, report_zero_gradients
+from .lost_gradients import LostGradients, report_lost_gradients
 
 
 class Source(Protocol):
@@ -171,9 +171,9 @@ class Chunk:
         # Few callers need the whitened self-kernels, so `own_kernel` computes them.
         return replace(self, jacobian=whitened, self_kernel=None, whitening=None)
 
-    def count_zero_gradients(self) -> ZeroGradients:
+    def count_lost_gradients(self) -> LostGradients:
         """Return the numbers of samples with a zero gradient or dropped outputs, and of all."""
-        return ZeroGradients(
+        return LostGradients(
             int((self.rank == 0).sum()),
             len(self.rank),
             self.jacobian.vector_name,
@@ -211,7 +211,7 @@ def iterate_chunks(
 
     At the end, zero gradients and dropped outputs are reported if ``counted``.
     """
-    zeros = ZeroGradients()
+    lost = LostGradients()
     for rows, jacobian in source.jacobians(X, y, start, factored):
         kernel = jacobian.for_sums().self_kernel()
         root, rank, dropped = _compute_roots(jacobian, kernel, whitening, X, rows)
@@ -220,9 +220,9 @@ def iterate_chunks(
         kept = root if whitening == "half" else None
         chunk = Chunk(rows, jacobian, kernel, kept, rank, dropped, matrices)
         yield chunk
-        zeros.add(chunk.count_zero_gradients())
+        lost.add(chunk.count_lost_gradients())
     if counted:
-        report_zero_gradients(zeros)
+        report_lost_gradients(lost)
 
 
 def _compute_roots(

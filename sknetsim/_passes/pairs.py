@@ -23,7 +23,7 @@ from .._kernels.jacobian import concatenate_jacobians
 from .._networks.memory import HELD_TILES, TILE, TILE_KERNELS, memory_budget
 from .._networks.samples import Samples
 from .chunks import Chunk, Source, iterate_chunks
-from .zero_gradients import ZeroGradients, report_zero_gradients
+from .lost_gradients import LostGradients, report_lost_gradients
 
 # Samples of a tile. Larger tiles leave the caches, smaller ones waste the matrix product.
 _TILE_SAMPLES = 640
@@ -174,16 +174,16 @@ def _hold_first_set(
     """Yield each pair of tiles, with one pass over the second set for each group of the first.
 
     The next group is computed from the end of the last one on, so that the chunk of its tiles is
-    not in memory during that pass. Zero gradients are reported once, for the set with the index
+    not in memory during that pass. Lost gradients are reported once, for the set with the index
     ``counted``.
     """
-    zeros, start = ZeroGradients(), 0
+    lost, start = LostGradients(), 0
     while start < len(sets[0]):
         held = take_tiles(
             make_tiles(iterate_chunks(source, sets[0], whitenings[0], labels[0], start, False))
         )
         for tile in held:
-            zeros.add(tile.count_zero_gradients())
+            lost.add(tile.count_lost_gradients())
         reported = counted == 1 and start == 0
         others = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
         for tile in make_tiles(others):
@@ -192,7 +192,7 @@ def _hold_first_set(
         # The group is freed before the next one is computed.
         held.clear()
     if counted == 0:
-        report_zero_gradients(zeros)
+        report_lost_gradients(lost)
 
 
 def iterate_pair_values(

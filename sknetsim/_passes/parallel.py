@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from .._networks.persistence import dumps, loads
 from .._networks.samples import Samples, is_pickled_by_path, map_arrays
 from ..exceptions import collect_warnings, warn
-from .zero_gradients import ZeroGradients, collect_zero_gradients, report_zero_gradients
+from .lost_gradients import LostGradients, collect_lost_gradients, report_lost_gradients
 
 # Number of tasks per worker. Each task repeats the work at the start of a pass, so there are few.
 _TASKS = 4
@@ -42,20 +42,20 @@ _KEPT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Report:
-    """Result of a task, with its zero gradients and warnings.
+    """Result of a task, with its lost gradients and warnings.
 
     Attributes
     ----------
     result : object
         Result of the function.
-    zeros : ZeroGradients
-        Zero gradients in the passes of the task.
+    lost_gradients : LostGradients
+        Zero gradients and dropped outputs in the passes of the task.
     messages : dict of str to type
         Warnings of the task, by their messages.
     """
 
     result: Any
-    zeros: ZeroGradients
+    lost_gradients: LostGradients
     messages: dict[str, type[Warning]]
 
 
@@ -118,14 +118,14 @@ def map_samples(
         (parts.part(piece), *(slice_labels(array, piece) for array in aligned)) for piece in pieces
     )
     shared = (function, source, parts.shared, (*fixed, piece_verbose))
-    zeros, total = ZeroGradients(), sum(piece.stop - piece.start for piece in pieces)
+    lost, total = LostGradients(), sum(piece.stop - piece.start for piece in pieces)
     bar = tqdm(total=total, disable=not verbose or bool(piece_verbose), unit="sample")
     with bar, contextlib.closing(run_tasks(_apply_to_part, shared, tasks, jobs)) as reports:
         for piece, report in zip(pieces, reports, strict=True):
-            zeros.add(report.zeros)
+            lost.add(report.lost_gradients)
             yield piece, report.result
             bar.update(piece.stop - piece.start)
-    report_zero_gradients(zeros)
+    report_lost_gradients(lost)
 
 
 def _apply_to_part(
@@ -205,9 +205,9 @@ def run_tasks(
         yield from _run_by_workers(function, shared, tasks, jobs)
         return
     for task in tasks:
-        with collect_zero_gradients() as zeros:
+        with collect_lost_gradients() as lost:
             result = function(*shared, *task)
-        yield Report(result, zeros, {})
+        yield Report(result, lost, {})
 
 
 def _run_by_workers(
@@ -283,10 +283,10 @@ def _run_task(
         _shared_cache.open(key, pickled) as shared,
         config_context(**settings),
         collect_warnings() as messages,
-        collect_zero_gradients() as zeros,
+        collect_lost_gradients() as lost,
     ):
         result = function(*shared, *task)
-    return Report(result, zeros, messages)
+    return Report(result, lost, messages)
 
 
 class _SharedCache:

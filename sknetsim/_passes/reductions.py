@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .._networks.memory import allocate
 from .._networks.samples import Samples
 from .chunks import Chunk, Source
+from .lost_gradients import LostGradients, report_lost_gradients
 from .pairs import NO_LABELS, UNIT_WHITENINGS, iterate_pair_values, mirror
 from .parallel import (
     Parts,
@@ -30,7 +31,6 @@ from .parallel import (
     slice_labels,
     split_evenly,
 )
-from .zero_gradients import ZeroGradients, report_zero_gradients
 
 _FEWER_SAMPLES = (
     "Pass fewer samples at a time, or use NetworkDensity or NetworkNeighbors, which do not need the"
@@ -91,16 +91,16 @@ def reduce_pairs(
         source.check_samples_independent(checked)
     tasks = (_make_task(rectangle, sets, labels) for rectangle in rectangles)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
-    zeros = ZeroGradients()
+    lost = LostGradients()
     bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
     with bar, contextlib.closing(run_tasks(_reduce_rectangle, shared, tasks, jobs)) as reports:
         for rectangle, report in zip(rectangles, reports, strict=True):
             for part in report.result:
                 result.merge(part)
             if rectangle.counted:
-                zeros.add(report.zeros)
+                lost.add(report.lost_gradients)
             bar.update(rectangle.pairs)
-    report_zero_gradients(zeros)
+    report_lost_gradients(lost)
     return result
 
 
@@ -117,7 +117,7 @@ class Rectangle:
     mirrored : bool
         Whether the worker also returns the result for the pairs (x', x), which are in no rectangle.
     counted : bool
-        Whether zero gradients of this rectangle are reported; each row is in one counted rectangle.
+        Whether lost gradients of this rectangle are reported; each row is in one counted rectangle.
     """
 
     rows: slice

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,11 @@ def test_saturated_outputs_are_counted_by_sample():
     assert f"up to {dropped.max()} of 3" in message
 
 
+def compute_with_workers(network, X):
+    with joblib.parallel_config(backend="threading"):
+        return NetworkKernel(network, n_jobs=2)(X)
+
+
 QUANTITIES = {
     "kernel": lambda network, X: NetworkKernel(network)(X),
     "kernel of two sets": lambda network, X: NetworkKernel(network)(X, X[:3]),
@@ -104,6 +110,7 @@ QUANTITIES = {
     "influence": lambda network, X: NetworkKernel(network).influence(X),
     "diagonal": lambda network, X: NetworkKernel(network).diag(X),
     "sums": lambda network, X: NetworkDensity(network).fit(X),
+    "workers": compute_with_workers,
     "features": lambda network, X: GradientFeaturizer(network, method="exact").fit_transform(X),
 }
 

@@ -13,6 +13,7 @@ from sknetsim._gradients.capture import (
     compute_cotangents,
     record_calls,
 )
+from sknetsim.losses import PairSimilarityLoss
 
 from .. import naive
 
@@ -179,6 +180,11 @@ def test_outputs_that_take_too_long_are_refused_before_a_backward_pass(output, m
     message = r"at most 10 s on a CPU; got .{5,30}, 5000 outputs that take about \d\d s\. Set"
     with pytest.raises(OutputTooLargeError, match=message):
         NetworkKernel(nn.Linear(4, 5000), output)(torch.randn(3, 4))
+
+
+def test_losses_refuse_the_same_outputs():
+    with pytest.raises(OutputTooLargeError, match="at most 10 s on a CPU; got 'all'"):
+        PairSimilarityLoss()(nn.Linear(4, 5000), torch.randn(3, 4), torch.randn(3, 4))
 
 
 def make_calls(layer, size, requires_grad=True):

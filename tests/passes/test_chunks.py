@@ -9,8 +9,8 @@ from sknetsim._gradients.engine import GradientEngine
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim._passes.chunks import iterate_chunks, with_progress
+from sknetsim._passes.lost_gradients import collect_lost_gradients
 from sknetsim._passes.pairs import make_tiles, prepare_for_pairs
-from sknetsim._passes.zero_gradients import collect_zero_gradients
 
 from .. import naive
 
@@ -135,7 +135,7 @@ def test_a_whitening_counts_the_outputs_that_it_drops(whitening, dropped):
     assert chunk.rank.tolist() == [4 - dropped] * 3
     parts = chunk, chunk.whitened(), prepare_for_pairs(chunk).part(slice(0, 3))
     for equal in parts:
-        counts = equal.count_zero_gradients()
+        counts = equal.count_lost_gradients()
         assert (counts.reduced, counts.dropped, counts.outputs) == (3 * (dropped > 0), dropped, 4)
 
 
@@ -152,7 +152,7 @@ def test_tiles_hold_matrices_of_the_outputs_only_for_the_influence(mlp, whitenin
 @pytest.mark.parametrize("counted", [True, False])
 def test_zero_gradients_are_reported_at_the_end_if_counted(source, counted):
     engine, X = source
-    with collect_zero_gradients() as collected:
+    with collect_lost_gradients() as collected:
         chunks_of(engine, X, "unit", counted=counted)
     assert (collected.zeros, collected.total) == (0, 20 if counted else 0)
 

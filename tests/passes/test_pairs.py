@@ -13,6 +13,7 @@ from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim._passes import pairs
 from sknetsim._passes.chunks import Chunk, iterate_chunks
+from sknetsim._passes.lost_gradients import LostGradients, collect_lost_gradients
 from sknetsim._passes.pairs import (
     UNIT_WHITENINGS,
     iterate_pair_values,
@@ -21,7 +22,6 @@ from sknetsim._passes.pairs import (
     mirror,
     take_tiles,
 )
-from sknetsim._passes.zero_gradients import ZeroGradients, collect_zero_gradients
 
 from .. import naive
 from ..cases import NETWORKS, build
@@ -111,10 +111,10 @@ def test_zero_gradients_of_the_first_set_are_reported_once(size):
     X[:2] = 0
     engine = GradientEngine(resolve_network(nn.Linear(3, 1, bias=False).double()), batch_size=4)
     first, second = Samples(X[:size]), Samples(X[20:])
-    with sklearn.config_context(working_memory=1e-3), collect_zero_gradients() as zeros:
+    with sklearn.config_context(working_memory=1e-3), collect_lost_gradients() as lost:
         tiles = {rows.rows.start for rows, _ in iterate_pairs(engine, first, second)}
     assert len(tiles) > 1
-    assert zeros == ZeroGradients(2, size, "gradient", outputs=1)
+    assert lost == LostGradients(2, size, "gradient", outputs=1)
 
 
 def test_chunks_are_split_and_concatenated_to_tiles(source, monkeypatch):

@@ -11,7 +11,7 @@ from ..exceptions import DroppedOutputsWarning, ZeroGradientWarning, warn
 
 
 @dataclass
-class ZeroGradients:
+class LostGradients:
     """Count of the samples with a zero gradient, and of those with outputs dropped by whitening.
 
     Attributes
@@ -37,7 +37,7 @@ class ZeroGradients:
     dropped: int = 0
     outputs: int = 0
 
-    def add(self, other: ZeroGradients) -> None:
+    def add(self, other: LostGradients) -> None:
         """Add the numbers of another pass."""
         self.zeros, self.total = self.zeros + other.zeros, self.total + other.total
         self.vector_name = other.vector_name or self.vector_name
@@ -66,14 +66,14 @@ class ZeroGradients:
             )
 
 
-# The numbers of the enclosing `collect_zero_gradients`, or None outside of it.
-_collected: ContextVar[ZeroGradients | None] = ContextVar("zero_gradients", default=None)
+# The numbers of the enclosing `collect_lost_gradients`, or None outside of it.
+_collected: ContextVar[LostGradients | None] = ContextVar("lost_gradients", default=None)
 
 
 @contextlib.contextmanager
-def collect_zero_gradients() -> Iterator[ZeroGradients]:
+def collect_lost_gradients() -> Iterator[LostGradients]:
     """Collect the numbers of all passes inside the block, in place of warnings."""
-    collected = ZeroGradients()
+    collected = LostGradients()
     token = _collected.set(collected)
     try:
         yield collected
@@ -81,10 +81,10 @@ def collect_zero_gradients() -> Iterator[ZeroGradients]:
         _collected.reset(token)
 
 
-def report_zero_gradients(zero_gradients: ZeroGradients) -> None:
-    """Warn of the numbers of a pass, or add them to the enclosing `collect_zero_gradients`."""
+def report_lost_gradients(lost: LostGradients) -> None:
+    """Warn of the numbers of a pass, or add them to the enclosing `collect_lost_gradients`."""
     collected = _collected.get()
     if collected is None:
-        zero_gradients.report()
+        lost.report()
     else:
-        collected.add(zero_gradients)
+        collected.add(lost)
