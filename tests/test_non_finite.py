@@ -283,6 +283,16 @@ def test_an_error_of_gradients_names_the_row(batch_size):
         NetworkKernel(Norm(), batch_size=batch_size)(samples)
 
 
+def test_more_labelled_samples_are_tried_with_their_own_rows():
+    sampler = ActiveLearningSampler(network).fit(X[:4])
+    with pytest.raises(UnsupportedNetworkError, match=r"first in row 1, where X contains NaN"):
+        sampler.partial_fit(X[4:])
+    assert sampler.n_labelled_ == 4
+    sampler = ActiveLearningSampler(Imputing(), random_state=0).fit(X[:4]).partial_fit(X[4:])
+    expected = ActiveLearningSampler(Imputing(), random_state=0).fit(X)
+    np.testing.assert_array_equal(sampler.query(X, 3), expected.query(X, 3))
+
+
 def test_an_error_of_activations_names_the_row_and_nan_in_it():
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(UnsupportedNetworkError, match=r"activation.*row 5, where X contains NaN"):

@@ -290,6 +290,10 @@ class ActiveLearningSampler(BaseSimilarity):
         samples = self._check_X(X, reset=False)
         if y is not None:
             check_consistent_length(np.empty(len(samples)), y)
+        bad = samples.find_non_finite()
+        if bad is not None:
+            # Only some networks take NaN. Later errors would name a row of all labelled samples.
+            self._try_network(self._make_source(), samples.select([bad]), None)
         self._X = self._X.append(samples)
         self.n_labelled_ = len(self._X)
         return self
