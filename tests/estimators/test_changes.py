@@ -496,6 +496,28 @@ def test_a_change_of_the_steps_before_the_network_is_noticed(net, data, make, ch
         np.testing.assert_array_equal(density.score_samples(Q), before)
 
 
+@pytest.mark.parametrize("output", ["all", "loss"])
+def test_the_criterion_is_compared_if_the_loss_is_differentiated(net, data, output):
+    X, Q = (part.astype(np.float32) for part in data[:2])
+    density = NetworkDensity(net, output=output).fit(X)
+    density.score_samples(Q)
+    net.criterion_.label_smoothing = 0.3
+    if output == "all":
+        density.score_samples(Q)
+        return
+    with pytest.raises(ChangedNetworkError, match="another criterion"):
+        density.score_samples(Q)
+
+
+def test_a_small_output_is_compared_by_its_own_scale(network, data):
+    X, Q, _ = data
+    network.temperature = 1e9
+    density = NetworkDensity(network).fit(X)
+    network.temperature = 2e9
+    with pytest.raises(ChangedNetworkError):
+        density.score_samples(Q)
+
+
 def test_the_sampler_computes_labelled_features_again_if_a_step_or_requires_grad_changes(net, data):
     X, Q = (part.astype(np.float32) for part in data[:2])
     scaler = StandardScaler().fit(X)
