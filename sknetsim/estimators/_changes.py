@@ -164,21 +164,32 @@ def refuse_changes(fit: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fit)
     def checked_fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = vars(self).get("_fitted_network")
-        result = fit(self, *args, **kwargs)
-        network = vars(self).get("_fitted_network")
-        if network in (None, before):
-            return result
-        if network.has_same_contents(resolve_network(self.estimator_).module):
-            return result
-        for name in vars(self).keys() - self.get_params(deep=False).keys():
-            delattr(self, name)
-        raise ChangedNetworkError(
-            "`estimator` must not change while fit runs; got a network whose parameters or buffers"
-            " were changed by another thread. Train it before fit, or fit with a copy of the"
-            " network: copy.deepcopy(net)."
-        )
+        try:
+            result = fit(self, *args, **kwargs)
+        except Exception as error:
+            # The change may be the cause of the error, for example of gradients that are not equal.
+            _check_fit(self, before, error)
+            raise
+        _check_fit(self, before)
+        return result
 
     return checked_fit
+
+
+def _check_fit(fitted: Any, before: FittedNetwork | None, cause: Exception | None = None) -> None:
+    """Raise an error if a network has changed since its contents were recorded in this `fit`."""
+    network = vars(fitted).get("_fitted_network")
+    if network in (None, before):
+        return
+    if network.has_same_contents(resolve_network(fitted.estimator_).module):
+        return
+    for name in vars(fitted).keys() - fitted.get_params(deep=False).keys():
+        delattr(fitted, name)
+    raise ChangedNetworkError(
+        "`estimator` must not change while fit runs; got a network whose parameters or buffers have"
+        " changed meanwhile, for example in another thread. Train it before fit, or fit with a copy"
+        " of the network: copy.deepcopy(net)."
+    ) from cause
 
 
 def _list_compared(fitted: Any, source: BaseEngine) -> dict[str, Any]:

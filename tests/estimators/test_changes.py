@@ -655,6 +655,20 @@ class DiagnosticsTrainer(FitDiagnostics):
         super()._fit_projection(source, X)
 
 
+class FailingTrainer(NetworkDensity):
+    """Density whose `fit` fails because the network is trained while it runs."""
+
+    def _fit_projection(self, source, X):
+        train(self.estimator)
+        raise RuntimeError("one of the variables needed for gradient computation has been modified")
+
+
+def test_an_error_because_the_network_changes_names_the_change(network, data):
+    with pytest.raises(ChangedNetworkError, match="must not change while fit runs") as caught:
+        FailingTrainer(network).fit(data[0])
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 @pytest.mark.parametrize("kind", [Trainer, DiagnosticsTrainer])
 def test_a_network_that_changes_while_fit_runs_raises_an_error(network, data, kind):
     X, Q, y = data
