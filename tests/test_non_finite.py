@@ -173,6 +173,29 @@ def test_the_steps_of_a_pipeline_may_impute():
         np.testing.assert_allclose(kernel.transform(X), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **settings: NeuralNetRegressor(Imputing, **settings),
+        lambda **settings: make_pipeline(
+            SimpleImputer(),
+            NeuralNetRegressor(
+                nn.Linear, module__in_features=4, module__out_features=3, **settings
+            ),
+        ),
+    ],
+    ids=["net", "pipeline"],
+)
+def test_a_network_that_imputes_may_be_trained_in_fit(make):
+    torch.manual_seed(0)
+    net = make(max_epochs=2, train_split=None, verbose=0)
+    labels = np.eye(3, dtype=np.float32)[y]
+    fitted = NetworkKernel(net).fit(X, labels)
+    expected = NetworkKernel(FrozenEstimator(fitted.estimator_)).fit(X).transform(X)
+    np.testing.assert_array_equal(fitted.transform(X), expected)
+    np.testing.assert_allclose(np.diag(expected), 1, atol=1e-5)
+
+
 def test_workers_may_get_steps_that_return_nan():
     pipeline = make_pipeline(FunctionTransformer(), make_net(Imputing()))
     expected = NetworkKernel(Imputing())(X)
