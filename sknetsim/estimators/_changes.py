@@ -242,26 +242,21 @@ def digest_tensors(module: nn.Module) -> tuple[Any, str]:
     A large tensor is first reduced to sums of its words, modulo their size. A change of a single
     element always changes them.
     """
-    layout, groups = [], defaultdict(list)
+    layout: list[Any] = []
+    groups: dict[Any, list[Tensor]] = defaultdict(list)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         layout.append((name, tensor.dtype, tensor.shape))
-        flat = _flatten(tensor)
+        if tensor.layout is not torch.strided:
+            # A sparse tensor may be too large to be made dense.
+            layout.append(fingerprint_value(tensor))
+            continue
+        flat = (tensor.int_repr() if tensor.is_quantized else tensor.detach()).reshape(-1)
         flat = _sum_columns(flat) if flat.numel() > _LARGE else flat
         groups[flat.dtype, flat.device].append(flat)
     digest = hashlib.blake2b(digest_size=16)
     for parts in groups.values():
         digest.update(_sum_columns(torch.cat(parts)).cpu().numpy().data)
     return tuple(layout), digest.hexdigest()
-
-
-def _flatten(tensor: Tensor) -> Tensor:
-    """Return the elements of a tensor, of shape (n,), without its autograd graph."""
-    flat = tensor.detach()
-    if flat.layout is not torch.strided:
-        flat = flat.to_dense()
-    if flat.is_quantized:
-        flat = flat.int_repr()
-    return flat.reshape(-1)
 
 
 def _sum_columns(flat: Tensor) -> Tensor:

@@ -423,6 +423,16 @@ def test_buffers_of_each_kind_are_digested(make):
     assert _changes.digest_tensors(module) != before
 
 
+def test_a_sparse_buffer_is_not_made_dense():
+    module = nn.Module()
+    indices = torch.tensor([[0, 10**8], [5, 7]])
+    graph = torch.sparse_coo_tensor(indices, torch.ones(2), (10**9, 10**9), check_invariants=True)
+    module.register_buffer("graph", graph)
+    before = _changes.digest_tensors(module)
+    module.graph._values()[1] = 3
+    assert _changes.digest_tensors(module) != before
+
+
 @pytest.fixture
 def net(data):
     X, _, y = data
