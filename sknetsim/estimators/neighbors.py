@@ -268,7 +268,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         """Find all fitted samples within a distance of each query.
 
         All fitted samples are searched, whatever the ``algorithm``. With ``n_components``, the
-        distances are those of the features.
+        distances are those of the features. The arrays of all queries share one memory: copy an
+        array to keep it without the others.
 
         Parameters
         ----------
