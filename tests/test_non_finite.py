@@ -245,7 +245,9 @@ def test_rows_are_those_of_x_in_a_large_first_chunk(row):
         NetworkKernel(Logarithm())(samples)
 
 
-@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor, TensorDataset], ids=str)
+@pytest.mark.parametrize(
+    "form", [np.asarray, torch.as_tensor, TensorDataset], ids=["array", "tensor", "Dataset"]
+)
 def test_rows_are_those_of_x_in_the_parts_of_workers(form):
     samples = torch.ones(16, 4)
     samples[13, 0] = -1.0
