@@ -307,7 +307,8 @@ def iterate_features(
 
 def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> np.ndarray:
     """Return the similarities of queries and their candidates, (n, c), float64, in [-1, 1]."""
-    flat, result = candidates.ravel(), np.empty(candidates.size)
+    flat, doubled = candidates.ravel(), queries.astype(np.float64)
+    result = np.empty(flat.size)
     # Pairs are in the order of their candidates, so that a row is read once for all its queries.
     order = np.argsort(flat, kind="stable")
     for part in gen_batches(len(order), _count_affordable_pairs(queries.shape[1])):
@@ -315,7 +316,7 @@ def similarities(queries: np.ndarray, features: Any, candidates: np.ndarray) -> 
         chosen, places = np.unique(flat[pairs], return_inverse=True)
         rows = np.asarray(features.at(chosen.tolist()), dtype=np.float64)[places]
         # k[i] = sum_m q[i,m] f[i,m], with the query and the candidate of pair i
-        own = queries[pairs // candidates.shape[1]].astype(np.float64)
+        own = doubled[pairs // candidates.shape[1]]
         result[pairs] = np.einsum("im,im->i", own, rows)
     return result.reshape(candidates.shape).clip(-1, 1)
 
