@@ -57,6 +57,7 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/features.py
 	$(BENCH)/bin/python benchmarks/memory.py
 	$(BENCH)/bin/python benchmarks/neighbor_memory.py
+	$(BENCH)/bin/python benchmarks/checks.py
 	$(BENCH)/bin/python benchmarks/density_grids.py
 	$(BENCH)/bin/python benchmarks/consumers.py
 	$(BENCH)/bin/python benchmarks/selection_costs.py
