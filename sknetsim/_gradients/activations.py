@@ -22,7 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, list_tensors
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import attach_hooks
 from .._networks.network import Network, format_names, match_names
@@ -60,17 +59,20 @@ Calls = dict[str, list[LayerInput]]
 
 
 @contextlib.contextmanager
-def record_inputs(
-    module: nn.Module, names: Iterable[str] | None, inputs: Inputs
-) -> Iterator[Calls]:
+def record_inputs(module: nn.Module, names: Iterable[str] | None) -> Iterator[Calls]:
     """Record the inputs of the named layers inside the block; None records all layers."""
     calls: Calls = defaultdict(list)
-    storages = {tensor.untyped_storage().data_ptr() for tensor in list_tensors(inputs)}
+    storages: set[int] = set()
     names_of_layers = {
         layer: name for name, layer in module.named_modules() if names is None or name in names
     }
 
     def record(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if layer is module:
+            given = _list_floating_tensors((*args, *kwargs.values()))
+            storages.update(tensor.untyped_storage().data_ptr() for tensor in given)
+        if layer not in names_of_layers:
+            return
         name = names_of_layers[layer]
         first = next(iter((*args, *kwargs.values())), None)
         if not isinstance(first, Tensor) or not first.is_floating_point():
@@ -83,7 +85,7 @@ def record_inputs(
     def register(layer: nn.Module) -> RemovableHandle:
         return layer.register_forward_pre_hook(record, with_kwargs=True)
 
-    with attach_hooks(names_of_layers, register):
+    with attach_hooks(dict.fromkeys([module, *names_of_layers]), register):
         yield calls
 
 
@@ -175,9 +177,9 @@ class ActivationEngine(BaseEngine):
         shared_copy = self._isolated.shared_copy
         with (
             self.batch(samples, None, chunk) as (module, inputs, _),
-            record_inputs(module, names, inputs) as calls,
+            record_inputs(module, names) as calls,
         ):
-            outputs = _list_output_tensors(self.forward(module, inputs))
+            outputs = _list_floating_tensors(self.forward(module, inputs))
             if any(describe_graph(tensor).moves_samples for tensor in outputs):
                 # The inputs of layers may be in another order than the samples.
                 self._one_by_one = True
@@ -248,13 +250,15 @@ class ActivationEngine(BaseEngine):
         return True
 
 
-def _list_output_tensors(raw: Any) -> list[Tensor]:
-    """Return the floating-point tensors in a network's raw output."""
+def _list_floating_tensors(raw: Any) -> list[Tensor]:
+    """Return the floating-point tensors in a network's raw output, or in its arguments."""
     if isinstance(raw, Tensor):
         return [raw] if raw.is_floating_point() else []
     parts = raw.values() if isinstance(raw, Mapping) else raw
     is_nested = isinstance(raw, Mapping | list | tuple)
-    return [tensor for part in parts for tensor in _list_output_tensors(part)] if is_nested else []
+    return (
+        [tensor for part in parts for tensor in _list_floating_tensors(part)] if is_nested else []
+    )
 
 
 def _flatten_calls(calls: list[LayerInput], samples: int) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
@@ -67,7 +66,6 @@ class BaseEngine(abc.ABC):
         self.dtype = network.dtype
         self._sample_bytes = 0
         self._cast_integers: bool | None = None
-        self._changes_inputs = False
         self._isolated = IsolatedNetwork(network.module, selected, self.device)
 
     @abc.abstractmethod
@@ -204,25 +202,15 @@ class BaseEngine(abc.ABC):
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
         """Return whether the network accepts the first sample of a batch."""
-        first = map_tensors(torch.clone, slice_batch(inputs, slice(0, 1)))
         with contextlib.suppress(RuntimeError):
-            self.call(module, first)
+            self.call(module, slice_batch(inputs, slice(0, 1)))
             return True
         return False
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
-        """Return the network's raw output, and restore what its forward pass has changed.
-
-        If it changes its inputs in place, ``_changes_inputs`` is set. The results of that call must
-        not be used, because the inputs have been changed. Later calls get copies of the inputs.
-        """
-        if self._changes_inputs:
-            inputs = map_tensors(torch.clone, inputs)
-        raw, changes_inputs = self._isolated.call(
-            lambda: self.network.call(module, inputs), list_tensors(inputs)
-        )
-        self._changes_inputs |= changes_inputs
-        return raw
+        """Return the network's raw output for copied inputs, which it may change in place."""
+        own = map_tensors(lambda tensor: tensor.detach().clone(), inputs)
+        return self._isolated.call(lambda: self.network.call(module, own))
 
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:
         """Return the network's raw output; if it fails, raise an error with the shape of X."""

@@ -45,6 +45,8 @@ class LayerCall:
         Shape of its output.
     edge : GradientEdge or None
         Place of its output in the autograd graph; None if the output requires no gradient.
+    parameters : frozenset of int
+        Ids of the layer's parameters at the call, which functional_call replaces.
     """
 
     layer: nn.Module
@@ -52,6 +54,7 @@ class LayerCall:
     version: int
     output_shape: torch.Size
     edge: GradientEdge | None
+    parameters: frozenset[int] = frozenset()
 
     def fits(self, samples: int) -> bool:
         """Return whether the first axes are the samples, and the inputs have not been changed."""
@@ -74,7 +77,8 @@ def record_calls(layers: list[nn.Module]) -> Iterator[list[LayerCall]]:
         # The edge is stored now, because a later in-place operation moves the output to another
         # node of the graph.
         edge = get_gradient_edge(output) if output.requires_grad else None
-        calls.append(LayerCall(layer, inputs, _read_version(inputs), output.shape, edge))
+        own = frozenset(map(id, layer._parameters.values()))
+        calls.append(LayerCall(layer, inputs, _read_version(inputs), output.shape, edge, own))
 
     # The hook runs before the user's hooks, so that it records the output of the layer itself.
     def register(layer: nn.Module) -> RemovableHandle:

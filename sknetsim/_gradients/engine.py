@@ -5,19 +5,19 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, map_tensors, slice_batch
+from .._networks.batches import Inputs, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.state import lock_networks
-from ..exceptions import locate_rows
+from ..exceptions import UnsupportedNetworkError, locate_rows
 from .base_engine import BaseEngine
 from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
 from .fallback import Fallback
@@ -28,7 +28,6 @@ from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     check_no_mixing,
     check_outputs,
-    copy_with_gradient,
     evaluate_again,
     find_wrong_parameters,
     is_close,
@@ -82,7 +81,7 @@ class GradientEngine(BaseEngine):
         self._plans: dict[tuple[nn.Module, int], Plan] = {}
         self._trainable = {n for n, p in network.module.named_parameters() if p.requires_grad}
         self._has_chosen_gradients = self.selected == self._trainable
-        self._verified: set[frozenset[Any]] = set()
+        self._verified: set[Any] = set()
         self._passed_chunks = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,8 +101,15 @@ class GradientEngine(BaseEngine):
         return fingerprint_value((own, compared))
 
     def _measure(self, samples: Samples, labels: Tensor | None) -> None:
-        with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y):
+        with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y), self._guard():
             self._attempt(module, inputs, y, verified=False)
+
+    def _guard(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the backward pass is checked not to change weights.
+
+        Only the first chunk is checked, because recording all operations takes time.
+        """
+        return contextlib.nullcontext() if self._verified else self._isolated.restore_weights()
 
     def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
@@ -112,9 +118,8 @@ class GradientEngine(BaseEngine):
         except ValueError:
             return  # Items of different shapes cannot form a batch.
         with self.batch(samples, labels, slice(0, 2)) as (module, inputs, y):
-            before = map_tensors(torch.clone, inputs)
             outputs, targets = self._compute_outputs(module, inputs, y)
-            check_no_mixing(self.call, self.outputs, module, before, targets, outputs)
+            check_no_mixing(self.call, self.outputs, module, inputs, targets, outputs)
 
     def _compute_chunk(
         self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
@@ -129,7 +134,7 @@ class GradientEngine(BaseEngine):
         if chunk.start == 0 and count == 1 < len(samples):
             # A single sample does not show whether the network mixes samples.
             self._check_first_two(samples, labels)
-        with self.batch(samples, labels, chunk) as (module, inputs, y):
+        with self.batch(samples, labels, chunk) as (module, inputs, y), self._guard():
             part = select_part(count)
             if part.step > 1 and not self._verified:
                 # Some samples of a large first chunk are verified, in a batch of their own, so that
@@ -152,17 +157,13 @@ class GradientEngine(BaseEngine):
         """Return the Jacobians of a batch, ``verified`` or not.
 
         The result is None if the next attempt must compute something differently, because a rule
-        or vmap is wrong on this network, because the network changes its inputs in place, or
-        because the outputs depend on the original network.
+        or vmap is wrong on this network, or because the outputs depend on the original network.
         """
         if not self._has_chosen_gradients:
             self._choose_gradients(module, inputs, y)
-        changes_inputs = self._changes_inputs
         plan = self._get_plan(module)
         with record_calls(list(plan.groups)) as calls:
             outputs, targets = self._compute_outputs(module, inputs, y)
-        if self._changes_inputs != changes_inputs:
-            return None
         if not outputs.requires_grad:
             self._check_graph(module, inputs, y)
         graph = describe_graph(outputs)
@@ -173,16 +174,21 @@ class GradientEngine(BaseEngine):
         if misfits:
             self.refused |= {name for layer in misfits for name in plan.served_names(layer)}
             return None
-        jacobian = self._compute_jacobian(module, plan, calls, inputs, targets, outputs)
-        if jacobian is None:
-            return None
         # Few samples are verified in a chunk that is like one of those before.
         is_alike = graph.structure in self._verified and not graph.moves_samples
         is_alike = is_alike and not is_used_outside(plan, calls, graph.uses)
-        if verified:
-            if not self._verify(module, plan, inputs, targets, jacobian, is_alike):
+        try:
+            jacobian = self._compute_jacobian(module, plan, calls, inputs, targets, outputs)
+            if verified and not self._verify(module, plan, inputs, targets, jacobian, is_alike):
                 return None
-            self._verified.add(graph.structure)
+        except RuntimeError as error:
+            if ".grad()" not in str(error):
+                raise
+            # Reentrant checkpoints support backward(), but not autograd.grad. The loop of the
+            # fallback calls backward().
+            self.refused, self._fallback.loop = set(self.selected), True
+            return None
+        self._verified |= {graph.structure} if verified else set()
         jacobian = replace(jacobian, outputs=outputs.detach())
         self._sample_bytes = self._sample_bytes or bytes_per_sample(jacobian.for_sums(), calls)
         return jacobian
@@ -199,9 +205,11 @@ class GradientEngine(BaseEngine):
         outputs = []
         for required in (self.selected, self._trainable):
             self._isolated.require_gradients(required)
-            own = map_tensors(torch.clone, slice_batch(inputs, first))
-            outputs.append(self._compute_outputs(module, own, target)[0])
-        if is_close(*outputs):
+            # A network may fail without a gradient of some part, for example if it adapts it.
+            with contextlib.suppress(RuntimeError, UnsupportedNetworkError):
+                row = slice_batch(inputs, first)
+                outputs.append(self._compute_outputs(module, row, target)[0])
+        if len(outputs) == 2 and is_close(*outputs):
             self._isolated.require_gradients(self.selected)
 
     def _check_graph(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:
@@ -214,8 +222,7 @@ class GradientEngine(BaseEngine):
         every = {n for n, p in parameters.items() if p.is_floating_point() or p.is_complex()}
         self._isolated.require_gradients(every)
         try:
-            own = map_tensors(copy_with_gradient, inputs)
-            outputs, _ = self._compute_outputs(module, own, y)
+            outputs, _ = self._compute_outputs(module, inputs, y)
         finally:
             self._isolated.require_gradients(required)
         if not outputs.requires_grad:
@@ -246,17 +253,9 @@ class GradientEngine(BaseEngine):
         inputs: Inputs,
         targets: Tensor | None,
         outputs: Tensor,
-    ) -> Jacobian | None:
-        """Return the Jacobians; None if the network supports `backward` only."""
-        try:
-            cotangents = compute_cotangents(outputs, calls)
-        except RuntimeError as error:
-            if ".grad()" not in str(error):
-                raise
-            # Reentrant checkpoints support backward(), but not autograd.grad. The loop of the
-            # fallback calls backward().
-            self.refused, self._fallback.loop = set(self.selected), True
-            return None
+    ) -> Jacobian:
+        """Return the Jacobians of a batch: by the rules, and by the fallback for the rest."""
+        cotangents = compute_cotangents(outputs, calls)
         blocks = compute_served_blocks(plan, calls, cotangents)
         if plan.unserved:
             block = self._fallback.block(module, plan.unserved, inputs, targets)

@@ -46,6 +46,7 @@ class Fallback:
         self.select = select
         self.graph = graph
         self.loop = False
+        self._has_called = False
 
     def block(
         self, module: nn.Module, names: list[str], inputs: Inputs, targets: Tensor | None
@@ -80,6 +81,10 @@ class Fallback:
             raw = self.call(forward, map_tensors(lambda tensor: tensor[None], sample))
             return self.select(raw, None if target is None else target[None])[0]
 
+        if not self._has_called:
+            # Tables that the network makes in its first call would else contain tensors of vmap.
+            self.call(module, slice_batch(inputs, slice(0, 1)))
+            self._has_called = True
         axes = (None, 0, None if targets is None else 0)
         try:
             with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 # Number of an axis that autograd stores for the axis -1; others follow downwards.
 _UNSIGNED = 2**64
@@ -27,6 +28,7 @@ _CUTS = {
     "SplitWithSizes": ("_saved_dim", "_saved_split_sizes"),
     "Select": ("_saved_dim", "_saved_index"),
     "Roll": ("_saved_dims", "_saved_shifts"),
+    "AsStrided": ("_saved_size", "_saved_stride", "_saved_storage_offset"),
 }
 
 
@@ -36,38 +38,45 @@ class Graph:
 
     Attributes
     ----------
-    structure : frozenset of (object, int)
-        Number of operations of each kind, and number of uses of each parameter, by its id.
+    structure : tuple
+        Number of operations of each kind, number of uses of each parameter by its id, and places
+        at which tensors are cut, in the order of the graph.
     moves_samples : bool
-        Whether an operation with indices may permute, select or pack the samples.
+        Whether an operation with indices, or one of the user's own, may permute, select or pack the
+        samples.
     uses : dict of int to int
         Number of uses of each parameter that the outputs depend on, by its id.
     """
 
-    structure: frozenset[tuple[Any, int]]
+    structure: tuple[Any, ...]
     moves_samples: bool
     uses: dict[int, int]
 
 
 def describe_graph(outputs: Tensor) -> Graph:
     """Return the structure of the autograd graph of outputs of shape (n, d)."""
-    if outputs.grad_fn is None:
-        return Graph(frozenset(), False, {})
     counts: Counter[Any] = Counter()
-    uses: dict[int, int] = {}
-    moves_samples = False
-    for node, edges in iterate_graph(outputs):
+    edges: Counter[Any] = Counter()
+    parameters, cuts, moves_samples = [], [], False
+    for node, followers in iterate_graph(outputs):
+        for following, place in followers:
+            edges[following] += 1
+            if place:
+                cuts.append(place)  # One of several results, as of unbind.
         kind = _find_kind(node.name())
-        if kind == _PARAMETER:
-            uses[id(node.variable)] = edges
+        if isinstance(node, BackwardCFunction):
+            moves_samples = True
+        elif kind == _PARAMETER:
+            parameters.append(node)
             continue
-        if kind in _CUTS:
-            counts[kind, *(getattr(node, saved) for saved in _CUTS[kind])] += 1
-        else:
-            counts[kind] += 1
-        if kind in _TESTS and not moves_samples:
+        elif kind in _CUTS:
+            cuts += [getattr(node, saved) for saved in _CUTS[kind]]
+        elif kind in _TESTS and not moves_samples:
             moves_samples = _moves_samples(kind, node, len(outputs))
-    return Graph(frozenset([*counts.items(), *uses.items()]), moves_samples, uses)
+        counts[kind] += 1
+    uses = {id(node.variable): edges[node] for node in parameters}
+    structure = frozenset(counts.items()), frozenset(uses.items()), tuple(cuts)
+    return Graph(structure, moves_samples, uses)
 
 
 @functools.cache
@@ -76,18 +85,18 @@ def _find_kind(name: str) -> str:
     return name.rstrip("0123456789").removesuffix("Backward")
 
 
-def iterate_graph(outputs: Tensor) -> Iterator[tuple[Any, int]]:
-    """Yield each node of the autograd graph of the outputs, with the number of edges to it."""
-    edges: Counter[Any] = Counter()
-    waiting: list[Any] = [outputs.grad_fn]
+def iterate_graph(outputs: Tensor) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Yield each node of the autograd graph of the outputs, with the edges from it."""
+    seen, waiting = {None, outputs.grad_fn}, [outputs.grad_fn]
     while waiting:
-        for following, _ in waiting.pop().next_functions:
-            if following is not None:
-                if following not in edges:
-                    waiting.append(following)
-                edges[following] += 1
-    yield outputs.grad_fn, 0
-    yield from edges.items()
+        node = waiting.pop()
+        if node is None:
+            continue
+        yield node, node.next_functions
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                waiting.append(following)
 
 
 def _moves_samples(kind: str, node: Any, samples: int) -> bool:
@@ -137,7 +146,7 @@ def _make_signed(axis: int) -> int:
 
 def _looks_up_samples(node: Any, samples: int) -> bool:
     """Return whether an embedding looks up rows of something other than a parameter."""
-    is_parameter = all(hasattr(following, "variable") for following, _ in node.next_functions)
+    is_parameter = hasattr(node.next_functions[0][0], "variable")
     return not is_parameter and not _is_range(node._saved_indices)
 
 
@@ -169,6 +178,8 @@ _TESTS: dict[str, Callable[[Any, int], bool]] = {
     "Sort": _is_along_samples,
     "Topk": _is_along_samples,
     "Embedding": _looks_up_samples,
+    "EmbeddingBag": _looks_up_samples,
+    "torch::autograd::CopySlices": _always,
     "MaskedSelect": _always,
     "MaskedScatter": _always,
     "Take": _always,

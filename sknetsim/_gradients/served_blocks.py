@@ -65,9 +65,9 @@ def is_used_outside(plan: Plan, calls: list[LayerCall], uses: Mapping[int, int])
 
     Its gradient may then be correct in one chunk and wrong in another.
     """
-    counts = Counter(call.layer for call in calls)
     expected: Counter[int] = Counter()
-    for layer, groups in plan.groups.items():
-        for local in itertools.chain(*groups):
-            expected[id(layer._parameters[local])] += counts[layer]
+    for call in calls:
+        for local in itertools.chain(*plan.groups[call.layer]):
+            parameter = id(call.layer._parameters[local])
+            expected[parameter] += call.edge is not None and parameter in call.parameters
     return any(uses.get(parameter, 0) > count for parameter, count in expected.items())

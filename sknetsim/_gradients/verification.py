@@ -17,7 +17,6 @@ from .._networks.batches import (
     Inputs,
     describe_non_finite,
     list_tensors,
-    map_tensors,
     slice_batch,
     take_batch,
 )
@@ -91,7 +90,7 @@ def check_no_mixing(
     """Check that the outputs of the first and last samples are the same without other samples."""
     for index in (0, len(outputs) - 1):
         row = slice(index, index + 1)
-        raw = call(module, map_tensors(torch.clone, slice_batch(inputs, row)))
+        raw = call(module, slice_batch(inputs, row))
         alone = selection.select(raw, None if targets is None else targets[row])
         check_same_outputs(alone.to(outputs.dtype), outputs, [index])
 
@@ -162,11 +161,6 @@ def make_graph_error() -> UnsupportedNetworkError:
         " autograd graph. Remove torch.no_grad(), inference_mode(), detach() and conversions to"
         " integers from its forward pass, and from `output`."
     )
-
-
-def copy_with_gradient(tensor: Tensor) -> Tensor:
-    """Return a copy of a floating-point tensor that requires a gradient and is not a leaf."""
-    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
 
 
 def warn_if_probabilities(network: Network, outputs: Tensor) -> None:

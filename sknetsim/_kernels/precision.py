@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 #: Dtypes of half precision.
@@ -145,6 +146,8 @@ def exact_evaluation(module: nn.Module, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(assign(_FUSED_TRANSFORMERS, "enabled", False))
+        # A weight that was cached without a gradient would hide the parameters it is made from.
+        stack.enter_context(assign(parametrize, "_cache_enabled", 0))
         stack.enter_context(full_precision(device))
         if device.type == "cuda" and not needs_cudnn(module):
             stack.enter_context(assign(torch.backends.cudnn, "enabled", False))

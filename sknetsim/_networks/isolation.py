@@ -8,7 +8,6 @@ borrowed instead: it is evaluated under a lock, and its state is restored afterw
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -19,20 +18,15 @@ from torch.utils.hooks import RemovableHandle
 
 from .._kernels.precision import HALF, SinglePrecision, exact_evaluation
 from ..exceptions import UnsupportedNetworkError
+from .sharing import make_weight_sharing_copy
 from .state import (
     HOOKS,
     ModuleState,
+    Writes,
     borrow_and_restore,
-    list_plain_tensors,
     lock_networks,
     restore_memory,
 )
-from .writes import Writes
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that gradients are computed in: float32 for half-precision networks."""
-    return torch.float32 if dtype in HALF else dtype
 
 
 def check_device(device: Any) -> torch.device:
@@ -56,60 +50,6 @@ def has_device(device: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def make_weight_sharing_copy(
-    module: nn.Module, selected: set[str], device: torch.device
-) -> nn.Module | None:
-    """Return a copy in eval mode whose parameters share the memory of the original ones.
-
-    Only the ``selected`` parameters require a gradient. On another device or in half precision, the
-    parameters are copied. Buffers and tensors in plain attributes are always copied.
-
-    Returns
-    -------
-    shared_copy : Module or None
-        None if no copy can be made, or if it contains modules of the original network.
-    """
-    # deepcopy takes the copies of these objects from the memo instead of copying the objects.
-    memo: dict[int, object] = {}
-    for name, parameter in module.named_parameters():
-        memo[id(parameter)] = nn.Parameter(_share(parameter, device), name in selected)
-    for tensor in list_plain_tensors(module):
-        memo.setdefault(id(tensor), _share(tensor, device).clone())
-    try:
-        shared_copy = copy.deepcopy(module, memo)
-    except Exception:
-        return None
-    if {id(part) for part in shared_copy.modules()} & {id(part) for part in module.modules()}:
-        return None
-    for part in shared_copy.modules():
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = _share(buffer, device)
-    _set_eval_mode(shared_copy)
-    return shared_copy
-
-
-def _set_eval_mode(shared_copy: nn.Module) -> None:
-    """Set a copy to eval mode; parameters that its own code changes then get their own memory."""
-    writes = Writes(shared_copy.parameters())
-    try:
-        with writes:
-            shared_copy.eval()
-    finally:
-        changed = [(tensor, tensor.detach().clone()) for tensor, _ in writes.saved]
-        writes.restore()
-    for tensor, contents in changed:
-        tensor.data = contents
-
-
-def _share(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor with the same memory, or a copy if its device or dtype must change."""
-    shared = tensor.detach()
-    if shared.is_inference():
-        shared = shared.clone()
-    return shared.to(device, working_dtype(tensor.dtype))
 
 
 class IsolatedNetwork:
@@ -140,6 +80,8 @@ class IsolatedNetwork:
             self._keep(self.shared_copy)
             self.require_gradients(selected)
         self._original_ids = {id(parameter) for parameter in module.parameters()}
+        if self.shared_copy is not None:
+            self._original_ids |= {id(tensor) for tensor, _ in self._others}
         self._was_evaluated = False
         self._is_random = False
         self._casts = SinglePrecision() if is_half(module) else contextlib.nullcontext()
@@ -150,8 +92,8 @@ class IsolatedNetwork:
         self._state = ModuleState(module, left_out=HOOKS)
         self._parameters = list(module.parameters())
         self._memory = [parameter.data for parameter in self._parameters]
-        self._others = [*module.buffers(), *list_plain_tensors(module)]
-        self._changed_others: dict[int, tuple[Tensor, Tensor]] = {}
+        parameters = {id(parameter) for parameter in self._parameters}
+        self._others = [(t, t.data) for t in self._state.tensors if id(t) not in parameters]
 
     def require_gradients(self, selected: set[str]) -> None:
         """Let only the ``selected`` parameters of the evaluated module require a gradient."""
@@ -177,8 +119,7 @@ class IsolatedNetwork:
         """
         with exact_evaluation(self.module, self.device), self._preserve_random_states():
             if self.shared_copy is not None and self._was_evaluated:
-                with self._restore_other_tensors():
-                    yield self.shared_copy
+                yield self.shared_copy
                 return
             self._check_precision()
             selected = self.selected if self.shared_copy is None else None
@@ -188,74 +129,66 @@ class IsolatedNetwork:
             ):
                 if self.shared_copy is None:
                     self._keep(self.module)
-                with self._restore_other_tensors():
-                    yield self.module if self.shared_copy is None else self.shared_copy
+                yield self.module if self.shared_copy is None else self.shared_copy
             self._was_evaluated = True
             if called:
                 self.shared_copy = None
 
-    def call(self, call: Callable[[], Any], inputs: Iterable[Tensor]) -> tuple[Any, bool]:
-        """Call the borrowed module, and restore its attributes and parameters.
+    def call(self, call: Callable[[], Any]) -> Any:
+        """Return the result of calling the borrowed module, and restore what the call changes."""
+        with self.restore_weights(), self._casts:
+            return call()
 
-        Parameters
-        ----------
-        call : callable
-            Function that calls the module.
-        inputs : iterable of Tensor
-            The inputs.
+    @contextlib.contextmanager
+    def restore_weights(self) -> Iterator[None]:
+        """Restore what code of the network changes inside the block; raise if it changes weights.
 
-        Returns
-        -------
-        raw : object
-            The raw output.
-        changes_inputs : bool
-            Whether the network has changed its inputs in place.
+        Gradients that it has accumulated in the parameters are removed.
         """
-        writes = Writes([*self._parameters, *self._others], inputs)
+        writes = Writes([*self._parameters, *(tensor for tensor, _ in self._others)])
         try:
-            with writes, self._casts:
-                raw = call()
+            with writes:
+                yield
         finally:
             changes_weights = self._restore(writes)
         if changes_weights:
             raise UnsupportedNetworkError(
-                "`estimator` must not change its own weights in its forward pass; got a"
+                "`estimator` must not change its own weights when it is evaluated; got a"
                 f" {type(self.module).__name__} that does. Its weights have been restored. Change"
                 " them before, or compute other weights from them, for example by"
                 " torch.nn.utils.parametrize."
             )
-        return raw, writes.wrote_watched
 
     def _restore(self, writes: Writes) -> bool:
         """Restore the state after a call, and return whether it has changed the parameters.
 
-        Buffers and plain tensors that the call has written into are restored at the end of the
-        evaluation, because the graph of the outputs may contain them.
+        The graph of the outputs may contain a buffer that the call has written into. A tensor with
+        the former values takes its place in the module.
         """
         parameters = {id(parameter) for parameter in self._parameters}
-        for tensor, contents in writes.saved:
-            if id(tensor) not in parameters:
-                self._changed_others.setdefault(id(tensor), (tensor, contents))
-        own = [pair for pair in writes.saved if id(pair[0]) in parameters]
-        for tensor, contents in own:
-            tensor.data.copy_(contents)
-        changed = bool(own)
-        if self._state.has_changed():
-            changed |= {id(parameter) for parameter in self._evaluated.parameters()} != parameters
+        changed = self._state.has_changed()
+        if changed:
+            changed = {id(p) for p in self._evaluated.parameters()} != parameters
             self._state.restore()
+        for tensor, contents in writes.saved:
+            if id(tensor) in parameters:
+                tensor.data.copy_(contents)
+                changed = True
+            else:
+                self._replace(tensor, contents)
+        for tensor, data in list(self._others):
+            if tensor.data_ptr() != data.data_ptr():
+                self._replace(tensor, data)
         for parameter, data in zip(self._parameters, self._memory, strict=True):
             changed |= restore_memory(parameter, data)
+            parameter.grad = None
         return changed
 
-    @contextlib.contextmanager
-    def _restore_other_tensors(self) -> Iterator[None]:
-        """Restore the buffers and plain tensors that the calls inside the block have changed."""
-        try:
-            yield
-        finally:
-            for tensor, contents in self._changed_others.values():
-                tensor.data.copy_(contents)
-            self._changed_others.clear()
+    def _replace(self, tensor: Tensor, other: Tensor) -> None:
+        """Put another tensor in the place of a buffer or plain tensor of the evaluated module."""
+        other.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+        self._state.replace(tensor, other)
+        self._others = [(t, d) if t is not tensor else (other, other.data) for t, d in self._others]
 
     def depends_on_original(self, parameters: AbstractSet[int]) -> bool:
         """Return whether some of the parameters, given by their ids, are of the original network.

@@ -17,8 +17,9 @@ from torch import nn
 
 from ..exceptions import UnsupportedNetworkError
 from .batches import Inputs
-from .isolation import has_device, working_dtype
+from .isolation import has_device
 from .samples import Samples, copy_arrays
+from .sharing import working_dtype
 
 # Value of `estimator` for samples that are features already, without a network.
 FEATURES = "features"

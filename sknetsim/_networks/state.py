@@ -6,13 +6,13 @@ import contextlib
 import threading
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-
-from .writes import Writes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Held while a network is borrowed.
 _borrow_lock = threading.RLock()
@@ -21,10 +21,13 @@ _borrow_lock = threading.RLock()
 _CONTAINERS = (dict, list, set, deque)
 
 # Types of values without contents that a network changes.
-_OPAQUE = (Tensor, nn.Module, torch.Generator, type, types.ModuleType, types.FunctionType)
+_OPAQUE = (torch.jit.ScriptModule, torch.Generator, type, types.ModuleType, types.FunctionType)
 
-# Contents of larger containers, such as vocabularies, are not searched for other containers.
+# Contents of larger containers, such as vocabularies, are compared by their number only.
 _SEARCHED = 1000
+
+# Larger arrays of numpy are not compared.
+_COMPARED_ELEMENTS = 100_000
 
 #: Attributes of a module that contain hooks.
 HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
@@ -33,27 +36,71 @@ HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
 class ModuleState:
     """Attributes of all parts of a network at one moment, to which they can be restored.
 
-    These are the attributes themselves, the contents of containers, also of those inside other
-    containers and objects, and the names of parameters and buffers. The values of tensors are not
-    included. TorchScript modules are not included either, because they have no such attributes.
+    These are the attributes themselves, and the contents of containers and arrays of numpy, also of
+    those inside other containers and objects. Tensors are restored as objects, not their values.
+    TorchScript modules are not included, because they have no such attributes.
 
     Parameters
     ----------
     module : Module
         The network.
     left_out : set of str
-        Names of attributes whose contents are not restored.
+        Names of attributes of modules whose contents are not restored.
+
+    Attributes
+    ----------
+    tensors : list of Tensor
+        All tensors among the attributes and in containers.
     """
 
     def __init__(self, module: nn.Module, left_out: Iterable[str] = ()):
-        parts = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
-        known: dict[int, Any] = {}
-        for part in parts:
-            known[id(vars(part))] = vars(part)
-            for name, value in vars(part).items():
-                if name not in left_out:
-                    _collect_containers(value, known)
-        self._contents = [_Contents(container) for container in known.values()]
+        self._left_out = frozenset(left_out)
+        self._packages = {_name_package(part) for part in module.modules()} - {"torch"}
+        self._known: dict[int, Any] = {}
+        self._contents: list[_Contents | _Array] = []
+        self.tensors: list[Tensor] = []
+        self._collect(module)
+        for part in module.modules():  # Recursion stops at the parts of TorchScript modules.
+            self._collect(part)
+
+    def _collect(self, value: Any) -> None:
+        """Record the contents of a value, and of the values inside it."""
+        if id(value) in self._known or isinstance(value, _OPAQUE):
+            return
+        if isinstance(value, Tensor):
+            self._known[id(value)] = value
+            self.tensors.append(value)
+        elif isinstance(value, np.ndarray):
+            if value.size <= _COMPARED_ELEMENTS and not value.dtype.hasobject:
+                self._known[id(value)] = value
+                self._contents.append(_Array(value))
+        elif isinstance(value, tuple):
+            for part in value[:_SEARCHED]:
+                self._collect(part)
+        elif isinstance(value, _CONTAINERS):
+            self._collect_container(value, ())
+        elif isinstance(value, nn.Module):
+            self._collect_container(vars(value), self._left_out)
+        elif self._is_searched(value):
+            self._collect_container(vars(value), ())
+
+    def _is_searched(self, value: Any) -> bool:
+        """Return whether an object belongs to the network, unlike loggers and trainers."""
+        is_own = isinstance(value, types.SimpleNamespace) or _name_package(value) in self._packages
+        return is_own and isinstance(getattr(value, "__dict__", None), dict)
+
+    def _collect_container(self, container: Any, left_out: Collection[str]) -> None:
+        if id(container) in self._known:
+            return
+        self._known[id(container)] = container
+        self._contents.append(_Contents(container))
+        if len(container) > _SEARCHED:
+            return
+        for name, part in (
+            container.items() if isinstance(container, dict) else enumerate(container)
+        ):
+            if name not in left_out:
+                self._collect(part)
 
     def has_changed(self) -> bool:
         """Return whether some attribute or container has changed."""
@@ -65,17 +112,40 @@ class ModuleState:
             if contents.has_changed():
                 contents.restore()
 
+    def replace(self, tensor: Tensor, other: Tensor) -> None:
+        """Put another tensor in the place of a tensor, also when the state is restored later."""
+        for contents in self._contents:
+            if isinstance(contents, _Contents):
+                contents.replace(tensor, other)
+        self.tensors = [other if own is tensor else own for own in self.tensors]
+
+
+def _name_package(value: Any) -> str:
+    """Return the name of the package in which the class of a value is defined."""
+    return type(value).__module__.partition(".")[0]
+
 
 class _Contents:
     """Contents of a container at one moment."""
 
     def __init__(self, container: Any):
         self.container = container
-        self.contents = dict(container) if isinstance(container, dict) else list(container)
-        self.ids = list(_iterate_ids(container))
+        self._record()
+
+    def _record(self) -> None:
+        is_dict = isinstance(self.container, dict)
+        self.contents = dict(self.container) if is_dict else list(self.container)
+        self.ids = self._list_ids()
+
+    def _list_ids(self) -> list[int]:
+        """Return the ids of keys and values, or only the number of values if there are many."""
+        if len(self.container) > _SEARCHED:
+            return [len(self.container)]
+        values = self.container.values() if isinstance(self.container, dict) else ()
+        return [*map(id, self.container), *map(id, values)]
 
     def has_changed(self) -> bool:
-        return list(_iterate_ids(self.container)) != self.ids
+        return self._list_ids() != self.ids
 
     def restore(self) -> None:
         self.container.clear()
@@ -84,35 +154,36 @@ class _Contents:
         else:
             self.container.extend(self.contents)
 
-
-def _iterate_ids(container: Any) -> Iterator[int]:
-    """Return the ids of the values of a container, which identify its contents."""
-    return map(id, container.values() if isinstance(container, dict) else container)
-
-
-def _collect_containers(value: Any, known: dict[int, Any]) -> None:
-    """Add a value's containers to those ``known`` by id: itself, or those inside it."""
-    if isinstance(value, _OPAQUE) or id(value) in known:
-        return
-    if not isinstance(value, _CONTAINERS):
-        value = getattr(value, "__dict__", None)
-        if not isinstance(value, dict) or id(value) in known:
+    def replace(self, tensor: Tensor, other: Tensor) -> None:
+        if id(tensor) not in self.ids or isinstance(self.container, set):
             return
-    known[id(value)] = value
-    if len(value) <= _SEARCHED:
-        for part in value.values() if isinstance(value, dict) else value:
-            _collect_containers(part, known)
+        pairs = (
+            self.container.items()
+            if isinstance(self.container, dict)
+            else enumerate(self.container)
+        )
+        for place in [place for place, value in pairs if value is tensor]:
+            self.container[place] = other
+        self._record()
+
+
+class _Array:
+    """Values of an array of numpy at one moment."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+        self.contents = array.copy()
+
+    def has_changed(self) -> bool:
+        return self.array.tobytes() != self.contents.tobytes()
+
+    def restore(self) -> None:
+        self.array[...] = self.contents
 
 
 def lock_networks() -> contextlib.AbstractContextManager[bool]:
     """Return the lock inside which no other thread borrows a network."""
     return _borrow_lock
-
-
-def list_plain_tensors(module: nn.Module) -> list[Tensor]:
-    """Return the tensors in plain attributes, such as the weight of old-style weight_norm."""
-    values = [value for part in module.modules() for value in vars(part).values()]
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 @contextlib.contextmanager
@@ -125,9 +196,12 @@ def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator
     plain tensors, memory of the parameters, gradients, and hooks of parameters.
     """
     with _borrow_lock, contextlib.ExitStack() as restore:
-        for tensor in [*module.buffers(), *list_plain_tensors(module)]:
-            restore.callback(_restore_contents, tensor, tensor.detach().clone())
-        restore.callback(ModuleState(module).restore)
+        state = ModuleState(module)
+        parameters = {id(parameter) for parameter in module.parameters()}
+        for tensor in state.tensors:
+            if id(tensor) not in parameters:
+                restore.callback(_restore_contents, tensor, tensor.data, tensor.detach().clone())
+        restore.callback(state.restore)
         for part in module.modules():
             if isinstance(part, torch.jit.ScriptModule):
                 restore.callback(setattr, part, "training", part.training)
@@ -150,23 +224,120 @@ def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator
         yield module
 
 
-def _restore_contents(tensor: Tensor, contents: Tensor) -> None:
-    """Restore the contents of a tensor if they have changed."""
+def _restore_contents(tensor: Tensor, data: Tensor, contents: Tensor) -> None:
+    """Restore the memory of a tensor, and its contents if they have changed."""
+    restore_memory(tensor, data)
     if not torch.equal(tensor, contents):
         tensor.data.copy_(contents)
 
 
-def restore_memory(parameter: nn.Parameter, data: Tensor) -> bool:
-    """Restore the memory of a parameter, and return whether it had been replaced."""
-    replaced = parameter.data_ptr() != data.data_ptr()
+def restore_memory(tensor: Tensor, data: Tensor) -> bool:
+    """Restore the memory of a tensor, and return whether it had been replaced."""
+    replaced = tensor.data_ptr() != data.data_ptr()
     if replaced:
-        parameter.data = data
+        tensor.data = data
     return replaced
 
 
 def _disable_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
-    """Disable the hooks that run once a gradient is accumulated, such as an optimiser's step."""
+    """Disable the hooks that change a gradient, or run once it is accumulated (an optimiser)."""
+    restore.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
+    parameter._backward_hooks = None
     hooks: Any = parameter._post_accumulate_grad_hooks
     if hooks is not None:
         restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
         parameter._post_accumulate_grad_hooks = type(hooks)()
+
+
+class Writes(TorchDispatchMode):
+    """Record of the writes into tensors inside the block, which are found by their memory.
+
+    Operations on `detach`, `data` and views are recorded too, although they do not increase the
+    version of a tensor. Before the first write into a kept tensor, its contents are copied.
+
+    Parameters
+    ----------
+    kept : iterable of Tensor
+        Tensors whose contents can be restored.
+    watched : iterable of Tensor
+        Other tensors.
+
+    Attributes
+    ----------
+    saved : list of (Tensor, Tensor)
+        Each kept tensor that was written into, with a copy of its contents before.
+    wrote_watched : bool
+        Whether one of the other tensors was written into.
+    """
+
+    # Operators that take functions, such as flex_attention, reach `__torch_dispatch__` as well.
+    supports_higher_order_operators = True
+
+    def __init__(self, kept: Iterable[Tensor], watched: Iterable[Tensor] = ()):
+        super().__init__()
+        self._kept = group_by_storage(kept)
+        self._watched = {_identify_storage(t) for t in watched if _has_storage(t)}
+        self.saved: list[tuple[Tensor, Tensor]] = []
+        self.wrote_watched = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Record the tensors that an operation writes into, and run it."""
+        kwargs = kwargs or {}
+        for position, name in _list_written_arguments(func):
+            written = args[position] if position < len(args) else kwargs.get(name)
+            for tensor in written if isinstance(written, list | tuple) else [written]:
+                if isinstance(tensor, Tensor) and _has_storage(tensor):
+                    self._record(_identify_storage(tensor))
+        return func(*args, **kwargs)
+
+    def _record(self, storage: int) -> None:
+        """Record a write into a storage that is about to happen."""
+        self.wrote_watched |= storage in self._watched
+        for tensor in self._kept.pop(storage, ()):
+            self.saved.append((tensor, tensor.detach().clone()))
+
+    def restore(self) -> None:
+        """Restore the contents of the kept tensors that were written into."""
+        for tensor, contents in self.saved:
+            # The version of the tensor stays, so that graphs of the user that contain it are valid.
+            tensor.data.copy_(contents)
+
+
+def group_by_storage(tensors: Iterable[Tensor]) -> dict[int, list[Tensor]]:
+    """Return the tensors by the identity of their memory."""
+    groups: dict[int, list[Tensor]] = {}
+    for tensor in tensors:
+        if _has_storage(tensor):
+            groups.setdefault(_identify_storage(tensor), []).append(tensor)
+    return groups
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    """Return whether a tensor has memory of its own: no tensor of vmap, and no sparse tensor."""
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not is_wrapped and tensor.layout is torch.strided
+
+
+def _identify_storage(tensor: Tensor) -> int:
+    storage: Any = tensor.untyped_storage()
+    return int(storage._cdata)
+
+
+# Positions and names of the arguments that each operation writes into.
+_written_arguments: dict[Any, list[tuple[int, str]]] = {}
+
+
+def _list_written_arguments(func: Any) -> list[tuple[int, str]]:
+    """Return the positions and names of the arguments that an operation writes into."""
+    written = _written_arguments.get(func)
+    if written is None:
+        arguments = func._schema.arguments if hasattr(func, "_schema") else []
+        written = [
+            (position, argument.name)
+            for position, argument in enumerate(arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        _written_arguments[func] = written
+    return written

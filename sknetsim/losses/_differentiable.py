@@ -255,9 +255,6 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(exact_evaluation(module, device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(borrow_and_restore(module, None))
-        for parameter in module.parameters():
-            stack.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
-            parameter._backward_hooks = None
         yield module
 
 

@@ -37,6 +37,36 @@ MOVING = {
     ),
 }
 
+
+class Sorted(torch.autograd.Function):
+    """Operation of a user that sorts its samples."""
+
+    @staticmethod
+    def forward(ctx, hidden):
+        return hidden[SORTED]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[SORTED.argsort()]
+
+
+class Gather(Sorted):
+    """Operation of a user with the name of one of torch."""
+
+
+def assign_part(h, rows):
+    result = torch.zeros(N, T, 5)
+    result.view(N, -1)[rows, :12] = h.flatten(1)
+    return result
+
+
+MOVING |= {
+    "operation of the user": Sorted.apply,
+    "operation of the user with a known name": Gather.apply,
+    "assignment to a view": lambda h: assign_part(h, SORTED),
+    "bags of activations": lambda h: nn.functional.embedding_bag(SORTED[:, None], h[:, 0]),
+}
+
 STAYING = {
     "no operation with indices": lambda h: h.tanh(),
     "indices in order": lambda h: h[RANGE],
@@ -85,6 +115,21 @@ def test_the_structure_depends_on_the_place_of_a_cut():
     assert first.structure != second.structure
 
 
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda h, order: torch.stack([h[index] for index in order]),
+        lambda h, order: torch.stack([h.unbind()[index] for index in order]),
+        lambda h, order: torch.cat([h.split(1)[index] for index in order]),
+    ],
+    ids=["indices", "unbind", "split"],
+)
+def test_the_structure_depends_on_the_order_of_samples_that_are_joined(join):
+    hidden = torch.randn(N, 3, requires_grad=True) * 1
+    first, second = (describe_graph(join(hidden, order)) for order in (range(N), SORTED.tolist()))
+    assert first.structure != second.structure
+
+
 def test_outputs_without_a_graph_have_no_structure():
     graph = describe_graph(torch.ones(2, 3))
-    assert not graph.structure and not graph.moves_samples and not graph.uses
+    assert not any(graph.structure) and not graph.moves_samples and not graph.uses

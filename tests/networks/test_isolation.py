@@ -21,9 +21,9 @@ from sknetsim import (
 from sknetsim._kernels.precision import needs_cudnn
 from sknetsim._networks.isolation import (
     attach_hooks,
-    make_weight_sharing_copy,
     record_called_modules,
 )
+from sknetsim._networks.sharing import make_weight_sharing_copy
 
 from ..cases import NETWORKS, build
 from ..states import make_state_uneven, record_state
