@@ -29,7 +29,7 @@ from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
 from .graph import describe_graph
-from .verification import is_close, make_mixing_error
+from .verification import is_close, make_mixing_error, select_rows
 
 
 class ActivationJacobian(Jacobian):
@@ -224,25 +224,28 @@ class ActivationEngine(BaseEngine):
     def _are_independent(
         self, activations: dict[str, Tensor], outputs: list[Tensor], samples: Samples, chunk: slice
     ) -> bool:
-        """Return whether the first and last samples have the same activations on their own.
+        """Return whether some samples have the same activations in batches of their own.
 
-        If they have other activations, samples are evaluated one by one from then on. If even their
-        outputs are different, the network mixes samples, and an error is raised.
+        These are the first, the last and some other samples. If they have other activations,
+        samples are evaluated one by one from then on. If even their outputs are different, the
+        network mixes samples, and an error is raised.
         """
         count = chunk.stop - chunk.start
-        for index in (0, count - 1) if count > 1 else ():
-            at, row = chunk.start + index, slice(index, index + 1)
-            single = self._compute_activations(samples, slice(at, at + 1))
-            if single is None:
+        if count == 1:
+            return True
+        for rows in ([0], [count - 1], select_rows(count, chunk.start)):
+            some = samples.select([chunk.start + row for row in rows])
+            again = self._compute_activations(some, slice(0, len(rows)))
+            if again is None:
                 return False
-            single_activations, single_outputs = single
-            # a(X)[n] is compared with a(X[n:n+1])[0], and likewise the outputs.
-            for alone, together in zip(single_outputs, outputs, strict=False):
+            own_activations, own_outputs = again
+            # a(X)[rows] is compared with a(X[rows]), and likewise the outputs.
+            for alone, together in zip(own_outputs, outputs, strict=False):
                 has_rows = together.shape[:1] == (count,)
-                if has_rows and not is_close(alone, together[row], together):
+                if has_rows and not is_close(alone, together[rows], together):
                     raise make_mixing_error()
             if not all(
-                is_close(single_activations[name], together[row], together)
+                is_close(own_activations[name], together[rows], together)
                 for name, together in activations.items()
             ):
                 self._one_by_one = True

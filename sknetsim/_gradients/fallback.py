@@ -90,7 +90,7 @@ class Fallback:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 gradients = vmap(jacrev(compute_outputs), in_dims=axes)(values, inputs, targets)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             # torch has no error class for operations that vmap does not support. The batch itself
             # has been evaluated before, so the error comes from vmap, or the loop raises it again.
             if is_out_of_memory(error):

@@ -23,9 +23,9 @@ from .state import (
     HOOKS,
     ModuleState,
     Writes,
-    borrow_and_restore,
     lock_networks,
     restore_memory,
+    restore_random_states,
 )
 
 
@@ -74,7 +74,9 @@ class IsolatedNetwork:
         self.module = module
         self.selected = selected
         self.device = device
-        with lock_networks():
+        self._names = dict(module.named_parameters()).keys()
+        # The copy is set to eval mode, in which the network may make new layers.
+        with lock_networks(), restore_random_states(device):
             self.shared_copy = make_weight_sharing_copy(module, selected, device)
         if self.shared_copy is not None:
             self._keep(self.shared_copy)
@@ -90,6 +92,12 @@ class IsolatedNetwork:
         """Record the state of the evaluated module, which is restored after each call."""
         self._evaluated = module
         self._state = ModuleState(module, left_out=HOOKS)
+        if changed := sorted(dict(module.named_parameters()).keys() ^ self._names):
+            raise UnsupportedNetworkError(
+                "`estimator` must have the same parameters in train mode and in eval mode; got a"
+                f" {type(self.module).__name__} whose eval() adds or removes {changed[0]!r}. Call"
+                " its eval() first."
+            )
         self._parameters = list(module.parameters())
         self._memory = [parameter.data for parameter in self._parameters]
         parameters = {id(parameter) for parameter in self._parameters}
@@ -100,12 +108,6 @@ class IsolatedNetwork:
         self.selected = selected
         module = self.module if self.shared_copy is None else self.shared_copy
         parameters = dict(module.named_parameters())
-        if missing := sorted(selected - parameters.keys()):
-            raise UnsupportedNetworkError(
-                "`estimator` must have the same parameters in train mode and in eval mode; got a"
-                f" {type(self.module).__name__} whose eval() removes {missing[0]!r}. Call its"
-                " eval() first."
-            )
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in selected)
 
@@ -152,12 +154,7 @@ class IsolatedNetwork:
         finally:
             changes_weights = self._restore(writes)
         if changes_weights:
-            raise UnsupportedNetworkError(
-                "`estimator` must not change its own weights when it is evaluated; got a"
-                f" {type(self.module).__name__} that does. Its weights have been restored. Change"
-                " them before, or compute other weights from them, for example by"
-                " torch.nn.utils.parametrize."
-            )
+            raise _make_writes_error(self.module)
 
     def _restore(self, writes: Writes) -> bool:
         """Restore the state after a call, and return whether it has changed the parameters.
@@ -219,12 +216,30 @@ class IsolatedNetwork:
         if self._was_evaluated and not self._is_random:
             yield
             return
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            before = torch.get_rng_state()
+        with restore_random_states(self.device) as has_drawn:
             yield
-            self._is_random |= self.device.type == "cuda" or not torch.equal(
-                before, torch.get_rng_state()
-            )
+            self._is_random |= has_drawn()
+
+
+@contextlib.contextmanager
+def refuse_writes(module: nn.Module) -> Iterator[None]:
+    """Restore parameters that code inside the block writes into, and raise an error."""
+    writes = Writes(module.parameters())
+    try:
+        with writes:
+            yield
+    finally:
+        writes.restore()
+    if writes.saved:
+        raise _make_writes_error(module)
+
+
+def _make_writes_error(module: nn.Module) -> UnsupportedNetworkError:
+    return UnsupportedNetworkError(
+        "`estimator` must not change its own weights when it is evaluated; got a"
+        f" {type(module).__name__} that does. Its weights have been restored. Change them before,"
+        " or compute other weights from them, for example by torch.nn.utils.parametrize."
+    )
 
 
 def is_half(module: nn.Module) -> bool:
@@ -257,3 +272,58 @@ def attach_hooks(
             if not isinstance(module, torch.jit.ScriptModule):
                 hooks.callback(register(module).remove)
         yield
+
+
+@contextlib.contextmanager
+def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
+    """Set a network to eval mode inside the block, and restore its state at the end.
+
+    Inside the block, only the ``selected`` parameters require a gradient. None changes nothing in
+    this respect, and sets the modes without calling the network's own ``eval``, which may change
+    weights. The restored state consists of the modes, attributes, hooks, contents of buffers and
+    plain tensors, memory of the parameters, gradients, and hooks of parameters.
+    """
+    with lock_networks(), contextlib.ExitStack() as restore:
+        state = ModuleState(module)
+        parameters = {id(parameter) for parameter in module.parameters()}
+        for tensor in state.tensors:
+            if id(tensor) not in parameters:
+                restore.callback(_restore_contents, tensor, tensor.data, tensor.detach().clone())
+        restore.callback(state.restore)
+        for part in module.modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                restore.callback(setattr, part, "training", part.training)
+        for name, parameter in module.named_parameters():
+            restore.callback(setattr, parameter, "grad", parameter.grad)
+            parameter.grad = None
+            _disable_hooks(parameter, restore)
+            restore.callback(restore_memory, parameter, parameter.data)
+            if selected is not None:
+                restore.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(name in selected)
+        if selected is None:
+            for part in module.modules():
+                part.training = False
+        else:
+            writes = Writes(module.parameters())
+            restore.callback(writes.restore)
+            with writes:
+                module.eval()
+        yield module
+
+
+def _restore_contents(tensor: Tensor, data: Tensor, contents: Tensor) -> None:
+    """Restore the memory of a tensor, and its contents if they have changed."""
+    restore_memory(tensor, data)
+    if not torch.equal(tensor, contents):
+        tensor.data.copy_(contents)
+
+
+def _disable_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
+    """Disable the hooks that change a gradient, or run once it is accumulated (an optimiser)."""
+    restore.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
+    parameter._backward_hooks = None
+    hooks: Any = parameter._post_accumulate_grad_hooks
+    if hooks is not None:
+        restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
+        parameter._post_accumulate_grad_hooks = type(hooks)()

@@ -107,7 +107,8 @@ class Samples:
     def at(self, indices: Sequence[int], rows: Any = None) -> Inputs:
         """Return the samples at some indices; a slice ``rows`` of the same samples is faster."""
         if isinstance(self._source, Dataset):
-            items = [self._source[int(index)] for index in indices]
+            # Copies, because a Dataset may return the same tensor each time.
+            items = [copy_arrays(self._source[int(index)]) for index in indices]
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
             return collate([item[0] if pairs else item for item in items])
         rows = indices if rows is None else rows

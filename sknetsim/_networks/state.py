@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import types
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,14 @@ class ModuleState:
         self._left_out = frozenset(left_out)
         self._packages = {_name_package(part) for part in module.modules()} - {"torch"}
         self._known: dict[int, Any] = {}
-        self._contents: list[_Contents | _Array] = []
+        self._contents: list[_Contents | _Attributes | _Array] = []
         self.tensors: list[Tensor] = []
         self._collect(module)
         for part in module.modules():  # Recursion stops at the parts of TorchScript modules.
             self._collect(part)
+            if _name_package(part) in self._packages:
+                kept = [name for name, value in vars(type(part)).items() if _is_data(value)]
+                self._collect_attributes(type(part), kept)
 
     def _collect(self, value: Any) -> None:
         """Record the contents of a value, and of the values inside it."""
@@ -81,13 +85,19 @@ class ModuleState:
             self._collect_container(value, ())
         elif isinstance(value, nn.Module):
             self._collect_container(vars(value), self._left_out)
-        elif self._is_searched(value):
-            self._collect_container(vars(value), ())
+        elif isinstance(value, types.SimpleNamespace) or _name_package(value) in self._packages:
+            # Loggers and trainers do not belong to the network.
+            self._collect_container(getattr(value, "__dict__", {}), ())
+            self._collect_attributes(value, getattr(type(value), "__slots__", ()))
 
-    def _is_searched(self, value: Any) -> bool:
-        """Return whether an object belongs to the network, unlike loggers and trainers."""
-        is_own = isinstance(value, types.SimpleNamespace) or _name_package(value) in self._packages
-        return is_own and isinstance(getattr(value, "__dict__", None), dict)
+    def _collect_attributes(self, owner: Any, names: Iterable[str]) -> None:
+        """Record the attributes of an object with slots, or of the class of a part."""
+        values = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+        if values and id(owner) not in self._known:
+            self._known[id(owner)] = owner
+            self._contents.append(_Attributes(owner, values))
+            for value in values.values():
+                self._collect(value)
 
     def _collect_container(self, container: Any, left_out: Collection[str]) -> None:
         if id(container) in self._known:
@@ -118,6 +128,11 @@ class ModuleState:
             if isinstance(contents, _Contents):
                 contents.replace(tensor, other)
         self.tensors = [other if own is tensor else own for own in self.tensors]
+
+
+def _is_data(value: Any) -> bool:
+    """Return whether an attribute of a class is no method, property or other descriptor."""
+    return not callable(value) and not hasattr(value, "__get__")
 
 
 def _name_package(value: Any) -> str:
@@ -167,6 +182,23 @@ class _Contents:
         self._record()
 
 
+class _Attributes:
+    """Attributes of an object with slots, or of a class, at one moment."""
+
+    def __init__(self, owner: Any, values: dict[str, Any]):
+        self.owner = owner
+        self.values = {name: value for name, value in values.items() if not name.startswith("__")}
+
+    def has_changed(self) -> bool:
+        return any(
+            getattr(self.owner, name, None) is not value for name, value in self.values.items()
+        )
+
+    def restore(self) -> None:
+        for name, value in self.values.items():
+            setattr(self.owner, name, value)
+
+
 class _Array:
     """Values of an array of numpy at one moment."""
 
@@ -186,51 +218,6 @@ def lock_networks() -> contextlib.AbstractContextManager[bool]:
     return _borrow_lock
 
 
-@contextlib.contextmanager
-def borrow_and_restore(module: nn.Module, selected: set[str] | None) -> Iterator[nn.Module]:
-    """Set a network to eval mode inside the block, and restore its state at the end.
-
-    Inside the block, only the ``selected`` parameters require a gradient. None changes nothing in
-    this respect, and sets the modes without calling the network's own ``eval``, which may change
-    weights. The restored state consists of the modes, attributes, hooks, contents of buffers and
-    plain tensors, memory of the parameters, gradients, and hooks of parameters.
-    """
-    with _borrow_lock, contextlib.ExitStack() as restore:
-        state = ModuleState(module)
-        parameters = {id(parameter) for parameter in module.parameters()}
-        for tensor in state.tensors:
-            if id(tensor) not in parameters:
-                restore.callback(_restore_contents, tensor, tensor.data, tensor.detach().clone())
-        restore.callback(state.restore)
-        for part in module.modules():
-            if isinstance(part, torch.jit.ScriptModule):
-                restore.callback(setattr, part, "training", part.training)
-        for name, parameter in module.named_parameters():
-            restore.callback(setattr, parameter, "grad", parameter.grad)
-            parameter.grad = None
-            _disable_hooks(parameter, restore)
-            restore.callback(restore_memory, parameter, parameter.data)
-            if selected is not None:
-                restore.callback(parameter.requires_grad_, parameter.requires_grad)
-                parameter.requires_grad_(name in selected)
-        if selected is None:
-            for part in module.modules():
-                part.training = False
-        else:
-            writes = Writes(module.parameters())
-            restore.callback(writes.restore)
-            with writes:
-                module.eval()
-        yield module
-
-
-def _restore_contents(tensor: Tensor, data: Tensor, contents: Tensor) -> None:
-    """Restore the memory of a tensor, and its contents if they have changed."""
-    restore_memory(tensor, data)
-    if not torch.equal(tensor, contents):
-        tensor.data.copy_(contents)
-
-
 def restore_memory(tensor: Tensor, data: Tensor) -> bool:
     """Restore the memory of a tensor, and return whether it had been replaced."""
     replaced = tensor.data_ptr() != data.data_ptr()
@@ -239,14 +226,36 @@ def restore_memory(tensor: Tensor, data: Tensor) -> bool:
     return replaced
 
 
-def _disable_hooks(parameter: nn.Parameter, restore: contextlib.ExitStack) -> None:
-    """Disable the hooks that change a gradient, or run once it is accumulated (an optimiser)."""
-    restore.callback(setattr, parameter, "_backward_hooks", parameter._backward_hooks)
-    parameter._backward_hooks = None
-    hooks: Any = parameter._post_accumulate_grad_hooks
-    if hooks is not None:
-        restore.callback(setattr, parameter, "_post_accumulate_grad_hooks", hooks)
-        parameter._post_accumulate_grad_hooks = type(hooks)()
+@contextlib.contextmanager
+def restore_random_states(device: torch.device) -> Iterator[Callable[[], bool]]:
+    """Restore the global random states of torch, numpy and Python after the block.
+
+    Yields
+    ------
+    has_drawn : callable
+        Function that returns whether one of them may have changed since the start of the block.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        own = torch.get_rng_state()
+        others = _read_other_states()
+
+        def has_drawn() -> bool:
+            is_same = torch.equal(own, torch.get_rng_state()) and _read_other_states() == others
+            return device.type == "cuda" or not is_same
+
+        try:
+            yield has_drawn
+        finally:
+            if _read_other_states() != others:
+                random.setstate(others[0])
+                np.random.set_state(others[1])
+
+
+def _read_other_states() -> tuple[Any, Any]:
+    """Return the global random states of Python and numpy, in a form that can be compared."""
+    state: Any = np.random.get_state()
+    name, numbers, *rest = state
+    return random.getstate(), (name, tuple(numbers.tolist()), *rest)
 
 
 class Writes(TorchDispatchMode):

@@ -26,10 +26,9 @@ from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.isolation import is_half
+from .._networks.isolation import borrow_and_restore, is_half, refuse_writes
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
-from .._networks.state import borrow_and_restore
 from ..exceptions import UnsupportedNetworkError
 from ._second_derivatives import describe_failing_layer, differentiate, record_parts
 
@@ -274,7 +273,8 @@ def _compute_jacobian(
 
     def call(function: Callable[..., Any], inputs: Inputs) -> Any:
         # The network may change its inputs in place, so each pass gets a copy.
-        return network.call(function, map_tensors(torch.clone, inputs))
+        with refuse_writes(module):
+            return network.call(function, map_tensors(torch.clone, inputs))
 
     with record_calls(list(plan.groups)) as calls:
         raw = call(module, inputs)

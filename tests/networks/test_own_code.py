@@ -5,6 +5,7 @@ the same afterwards.
 """
 
 import copy
+import random
 
 import numpy as np
 import pytest
@@ -122,7 +123,9 @@ def test_a_network_whose_eval_removes_parameters_raises_an_error():
 
     network = nn.Sequential(Fusing(4, 3)).train()
     before = record_state(network)
-    with pytest.raises(UnsupportedNetworkError, match=r"same parameters.*removes '0.bias'"):
+    with pytest.raises(
+        UnsupportedNetworkError, match=r"same parameters.*adds or removes '0\.bias'"
+    ):
         NetworkKernel(network)(torch.ones(3, 4))
     assert record_state(network) == before
 
@@ -560,3 +563,243 @@ def test_a_half_precision_network_that_fails_in_float32_is_named():
 
     with pytest.raises(UnsupportedNetworkError, match=r"evaluated in float32.*\.float\(\)"):
         NetworkKernel(Viewing(4, 2).bfloat16())(torch.ones(3, 4))
+
+
+class Skipping(nn.Module):
+    """Network whose hook keeps an activation in the network that registered it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.kept = nn.Linear(5, 6), nn.Linear(6, 3), None
+
+        def keep(module, args, output):
+            self.kept = output
+
+        self.body.register_forward_hook(keep)
+
+    def forward(self, rows):
+        self.body(rows)
+        return self.head(torch.tanh(self.kept))
+
+
+class Viewing(nn.Module):
+    """Network whose weights are views of one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat = nn.Parameter(torch.randn(42, dtype=torch.float64))
+        self.body, self.head = self.flat[:30].view(6, 5), self.flat[30:].view(2, 6)
+
+    def forward(self, rows):
+        return torch.tanh(rows @ self.body.T) @ self.head.T
+
+
+class Attacking(nn.Module):
+    """Network that computes a gradient by backward in its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5))
+        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def compute(self, rows):
+        return self.head(torch.tanh(self.body(rows * self.scale)))
+
+    def forward(self, rows):
+        rows = rows.requires_grad_()
+        self.compute(rows).sum().backward()
+        return self.compute(rows + 0.1 * rows.grad.sign())
+
+
+class Adapting(nn.Module):
+    """Network whose body is adapted to each sample by a derivative in its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, rows):
+        outputs = []
+        for row in rows:
+            hidden = torch.tanh(self.body(row))
+            step = torch.autograd.grad(hidden.square().sum(), self.body.weight, create_graph=True)
+            outputs.append(self.head(torch.tanh(F.linear(row, self.body.weight - 0.1 * step[0]))))
+        return torch.stack(outputs)
+
+
+REFERRING = [Skipping, Viewing, Attacking, Adapting]
+
+
+@call
+@pytest.mark.parametrize("kind", REFERRING)
+def test_networks_that_refer_to_themselves_or_differentiate_themselves(kind, call):
+    torch.manual_seed(0)
+    network, X = kind().double(), make_samples(7, 5)
+    rebuilt, rows = kind(), []
+    for index in range(len(X)):
+        rebuilt = kind().double()
+        rebuilt.load_state_dict(network.state_dict())
+        if kind is Viewing:
+            rebuilt.body, rebuilt.head = rebuilt.flat[:30].view(6, 5), rebuilt.flat[30:].view(2, 6)
+        rows.append(naive.jacobians(rebuilt, X[index : index + 1].clone()))
+    if kind is Viewing:
+        network.body, network.head = network.flat[:30].view(6, 5), network.flat[30:].view(2, 6)
+    J = np.concatenate(rows)
+    before = record_state(network)
+    np.testing.assert_allclose(call(network, X), naive.correlation(J, J, EPS), atol=1e-6)
+    assert record_state(network) == before
+
+
+def test_the_head_of_a_network_that_adapts_its_body():
+    torch.manual_seed(0)
+    network, X = Adapting().double(), make_samples(7, 5)
+    J = naive.jacobians(network, X)[..., -21:]
+    gram = NetworkKernel(network, parameters="last_layer")(X)
+    np.testing.assert_allclose(gram, naive.correlation(J, J, EPS), atol=1e-6)
+
+
+class Initialising(nn.Module):
+    """Network that sets a table by the first batch that it gets."""
+
+    def __init__(self, make, read, write):
+        super().__init__()
+        self.body, self.head, self.is_set = nn.Linear(5, 6), nn.Linear(6, 3), False
+        make(self)
+        self.read, self.write = read, write
+
+    def forward(self, rows):
+        if not self.is_set:
+            self.write(self, rows.detach().mean(0))
+            self.is_set = True
+        return self.head(torch.tanh(self.body(rows - self.read(self))))
+
+
+TABLES = {
+    "buffer": (
+        lambda n: n.register_buffer("table", torch.zeros(5)),
+        lambda n: n.table,
+        lambda n, mean: n.table.copy_(mean),
+    ),
+    "tensor in a dict": (
+        lambda n: setattr(n, "tables", {"mean": torch.zeros(5, dtype=torch.float64)}),
+        lambda n: n.tables["mean"],
+        lambda n, mean: n.tables["mean"].copy_(mean),
+    ),
+    "tensor in a tuple of lists": (
+        lambda n: setattr(n, "tables", ([torch.zeros(5, dtype=torch.float64)],)),
+        lambda n: n.tables[0][0],
+        lambda n, mean: n.tables[0][0].copy_(mean),
+    ),
+    "array of numpy": (
+        lambda n: setattr(n, "table", np.zeros(5)),
+        lambda n: torch.from_numpy(n.table.copy()),
+        lambda n, mean: n.table.__setitem__(slice(None), mean.numpy()),
+    ),
+}
+
+
+@pytest.mark.parametrize("copyable", [True, False], ids=["copy", "original"])
+@pytest.mark.parametrize(("make", "read", "write"), TABLES.values(), ids=TABLES)
+@call
+def test_a_table_that_depends_on_the_first_batch_mixes_samples(make, read, write, copyable, call):
+    torch.manual_seed(0)
+    network = Initialising(make, read, write).double()
+    if not copyable:
+        make_uncopyable(network)
+    before = record_state(network), torch.as_tensor(read(network)).clone()
+    with pytest.raises(UnsupportedNetworkError, match="different outputs for a sample on its own"):
+        call(network, make_samples(7, 5))
+    assert record_state(network) == before[0]
+    assert torch.equal(torch.as_tensor(read(network)), before[1])
+
+
+class ChangingInBackward(nn.Module):
+    """Network that changes a weight while gradients are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, rows):
+        hidden = self.body(rows)
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: self.head.weight.data.clamp_(-0.1, 0.1) and None)
+        return self.head(torch.tanh(hidden))
+
+
+def change_head(raw):
+    change_head.network.head.weight.data.mul_(0.9)
+    return raw
+
+
+@pytest.mark.parametrize("output", ["all", "predicted"])
+def test_a_network_that_changes_weights_in_the_backward_pass_raises_an_error(output):
+    torch.manual_seed(0)
+    network = ChangingInBackward().double()
+    network.forward = ChangingInBackward.forward.__get__(network)
+    before = record_state(network)
+    with pytest.raises((UnsupportedNetworkError, RuntimeError)):
+        NetworkKernel(network, output=output)(make_samples(7, 5))
+    assert record_state(network) == before
+
+
+def test_an_output_that_changes_weights_raises_an_error():
+    network = Branching(lambda hidden: True).double()
+    change_head.network, before = network, record_state(network)
+    with pytest.raises(UnsupportedNetworkError, match="must not change its own weights"):
+        NetworkKernel(network, output=change_head)(make_samples(7, 5))
+    assert record_state(network) == before
+
+
+class Drawing(nn.Module):
+    """Network that draws numbers, which its outputs do not depend on."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer, self.draw = nn.Linear(5, 3), draw
+
+    def forward(self, rows):
+        return self.layer(rows) + 0 * self.draw()
+
+
+DRAWS = {
+    "torch": lambda: torch.rand(()),
+    "numpy": lambda: np.random.uniform(),
+    "Python": random.random,
+}
+
+
+@call
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_random_states_are_restored(draw, call):
+    network = Drawing(draw).double()
+    X = make_samples(7, 5)
+    before = record_state(network)
+    call(network, X)
+    assert record_state(network) == before
+
+
+def test_a_dataset_may_return_the_same_tensor_each_time():
+    class Reusing(torch.utils.data.Dataset):
+        def __init__(self, X):
+            self.X, self.item = X, torch.empty(5, dtype=torch.float64)
+
+        def __len__(self):
+            return len(self.X)
+
+        def __getitem__(self, index):
+            return self.item.copy_(self.X[index]), 0
+
+    network, X = nn.Linear(5, 3).double(), make_samples(7, 5)
+    np.testing.assert_allclose(NetworkKernel(network)(Reusing(X)), NetworkKernel(network)(X))
+
+
+def test_weights_cached_by_parametrize_do_not_hide_their_parameters():
+    torch.manual_seed(0)
+    network, X = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double(), None
+    nn.utils.parametrizations.weight_norm(network[0])
+    X = make_samples(7, 5)
+    expected = NetworkKernel(network)(X)
+    with nn.utils.parametrize.cached(), torch.no_grad():
+        network(X)
+        np.testing.assert_allclose(NetworkKernel(network)(X), expected, atol=1e-10)

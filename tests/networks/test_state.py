@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sknetsim._networks.state import HOOKS, ModuleState, Writes, borrow_and_restore
+from sknetsim._networks.isolation import borrow_and_restore
+from sknetsim._networks.state import HOOKS, ModuleState, Writes
 
 from ..states import record_state
 
