@@ -138,7 +138,8 @@ class IsolatedNetwork:
 
     def call(self, call: Callable[[], Any]) -> Any:
         """Return the result of calling the borrowed module, and restore what the call changes."""
-        with self.restore_weights(), self._casts:
+        # The forward pass may disable gradients and not enable them again.
+        with self.restore_weights(), self._casts, torch.enable_grad():
             return call()
 
     @contextlib.contextmanager
