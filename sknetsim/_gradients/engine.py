@@ -83,6 +83,7 @@ class GradientEngine(BaseEngine):
         self._has_chosen_gradients = self.selected == self._trainable
         self._verified: set[Any] = set()
         self._passed_chunks = 0
+        self._is_guarded = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Only the parameters are pickled; a copy verifies the network again.
@@ -107,9 +108,10 @@ class GradientEngine(BaseEngine):
     def _guard(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the backward pass is checked not to change weights.
 
-        Only the first chunk is checked, because recording all operations takes time.
+        Only the first one is checked, because recording all operations takes time.
         """
-        return contextlib.nullcontext() if self._verified else self._isolated.restore_weights()
+        was_guarded, self._is_guarded = self._is_guarded, True
+        return contextlib.nullcontext() if was_guarded else self._isolated.restore_weights()
 
     def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
@@ -273,14 +275,17 @@ class GradientEngine(BaseEngine):
     ) -> bool:
         """Return whether the Jacobians are correct; if not, change how they are computed.
 
-        A few samples are verified if the chunk ``is_alike`` an earlier one, else all samples. If
-        the few samples are wrong, all are verified too, because rounding may change the derivative
-        of a few samples.
+        A few samples are verified if the chunk ``is_alike`` an earlier one, else all samples: their
+        outputs in each chunk, and their gradients in some. If their gradients are wrong, all are
+        verified too, because rounding may change the derivative of a few samples.
         """
         if len(jacobian) > 1 and is_alike:
-            rows = select_rows(len(jacobian), self._passed_chunks)
+            number = self._passed_chunks + 1
+            rows = select_rows(len(jacobian), number)
             part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
-            if self._is_loop(plan) or not find_wrong_parameters(module, self.selected, part):
+            # The gradients are verified in chunk number 2, 4, 8, ....
+            is_due = number & (number - 1) == 0 and not self._is_loop(plan)
+            if not is_due or not find_wrong_parameters(module, self.selected, part):
                 return True
         if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)

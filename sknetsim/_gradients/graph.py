@@ -150,6 +150,27 @@ def _looks_up_samples(node: Any, samples: int) -> bool:
     return not is_parameter and not _is_range(node._saved_indices)
 
 
+def _contracts_samples(node: Any, samples: int) -> bool:
+    """Return whether a matrix product sums over an axis of length n, as with a permutation matrix.
+
+    Products with a parameter sum over features, and products of many matrices over positions.
+    """
+    if any(_is_parameter(following) for following, _ in node.next_functions):
+        return False
+    for names, axis in ((_LEFT_FACTORS, -1), (_RIGHT_FACTORS, -2)):
+        for factor in (getattr(node, name, None) for name in names):
+            if isinstance(factor, Tensor) and factor.shape[max(axis, -factor.ndim)] == samples:
+                return factor.ndim < 3 or factor.shape[0] % samples != 0
+    return False
+
+
+def _is_parameter(node: Any) -> bool:
+    """Return whether a node is that of a parameter, or of its transpose."""
+    if node is not None and _find_kind(node.name()) in ("T", "Transpose"):
+        node = node.next_functions[0][0]
+    return hasattr(node, "variable")
+
+
 def _is_range(index: Tensor) -> bool:
     """Return whether an index is 0, 1, 2, ... along its first axis."""
     if index.ndim == 0:
@@ -162,7 +183,11 @@ def _always(node: Any, samples: int) -> bool:
     return True
 
 
-# Tests of the operations that take indices.
+# Saved arguments of matrix products.
+_LEFT_FACTORS = ("_saved_self", "_saved_mat1", "_saved_batch1")
+_RIGHT_FACTORS = ("_saved_mat2", "_saved_batch2", "_saved_vec")
+
+# Tests of the operations that take indices, and of matrix products.
 _TESTS: dict[str, Callable[[Any, int], bool]] = {
     "Index": _indexes_samples,
     "IndexPut": _indexes_samples,
@@ -180,6 +205,11 @@ _TESTS: dict[str, Callable[[Any, int], bool]] = {
     "Embedding": _looks_up_samples,
     "EmbeddingBag": _looks_up_samples,
     "torch::autograd::CopySlices": _always,
+    "Mm": _contracts_samples,
+    "Addmm": _contracts_samples,
+    "Bmm": _contracts_samples,
+    "Baddbmm": _contracts_samples,
+    "Mv": _contracts_samples,
     "MaskedSelect": _always,
     "MaskedScatter": _always,
     "Take": _always,

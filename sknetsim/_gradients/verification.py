@@ -30,7 +30,7 @@ from .parameters import view_as_real
 _VERIFIED_SAMPLES = 32
 
 # One of this number of samples is checked in each chunk.
-_CHECKED_SHARE = 32
+_CHECKED_SHARE = 64
 
 
 def select_part(count: int) -> slice:
@@ -43,7 +43,7 @@ def select_rows(count: int, seed: int) -> list[int]:
     """Return the samples of a chunk of two or more that are checked in a batch of their own.
 
     A small chunk has one of them. A chunk of 16 samples or more has the first and the last one,
-    because sorting moves one of these, and one in 32 of the others.
+    because sorting moves one of these, and one in 64 of the others.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(count, generator=generator)[: 1 + count // _CHECKED_SHARE].tolist()

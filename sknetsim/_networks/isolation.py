@@ -23,6 +23,7 @@ from .state import (
     HOOKS,
     ModuleState,
     Writes,
+    is_inside_vmap,
     lock_networks,
     restore_memory,
     restore_random_states,
@@ -150,7 +151,8 @@ class IsolatedNetwork:
         """
         writes = Writes([*self._parameters, *(tensor for tensor, _ in self._others)])
         try:
-            with writes:
+            # Inside vmap, recording is slow. The network has been called outside of it before.
+            with contextlib.nullcontext() if is_inside_vmap() else writes:
                 yield
         finally:
             changes_weights = self._restore(writes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import threading
 import types
@@ -149,18 +150,16 @@ class _Contents:
 
     def _record(self) -> None:
         is_dict = isinstance(self.container, dict)
-        self.contents = dict(self.container) if is_dict else list(self.container)
-        self.ids = self._list_ids()
-
-    def _list_ids(self) -> list[int]:
-        """Return the ids of keys and values, or only the number of values if there are many."""
-        if len(self.container) > _SEARCHED:
-            return [len(self.container)]
-        values = self.container.values() if isinstance(self.container, dict) else ()
-        return [*map(id, self.container), *map(id, values)]
+        self.contents: Any = dict(self.container) if is_dict else list(self.container)
 
     def has_changed(self) -> bool:
-        return self._list_ids() != self.ids
+        own, saved = self.container, self.contents
+        if len(own) != len(saved) or len(own) > _SEARCHED:
+            return len(own) != len(saved)
+        if isinstance(own, dict):
+            is_same = own.keys() == saved.keys()
+            return not (is_same and all(map(operator.is_, own.values(), saved.values())))
+        return not all(map(operator.is_, own, saved))
 
     def restore(self) -> None:
         self.container.clear()
@@ -170,7 +169,7 @@ class _Contents:
             self.container.extend(self.contents)
 
     def replace(self, tensor: Tensor, other: Tensor) -> None:
-        if id(tensor) not in self.ids or isinstance(self.container, set):
+        if isinstance(self.container, set):
             return
         pairs = (
             self.container.items()
@@ -312,6 +311,11 @@ class Writes(TorchDispatchMode):
         for tensor, contents in self.saved:
             # The version of the tensor stays, so that graphs of the user that contain it are valid.
             tensor.data.copy_(contents)
+
+
+def is_inside_vmap() -> bool:
+    """Return whether a transformation of torch.func is running."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def group_by_storage(tensors: Iterable[Tensor]) -> dict[int, list[Tensor]]:

@@ -67,7 +67,22 @@ MOVING |= {
     "bags of activations": lambda h: nn.functional.embedding_bag(SORTED[:, None], h[:, 0]),
 }
 
+PERMUTATION = torch.eye(N)[SORTED]
+MOVING |= {
+    "product with a permutation matrix": lambda h: PERMUTATION @ h[:, 0],
+    "product of tensors": lambda h: torch.einsum("nm,mtf->ntf", PERMUTATION, h),
+    "product with the transposed": lambda h: (h.transpose(0, 2) @ PERMUTATION).transpose(0, 2),
+    "added product": lambda h: torch.addmm(torch.zeros(N, 3), PERMUTATION, h[:, 0]),
+    "product with a vector": lambda h: PERMUTATION @ h[:, 0, 0],
+}
+
 STAYING = {
+    "layer": lambda h: nn.Linear(3, N)(h[:, 0]),
+    "layer with as many features as samples": lambda h: nn.Linear(2 * 3, N)(h[:, :2].flatten(1)),
+    "attention on positions": lambda h: (h @ h.transpose(1, 2)).softmax(-1) @ h,
+    "attention on as many positions as samples": lambda h: (
+        (h.repeat(1, 2, 1)[:, :N] @ h.repeat(1, 2, 1)[:, :N].mT) @ h.repeat(1, 2, 1)[:, :N]
+    ),
     "no operation with indices": lambda h: h.tanh(),
     "indices in order": lambda h: h[RANGE],
     "one position of each sample": lambda h: h[RANGE, SORTED % T],
