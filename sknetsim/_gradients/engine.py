@@ -284,7 +284,7 @@ class GradientEngine(BaseEngine):
             rows = select_rows(len(jacobian), number)
             part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
             # The gradients are verified in chunk number 2, 4, 8, ....
-            is_due = number & (number - 1) == 0 and not self._is_loop(plan)
+            is_due = number > 1 and number & (number - 1) == 0 and not self._is_loop(plan)
             if not is_due or not find_wrong_parameters(module, self.selected, part):
                 return True
         if len(jacobian) > 1:

@@ -164,6 +164,13 @@ def _contracts_samples(node: Any, samples: int) -> bool:
     return False
 
 
+def _reduces_samples(node: Any, samples: int) -> bool:
+    """Return whether a sum or mean reduces an axis of length n, as with a mask of the samples."""
+    sizes = getattr(node, "_saved_self_sym_sizes", ())
+    axes = getattr(node, "_saved_dim", None) or range(len(sizes))
+    return any(sizes[_make_signed(axis)] == samples for axis in axes)
+
+
 def _is_parameter(node: Any) -> bool:
     """Return whether a node is that of a parameter, or of its transpose."""
     if node is not None and _find_kind(node.name()) in ("T", "Transpose"):
@@ -210,6 +217,8 @@ _TESTS: dict[str, Callable[[Any, int], bool]] = {
     "Bmm": _contracts_samples,
     "Baddbmm": _contracts_samples,
     "Mv": _contracts_samples,
+    "Sum": _reduces_samples,
+    "Mean": _reduces_samples,
     "MaskedSelect": _always,
     "MaskedScatter": _always,
     "Take": _always,

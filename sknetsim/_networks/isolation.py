@@ -46,11 +46,10 @@ def check_device(device: Any) -> torch.device:
 
 def has_device(device: Any) -> bool:
     """Return whether this machine has a device."""
-    try:
+    with contextlib.suppress(ValueError):
         check_device(device)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 class IsolatedNetwork:

@@ -25,6 +25,9 @@ _CONTAINERS = (dict, list, set, deque)
 # Types of values without contents that a network changes.
 _OPAQUE = (torch.jit.ScriptModule, torch.Generator, type, types.ModuleType, types.FunctionType)
 
+# Types of values that contain no others.
+_ATOMS = {type(None), bool, int, float, str, bytes}
+
 # Contents of larger containers, such as vocabularies, are compared by their number only.
 _SEARCHED = 1000
 
@@ -70,20 +73,22 @@ class ModuleState:
 
     def _collect(self, value: Any) -> None:
         """Record the contents of a value, and of the values inside it."""
-        if id(value) in self._known or isinstance(value, _OPAQUE):
+        if id(value) in self._known:
             return
-        if isinstance(value, Tensor):
+        if isinstance(value, _CONTAINERS):
+            self._collect_container(value, ())
+        elif isinstance(value, Tensor):
             self._known[id(value)] = value
             self.tensors.append(value)
+        elif isinstance(value, tuple):
+            for part in value[:_SEARCHED]:
+                self._collect(part)
         elif isinstance(value, np.ndarray):
             if value.size <= _COMPARED_ELEMENTS and not value.dtype.hasobject:
                 self._known[id(value)] = value
                 self._contents.append(_Array(value))
-        elif isinstance(value, tuple):
-            for part in value[:_SEARCHED]:
-                self._collect(part)
-        elif isinstance(value, _CONTAINERS):
-            self._collect_container(value, ())
+        elif isinstance(value, _OPAQUE):
+            return
         elif isinstance(value, nn.Module):
             self._collect_container(vars(value), self._left_out)
         elif isinstance(value, types.SimpleNamespace) or _name_package(value) in self._packages:
@@ -247,14 +252,15 @@ def restore_random_states(device: torch.device) -> Iterator[Callable[[], bool]]:
         finally:
             if _read_other_states() != others:
                 random.setstate(others[0])
-                np.random.set_state(others[1])
+                name, numbers, *rest = others[1]
+                np.random.set_state((name, np.frombuffer(numbers, np.uint32), *rest))
 
 
 def _read_other_states() -> tuple[Any, Any]:
     """Return the global random states of Python and numpy, in a form that can be compared."""
     state: Any = np.random.get_state()
     name, numbers, *rest = state
-    return random.getstate(), (name, tuple(numbers.tolist()), *rest)
+    return random.getstate(), (name, numbers.tobytes(), *rest)
 
 
 class Writes(TorchDispatchMode):

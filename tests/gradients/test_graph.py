@@ -74,10 +74,14 @@ MOVING |= {
     "product with the transposed": lambda h: (h.transpose(0, 2) @ PERMUTATION).transpose(0, 2),
     "added product": lambda h: torch.addmm(torch.zeros(N, 3), PERMUTATION, h[:, 0]),
     "product with a vector": lambda h: PERMUTATION @ h[:, 0, 0],
+    "sum with a mask": lambda h: (PERMUTATION[:, :, None] * h[:, 0]).sum(1),
+    "mean over samples": lambda h: h.mean(0),
 }
 
 STAYING = {
     "layer": lambda h: nn.Linear(3, N)(h[:, 0]),
+    "mean over positions": lambda h: h.mean(1),
+    "sum over features": lambda h: h.sum(-1),
     "layer with as many features as samples": lambda h: nn.Linear(2 * 3, N)(h[:, :2].flatten(1)),
     "attention on positions": lambda h: (h @ h.transpose(1, 2)).softmax(-1) @ h,
     "attention on as many positions as samples": lambda h: (
@@ -98,7 +102,7 @@ STAYING = {
 
 def describe(function):
     hidden = torch.randn(N, T, 3, requires_grad=True) * 1
-    return describe_graph(function(hidden).sum().expand(N)[:, None])
+    return describe_graph(function(hidden).flatten()[:1].expand(N)[:, None])
 
 
 @pytest.mark.parametrize("function", MOVING.values(), ids=MOVING)
