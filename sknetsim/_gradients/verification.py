@@ -39,15 +39,23 @@ def select_part(count: int) -> slice:
     return slice(0, count, step)
 
 
+def are_checked(count: int, number: int) -> bool:
+    """Return whether samples of a chunk that is like an earlier one are evaluated again.
+
+    They are in every chunk of 64 samples or more, and in every second one of fewer samples.
+    """
+    return count >= _CHECKED_SHARE or number % 2 == 0
+
+
 def select_rows(count: int, seed: int) -> list[int]:
     """Return the samples of a chunk of two or more that are checked in a batch of their own.
 
-    A small chunk has one of them. A chunk of 16 samples or more has the first and the last one,
-    because sorting moves one of these, and one in 64 of the others.
+    A chunk of fewer than 128 samples has one or two of them. A larger one has the first and the
+    last one, because sorting moves one of these, and one in 64 of the others.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(count, generator=generator)[: 1 + count // _CHECKED_SHARE].tolist()
-    return rows if count < 16 else sorted({0, count - 1, *rows})
+    return rows if count < 2 * _CHECKED_SHARE else sorted({0, count - 1, *rows})
 
 
 def check_outputs(outputs: Tensor, inputs: Inputs) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from sknetsim import GradientFeaturizer, NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.parameters import make_plan
-from sknetsim._gradients.verification import select_part, select_rows
+from sknetsim._gradients.verification import are_checked, select_part, select_rows
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim.rules import DenseBlock, _registry, linear
@@ -38,9 +38,14 @@ def test_some_but_not_all_samples_of_each_chunk_are_checked(count):
     assert set(rows) <= set(range(count))
 
 
-@pytest.mark.parametrize("count", [16, 2560])
+@pytest.mark.parametrize("count", [128, 2560])
 def test_the_first_and_the_last_sample_of_a_chunk_are_checked(count):
     assert {0, count - 1} <= set(select_rows(count, seed=3))
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(10, [2, 4]), (63, [2, 4]), (64, [1, 2, 3, 4])])
+def test_samples_are_evaluated_again_in_every_large_and_every_second_small_chunk(count, numbers):
+    assert [number for number in range(1, 5) if are_checked(count, number)] == numbers
 
 
 def test_other_samples_are_checked_in_the_next_chunk():
@@ -275,11 +280,11 @@ def test_a_network_that_treats_batches_differently_has_correct_gradients(kind, b
 
 
 def test_a_network_that_is_wrong_in_a_later_chunk_raises_an_error():
-    X = make_uneven_samples(40, positive=[30])
+    X = make_uneven_samples(300, positive=[200])
     with pytest.raises(
         UnsupportedNetworkError, match=r"must treat all batches in the same way.*batch_size=1"
     ):
-        NetworkKernel(Solving().double(), batch_size=20)(X)
+        NetworkKernel(Solving().double(), batch_size=150)(X)
 
 
 @pytest.mark.parametrize("kind", [Sorting, Packing])
