@@ -27,6 +27,7 @@ from .parameters import Plan, make_plan, select_parameters
 from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     are_checked,
+    are_verified,
     check_no_mixing,
     check_outputs,
     evaluate_again,
@@ -286,8 +287,7 @@ class GradientEngine(BaseEngine):
                 return True
             rows = select_rows(len(jacobian), number)
             part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
-            # The gradients are verified in chunk number 2, 4, 8, ....
-            is_due = number > 1 and number & (number - 1) == 0 and not self._is_loop(plan)
+            is_due = are_verified(number) and not self._is_loop(plan)
             if not is_due or not find_wrong_parameters(module, self.selected, part):
                 return True
         if len(jacobian) > 1:

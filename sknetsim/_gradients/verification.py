@@ -47,6 +47,15 @@ def are_checked(count: int, number: int) -> bool:
     return count >= _CHECKED_SHARE or number % 2 == 0
 
 
+def are_verified(number: int) -> bool:
+    """Return whether the gradients of these samples are verified: in chunk number 4, 16, 64, ...."""
+    while number > 1 and number % 4 == 0:
+        number //= 4
+        if number == 1:
+            return True
+    return False
+
+
 def select_rows(count: int, seed: int) -> list[int]:
     """Return the samples of a chunk of two or more that are checked in a batch of their own.
 

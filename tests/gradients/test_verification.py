@@ -8,7 +8,7 @@ from torch import nn
 from sknetsim import GradientFeaturizer, NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.parameters import make_plan
-from sknetsim._gradients.verification import are_checked, select_part, select_rows
+from sknetsim._gradients.verification import are_checked, are_verified, select_part, select_rows
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim.rules import DenseBlock, _registry, linear
@@ -46,6 +46,10 @@ def test_the_first_and_the_last_sample_of_a_chunk_are_checked(count):
 @pytest.mark.parametrize(("count", "numbers"), [(10, [2, 4]), (63, [2, 4]), (64, [1, 2, 3, 4])])
 def test_samples_are_evaluated_again_in_every_large_and_every_second_small_chunk(count, numbers):
     assert [number for number in range(1, 5) if are_checked(count, number)] == numbers
+
+
+def test_gradients_of_chunks_that_are_alike_are_verified_more_and_more_rarely():
+    assert [number for number in range(1, 300) if are_verified(number)] == [4, 16, 64, 256]
 
 
 def test_other_samples_are_checked_in_the_next_chunk():
@@ -280,7 +284,7 @@ def test_a_network_that_treats_batches_differently_has_correct_gradients(kind, b
 
 
 def test_a_network_that_is_wrong_in_a_later_chunk_raises_an_error():
-    X = make_uneven_samples(300, positive=[200])
+    X = make_uneven_samples(600, positive=[500])
     with pytest.raises(
         UnsupportedNetworkError, match=r"must treat all batches in the same way.*batch_size=1"
     ):
