@@ -23,7 +23,7 @@ from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cota
 from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
-from .parameters import Plan, make_plan, select_parameters
+from .parameters import Plan, is_differentiable, make_plan, select_parameters
 from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     are_checked,
@@ -221,9 +221,8 @@ class GradientEngine(BaseEngine):
 
         Outputs without a graph are right if they do not depend on the selected parameters.
         """
-        parameters = dict(module.named_parameters())
         required = self._isolated.selected
-        every = {n for n, p in parameters.items() if p.is_floating_point() or p.is_complex()}
+        every = {n for n, p in module.named_parameters() if is_differentiable(p)}
         self._isolated.require_gradients(every)
         try:
             outputs, _ = self._compute_outputs(module, inputs, y)
@@ -282,13 +281,13 @@ class GradientEngine(BaseEngine):
         verified too, because rounding may change the derivative of a few samples.
         """
         if len(jacobian) > 1 and is_alike:
-            number = self._passed_chunks + 1
-            if not are_checked(len(jacobian), number):
+            number, count = self._passed_chunks + 1, len(jacobian)
+            if not are_checked(count, number):
                 return True
-            rows = select_rows(len(jacobian), number)
+            rows = select_rows(count, number)
             part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
-            is_due = are_verified(number) and not self._is_loop(plan)
-            if not is_due or not find_wrong_parameters(module, self.selected, part):
+            is_known = not are_verified(number) or self._is_loop(plan)
+            if is_known or not find_wrong_parameters(module, self.selected, part):
                 return True
         if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)

@@ -85,6 +85,11 @@ def _has_rule(layer: nn.Module, local: str) -> bool:
     return parameter is not None and not parameter.is_complex() and find_rule(layer) is not None
 
 
+def is_differentiable(parameter: Tensor) -> bool:
+    """Return whether a parameter can have a gradient: it has real or complex numbers."""
+    return parameter.is_floating_point() or parameter.is_complex()
+
+
 def view_as_real(gradient: Tensor) -> Tensor:
     """Return a gradient as real numbers; a last axis separates real and imaginary parts.
 

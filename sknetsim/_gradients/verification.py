@@ -48,12 +48,8 @@ def are_checked(count: int, number: int) -> bool:
 
 
 def are_verified(number: int) -> bool:
-    """Return whether the gradients of these samples are verified: in chunk number 4, 16, 64, ...."""
-    while number > 1 and number % 4 == 0:
-        number //= 4
-        if number == 1:
-            return True
-    return False
+    """Return whether gradients of these samples are verified, as in chunk number 4, 16, 64."""
+    return number in {4**power for power in range(1, 20)}
 
 
 def select_rows(count: int, seed: int) -> list[int]:
