@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .._kernels.precision import HALF, SinglePrecision, exact_evaluation
 from ..exceptions import UnsupportedNetworkError
-from .sharing import make_weight_sharing_copy
+from .sharing import consists_of_torch_layers, make_weight_sharing_copy
 from .state import (
     HOOKS,
     ModuleState,
@@ -91,6 +91,7 @@ class IsolatedNetwork:
     def _keep(self, module: nn.Module) -> None:
         """Record the state of the evaluated module, which is restored after each call."""
         self._evaluated = module
+        self._is_plain = consists_of_torch_layers(module)
         self._state = ModuleState(module, left_out=HOOKS)
         if changed := sorted(dict(module.named_parameters()).keys() ^ self._names):
             raise UnsupportedNetworkError(
@@ -107,8 +108,7 @@ class IsolatedNetwork:
         """Let only the ``selected`` parameters of the evaluated module require a gradient."""
         self.selected = selected
         module = self.module if self.shared_copy is None else self.shared_copy
-        parameters = dict(module.named_parameters())
-        for name, parameter in parameters.items():
+        for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in selected)
 
     @contextlib.contextmanager
@@ -124,9 +124,8 @@ class IsolatedNetwork:
                 yield self.shared_copy
                 return
             self._check_precision()
-            selected = self.selected if self.shared_copy is None else None
             with (
-                borrow_and_restore(self.module, selected),
+                borrow_and_restore(self.module, None if self.shared_copy else self.selected),
                 record_called_modules(self.module) as called,
             ):
                 if self.shared_copy is None:
@@ -138,8 +137,9 @@ class IsolatedNetwork:
 
     def call(self, call: Callable[[], Any]) -> Any:
         """Return the result of calling the borrowed module, and restore what the call changes."""
+        guard = contextlib.nullcontext() if self._is_plain else self.restore_weights()
         # The forward pass may disable gradients and not enable them again.
-        with self.restore_weights(), self._casts, torch.enable_grad():
+        with guard, self._casts, torch.enable_grad():
             return call()
 
     @contextlib.contextmanager

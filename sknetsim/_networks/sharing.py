@@ -124,3 +124,13 @@ def _share(tensor: Tensor, device: torch.device) -> Tensor:
     if shared.is_inference():
         shared = shared.clone()
     return shared.to(device, working_dtype(tensor.dtype))
+
+
+def consists_of_torch_layers(module: nn.Module) -> bool:
+    """Return whether a network has no code of the user, which might change the network."""
+    return all(
+        type(part).__module__.startswith("torch.nn.modules.")
+        and not any(vars(part)[name] for name in HOOKS if name in vars(part))
+        and not any(callable(value) for name, value in vars(part).items() if name != "_modules")
+        for part in module.modules()
+    )

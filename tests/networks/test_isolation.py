@@ -23,7 +23,7 @@ from sknetsim._networks.isolation import (
     attach_hooks,
     record_called_modules,
 )
-from sknetsim._networks.sharing import make_weight_sharing_copy
+from sknetsim._networks.sharing import consists_of_torch_layers, make_weight_sharing_copy
 
 from ..cases import NETWORKS, build
 from ..states import make_state_uneven, record_state
@@ -297,3 +297,23 @@ def test_scripted_modules_have_no_hooks():
     with attach_hooks(network, register_forward_hook):
         assert len(network[0]._forward_hooks) == 1
         assert network(torch.ones(1, 4)).shape == (1, 2)
+
+
+def test_networks_of_torch_layers_have_no_code_of_the_user():
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3))
+    assert consists_of_torch_layers(network)
+    network[0].register_forward_hook(lambda module, args, output: None)
+    assert not consists_of_torch_layers(network)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Failing(1),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))),
+        nn.Sequential(nn.Linear(4, 3), Reaching(False)),
+    ],
+    ids=["own class", "parametrized", "own class inside"],
+)
+def test_networks_with_own_classes_have_code_of_the_user(network):
+    assert not consists_of_torch_layers(network)
