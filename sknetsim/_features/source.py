@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._kernels.blocks import DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._networks.fingerprint import fingerprint_samples
+from .._networks.fingerprint import digest_samples, fingerprint_samples
 from .._networks.memory import CHUNK, memory_budget
 from .._networks.samples import Samples
 
@@ -66,6 +66,10 @@ class FeatureSource:
     def fingerprint_of_samples(self, X: Samples) -> str:
         """Return a fingerprint of the features."""
         return fingerprint_samples(X, self.dtype)
+
+    def digest(self, X: Samples, dtype: torch.dtype) -> list[bytes]:
+        """Return a digest of each row."""
+        return digest_samples(X, dtype)
 
     def check_samples_independent(self, X: Samples) -> None:
         """Do nothing, because features are not preprocessed."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
-from .._networks.fingerprint import fingerprint_samples, fingerprint_value
+from .._networks.fingerprint import digest_samples, fingerprint_samples, fingerprint_value
 from .._networks.isolation import IsolatedNetwork, check_device, is_half
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
@@ -75,6 +75,10 @@ class BaseEngine(abc.ABC):
     def fingerprint_of_samples(self, X: Samples) -> str:
         """Return the fingerprint of the samples, after the steps before the network."""
         return fingerprint_samples(self.network.prepare(X), self.dtype)
+
+    def digest(self, X: Samples, dtype: torch.dtype) -> list[bytes]:
+        """Return a digest of each sample, after the steps before the network."""
+        return digest_samples(self.network.prepare(X), dtype)
 
     def check_samples_independent(self, X: Samples) -> None:
         """Check that the steps before the network transform each sample independently.

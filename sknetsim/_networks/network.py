@@ -6,6 +6,7 @@ import fnmatch
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from ..exceptions import UnsupportedNetworkError
 from .batches import Inputs
 from .isolation import has_device
+from .raw_samples import RawSamples
 from .samples import Samples, copy_arrays
 from .sharing import working_dtype
 
@@ -123,7 +125,7 @@ def resolve_network(estimator: Any) -> Network:
         # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
         copied = copy_arrays(samples.data)
         transformed = functools.reduce(lambda X, step: step.transform(X), steps, copied)
-        prepared = Samples(transformed, samples.rows)
+        prepared = Samples(split_columns(net, transformed), samples.rows)
         if len(prepared) != len(samples):
             raise UnsupportedNetworkError(
                 "`estimator` must have steps that return one row per sample; got"
@@ -176,6 +178,28 @@ def get_innermost(estimator: Any) -> Any:
 def list_steps(estimator: Any) -> list[Any]:
     """Return the steps of Pipelines before the network."""
     return _unwrap(estimator)[1]
+
+
+def make_samples(estimator: Any, X: Any) -> Samples:
+    """Return the samples of X; X keeps its form if there are steps before the network."""
+    if isinstance(X, Samples):
+        return X
+    if list_steps(estimator):
+        return RawSamples(X)
+    return Samples(split_columns(get_innermost(estimator), X))
+
+
+def split_columns(net: Any, X: Any) -> Any:
+    """Return the columns of a table as a dict, if the network takes them as keyword arguments.
+
+    skorch passes a table in this form, with columns of shape (n, 1).
+    """
+    module = getattr(net, "module_", getattr(net, "module", net))
+    columns = list(getattr(X, "columns", ()))
+    forward = getattr(module, "forward", None)
+    if not columns or forward is None or not set(columns) <= set(signature(forward).parameters):
+        return X
+    return {column: X[[column]].to_numpy() for column in columns}
 
 
 def is_frozen(estimator: Any) -> bool:

@@ -61,17 +61,7 @@ class Samples:
             )
         X = self.data = convert_rows(X)
         self._source = X if isinstance(X, Dataset) else _make_indexable(X)
-        lengths = set(_lengths(self._source))
-        if len(lengths) != 1:
-            raise ValueError(
-                f"`X` must contain arrays of one length, one row per sample; got lengths"
-                f" {sorted(lengths)}. Pass arrays with a row for each sample."
-            )
-        self._length = lengths.pop()
-        if self._length == 0:
-            raise ValueError(
-                "`X` must contain at least 1 sample; got 0 samples. Pass some samples."
-            )
+        self._length = check_lengths(_lengths(self._source))
         self.rows: Sequence[int] = range(self._length) if rows is None else rows
 
     @classmethod
@@ -112,7 +102,7 @@ class Samples:
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
             return collate([item[0] if pairs else item for item in items])
         rows = indices if rows is None else rows
-        return map_arrays(lambda array: _make_tensor(_take_rows(array, rows)), self._source)
+        return map_arrays(lambda array: _make_tensor(take_rows(array, rows)), self._source)
 
     def select(self, indices: Sequence[int]) -> Samples:
         """Return copies of the samples at some indices."""
@@ -168,6 +158,18 @@ class Samples:
             if index is not None:
                 return int(rows.start + index)
         return None
+
+
+def check_lengths(lengths: Sequence[int]) -> int:
+    """Return the number of samples if all parts of X have the same, and if it is not 0."""
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            f"`X` must contain arrays of one length, one row per sample; got lengths"
+            f" {sorted(set(lengths))}. Pass arrays with a row for each sample."
+        )
+    if lengths[0] == 0:
+        raise ValueError("`X` must contain at least 1 sample; got 0 samples. Pass some samples.")
+    return lengths[0]
 
 
 class ListDataset(Dataset):
@@ -272,7 +274,7 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
     return min(first, default=None)
 
 
-def _take_rows(array: Any, rows: Any) -> Any:
+def take_rows(array: Any, rows: Any) -> Any:
     """Return some rows; rows on disk are read once each, in the order on disk."""
     if isinstance(rows, slice) or not is_on_disk(array):
         return array[rows]

@@ -44,6 +44,9 @@ class Source(Protocol):
     def fingerprint_of_samples(self, X: Samples) -> str:
         """Return a fingerprint of the samples, in the form in which they are differentiated."""
 
+    def digest(self, X: Samples, dtype: torch.dtype) -> list[bytes]:
+        """Return a digest of each sample, in the form in which it is differentiated."""
+
     def check_samples_independent(self, X: Samples) -> None:
         """Raise an error if the preprocessing of a sample depends on the other samples."""
 

@@ -167,7 +167,7 @@ class Parts:
         if rows == slice(0, len(self._X)) and (not self._sent or is_pickled_by_path(self._X.data)):
             return self._X
         part = self._X.part(rows)
-        return Samples(map_arrays(_detach_copy, part.data), part.rows) if self._sent else part
+        return type(part)(map_arrays(_detach_copy, part.data), part.rows) if self._sent else part
 
 
 def _detach_copy(array: Any) -> Any:

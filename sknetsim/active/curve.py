@@ -29,7 +29,8 @@ from torch.utils.data import Dataset, Subset
 from .._networks.fitting import cast_inputs, train_clone
 from .._networks.label_arrays import check_numbers
 from .._networks.network import get_innermost, is_frozen
-from .._networks.samples import Samples, is_on_disk
+from .._networks.raw_samples import RawSamples
+from .._networks.samples import is_on_disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +254,7 @@ def active_learning_curve(
         check_scalar(value, name, numbers.Integral, min_val=least)
     bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
-    samples = len(Samples(X))
+    samples = len(RawSamples(X))
     y = check_numbers(y)
     check_consistent_length(np.empty(samples), y)
     _check_untrained(estimator)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._kernels.similarities import SIMILARITIES
-from .._networks.samples import Samples
+from .._networks.raw_samples import RawSamples
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image
@@ -294,7 +294,7 @@ def _render_samples(
     estimator: NetworkNeighbors, X: Any, indices: np.ndarray, image_shape: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return queries and neighbours as images, or as cells of tables."""
-    positions, fitted = range(len(Samples.of(X))), indices.ravel().tolist()
+    positions, fitted = range(len(RawSamples.of(X))), indices.ravel().tolist()
     if is_image_like(X, image_shape):
         queries = render_images(X, positions, image_shape)
         neighbors = render_images(estimator._X, fitted, image_shape)

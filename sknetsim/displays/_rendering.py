@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._networks.batches import list_tensors
-from .._networks.samples import Samples, is_on_disk
+from .._networks.raw_samples import RawSamples
+from .._networks.samples import is_on_disk
 
 
 class Table(NamedTuple):
@@ -160,7 +161,7 @@ def _select_values(X: Any, indices: Sequence[int]) -> np.ndarray:
         # numpy has no bfloat16.
         return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
     if isinstance(X, Dataset) or is_on_disk(X) or not hasattr(X, "dtype"):
-        return list_tensors(Samples.of(X).at([int(index) for index in indices]))[0].numpy()
+        return list_tensors(RawSamples.of(X).at([int(index) for index in indices]))[0].numpy()
     return np.asarray(X[list(indices)])
 
 

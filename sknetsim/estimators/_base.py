@@ -22,7 +22,16 @@ from .._networks.batches import check_shape, convert_rows, explain_dtype
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
-from .._networks.network import FEATURES, Network, is_trained, resolve_network
+from .._networks.network import (
+    FEATURES,
+    Network,
+    get_innermost,
+    is_trained,
+    list_steps,
+    make_samples,
+    resolve_network,
+    split_columns,
+)
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import Samples, is_on_disk, select_labels
 from .._passes.chunks import Source, iterate_chunks
@@ -174,7 +183,18 @@ class BaseSimilarity(BaseEstimator):
         return tags
 
     def _check_X(self, X: Any, *, reset: bool) -> Samples:
-        """Return the samples of X after validation; on reset, store the shape of a sample."""
+        """Return the samples of X after validation; on reset, store the shape of a sample.
+
+        Steps before the network validate X themselves.
+        """
+        estimator = self.estimator if reset else self._get_estimator()
+        if list_steps(estimator):
+            if len(getattr(X, "shape", ())) > 1:
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            if reset:
+                self._sample_shape = None
+            return make_samples(estimator, X)
+        X = split_columns(get_innermost(estimator), X)
         allow_nan = get_tags(self).input_tags.allow_nan
         fitted_shape = None if reset else self._sample_shape
         X = convert_rows(X)

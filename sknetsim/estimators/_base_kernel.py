@@ -16,7 +16,7 @@ from torch import Tensor
 from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.fitting import warn_if_without_epochs
 from .._networks.memory import SINGLE_SAMPLES, memory_budget
-from .._networks.network import check_is_network, is_trained
+from .._networks.network import check_is_network, is_trained, make_samples
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
@@ -59,6 +59,11 @@ class SampleCache:
         # The two samples of the current pair stay.
         while self._bytes > memory_budget(SINGLE_SAMPLES) and len(self._chunks) > 2:
             self._bytes -= self._chunks.popitem(last=False)[1].jacobian.nbytes
+
+
+def _is_vector(x: Any) -> bool:
+    """Return whether x is a single sample, as a vector of numbers; a vector of texts has several."""
+    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind not in "OSU"
 
 
 class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, Kernel):
@@ -123,7 +128,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         """
         check_is_fitted(self, "X_fit_")
         samples = self._check_X(X, reset=False)
-        return self._compute_gram(self._make_source(), samples, Samples(self.X_fit_))
+        return self._compute_gram(self._make_source(), samples, self._make_samples(self.X_fit_))
 
     def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
         """Compute the similarity of each sample of X with each sample of Y.
@@ -150,7 +155,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         gradient : ndarray of shape (n_samples_X, n_samples_X, 0)
             Only with ``eval_gradient``.
         """
-        if all(isinstance(x, np.ndarray) and x.ndim == 1 for x in (X, Y)):
+        if _is_vector(X) and _is_vector(Y):
             return self._compare_pair(X[None], Y[None])
         gram = self._get_gram(X, Y, eval_gradient)
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
@@ -159,7 +164,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         """Return the kept gram matrix if it has the same fingerprint, else compute it."""
         source = self._make_source()
         symmetric = Y is None or Y is X
-        X, Y = Samples.of(X), None if symmetric else Samples.of(Y)
+        X, Y = self._make_samples(X), None if symmetric else self._make_samples(Y)
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._compute_gram(source, X, Y)
         key = fingerprint_value((self._get_settings(), source.fingerprint(X)))
@@ -193,7 +198,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         diagonal : ndarray of shape (n_samples,), float64
             If ``normalize``: 1, or 0 for a sample whose similarity with every sample is 0.
         """
-        samples = Samples.of(X)
+        samples = self._make_samples(X)
         chunks = iterate_chunks(self._make_source(), samples, self._similarity_whitening())
         chunks = with_progress(chunks, len(samples), self.verbose)
         return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
@@ -246,10 +251,14 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         compare: Callable[[Chunk, Chunk], Tensor],
     ) -> np.ndarray:
         """Return the results of ``compare``, a function of two whitened chunks, for all pairs."""
-        samples, others = Samples.of(X), None if Y is None else Samples.of(Y)
+        samples, others = self._make_samples(X), None if Y is None else self._make_samples(Y)
         if others is not None and samples.is_same(others):
             others = None
         return compute_pair_matrix(source, samples, others, whitenings, compare, self.verbose)
+
+    def _make_samples(self, X: Any) -> Samples:
+        """Return the samples of X, without the validation of `fit`."""
+        return make_samples(self._get_estimator(), X)
 
     def _get_estimator(self) -> Any:
         """Return the fitted network, or a trained one that was passed to the constructor."""

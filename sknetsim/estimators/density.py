@@ -16,7 +16,6 @@ from .._kernels.similarities import (
     make_count,
     two_nearest_dimension,
 )
-from .._networks.fingerprint import digest_samples
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, find_nearest
@@ -210,7 +209,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         """
         X, source = self._fit_network(X, y)
         self._dtype = source.dtype
-        self._digests = digest_samples(X, self._dtype)
+        self._digests = source.digest(X, self._dtype)
         self.n_samples_fit_ = len(self._digests)
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
@@ -288,7 +287,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
 
     def _log_density(self, X: Samples) -> np.ndarray:
         source = self._make_source()
-        own = match_digests(self._digests, digest_samples(X, self._dtype))
+        own = match_digests(self._digests, source.digest(X, self._dtype))
         counts, total = self._compute_counts(source, X, own), self.n_samples_fit_ - (own >= 0)
         if self.method == "soft":
             # log((1 + sum_i (1 + k_i)) / (N + 1)), where the mean of 1 + k is Z = 1

@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 
 from .._kernels.whitening import METRICS, influence_kernel, reduce_kernel
-from .._networks.samples import Samples
 from .._passes.chunks import Chunk
 from .._passes.contribution_pass import ROLES_OF_FEATURES, compute_contributions, find_roles
 from ._base import StrOptions
@@ -249,7 +248,7 @@ class NetworkKernel(BaseKernel):
                 "`metric` must be 'trace' for contributions, because the other metrics are not sums"
                 f" over parameters; got {self.metric!r}. Set metric='trace'."
             )
-        pairs = Samples.of(X), Samples.of(Y)
+        pairs = self._make_samples(X), self._make_samples(Y)
         if len(pairs[0]) != len(pairs[1]):
             raise ValueError(
                 f"`Y` must have as many samples as `X`, {len(pairs[0])}, because sample i of one is"

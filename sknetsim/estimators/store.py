@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from .._features.manifest import DTYPES, Manifest, check_same_manifest, read_manifest
 from .._features.shards import Shards, open_for_writing
-from .._networks.fingerprint import digest_samples, fingerprint_value
+from .._networks.fingerprint import fingerprint_value
 from .._networks.persistence import get_versions, warn_if_different
 from .._networks.samples import Samples
 from .._passes.chunks import Source
@@ -314,7 +314,7 @@ def _fingerprint_data(source: Source, X: Samples) -> str:
     if isinstance(X.data, Dataset):
         chosen = np.unique(np.linspace(0, count - 1, _DATASET_ITEMS).astype(int))
         return fingerprint_value(
-            [digest_samples(X.select([index]), source.dtype) for index in chosen]
+            [source.digest(X.select([index]), source.dtype) for index in chosen]
         )
     pieces = (X.part(rows) for rows in gen_batches(count, _SAMPLES_PER_DIGEST))
     return fingerprint_value([source.fingerprint_of_samples(piece) for piece in pieces])

@@ -13,7 +13,6 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import Tensor
 
 from .._kernels.similarities import COUNTS, make_count
-from .._networks.fingerprint import digest_samples
 from .._networks.network import resolve_network
 from .._networks.samples import Samples
 from .._passes.chunks import Source
@@ -299,7 +298,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         samples, source = self._fit_network(X, y)
         self._target = infer_target(source, samples, y)
         self._dtype = source.dtype
-        digests = digest_samples(samples, self._dtype)
+        digests = source.digest(samples, self._dtype)
         label_keys = self._target.label_keys(y)
         self.n_samples_fit_ = len(digests)
         self._n_features_out = len(self._target.basis[0])
@@ -420,7 +419,7 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         """
         check_is_fitted(self, "n_samples_fit_")
         queries, source = self._check_X(X, reset=False), self._make_source()
-        own = self._label_weights.match(digest_samples(queries, self._dtype), y)
+        own = self._label_weights.match(source.digest(queries, self._dtype), y)
         sums, singular = self._sum_around(source, queries, own)
         return self._choose_weights().means_of_others(sums, singular, own)
 

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..._networks.samples import Samples, make_label_tensor
+from ..._networks.raw_samples import RawSamples
+from ..._networks.samples import make_label_tensor
 from ...estimators.density import NetworkDensity
 from ...estimators.kernel import NetworkKernel
 from ...estimators.neighbors import NetworkNeighbors
@@ -79,7 +80,7 @@ def compute_measures(
     measures : Measures
         The measures.
     """
-    count = len(Samples.of(X))
+    count = len(RawSamples.of(X))
     for name, values in {"y": y, "predictions": predictions}.items():
         _check_count(name, values, count)
     neighbors = NetworkNeighbors(estimator, n_neighbors=n_neighbors, **settings).fit(X, y)
@@ -124,7 +125,7 @@ def _compute_contributions(
     """Return the layers, and their contributions to the similarities, of shape (n, k, l)."""
     queries = np.repeat(np.arange(len(indices)), indices.shape[1])
     neighbors, parts = indices.ravel(), []
-    samples, slices = Samples.of(X), list(gen_batches(len(neighbors), _PAIRS))
+    samples, slices = RawSamples.of(X), list(gen_batches(len(neighbors), _PAIRS))
     for piece in tqdm(slices, disable=not verbose, unit=f"{_PAIRS} pairs"):
         pair = (samples.select(side[piece].tolist()).data for side in (queries, neighbors))
         by_layer = kernel.contributions(*pair).by_layer()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..._networks.samples import Samples
+from ..._networks.raw_samples import RawSamples
 from .._rendering import is_image_like, render_table, scale_to_unit, to_images
 
 # Largest number of pixels on the longer side of an image.
@@ -40,9 +40,9 @@ def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) ->
         "height" (pixels of an image), or a table as "columns" and "cells".
     """
     if samples is None:
-        return _describe(X, image_shape, len(Samples.of(X)))
+        return _describe(X, image_shape, len(RawSamples.of(X)))
     try:
-        return _describe(samples, image_shape, len(Samples.of(X)))
+        return _describe(samples, image_shape, len(RawSamples.of(X)))
     except (TypeError, ValueError) as error:
         raise ValueError(
             "`samples` must be images, rows of a table or texts, one for each sample of X; got"
@@ -52,7 +52,7 @@ def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) ->
 
 def _describe(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
     texts = _list_texts(samples)
-    length = len(Samples.of(samples)) if texts is None else len(texts)
+    length = len(RawSamples.of(samples)) if texts is None else len(texts)
     if length != count:
         raise ValueError(f"It has {length} samples, and X has {count}.")
     if texts is not None:
