@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.samples import Samples, select_labels
+from .._networks.label_arrays import select_labels
+from .._networks.samples import Samples
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .projection import allocate_features
 

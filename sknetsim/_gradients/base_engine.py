@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.fingerprint import digest_samples, fingerprint_samples, fingerprint_value
 from .._networks.isolation import IsolatedNetwork, check_device, is_half
+from .._networks.label_arrays import make_label_tensor
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
-from .._networks.samples import Samples, make_label_tensor
+from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory, locate_rows
 
 # A larger chunk does not fit in the caches of a CPU and is slower, even if the budget allows it.

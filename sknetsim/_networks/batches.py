@@ -6,6 +6,7 @@ X consists of arrays with a row per sample. Errors say why some X does not.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import ConcatDataset, Dataset, default_collate
 
 from ..exceptions import is_out_of_memory
 
 # Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
 _NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
+
+# Packages whose arrays on disk are pickled as their path.
+_PICKLED_BY_PATH = ("sknetsim", "zarr")
 
 # Types of values without rows.
 _WITHOUT_ROWS = (str, bytes, set, numbers.Number, Iterator)
@@ -197,3 +201,85 @@ def check_tensor(tensor: Tensor) -> Tensor:
             " on the CPU."
         )
     return tensor
+
+
+def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
+    """Apply a function to each array of X."""
+    if isinstance(source, Mapping):
+        return {key: map_arrays(function, value) for key, value in source.items()}
+    if isinstance(source, tuple):
+        return tuple(map_arrays(function, value) for value in source)
+    return function(source)
+
+
+def copy_arrays(X: Any) -> Any:
+    """Return X in copied memory; a Dataset and arrays on disk are returned unchanged."""
+    if isinstance(X, Dataset):
+        return X
+    # deepcopy takes the copies of these arrays from the memo: it refuses tensors with a graph.
+    memo: dict[int, Any] = {}
+
+    def add(array: Any) -> None:
+        if isinstance(array, Tensor):
+            memo[id(array)] = array.detach().clone()
+        elif is_on_disk(array):
+            memo[id(array)] = array
+
+    map_arrays(add, X)
+    return copy.deepcopy(X, memo)
+
+
+def concatenate_arrays(first: Any, second: Any) -> Any:
+    """Return the samples of the first X, followed by the samples of the second, in one form."""
+    if isinstance(first, Dataset) != isinstance(second, Dataset):
+        raise TypeError(
+            f"`X` must have the form of the samples before it, a Dataset or not; got a"
+            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
+        )
+    if isinstance(first, Dataset):
+        before = first.datasets if isinstance(first, ConcatDataset) else [first]
+        return ConcatDataset([*before, second])
+    if isinstance(first, Mapping):
+        return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
+    if isinstance(first, tuple):
+        return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
+    if isinstance(first, Tensor):
+        return torch.cat([first, torch.as_tensor(second, device=first.device)])
+    return np.concatenate([make_indexable(first), make_indexable(second)])
+
+
+def is_on_disk(X: Any) -> bool:
+    """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
+    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
+
+
+def is_pickled_by_path(X: Any) -> bool:
+    """Return whether a pickle of X contains the path of X instead of its values."""
+    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
+
+
+def _package(X: Any) -> str:
+    """Return the name of the package of an object's class."""
+    return type(X).__module__.split(".")[0]
+
+
+def take_rows(array: Any, rows: Any) -> Any:
+    """Return some rows; rows on disk are read once each, in the order on disk."""
+    if isinstance(rows, slice) or not is_on_disk(array):
+        return array[rows]
+    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
+
+
+def make_indexable(X: Any) -> Any:
+    """Return X as arrays that slices and lists of indices select samples from."""
+    if isinstance(X, Mapping | tuple):
+        return map_arrays(make_indexable, X)
+    X = convert_rows(X)
+    if isinstance(X, Tensor | np.ndarray):
+        return X
+    if hasattr(X, "toarray"):
+        return X.toarray()
+    if hasattr(X, "to_numpy"):
+        return X.to_numpy()
+    return X if is_on_disk(X) else np.asarray(X)

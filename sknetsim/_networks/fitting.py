@@ -19,7 +19,9 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from ..exceptions import UntrainedNetworkWarning, warn
+from .batches import copy_arrays, is_on_disk
 from .default_network import train_default_network
+from .label_arrays import make_label_tensor
 from .network import (
     FEATURES,
     check_is_network,
@@ -29,7 +31,7 @@ from .network import (
     is_trained,
     takes_one_axis_of_labels,
 )
-from .samples import Samples, copy_arrays, is_on_disk, make_label_tensor
+from .samples import Samples
 
 # Criteria of torch that compare outputs (n, c, ...) with class numbers (n, ...), or with
 # probabilities of the shape of the outputs.

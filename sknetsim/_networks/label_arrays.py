@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,3 +59,17 @@ def _convert_objects(labels: np.ndarray) -> np.ndarray:
         "Unknown label type: `y` must contain only numbers, or only names of classes; got objects"
         f" of the types {types}. Remove samples without a label, and encode other labels."
     )
+
+
+def make_label_tensor(y: Any) -> Tensor:
+    """Return labels as a tensor, and check that they are finite numbers."""
+    labels = check_numbers(y)
+    if isinstance(y, Tensor):
+        return y
+    # torch takes arrays in native byte order only.
+    return torch.from_numpy(np.array(labels, dtype=labels.dtype.newbyteorder("=")))
+
+
+def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
+    """Return the labels at some indices, or None without labels."""
+    return None if y is None else make_label_tensor(y)[list(indices)]

@@ -17,10 +17,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from ..exceptions import UnsupportedNetworkError
-from .batches import Inputs
+from .batches import Inputs, copy_arrays
 from .isolation import has_device
-from .raw_samples import RawSamples
-from .samples import Samples, copy_arrays
+from .samples import RawSamples, Samples
 from .sharing import working_dtype
 
 # Value of `estimator` for samples that are features already, without a network.

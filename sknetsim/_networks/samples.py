@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.utils import gen_batches
 from torch import Tensor
-from torch.utils.data import (
-    ConcatDataset,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Subset,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from .batches import (
     Inputs,
     collate,
+    concatenate_arrays,
     convert_rows,
+    copy_arrays,
+    is_on_disk,
     list_tensors,
     make_dtype_error,
+    make_indexable,
+    map_arrays,
+    take_rows,
 )
-from .label_arrays import check_numbers
 
 # Number of samples that are checked for NaN at a time.
 _CHECKED_SAMPLES = 1024
-
-# Packages whose arrays on disk are pickled as their path.
-_PICKLED_BY_PATH = ("sknetsim", "zarr")
 
 
 class Samples:
@@ -60,7 +57,7 @@ class Samples:
                 " loader instead."
             )
         X = self.data = convert_rows(X)
-        self._source = X if isinstance(X, Dataset) else _make_indexable(X)
+        self._source = X if isinstance(X, Dataset) else make_indexable(X)
         self._length = check_lengths(_lengths(self._source))
         self.rows: Sequence[int] = range(self._length) if rows is None else rows
 
@@ -191,77 +188,6 @@ class ListDataset(Dataset):
         return self.items[index]
 
 
-def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
-    """Apply a function to each array of X."""
-    if isinstance(source, Mapping):
-        return {key: map_arrays(function, value) for key, value in source.items()}
-    if isinstance(source, tuple):
-        return tuple(map_arrays(function, value) for value in source)
-    return function(source)
-
-
-def copy_arrays(X: Any) -> Any:
-    """Return X in copied memory; a Dataset and arrays on disk are returned unchanged."""
-    if isinstance(X, Dataset):
-        return X
-    # deepcopy takes the copies of these arrays from the memo: it refuses tensors with a graph.
-    memo: dict[int, Any] = {}
-
-    def add(array: Any) -> None:
-        if isinstance(array, Tensor):
-            memo[id(array)] = array.detach().clone()
-        elif is_on_disk(array):
-            memo[id(array)] = array
-
-    map_arrays(add, X)
-    return copy.deepcopy(X, memo)
-
-
-def concatenate_arrays(first: Any, second: Any) -> Any:
-    """Return the samples of the first X, followed by the samples of the second, in one form."""
-    if isinstance(first, Dataset) != isinstance(second, Dataset):
-        raise TypeError(
-            f"`X` must have the form of the samples before it, a Dataset or not; got a"
-            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
-        )
-    if isinstance(first, Dataset):
-        before = first.datasets if isinstance(first, ConcatDataset) else [first]
-        return ConcatDataset([*before, second])
-    if isinstance(first, Mapping):
-        return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
-    if isinstance(first, tuple):
-        return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
-    if isinstance(first, Tensor):
-        return torch.cat([first, torch.as_tensor(second, device=first.device)])
-    return np.concatenate([_make_indexable(first), _make_indexable(second)])
-
-
-def make_label_tensor(y: Any) -> Tensor:
-    """Return labels as a tensor, and check that they are finite numbers."""
-    labels = check_numbers(y)
-    return y if isinstance(y, Tensor) else _make_tensor(labels)
-
-
-def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
-    """Return the labels at some indices, or None without labels."""
-    return None if y is None else make_label_tensor(y)[list(indices)]
-
-
-def is_on_disk(X: Any) -> bool:
-    """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
-    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
-
-
-def is_pickled_by_path(X: Any) -> bool:
-    """Return whether a pickle of X contains the path of X instead of its values."""
-    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
-
-
-def _package(X: Any) -> str:
-    """Return the name of the package of an object's class."""
-    return type(X).__module__.split(".")[0]
-
-
 def _find_non_finite_row(inputs: Inputs) -> int | None:
     """Return the first row of a batch with NaN or infinity, or None if there is none."""
     first: list[int] = []
@@ -272,28 +198,6 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
             is_finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
             first += (~is_finite).nonzero()[:1, 0].tolist()
     return min(first, default=None)
-
-
-def take_rows(array: Any, rows: Any) -> Any:
-    """Return some rows; rows on disk are read once each, in the order on disk."""
-    if isinstance(rows, slice) or not is_on_disk(array):
-        return array[rows]
-    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
-    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
-
-
-def _make_indexable(X: Any) -> Any:
-    """Return X as arrays that slices and lists of indices select samples from."""
-    if isinstance(X, Mapping | tuple):
-        return map_arrays(_make_indexable, X)
-    X = convert_rows(X)
-    if isinstance(X, Tensor | np.ndarray):
-        return X
-    if hasattr(X, "toarray"):
-        return X.toarray()
-    if hasattr(X, "to_numpy"):
-        return X.to_numpy()
-    return X if is_on_disk(X) else np.asarray(X)
 
 
 def _lengths(source: Any) -> list[int]:
@@ -313,3 +217,91 @@ def _make_tensor(array: Any) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise make_dtype_error(array.dtype)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+class RawSamples(Samples):
+    """Samples of X in its own form, which is not converted to arrays before it is needed.
+
+    Parameters
+    ----------
+    X : object
+        A table, a list or column of texts, an array, a sparse matrix, a Dataset, or a dict or tuple
+        of these.
+    rows : sequence of int or None
+        Row of the user's X for each sample, for errors. None: X is the user's X.
+    """
+
+    def __init__(self, X: Any, rows: Sequence[int] | None = None):
+        self.data = X
+        self._length = check_lengths(list_lengths(X))
+        self.rows = range(self._length) if rows is None else rows
+
+    @functools.cached_property
+    def _source(self) -> Any:  # type: ignore[override]
+        return Samples(self.data)._source
+
+    def select(self, indices: Sequence[int]) -> RawSamples:
+        """Return the samples at some indices, in the form of X."""
+        rows = [self.rows[int(index)] for index in indices]
+        chosen = [int(index) for index in indices]
+        return RawSamples(map_arrays(lambda part: _select_rows(part, chosen), self.data), rows)
+
+    def part(self, rows: slice) -> RawSamples:
+        """Return the samples of a slice, in the form of X."""
+        return RawSamples(
+            map_arrays(lambda part: _select_rows(part, rows), self.data), self.rows[rows]
+        )
+
+    def append(self, others: Samples) -> RawSamples:
+        """Return these samples, followed by others of the same form."""
+        return RawSamples(_concatenate(self.data, others.data))
+
+    def find_non_finite(self) -> None:
+        """Return None: the steps before the network may take NaN."""
+
+
+def list_lengths(X: Any) -> list[int]:
+    """Return the number of rows of each part of X."""
+    lengths: list[int] = []
+    map_arrays(lambda part: lengths.append(_count_rows(part)), X)
+    return lengths
+
+
+def _count_rows(part: Any) -> int:
+    shape = getattr(part, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else 0
+    return len(part) if hasattr(part, "__len__") and not isinstance(part, str | bytes) else 0
+
+
+def _select_rows(part: Any, rows: Any) -> Any:
+    """Return some rows of a part of X, at indices or in a slice, in its own form."""
+    if hasattr(part, "iloc"):
+        return part.iloc[rows]
+    if is_on_disk(part):
+        return take_rows(part, rows)
+    if sparse.issparse(part):
+        return part.tocsr()[rows]
+    if isinstance(part, Dataset) and isinstance(rows, slice):
+        return Subset(part, range(*rows.indices(len(part))))  # type: ignore[arg-type]
+    if hasattr(part, "__array__") or hasattr(part, "columns") or isinstance(rows, slice):
+        return part[rows]
+    items = [part[row] for row in rows]
+    return ListDataset(items) if isinstance(part, Dataset) else items
+
+
+def _concatenate(first: Any, second: Any) -> Any:
+    """Return the rows of the first X, followed by those of the second, in the form of the first."""
+    if isinstance(first, Mapping):
+        return {key: _concatenate(value, second[key]) for key, value in first.items()}
+    if hasattr(first, "iloc") and type(first) is type(second):
+        import pandas
+
+        return pandas.concat([first, second], ignore_index=True)
+    if isinstance(first, list):
+        return [*first, *second]
+    if sparse.issparse(first):
+        return sparse.vstack([first, second], format="csr")
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, np.asarray(second)])
+    return concatenate_arrays(first, second)

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from .._networks.batches import is_pickled_by_path, map_arrays
 from .._networks.persistence import dumps, loads
-from .._networks.samples import Samples, is_pickled_by_path, map_arrays
+from .._networks.samples import Samples
 from ..exceptions import collect_warnings, warn
 from .lost_gradients import LostGradients, collect_lost_gradients, report_lost_gradients
 

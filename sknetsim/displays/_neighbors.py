@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._kernels.similarities import SIMILARITIES
-from .._networks.raw_samples import RawSamples
+from .._networks.samples import RawSamples
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image

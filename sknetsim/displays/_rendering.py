@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._networks.batches import list_tensors
-from .._networks.raw_samples import RawSamples
-from .._networks.samples import is_on_disk
+from .._networks.batches import is_on_disk, list_tensors
+from .._networks.samples import RawSamples
 
 
 class Table(NamedTuple):

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
-from .._networks.batches import check_shape, convert_rows, explain_dtype
+from .._networks.batches import check_shape, convert_rows, explain_dtype, is_on_disk
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
+from .._networks.label_arrays import select_labels
 from .._networks.network import (
     FEATURES,
     Network,
@@ -33,7 +34,7 @@ from .._networks.network import (
     split_columns,
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
-from .._networks.samples import Samples, is_on_disk, select_labels
+from .._networks.samples import Samples
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 

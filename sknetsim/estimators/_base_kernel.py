@@ -62,7 +62,7 @@ class SampleCache:
 
 
 def _is_vector(x: Any) -> bool:
-    """Return whether x is a single sample, as a vector of numbers; a vector of texts has several."""
+    """Return whether x is a single sample: a vector of numbers, and not of texts."""
     return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind not in "OSU"
 
 

@@ -25,7 +25,8 @@ from sknetsim import (
     PerceptualKernel,
     UnsupportedNetworkError,
 )
-from sknetsim._networks.samples import Samples, copy_arrays, map_arrays
+from sknetsim._networks.batches import copy_arrays, map_arrays
+from sknetsim._networks.samples import Samples
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32) + 3
 y = X[:, :2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..._networks.raw_samples import RawSamples
+from ..._networks.samples import RawSamples
 from .._rendering import is_image_like, render_table, scale_to_unit, to_images
 
 # Largest number of pixels on the longer side of an image.
