@@ -124,7 +124,7 @@ class ActivationEngine(BaseEngine):
         super().__init__(network, floating, batch_size, device)
         self.layers = layers
         self._sizes: dict[str, int] = {}
-        self._one_by_one = False
+        self._one_by_one = self._moves_samples = False
 
     def identity(self) -> str:
         """Return the fingerprint of the network and of the names of the layers."""
@@ -180,9 +180,8 @@ class ActivationEngine(BaseEngine):
             record_inputs(module, names) as calls,
         ):
             outputs = _list_floating_tensors(self.forward(module, inputs))
-            if any(describe_graph(tensor).moves_samples for tensor in outputs):
-                # The inputs of layers may be in another order than the samples.
-                self._one_by_one = True
+            graphs = [describe_graph(tensor) for tensor in outputs if tensor.ndim]
+            self._moves_samples |= any(graph.moves_samples for graph in graphs)
         return (
             (calls, [tensor.detach() for tensor in outputs])
             if self._isolated.shared_copy is shared_copy
@@ -194,9 +193,8 @@ class ActivationEngine(BaseEngine):
     ) -> tuple[dict[str, Tensor], list[Tensor]] | None:
         """Return the scaled activations (n, i) of each layer, and the outputs of the network.
 
-        The result is None if nothing was recorded, if the first axis of some input is not the
-        samples, or if the network may move samples. In these cases, samples are evaluated one by
-        one from then on.
+        The result is None if nothing was recorded, or if the first axis of some input is not the
+        samples. In the latter case, samples are evaluated one by one from then on.
         """
         recorded = self._record(samples, chunk, self._sizes)
         if recorded is None:
@@ -204,9 +202,8 @@ class ActivationEngine(BaseEngine):
         calls, outputs = recorded
         count = chunk.stop - chunk.start
         values = [call.values for name in self._sizes for call in calls[name]]
-        if any(value is None or len(value) != count for value in values):
+        if count > 1 and any(value is None or len(value) != count for value in values):
             self._one_by_one = True
-        if self._one_by_one and count > 1:
             return None
         return {name: self._scale(name, calls[name], count) for name in self._sizes}, outputs
 
@@ -226,9 +223,9 @@ class ActivationEngine(BaseEngine):
     ) -> bool:
         """Return whether some samples have the same activations in batches of their own.
 
-        These are the first, the last and some other samples. If they have other activations,
-        samples are evaluated one by one from then on. If even their outputs are different, the
-        network mixes samples, and an error is raised.
+        These are the first, the last and some other samples. If they have other activations, or if
+        the network may move samples, samples are evaluated one by one from then on. If even their
+        outputs are different, the network mixes samples, and an error is raised.
         """
         count = chunk.stop - chunk.start
         if count == 1:
@@ -250,7 +247,9 @@ class ActivationEngine(BaseEngine):
             ):
                 self._one_by_one = True
                 return False
-        return True
+        # The inputs of layers may be in another order than the samples.
+        self._one_by_one |= self._moves_samples
+        return not self._moves_samples
 
 
 def _list_floating_tensors(raw: Any) -> list[Tensor]:

@@ -349,3 +349,25 @@ def test_invalid_parameters_raise_an_error(params):
     network, X = build(NETWORKS[0])
     with pytest.raises(ValueError, match=next(iter(params))):
         PerceptualKernel(network, **params)(X)
+
+
+class SortingBody(nn.Module):
+    """Network that sorts the samples of a batch, and restores their order at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, rows):
+        order = rows[:, 0].argsort()
+        return self.head(torch.tanh(self.body(rows[order])))[order.argsort()]
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_activations_of_a_network_that_sorts_samples_are_those_of_each_sample(batch_size):
+    torch.manual_seed(0)
+    network, X = SortingBody().double(), torch.randn(30, 4, dtype=torch.float64)
+    X[[0, 29], 0] = torch.tensor([-9.0, 9.0], dtype=torch.float64)  # They stay at their places.
+    expected = PerceptualKernel(network, layers=["head"], batch_size=1)(X)
+    gram = PerceptualKernel(network, layers=["head"], batch_size=batch_size)(X)
+    np.testing.assert_allclose(gram, expected, atol=1e-10)
