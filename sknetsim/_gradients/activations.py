@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
+from .._networks.batches import find_tensors
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import attach_hooks
 from .._networks.network import Network, format_names, match_names
@@ -69,7 +70,7 @@ def record_inputs(module: nn.Module, names: Iterable[str] | None) -> Iterator[Ca
 
     def record(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if layer is module:
-            given = _list_floating_tensors((*args, *kwargs.values()))
+            given = find_tensors((*args, *kwargs.values()))
             storages.update(tensor.untyped_storage().data_ptr() for tensor in given)
         if layer not in names_of_layers:
             return
@@ -179,7 +180,8 @@ class ActivationEngine(BaseEngine):
             self.batch(samples, None, chunk) as (module, inputs, _),
             record_inputs(module, names) as calls,
         ):
-            outputs = _list_floating_tensors(self.forward(module, inputs))
+            tensors = find_tensors(self.forward(module, inputs))
+            outputs = [tensor for tensor in tensors if tensor.is_floating_point()]
             graphs = [describe_graph(tensor) for tensor in outputs if tensor.ndim]
             self._moves_samples |= any(graph.moves_samples for graph in graphs)
         return (
@@ -250,17 +252,6 @@ class ActivationEngine(BaseEngine):
         # The inputs of layers may be in another order than the samples.
         self._one_by_one |= self._moves_samples
         return not self._moves_samples
-
-
-def _list_floating_tensors(raw: Any) -> list[Tensor]:
-    """Return the floating-point tensors in a network's raw output, or in its arguments."""
-    if isinstance(raw, Tensor):
-        return [raw] if raw.is_floating_point() else []
-    parts = raw.values() if isinstance(raw, Mapping) else raw
-    is_nested = isinstance(raw, Mapping | list | tuple)
-    return (
-        [tensor for part in parts for tensor in _list_floating_tensors(part)] if is_nested else []
-    )
 
 
 def _flatten_calls(calls: list[LayerInput], samples: int) -> Tensor:

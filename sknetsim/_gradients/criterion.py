@@ -114,7 +114,7 @@ def predict_labels(network: Network, outputs: Tensor, logits: Tensor) -> Tensor:
     )
 
 
-def check_labels(network: Network, outputs: Tensor, y: Tensor) -> Tensor:
+def convert_labels(network: Network, outputs: Tensor, y: Tensor) -> Tensor:
     """Return the labels as numbers of classes, or as values in the shape of the outputs."""
     if y.is_floating_point() and not bool(torch.isfinite(y).all()):
         raise ValueError("`y` must be finite; got NaN or infinity. Remove these samples.")

@@ -30,7 +30,7 @@ from .verification import (
     are_verified,
     check_no_mixing,
     check_outputs,
-    evaluate_again,
+    compute_again,
     find_wrong_parameters,
     is_close,
     make_batches_error,
@@ -99,9 +99,8 @@ class GradientEngine(BaseEngine):
 
     def identity(self) -> str:
         """Return the fingerprint of the network, the outputs and the parameters."""
-        compared = (self.outputs.output, sorted(self.selected))
         own = (self.network.module, self.network.criterion, self.network.classifier)
-        return fingerprint_value((own, compared))
+        return fingerprint_value((own, (self.outputs.output, sorted(self.selected))))
 
     def _measure(self, samples: Samples, labels: Tensor | None) -> None:
         with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y), self._guard():
@@ -281,11 +280,12 @@ class GradientEngine(BaseEngine):
         verified too, because rounding may change the derivative of a few samples.
         """
         if len(jacobian) > 1 and is_alike:
-            number, count = self._passed_chunks + 1, len(jacobian)
-            if not are_checked(count, number):
+            number, outputs = self._passed_chunks + 1, jacobian.outputs
+            if not are_checked(len(outputs), number):
                 return True
-            rows = select_rows(count, number)
-            part = evaluate_again(self.call, self.outputs, module, inputs, targets, jacobian, rows)
+            rows = select_rows(len(outputs), number)
+            again = compute_again(self.call, self.outputs, module, inputs, targets, outputs, rows)
+            part = replace(jacobian.rows(rows), outputs=again)
             is_known = not are_verified(number) or self._is_loop(plan)
             if is_known or not find_wrong_parameters(module, self.selected, part):
                 return True

@@ -17,9 +17,9 @@ from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError
 from .criterion import (
     are_logarithms,
-    check_labels,
     check_probabilities,
     compute_losses,
+    convert_labels,
     make_criterion,
     predict_labels,
 )
@@ -134,7 +134,7 @@ class Outputs:
         """Return the labels y, or the predicted ones if y is None and the network classifies."""
         if y is None:
             return predict_labels(self.network, outputs, self.logits(outputs))
-        return check_labels(self.network, outputs, y)
+        return convert_labels(self.network, outputs, y)
 
     def _loss(self, outputs: Tensor, labels: Tensor | None) -> Tensor:
         """Return the loss of each sample, of shape (n, 1)."""

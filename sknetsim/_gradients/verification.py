@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -102,10 +101,7 @@ def check_no_mixing(
 ) -> None:
     """Check that the outputs of the first and last samples are the same without other samples."""
     for index in (0, len(outputs) - 1):
-        row = slice(index, index + 1)
-        raw = call(module, slice_batch(inputs, row))
-        alone = selection.select(raw, None if targets is None else targets[row])
-        check_same_outputs(alone.to(outputs.dtype), outputs, [index])
+        compute_again(call, selection, module, inputs, targets, outputs, [index])
 
 
 def check_same_outputs(alone: Tensor, outputs: Tensor, rows: list[int]) -> None:
@@ -116,24 +112,23 @@ def check_same_outputs(alone: Tensor, outputs: Tensor, rows: list[int]) -> None:
         raise make_mixing_error()
 
 
-def evaluate_again(
+def compute_again(
     call: Call,
     selection: Outputs,
     module: nn.Module,
     inputs: Inputs,
     targets: Tensor | None,
-    jacobian: Jacobian,
+    outputs: Tensor,
     rows: list[int],
-) -> Jacobian:
-    """Return some Jacobians of a chunk, with outputs computed again in a batch of their own.
+) -> Tensor:
+    """Return outputs of some samples, computed again in a batch of their own and checked.
 
-    The outputs are checked to be the same. Their graph is that of these samples only.
+    Their graph is that of these samples only.
     """
     raw = call(module, take_batch(inputs, rows))
-    outputs = selection.select(raw, None if targets is None else targets[rows])
-    outputs = outputs.to(jacobian.outputs.dtype)
-    check_same_outputs(outputs, jacobian.outputs, rows)
-    return replace(jacobian.rows(rows), outputs=outputs)
+    again = selection.select(raw, None if targets is None else targets[rows]).to(outputs.dtype)
+    check_same_outputs(again, outputs, rows)
+    return again
 
 
 def is_close(alone: Tensor, together: Tensor, values: Tensor | None = None) -> bool:

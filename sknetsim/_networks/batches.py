@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, default_collate
 
@@ -46,6 +47,15 @@ def list_tensors(inputs: Inputs) -> list[Tensor]:
         return [inputs]
     parts = inputs.values() if isinstance(inputs, Mapping) else inputs
     return [tensor for part in parts for tensor in list_tensors(part)]
+
+
+def find_tensors(value: Any) -> list[Tensor]:
+    """Return the tensors in a value, which may consist of containers and other values."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value
+    is_nested = isinstance(value, Mapping | list | tuple)
+    return [tensor for part in parts for tensor in find_tensors(part)] if is_nested else []
 
 
 def slice_batch(inputs: Inputs, rows: slice) -> Inputs:
@@ -107,10 +117,7 @@ def convert_rows(X: Any) -> Any:
             "`X` must have no masked values; got an array with a mask, which networks do not take."
             " Pass X.filled(value), with a value that the network takes for a missing one."
         )
-    if (
-        isinstance(X, str | bytes | set | numbers.Number | Iterator)
-        or getattr(X, "shape", None) == ()
-    ):
+    if isinstance(X, _WITHOUT_ROWS) or getattr(X, "shape", None) == ():
         raise ValueError(
             f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
             " Pass an array with a row for each sample."
@@ -245,6 +252,16 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
         return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor):
         return torch.cat([first, torch.as_tensor(second, device=first.device)])
+    if hasattr(first, "iloc") and type(first) is type(second):
+        import pandas
+
+        return pandas.concat([first, second], ignore_index=True)
+    if isinstance(first, list):
+        return [*first, *second]
+    if sparse.issparse(first) and sparse.issparse(second):
+        return sparse.vstack([first, second], format="csr")
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
     return np.concatenate([make_indexable(first), make_indexable(second)])
 
 
@@ -269,6 +286,16 @@ def take_rows(array: Any, rows: Any) -> Any:
         return array[rows]
     chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
     return array[chosen.tolist()][places] if len(chosen) else array[0:0]
+
+
+def make_tensor(array: Any) -> Tensor:
+    """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
+    if isinstance(array, Tensor):
+        return array.detach().clone()
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise make_dtype_error(array.dtype)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def make_indexable(X: Any) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .batches import make_tensor
+
 
 def check_labels(y: Any) -> np.ndarray:
     """Return the labels as an array; raise an error if some are missing or not finite.
@@ -64,10 +66,7 @@ def _convert_objects(labels: np.ndarray) -> np.ndarray:
 def make_label_tensor(y: Any) -> Tensor:
     """Return labels as a tensor, and check that they are finite numbers."""
     labels = check_numbers(y)
-    if isinstance(y, Tensor):
-        return y
-    # torch takes arrays in native byte order only.
-    return torch.from_numpy(np.array(labels, dtype=labels.dtype.newbyteorder("=")))
+    return y if isinstance(y, Tensor) else make_tensor(labels)
 
 
 def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from .batches import (
@@ -22,8 +21,8 @@ from .batches import (
     copy_arrays,
     is_on_disk,
     list_tensors,
-    make_dtype_error,
     make_indexable,
+    make_tensor,
     map_arrays,
     take_rows,
 )
@@ -58,7 +57,7 @@ class Samples:
             )
         X = self.data = convert_rows(X)
         self._source = X if isinstance(X, Dataset) else make_indexable(X)
-        self._length = check_lengths(_lengths(self._source))
+        self._length = check_lengths(list_lengths(self._source))
         self.rows: Sequence[int] = range(self._length) if rows is None else rows
 
     @classmethod
@@ -99,7 +98,7 @@ class Samples:
             pairs = isinstance(items[0], tuple | list) and len(items[0]) == 2
             return collate([item[0] if pairs else item for item in items])
         rows = indices if rows is None else rows
-        return map_arrays(lambda array: _make_tensor(take_rows(array, rows)), self._source)
+        return map_arrays(lambda array: make_tensor(take_rows(array, rows)), self._source)
 
     def select(self, indices: Sequence[int]) -> Samples:
         """Return copies of the samples at some indices."""
@@ -200,25 +199,6 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
     return min(first, default=None)
 
 
-def _lengths(source: Any) -> list[int]:
-    """Return the number of samples in each array of X; 0 for a scalar."""
-    lengths: list[int] = []
-    if isinstance(source, Dataset):
-        return [len(source)]  # type: ignore[arg-type]
-    map_arrays(lambda array: lengths.append(array.shape[0] if array.ndim else 0), source)
-    return lengths
-
-
-def _make_tensor(array: Any) -> Tensor:
-    """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
-    if isinstance(array, Tensor):
-        return array.detach().clone()
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise make_dtype_error(array.dtype)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-
-
 class RawSamples(Samples):
     """Samples of X in its own form, which is not converted to arrays before it is needed.
 
@@ -254,7 +234,7 @@ class RawSamples(Samples):
 
     def append(self, others: Samples) -> RawSamples:
         """Return these samples, followed by others of the same form."""
-        return RawSamples(_concatenate(self.data, others.data))
+        return RawSamples(concatenate_arrays(self.data, others.data))
 
     def find_non_finite(self) -> None:
         """Return None: the steps before the network may take NaN."""
@@ -268,6 +248,9 @@ def list_lengths(X: Any) -> list[int]:
 
 
 def _count_rows(part: Any) -> int:
+    """Return the number of rows of a part of X; 0 for a scalar."""
+    if isinstance(part, Dataset):
+        return len(part)  # type: ignore[arg-type]
     shape = getattr(part, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else 0
@@ -288,20 +271,3 @@ def _select_rows(part: Any, rows: Any) -> Any:
         return part[rows]
     items = [part[row] for row in rows]
     return ListDataset(items) if isinstance(part, Dataset) else items
-
-
-def _concatenate(first: Any, second: Any) -> Any:
-    """Return the rows of the first X, followed by those of the second, in the form of the first."""
-    if isinstance(first, Mapping):
-        return {key: _concatenate(value, second[key]) for key, value in first.items()}
-    if hasattr(first, "iloc") and type(first) is type(second):
-        import pandas
-
-        return pandas.concat([first, second], ignore_index=True)
-    if isinstance(first, list):
-        return [*first, *second]
-    if sparse.issparse(first):
-        return sparse.vstack([first, second], format="csr")
-    if isinstance(first, np.ndarray):
-        return np.concatenate([first, np.asarray(second)])
-    return concatenate_arrays(first, second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 import random
 import threading
@@ -273,26 +274,20 @@ class Writes(TorchDispatchMode):
     ----------
     kept : iterable of Tensor
         Tensors whose contents can be restored.
-    watched : iterable of Tensor
-        Other tensors.
 
     Attributes
     ----------
     saved : list of (Tensor, Tensor)
         Each kept tensor that was written into, with a copy of its contents before.
-    wrote_watched : bool
-        Whether one of the other tensors was written into.
     """
 
     # Operators that take functions, such as flex_attention, reach `__torch_dispatch__` as well.
     supports_higher_order_operators = True
 
-    def __init__(self, kept: Iterable[Tensor], watched: Iterable[Tensor] = ()):
+    def __init__(self, kept: Iterable[Tensor]):
         super().__init__()
         self._kept = group_by_storage(kept)
-        self._watched = {_identify_storage(t) for t in watched if _has_storage(t)}
         self.saved: list[tuple[Tensor, Tensor]] = []
-        self.wrote_watched = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -308,7 +303,6 @@ class Writes(TorchDispatchMode):
 
     def _record(self, storage: int) -> None:
         """Record a write into a storage that is about to happen."""
-        self.wrote_watched |= storage in self._watched
         for tensor in self._kept.pop(storage, ()):
             self.saved.append((tensor, tensor.detach().clone()))
 
@@ -344,19 +338,12 @@ def _identify_storage(tensor: Tensor) -> int:
     return int(storage._cdata)
 
 
-# Positions and names of the arguments that each operation writes into.
-_written_arguments: dict[Any, list[tuple[int, str]]] = {}
-
-
+@functools.cache
 def _list_written_arguments(func: Any) -> list[tuple[int, str]]:
     """Return the positions and names of the arguments that an operation writes into."""
-    written = _written_arguments.get(func)
-    if written is None:
-        arguments = func._schema.arguments if hasattr(func, "_schema") else []
-        written = [
-            (position, argument.name)
-            for position, argument in enumerate(arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
-        _written_arguments[func] = written
-    return written
+    arguments = func._schema.arguments if hasattr(func, "_schema") else []
+    return [
+        (position, argument.name)
+        for position, argument in enumerate(arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]

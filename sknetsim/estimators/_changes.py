@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from .._gradients.base_engine import BaseEngine
+from .._networks.batches import find_tensors
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import list_steps, resolve_network
 from .._networks.persistence import get_versions
@@ -218,22 +219,14 @@ def _iterate_outputs(source: BaseEngine, sample: Samples) -> Iterator[Tensor]:
     """Yield the tensors in the raw output of the network for one sample, on the CPU."""
     prepared = source.network.prepare(sample)
     with source.batch(prepared, None, slice(0, 1)) as (module, inputs, _):
-        yield from _iterate_tensors(source.forward(module, inputs))
+        for tensor in find_tensors(source.forward(module, inputs)):
+            yield tensor.detach().double().cpu()
 
 
 def _is_close(now: Tensor, before: Tensor) -> bool:
     """Return whether two outputs are equal up to the rounding of another device or version."""
     scale = float(before.nan_to_num().abs().max()) if before.numel() else 0.0
     return torch.allclose(now, before, rtol=0.0, atol=1e-5 * scale, equal_nan=True)
-
-
-def _iterate_tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value, which may consist of containers."""
-    if isinstance(value, Tensor):
-        yield value.detach().double().cpu()
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _iterate_tensors(part)
 
 
 def digest_tensors(module: nn.Module) -> tuple[Any, str]:

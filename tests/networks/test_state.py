@@ -144,16 +144,6 @@ def test_the_contents_before_a_write_are_restored(write):
     assert torch.equal(tensor, torch.arange(3.0))
 
 
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-@torch.no_grad()
-def test_writes_into_watched_tensors_are_recorded(write):
-    tensor = torch.arange(3.0)
-    writes = Writes([], [tensor])
-    with writes:
-        write(tensor)
-    assert writes.wrote_watched and not writes.saved
-
-
 def test_the_contents_before_the_first_of_several_writes_are_restored():
     tensor = torch.arange(3.0)
     with Writes([tensor]) as writes:
@@ -182,10 +172,10 @@ READS = {
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_reads_are_not_recorded(read):
     tensor = torch.arange(3.0)
-    writes = Writes([tensor], [tensor])
+    writes = Writes([tensor])
     with writes:
         read(tensor)
-    assert not writes.saved and not writes.wrote_watched
+    assert not writes.saved
 
 
 def test_a_restored_tensor_keeps_its_version():
