@@ -7,11 +7,16 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 import torch
+from sklearn.exceptions import NotFittedError
 
 # Packages whose lines a warning does not point to, because they call each other for the user.
 _INTERNAL_PACKAGES = ("sknetsim", "sklearn", "joblib", "torch")
+
+# Types of errors that a step of a Pipeline raises for bad input, besides ValueError.
+_STEP_ERRORS = (TypeError, AttributeError, RuntimeError, OSError)
 
 
 class UnsupportedNetworkError(ValueError):
@@ -163,6 +168,35 @@ def is_out_of_memory(error: Exception) -> bool:
     """
     classes = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, classes) or "allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def name_step(name: str, step: Any) -> Iterator[None]:
+    """Name a step of a Pipeline in each error of bad input that it raises inside the block.
+
+    The error keeps its type if that is one of `_STEP_ERRORS`, and else becomes a ValueError. The
+    original error is its cause.
+
+    Parameters
+    ----------
+    name : str
+        Name of the step in its Pipeline.
+    step : object
+        The step.
+    """
+    try:
+        yield
+    except (NotFittedError, Warning):
+        raise  # These do not depend on the input.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        kind = next((kind for kind in _STEP_ERRORS if isinstance(error, kind)), ValueError)
+        reason = f"{type(error).__name__}: {error}".rstrip(". \n")
+        raise kind(
+            f"`X` must be accepted by the step {name!r} ({type(step).__name__}) of the Pipeline in"
+            f" `estimator`; got its {reason}. Correct X, or let the step accept it."
+        ) from error
 
 
 #: Category of each message, for a thread or task that collects its warnings; None: it issues them.

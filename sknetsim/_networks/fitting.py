@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from ..exceptions import UntrainedNetworkWarning, warn
+from ..exceptions import UntrainedNetworkWarning, name_step, warn
 from .batches import copy_arrays, is_on_disk
 from .default_network import train_default_network
 from .label_arrays import make_label_tensor
@@ -29,6 +30,7 @@ from .network import (
     get_innermost,
     is_frozen,
     is_trained,
+    list_steps,
     takes_one_axis_of_labels,
 )
 from .samples import Samples
@@ -128,9 +130,23 @@ def train_clone(estimator: Any, X: Any, y: Any) -> Any:
     # Steps of a Pipeline may change X in place, and torch warns of arrays that are read-only.
     is_writeable = not isinstance(X, np.ndarray) or X.flags.writeable
     X = copy_arrays(X) if isinstance(trained, Pipeline) or not is_writeable else X
-    with _align_training(net):
+    with _align_training(net), _name_steps(trained):
         trained.fit(X, labels if isinstance(y, Tensor) else labels.numpy())
     return trained
+
+
+@contextlib.contextmanager
+def _name_steps(estimator: Any) -> Iterator[None]:
+    """Name the step before the network, if one raises an error of bad input inside the block."""
+    try:
+        yield
+    except Exception as error:
+        callers = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+        for name, step in list_steps(estimator):
+            if any(caller is step for caller in callers):
+                with name_step(name, step):
+                    raise
+        raise
 
 
 @contextlib.contextmanager

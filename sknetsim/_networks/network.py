@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -16,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
-from ..exceptions import UnsupportedNetworkError
+from ..exceptions import UnsupportedNetworkError, name_step
 from .batches import Inputs, copy_arrays
 from .isolation import has_device
 from .samples import RawSamples, Samples
@@ -122,9 +121,11 @@ def resolve_network(estimator: Any) -> Network:
         if not steps:
             return samples
         # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
-        copied = copy_arrays(samples.data)
-        transformed = functools.reduce(lambda X, step: step.transform(X), steps, copied)
-        prepared = Samples(split_columns(net, transformed), samples.rows)
+        X = copy_arrays(samples.data)
+        for name, step in steps:
+            with name_step(name, step):
+                X = step.transform(X)
+        prepared = Samples(split_columns(net, X), samples.rows)
         if len(prepared) != len(samples):
             raise UnsupportedNetworkError(
                 "`estimator` must have steps that return one row per sample; got"
@@ -154,14 +155,14 @@ def describe_value(value: Any) -> str:
     return repr(value) if isinstance(value, str | None) else f"{article} {name}"
 
 
-def _unwrap(estimator: Any) -> tuple[Any, list[Any]]:
-    """Return the estimator inside FrozenEstimators and Pipelines, and the steps before it."""
-    steps: list[Any] = []
+def _unwrap(estimator: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """Return the estimator inside FrozenEstimators and Pipelines, and the named steps before it."""
+    steps: list[tuple[str, Any]] = []
     while True:
         if isinstance(estimator, Pipeline):
             # Single steps: scikit-learn takes a Pipeline that ends in a step without fitted
             # attributes for unfitted. "passthrough" has no transform.
-            steps += [step for _, step in estimator.steps[:-1] if hasattr(step, "transform")]
+            steps += [pair for pair in estimator.steps[:-1] if hasattr(pair[1], "transform")]
             estimator = estimator[-1]
         elif type(estimator).__name__ == "FrozenEstimator":
             estimator = estimator.estimator
@@ -174,8 +175,8 @@ def get_innermost(estimator: Any) -> Any:
     return _unwrap(estimator)[0]
 
 
-def list_steps(estimator: Any) -> list[Any]:
-    """Return the steps of Pipelines before the network."""
+def list_steps(estimator: Any) -> list[tuple[str, Any]]:
+    """Return the steps of Pipelines before the network, with their names."""
     return _unwrap(estimator)[1]
 
 
