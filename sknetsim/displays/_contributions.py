@@ -11,7 +11,7 @@ import numpy as np
 from ..estimators.contributions import Contributions
 from ..estimators.kernel import NetworkKernel
 from ._figures import BLUE, VERMILION, Display
-from ._rendering import is_image_like, render_images
+from ._rendering import fit_images, is_image_like, render_images
 
 
 class ContributionsDisplay(Display):
@@ -138,7 +138,8 @@ class ContributionsDisplay(Display):
             )
         contributions, images = estimator.contributions(X, Y, positions=layer), None
         if grid is not None and is_image_like(X, image_shape):
-            images = np.concatenate([render_images(side, [pair], image_shape) for side in (X, Y)])
+            sides = [render_images(side, [pair], image_shape)[0] for side in (X, Y)]
+            images = fit_images(sides)
         return cls.from_predictions(
             contributions, pair=pair, layer=layer, grid=grid, images=images, ax=ax
         )

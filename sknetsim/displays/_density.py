@@ -8,6 +8,7 @@ import numpy as np
 
 from ..estimators.density import NetworkDensity
 from ._figures import BLUE, Display
+from ._parts import list_parts, open_samples
 
 
 class DensityDisplay(Display):
@@ -100,9 +101,7 @@ class DensityDisplay(Display):
                 f" {type(estimator).__name__}. Fit NetworkDensity(network)."
             )
         scores = estimator.score_samples(X)
-        if coordinates is None:
-            coordinates = np.asarray(X)
-            coordinates = coordinates.squeeze(1) if coordinates.shape[1:] == (1,) else coordinates
+        coordinates = _list_numbers(X) if coordinates is None else coordinates
         return cls.from_predictions(coordinates, scores, ax=ax)
 
     @classmethod
@@ -139,3 +138,17 @@ class DensityDisplay(Display):
         )
         self.figure_.colorbar(points, ax=self.ax_, label="Log density (nats)")
         self.ax_.set(xlabel="First coordinate", ylabel="Second coordinate")
+
+
+def _list_numbers(X: Any) -> np.ndarray:
+    """Return the numbers of each sample; raise if samples contain other values."""
+    parts = list_parts(X, range(len(open_samples(X))))
+    try:
+        columns = [np.asarray(part.values, dtype=float) for part in parts]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`coordinates` must be one or two numbers per sample if samples do not consist of"
+            f" numbers ({error}); got None. Pass a column of numbers, or an embedding in two"
+            " dimensions."
+        ) from error
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)

@@ -1,4 +1,4 @@
-"""Display of queries and their neighbours, as images or as rows of a table."""
+"""Display of queries and their neighbours, as images, texts or rows of a table."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ from typing import Any
 import numpy as np
 
 from .._kernels.similarities import SIMILARITIES
-from .._networks.samples import RawSamples
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
 from ._figures import VERMILION, Display, draw_image
-from ._rendering import is_image_like, render_images, render_table
+from ._formatting import abbreviate
+from ._parts import join_columns, list_parts, open_samples
+from ._rendering import (
+    fit_images,
+    format_parts,
+    is_image_like,
+    measure_size,
+    render_images,
+)
+from ._tables import MOST_COLUMNS, align_tables, count_lines, draw_tables, measure_tables, wrap_text
 
 # Width and height of an image, and height of its caption, in inches.
 _IMAGE_INCHES, _CAPTION_INCHES = 1.1, 0.45
 
-# Width of a character and height of a row of a table, in inches.
-_CHARACTER_INCHES, _ROW_INCHES = 0.085, 0.24
-
 
 class NeighborsDisplay(Display):
-    """Queries and the samples most similar to them, as images or as rows of a table.
+    """Queries and the samples most similar to them, as images, texts or rows of a table.
 
     Each row of images has a query, followed by its neighbours. The caption of a neighbour has its
     similarity, its label and its prediction, in vermilion if the prediction differs from the label.
-    Tables are drawn one below the other, each with the query in its first row.
+    Tables are drawn one below the other, each with the query in its first row. They have up to 16
+    columns, which are the first ones and the last one of a wider table, and a text has up to four
+    lines.
 
     Parameters
     ----------
@@ -117,11 +124,15 @@ class NeighborsDisplay(Display):
     ) -> NeighborsDisplay:
         """Find the neighbours of the samples of X, and draw them.
 
+        Samples are drawn as they were passed, before the steps of a Pipeline: images, texts, or
+        the named columns of a table, in which missing values are "missing". Images of different
+        sizes are enlarged to one size, with light grey margins.
+
         Parameters
         ----------
         estimator : NetworkNeighbors
             A fitted estimator.
-        X : array-like of shape (n_queries, ...)
+        X : array-like of shape (n_queries, ...), table, list of texts or images, dict or Dataset
             The queries.
         n_neighbors : int, default=None
             Number of neighbours. None: that of the estimator.
@@ -161,14 +172,16 @@ class NeighborsDisplay(Display):
         labels = _check_shape("labels", labels, fitted_shape)
         predictions = _check_shape("predictions", predictions, fitted_shape)
         distances, indices = estimator.kneighbors(X, n_neighbors)
+        queries, neighbors, columns = _render_samples(estimator, X, indices, image_shape)
         return cls.from_predictions(
-            *_render_samples(estimator, X, indices, image_shape),
+            queries,
+            neighbors,
             SIMILARITIES[estimator.distance](distances),
             labels=None if labels is None else labels[indices],
             predictions=None if predictions is None else predictions[indices],
             query_labels=query_labels,
             query_predictions=query_predictions,
-            columns=_find_column_names(estimator, X),
+            columns=columns,
             ax=ax,
         )
 
@@ -201,19 +214,18 @@ class NeighborsDisplay(Display):
     def _figure_size(self) -> tuple[float, float]:
         queries, neighbors = self.similarities.shape
         if self._is_table():
-            # The heading, the query and a margin take three rows more.
-            height = _ROW_INCHES * (neighbors + 3) * queries
-            return _CHARACTER_INCHES * self._count_characters().sum(), height
+            return measure_tables(self._list_tables())
         return _IMAGE_INCHES * (neighbors + 1), (_IMAGE_INCHES + _CAPTION_INCHES) * queries
 
     def _draw(self) -> None:
         queries, neighbors = self.similarities.shape
-        self._divide(queries, 1 if self._is_table() else neighbors + 1)
+        if self._is_table():
+            tables = self._list_tables()
+            self._divide(queries, 1, height_ratios=[count_lines(rows) for rows in tables])
+            return draw_tables(self.ax_[:, 0], tables)
+        self._divide(queries, neighbors + 1)
         for query, axes in enumerate(self.ax_):
-            if self._is_table():
-                self._draw_table(axes[0], query)
-            else:
-                self._draw_images(axes, query)
+            self._draw_images(axes, query)
 
     def _draw_images(self, axes: np.ndarray, query: int) -> None:
         texts: tuple[Any, ...] = (self.query_labels, self.query_predictions, query)
@@ -245,31 +257,20 @@ class NeighborsDisplay(Display):
         """Return the rows of a table as text: the heading, the query and its neighbours."""
         columns = range(self.queries.shape[1]) if self.columns is None else self.columns
         rows = [
-            ["similarity", *self._extra_columns(), *columns],
-            ["query", *self._extra_cells(0, query), *self.queries[query]],
+            (["similarity", *self._extra_columns()], columns),
+            (["query", *self._extra_cells(0, query)], self.queries[query]),
         ]
         for place, similarity in enumerate(self.similarities[query]):
             extra = self._extra_cells(1, (query, place))
-            rows.append([f"{similarity:.2f}", *extra, *self.neighbors[query, place]])
-        return [[str(cell) for cell in row] for row in rows]
+            rows.append(([f"{similarity:.2f}", *extra], self.neighbors[query, place]))
+        return [
+            [wrap_text(str(cell)) for cell in (*first, *abbreviate(cells, MOST_COLUMNS))]
+            for first, cells in rows
+        ]
 
-    def _count_characters(self) -> np.ndarray:
-        """Return the width of each column of the tables in characters, with a margin."""
-        rows = [row for query in range(len(self.queries)) for row in self._format_table(query)]
-        return np.max([[len(cell) for cell in row] for row in rows], axis=0) + 2
-
-    def _draw_table(self, axis: Any, query: int) -> None:
-        names, *cells = self._format_table(query)
-        widths = self._count_characters() / self._count_characters().sum()
-        table = axis.table(
-            cells, colLabels=names, colWidths=widths, cellLoc="right", bbox=(0, 0, 1, 1)
-        )
-        table.auto_set_font_size(False)
-        table.set_fontsize(8)
-        for (row, _), cell in table.get_celld().items():
-            cell.set(edgecolor="0.85", facecolor="0.93" if row == 1 else "white")
-            cell.get_text().set(parse_math=False, weight="bold" if row == 0 else "normal")
-        axis.set_axis_off()
+    def _list_tables(self) -> list[list[list[str]]]:
+        """Return the rows of each table."""
+        return [self._format_table(query) for query in range(len(self.queries))]
 
 
 def _format_caption(labels: Any, predictions: Any, index: Any) -> str:
@@ -292,21 +293,22 @@ def _choose_colour(labels: Any, predictions: Any, index: Any) -> str:
 
 def _render_samples(
     estimator: NetworkNeighbors, X: Any, indices: np.ndarray, image_shape: Sequence[int] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return queries and neighbours as images, or as cells of tables."""
-    positions, fitted = range(len(RawSamples.of(X))), indices.ravel().tolist()
+) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
+    """Return queries and neighbours as images or as cells of tables, and the names of columns."""
+    positions, fitted = range(len(open_samples(X))), indices.ravel().tolist()
+    columns: list[str] | None = None
     if is_image_like(X, image_shape):
         queries = render_images(X, positions, image_shape)
         neighbors = render_images(estimator._X, fitted, image_shape)
+        size = measure_size([queries.shape[1:], neighbors.shape[1:]])
+        queries, neighbors = (fit_images(images, size) for images in (queries, neighbors))
     else:
-        queries = render_table(X, positions).cells
-        neighbors = render_table(estimator._X, fitted).cells
-    return queries, neighbors.reshape(*indices.shape, *neighbors.shape[1:])
-
-
-def _find_column_names(estimator: NetworkNeighbors, X: Any) -> list[str] | None:
-    names = getattr(X, "columns", getattr(estimator, "feature_names_in_", None))
-    return None if names is None else [str(name) for name in names]
+        parts = [list_parts(X, positions), list_parts(estimator._X, fitted)]
+        if len(parts[0]) != len(parts[1]):
+            parts = [join_columns(side) for side in parts]  # Lists of different lengths.
+        names = getattr(estimator, "feature_names_in_", None)
+        columns, queries, neighbors = align_tables(*(format_parts(side, names) for side in parts))
+    return queries, neighbors.reshape(*indices.shape, *neighbors.shape[1:]), columns
 
 
 def _check_neighbors(queries: np.ndarray, neighbors: np.ndarray, similarities: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Samples as images, or as rows of a table, for the displays and the explorer.
+"""Samples in any form as images, or as rows of a table, for the displays and the explorer.
 
 Index legend: n samples.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from .._networks.batches import is_on_disk, list_tensors
-from .._networks.samples import RawSamples
+from ._formatting import format_value, is_missing
+from ._parts import Part, contains_images, find_image_part, list_parts
+
+#: Value of the margins of images of different sizes, between black (0) and white (1).
+MARGIN = 0.93
 
 
 class Table(NamedTuple):
@@ -33,8 +33,8 @@ class Table(NamedTuple):
 
 
 def is_image_like(X: Any, image_shape: Sequence[int] | None) -> bool:
-    """Return whether samples are drawn as images: they have several axes, or a given shape."""
-    return image_shape is not None or (not _is_table(X) and _select_values(X, [0]).ndim > 2)
+    """Return whether samples are drawn as images: they contain images, or have a given shape."""
+    return image_shape is not None or contains_images(X)
 
 
 def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
@@ -42,8 +42,8 @@ def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | N
 
     Parameters
     ----------
-    X : array-like, Tensor or Dataset
-        All samples.
+    X : object
+        All samples, in any form.
     indices : sequence of int of length n
         Positions of the samples in X.
     image_shape : tuple of int or None
@@ -52,14 +52,18 @@ def render_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | N
     Returns
     -------
     images : ndarray of shape (n, height, width) or (n, height, width, 3), float64
-        0 is the smallest value of all these samples and 1 the largest.
+        0 is the smallest value of all these samples and 1 the largest. Images of different sizes
+        are enlarged to the size of the largest, with light grey margins.
     """
     images = to_images(X, indices, image_shape)
-    return scale_to_unit(images, images.min(), images.max())
+    scale = measure_range(images)
+    return fit_images([scale_to_unit(image, *scale) for image in images])
 
 
-def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None) -> np.ndarray:
-    """Return samples as grey or coloured images, in their own range of values.
+def to_images(
+    X: Any, indices: Sequence[int], image_shape: Sequence[int] | None
+) -> list[np.ndarray]:
+    """Return samples as grey or coloured images, in their own sizes and range of values.
 
     Parameters
     ----------
@@ -68,51 +72,91 @@ def to_images(X: Any, indices: Sequence[int], image_shape: Sequence[int] | None)
 
     Returns
     -------
-    images : ndarray of shape (n, height, width) or (n, height, width, 3), float64
+    images : list of ndarray of shape (height, width) or (height, width, 3), float64
         The images. With one or two channels, the first one is drawn; with four or more channels,
-        the first three.
+        the first three. A missing image has the shape (0, 0).
     """
-    values = _select_values(X, indices).astype(float)
-    if not np.isfinite(values).all():
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        first = indices[int(np.argmin(finite))]
+    values = _list_pixels(list_parts(X, indices))
+    for index, value in zip(indices, values, strict=True):
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"Images must be finite; got NaN or infinity in sample {index}. Leave it out, or"
+                " impute its pixels in the images that are drawn."
+            )
+    return [_to_image(value, image_shape) for value in values]
+
+
+def _list_pixels(parts: Sequence[Part]) -> list[np.ndarray]:
+    """Return the values of the images; without images, those of the first arrays, or of rows."""
+    place = find_image_part(parts)
+    arrays = (part for part in parts if isinstance(next(iter(part.values)), np.ndarray))
+    chosen = next(arrays, None) if place is None else parts[place]
+    try:
+        if chosen is None:
+            return [*np.stack([np.asarray(part.values, dtype=float) for part in parts], axis=1)]
+        return [_read_pixels(value) for value in chosen.values]
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Images must be finite; got NaN or infinity in sample {first}. Leave it out, or impute"
-            " its pixels in the images that are drawn."
-        )
-    shape = values.shape[1:] if image_shape is None else _check_image_shape(image_shape, values)
+            f"Samples must consist of numbers to be drawn as images; got others ({error}). Leave"
+            " `image_shape` out, or leave out the samples without an image."
+        ) from error
+
+
+def _read_pixels(value: Any) -> np.ndarray:
+    """Return an image of Pillow or an array as numbers; a missing image has no pixels."""
+    if is_missing(value):
+        return np.zeros((0, 0))
+    if not hasattr(value, "getbands"):
+        return np.asarray(value, dtype=float)
+    if value.mode not in ("1", "L", "F", "I", "I;16"):
+        # Channels first, which cannot be taken for the height of an image with few pixels.
+        return np.moveaxis(np.asarray(value.convert("RGB"), dtype=float), -1, 0)
+    return np.asarray(value, dtype=float)
+
+
+def _to_image(value: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
+    """Return the values of a sample as an image."""
+    shape = value.shape if image_shape is None else _check_image_shape(image_shape, value.shape)
     if len(shape) not in (2, 3):
         raise ValueError(
             "Samples must have the shape of an image: (height, width), (channels, height, width) or"
             f" (height, width, channels); got {shape}. Set `image_shape`."
         )
-    images = values.reshape(len(values), *shape)
-    return images if len(shape) == 2 else _move_channels(images)
+    image = value.reshape(shape)
+    return image if len(shape) == 2 else _move_channels(image)
 
 
-def _check_image_shape(image_shape: Any, values: np.ndarray) -> tuple[int, ...]:
+def _check_image_shape(image_shape: Any, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of an image as a tuple; raise if samples do not fit it."""
     shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else (image_shape,)
     is_positive = all(isinstance(size, int | np.integer) and size > 0 for size in shape)
-    if not is_positive or len(shape) not in (2, 3) or np.prod(shape) != np.prod(values.shape[1:]):
+    if not is_positive or len(shape) not in (2, 3) or np.prod(shape) != np.prod(sample_shape):
         raise ValueError(
             "`image_shape` must be (height, width), (channels, height, width) or (height, width,"
-            f" channels), with as many values as a sample of shape {values.shape[1:]}; got"
+            f" channels), with as many values as a sample of shape {sample_shape}; got"
             f" {image_shape}. Set it to the shape of a sample as an image."
         )
     return shape
 
 
-def _move_channels(images: np.ndarray) -> np.ndarray:
-    """Return coloured images with three channels on the last axis, and grey ones without that axis.
+def _move_channels(image: np.ndarray) -> np.ndarray:
+    """Return a coloured image with three channels on the last axis, a grey one without that axis.
 
-    The channels are on the first axis of a sample if its length is 1, 3 or 4, or if the length of
-    the last axis is not.
+    The channels are on the first axis if its length is 1, 3 or 4, or if the length of the last axis
+    is not.
     """
     channels = (1, 3, 4)
-    if images.shape[1] in channels or images.shape[3] not in channels:
-        images = np.moveaxis(images, 1, -1)
-    return images[..., 0] if images.shape[-1] < 3 else images[..., :3]
+    if image.shape[0] in channels or image.shape[2] not in channels:
+        image = np.moveaxis(image, 0, -1)
+    return image[..., 0] if image.shape[-1] < 3 else image[..., :3]
+
+
+def measure_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the smallest and the largest value of images; infinity, -infinity without pixels."""
+    return (
+        min(float(image.min(initial=np.inf)) for image in images),
+        max(float(image.max(initial=-np.inf)) for image in images),
+    )
 
 
 def scale_to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -120,13 +164,61 @@ def scale_to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.asarray((values - low) / (high - low if high > low else 1))
 
 
+def fit_images(
+    images: Sequence[np.ndarray] | np.ndarray,
+    size: tuple[int, ...] | None = None,
+    margin: float = MARGIN,
+) -> np.ndarray:
+    """Return images of different sizes in one array.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of shape (height, width) or (height, width, 3)
+        The images.
+    size : tuple of int or None, default=None
+        Result of `measure_size`. None: that of these images.
+    margin : float, default=MARGIN
+        Value of the margins, in the range of values of the images.
+
+    Returns
+    -------
+    fitted : ndarray of shape (n, height, width) or (n, height, width, 3)
+        Images enlarged or reduced to the size, without changing their proportions.
+    """
+    size = measure_size([image.shape for image in images]) if size is None else size
+    fitted = np.full((len(images), *size), margin, images[0].dtype)
+    for target, image in zip(fitted, images, strict=True):
+        if not image.size:
+            continue
+        scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+        height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+        rows = np.arange(height) * image.shape[0] // height
+        columns = np.arange(width) * image.shape[1] // width
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        pixels = image[np.ix_(rows, columns)]
+        is_grey = image.ndim < len(size)
+        target[top : top + height, left : left + width] = pixels[..., None] if is_grey else pixels
+    return fitted
+
+
+def measure_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the largest height and width, followed by 3 if one of the images is coloured."""
+    height, width = (max(1, *(shape[axis] for shape in shapes)) for axis in (0, 1))
+    return (height, width, 3) if any(len(shape) == 3 for shape in shapes) else (height, width)
+
+
+def has_columns(X: Any) -> bool:
+    """Return whether samples that contain images have other parts, too."""
+    return len(list_parts(X, [0])) > 1
+
+
 def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
     """Return samples as rows of a table.
 
     Parameters
     ----------
-    X : array-like, DataFrame, Tensor or Dataset
-        All samples.
+    X : object
+        All samples, in any form.
     indices : sequence of int of length n
         Positions of the samples in X.
     columns : list of str or None, default=None
@@ -135,37 +227,25 @@ def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None =
     Returns
     -------
     table : Table
-        Names and cells.
+        Names and cells, without the images that the samples contain.
     """
-    values = X.to_numpy()[list(indices)] if _is_table(X) else _select_values(X, indices)
-    if values.ndim != 2:
+    return format_parts(list_parts(X, indices), columns)
+
+
+def format_parts(parts: Sequence[Part], columns: Sequence[str] | None = None) -> Table:
+    """Return the parts of samples as rows of a table, see `render_table`."""
+    image = find_image_part(parts)
+    kept = [part for place, part in enumerate(parts) if place != image]
+    if not kept:
         raise ValueError(
-            f"Samples must have one axis to be rows of a table; got shape {values.shape[1:]}."
-            " Flatten them, or set `image_shape` to draw them as images."
+            "Samples must have one axis to be rows of a table; got shape"
+            f" {np.shape(parts[0].values[0])}. Flatten them, or set `image_shape` to draw them as"
+            " images."
         )
-    columns = [*X.columns] if _is_table(X) else columns
-    names = range(values.shape[1]) if columns is None else columns
-    cells = [[format_value(value) for value in row] for row in values]
-    return Table([str(name) for name in names], np.array(cells, dtype=object))
-
-
-def _is_table(X: Any) -> bool:
-    return hasattr(X, "columns") and hasattr(X, "to_numpy")
-
-
-def _select_values(X: Any, indices: Sequence[int]) -> np.ndarray:
-    """Return the values of some samples; if a sample has several arrays, those of the first."""
-    if isinstance(X, Tensor):
-        values = X.detach()[list(indices)].cpu()
-        # numpy has no bfloat16.
-        return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
-    if isinstance(X, Dataset) or is_on_disk(X) or not hasattr(X, "dtype"):
-        return list_tensors(RawSamples.of(X).at([int(index) for index in indices]))[0].numpy()
-    return np.asarray(X[list(indices)])
-
-
-def format_value(value: Any) -> str:
-    """Return a value as text: fractions with four digits, whole numbers with all digits."""
-    if isinstance(value, float | np.floating):
-        return f"{value:.15g}" if float(value).is_integer() else f"{value:.4g}"
-    return str(value)
+    names: Sequence[Any] = [part.name for part in kept]
+    if columns is not None and names == [None] * len(columns):
+        names = columns
+    cells = np.empty((len(kept[0].values), len(kept)), dtype=object)
+    for place, part in enumerate(kept):
+        cells[:, place] = [format_value(value) for value in part.values]
+    return Table([str(place if name is None else name) for place, name in enumerate(names)], cells)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
 from sknetsim import Contributions, NetworkKernel
@@ -107,3 +109,29 @@ def test_negative_contributions_have_another_colour():
     display = ContributionsDisplay.from_predictions(contributions)
     colours = [to_hex(bar.get_facecolor()).upper() for bar in display.ax_.patches]
     assert colours == [BLUE, VERMILION]
+
+
+def test_maps_of_positions_are_drawn_over_images_of_different_sizes(convolutional):
+    kernel, X = convolutional
+
+    def crop(images):
+        return np.stack([image[:4, :4] for image in images])[:, None]
+
+    steps = make_pipeline(FunctionTransformer(crop), kernel.estimator)
+    pair = [X[0, 0].numpy()], [np.pad(X[1, 0].numpy(), (0, 2))]
+    options = {"layer": "0", "grid": (2, 2)}
+    display = ContributionsDisplay.from_estimator(NetworkKernel(steps), *pair, **options)
+    assert display.images.shape == (2, 6, 6)
+    expected = kernel.contributions(X[:1], X[1:2]).similarity
+    np.testing.assert_allclose(display.contributions.similarity, expected)
+
+
+def test_maps_of_positions_of_texts_are_drawn_without_images():
+    def encode(texts):
+        return np.array([[[ord(letter) / 99 for letter in text]] for text in texts])
+
+    network = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)).double()
+    kernel = NetworkKernel(make_pipeline(FunctionTransformer(encode), network))
+    options = {"layer": "0", "grid": (2, 2)}
+    display = ContributionsDisplay.from_estimator(kernel, ["good"], ["film"], **options)
+    assert display.images is None and [len(axis.images) for axis in display.ax_[0]] == [1, 1]

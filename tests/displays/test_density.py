@@ -1,12 +1,16 @@
 """Display of densities: coordinates, order of drawing and errors."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sknetsim import NetworkDensity
 from sknetsim.displays import DensityDisplay
+from sknetsim.displays._density import _list_numbers
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -61,3 +65,18 @@ def test_coordinates_must_be_finite(shape, value):
     coordinates[3] = value
     with pytest.raises(ValueError, match=r"`coordinates` must be finite.*first for sample 3"):
         DensityDisplay(coordinates, np.zeros(5))
+
+
+@pytest.mark.parametrize("convert", [pandas.DataFrame, lambda X: [*X], lambda X: {"X": X}])
+def test_one_or_two_numbers_in_any_form_are_coordinates(convert):
+    X = np.random.default_rng(0).standard_normal((10, 2))
+    np.testing.assert_array_equal(_list_numbers(convert(X)), X)
+    np.testing.assert_array_equal(_list_numbers(convert(X[:, :1])), X[:, 0])
+
+
+def test_texts_need_given_coordinates():
+    X = ["good film", "bad film", "long film"]
+    density = NetworkDensity(make_pipeline(CountVectorizer().fit(X), nn.Linear(4, 1))).fit(X)
+    with pytest.raises(ValueError, match=r"`coordinates` must be .* got None\. Pass a column"):
+        DensityDisplay.from_estimator(density, X)
+    assert DensityDisplay.from_estimator(density, X, coordinates=range(3)).ax_.lines

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pandas
+import polars
 import pytest
 import torch
 from matplotlib import pyplot
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
 from sknetsim import NetworkKernel, NetworkNeighbors
 from sknetsim.displays import NeighborsDisplay
+from sknetsim.displays._rendering import Table
+from sknetsim.displays._tables import align_tables
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -150,3 +155,85 @@ def test_tables_have_columns_for_the_given_labels_and_predictions():
         ["query", "", "b", "1", "2"],
         ["0.50", "a", "", "3", "4"],
     ]
+
+
+def make_tables():
+    """Return a network of two columns, and a table for it."""
+    numbers = np.random.default_rng(0).standard_normal((12, 2)).round(2)
+    return nn.Linear(2, 2).double(), pandas.DataFrame(numbers, columns=["a", "b"])
+
+
+def test_columns_of_queries_in_another_order_are_matched_by_their_name():
+    class Columns(nn.Linear):
+        def forward(self, a, b):
+            return super().forward(torch.cat([a, b], 1))
+
+    _, X = make_tables()
+    estimator = NetworkNeighbors(Columns(2, 2).double(), n_neighbors=1).fit(X)
+    display = NeighborsDisplay.from_estimator(estimator, X[["b", "a"]].iloc[:2])
+    assert display.columns == ["b", "a"]
+    assert display.neighbors[:, 0].tolist() == display.queries.tolist()
+    assert display.queries[1].tolist() == [f"{value:g}" for value in X[["b", "a"]].iloc[1]]
+
+
+@pytest.mark.parametrize("convert", [np.asarray, polars.from_pandas], ids=["array", "polars"])
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_queries_in_another_form_have_the_columns_of_the_fitted_samples(convert):
+    network, X = make_tables()
+    estimator = NetworkNeighbors(make_pipeline(FunctionTransformer(np.asarray), network))
+    display = NeighborsDisplay.from_estimator(estimator.fit(X), convert(X.iloc[:2]), n_neighbors=1)
+    assert display.columns == ["a", "b"]
+    assert display.neighbors[:, 0].tolist() == display.queries.tolist()
+
+
+def test_columns_that_only_some_tables_have_are_empty_in_the_others():
+    columns = ["c", "a", "b"]
+    tables = Table(["c", "a"], np.array([["1", "2"]])), Table(["a", "b"], np.array([["3", "4"]]))
+    names, *cells = align_tables(*tables)
+    assert names == columns
+    assert [side.tolist() for side in cells] == [[["1", "2", ""]], [["", "3", "4"]]]
+
+
+def test_lists_of_different_lengths_have_one_cell_each():
+    def pad(lists):
+        return np.array([[*values, 0, 0][:3] for values in lists], dtype=float)
+
+    X = [[1], [2, 3], [4, 5], [6, 7, 8]]
+    network = make_pipeline(FunctionTransformer(pad), nn.Linear(3, 2).double())
+    estimator = NetworkNeighbors(network, n_neighbors=4).fit(X)
+    display = NeighborsDisplay.from_estimator(estimator, X[1:3])
+    assert display.queries.tolist() == [["[2, 3]"], ["[4, 5]"]]
+    assert sorted(display.neighbors[0, :, 0]) == ["[1]", "[2, 3]", "[4, 5]", "[6, 7, 8]"]
+
+
+def test_images_of_different_sizes_are_drawn_in_one_size():
+    def average(images):
+        return np.array([[image.mean(), image.std()] for image in images])
+
+    X = [np.eye(size) for size in range(2, 8)]
+    network = make_pipeline(FunctionTransformer(average), nn.Linear(2, 2).double())
+    estimator = NetworkNeighbors(network, n_neighbors=2).fit(X)
+    display = NeighborsDisplay.from_estimator(estimator, [X[0], X[5]])
+    assert display.queries.shape == (2, 7, 7) and display.neighbors.shape == (2, 2, 7, 7)
+
+
+def test_long_texts_are_wrapped_in_their_cells():
+    texts = ["word " * 20, "word " * 100, "short"]
+    display = NeighborsDisplay([[texts[0]]], [[[texts[1]], [texts[2]]]], [[0.5, 0.25]])
+    _, *cells = [row[-1] for row in display._format_table(0)]
+    assert [cell.count("\n") for cell in cells] == [1, 3, 0]
+    assert all(len(line) <= 60 for cell in cells for line in cell.split("\n"))
+    assert cells[1].endswith(" …") and not cells[0].endswith("…")
+    table = display.plot().ax_[0, 0].tables[0].get_celld()
+    heights = [table[row, 1].get_height() for row in range(4)]
+    np.testing.assert_allclose(np.divide(heights, heights[0]), [1, 2, 4, 1])
+
+
+def test_wide_tables_are_drawn_with_their_first_columns_and_the_last_one():
+    cells = np.arange(40).reshape(2, 20)
+    display = NeighborsDisplay(
+        cells[:1], cells[None, 1:], [[0.5]], columns=[*"abcdefghijklmnopqrst"]
+    )
+    heading, query, _ = display._format_table(0)
+    assert heading == ["similarity", *"abcdefghijklmn", "…", "t"]
+    assert query == ["query", *map(str, range(14)), "…", "19"]

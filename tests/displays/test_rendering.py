@@ -5,8 +5,8 @@ import pandas
 import pytest
 import torch
 
+from sknetsim.displays._formatting import format_value
 from sknetsim.displays._rendering import (
-    format_value,
     is_image_like,
     render_images,
     render_table,
@@ -28,7 +28,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_images_have_their_channels_last(name):
     shape, expected = SHAPES[name]
-    assert to_images(np.zeros((2, *shape)), [0, 1], None).shape == (2, *expected)
+    assert np.shape(to_images(np.zeros((2, *shape)), [0, 1], None)) == (2, *expected)
 
 
 def test_flat_samples_get_the_given_shape():

@@ -50,8 +50,9 @@ def explore(
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None
         The network; see `NetworkKernel`. An untrained network is trained on X and y.
-    X : array-like of shape (n_samples, ...)
-        Inputs of the network; some thousands of samples are practical.
+    X : array-like of shape (n_samples, ...), table, list of texts or images, dict or Dataset
+        Inputs of the network, or of the steps of a Pipeline before it; some thousands of samples
+        are practical.
     y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
         Labels. None: the page has no labels, predictions or label quality. For a network trained on
         numbers of classes, names of classes are shown without its predictions, because the order
@@ -59,7 +60,8 @@ def explore(
     path : str or Path, default="explorer.html"
         File of the page.
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None
-        Appearance of each sample on the page: images, rows of a table, or texts. None: X itself.
+        Appearance of each sample on the page: images, rows of a table, or texts, in any form that X
+        may have. None: X itself, before the steps of a Pipeline.
     image_shape : tuple of int, default=None
         Shape of a sample as an image, (height, width), (channels, height, width) or (height, width,
         channels). None: its own shape, and samples with one axis are rows of a table.
@@ -94,8 +96,17 @@ def explore(
 
     Notes
     -----
-    The longer side of an image is at most 96 pixels. Labels and texts are shown literally: they
-    cannot add markup or scripts to the page.
+    A row of a table is shown with the names and values of its columns, and with its index if that
+    is not its position. Missing values are shown as "missing". Of more than 24 columns, the first
+    ones and the last one are shown; to choose others, pass them as ``samples``. Of a sparse matrix
+    with more than 24 columns, the non-zero entries of each row are shown. A sample that consists of
+    several arrays, such as an item of a Dataset that is a dict, has a column for each of them. If
+    one of them is an image, the image is shown with the other columns below it.
+
+    The longer side of an image is at most 96 pixels; images of different sizes are enlarged to one
+    size, with light grey margins. Images may be arrays or images of Pillow. A text has up to 2,000
+    characters on the page. Labels and texts are shown literally: they cannot add markup or scripts
+    to the page.
 
     Examples
     --------

@@ -11,8 +11,19 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..._networks.samples import RawSamples
-from .._rendering import is_image_like, render_table, scale_to_unit, to_images
+from .._formatting import abbreviate, format_value
+from .._parts import open_samples
+from .._rendering import (
+    MARGIN,
+    fit_images,
+    has_columns,
+    is_image_like,
+    measure_range,
+    measure_size,
+    render_table,
+    scale_to_unit,
+    to_images,
+)
 
 # Largest number of pixels on the longer side of an image.
 _LARGEST_SIDE = 96
@@ -20,29 +31,36 @@ _LARGEST_SIDE = 96
 # Number of images in a sheet, a square grid of images that the page loads as one picture.
 _IMAGES_PER_SHEET = 256
 
+# Largest number of columns of a table, and of characters in a cell.
+_MOST_COLUMNS, _MOST_CHARACTERS = 24, 2000
+
+# Number of characters from which the cells of a column are texts, which the page wraps.
+_TEXT_CHARACTERS = 40
+
 
 def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) -> dict[str, Any]:
     """Return the appearance of the samples as data of the page.
 
     Parameters
     ----------
-    samples : array-like, DataFrame, list of str or None
-        Appearance of each sample. None: X itself.
+    samples : object
+        Appearance of each sample, in any form that X may have. None: X itself.
     image_shape : tuple of int or None
         Shape of a sample as an image. None: its own shape.
-    X : array-like of shape (n_samples, ...)
-        Inputs of the network.
+    X : object
+        Inputs of the network, or of the steps before it.
 
     Returns
     -------
     appearance : dict
         Images as "sheets" (list of data URLs), "side" (images per row of a sheet), "width" and
-        "height" (pixels of an image), or a table as "columns" and "cells".
+        "height" (pixels of an image), a table as "columns", "cells" and "wraps" (whether the cells
+        of a column are texts), or both for samples that contain images and other values.
     """
     if samples is None:
-        return _describe(X, image_shape, len(RawSamples.of(X)))
+        return _describe(X, image_shape, len(open_samples(X)))
     try:
-        return _describe(samples, image_shape, len(RawSamples.of(X)))
+        return _describe(samples, image_shape, len(open_samples(X)))
     except (TypeError, ValueError) as error:
         raise ValueError(
             "`samples` must be images, rows of a table or texts, one for each sample of X; got"
@@ -51,41 +69,54 @@ def describe_samples(samples: Any, image_shape: Sequence[int] | None, X: Any) ->
 
 
 def _describe(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
-    texts = _list_texts(samples)
-    length = len(RawSamples.of(samples)) if texts is None else len(texts)
+    length = len(open_samples(samples))
     if length != count:
         raise ValueError(f"It has {length} samples, and X has {count}.")
-    if texts is not None:
-        return {"columns": ["text"], "cells": [[text] for text in texts]}
+    appearance = {}
     if is_image_like(samples, image_shape):
-        return _make_sheets(samples, image_shape, count)
-    table = render_table(samples, range(count))
-    return {"columns": table.columns, "cells": table.cells.tolist()}
+        appearance = _make_sheets(samples, image_shape, count)
+        if image_shape is not None or not has_columns(samples):
+            return appearance
+    return appearance | _make_table(samples, count)
 
 
-def _list_texts(samples: Any) -> list[str] | None:
-    """Return samples that are a list, an array or a column of texts, or None for others."""
-    if not isinstance(samples, list | tuple | np.ndarray) and not hasattr(samples, "to_numpy"):
-        return None
-    if np.ndim(samples) != 1 or not all(isinstance(text, str) for text in samples):
-        return None
-    return [str(text) for text in samples]
+def _make_table(samples: Any, count: int) -> dict[str, Any]:
+    """Return the cells of a table, with the user's own index if it differs from the positions."""
+    names, cells = render_table(samples, range(count))
+    gap = f"… {len(names) - _MOST_COLUMNS + 1} more columns"
+    columns = abbreviate(names, _MOST_COLUMNS, gap)
+    rows = [abbreviate([_cut_text(cell) for cell in row], _MOST_COLUMNS) for row in cells]
+    index: Any = samples.index if hasattr(samples, "iloc") else range(count)
+    if list(index) != list(range(count)):
+        columns = ["index" if index.name is None else str(index.name), *columns]
+        rows = [[format_value(value), *row] for value, row in zip(index, rows, strict=True)]
+    wraps = [
+        name == "text" or max(len(row[place]) for row in rows) > _TEXT_CHARACTERS
+        for place, name in enumerate(columns)
+    ]
+    return {"columns": columns, "cells": rows, "wraps": wraps}
+
+
+def _cut_text(text: str) -> str:
+    """Return a text, or the beginning of a long one."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 2]} …"
 
 
 def _make_sheets(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
     """Return sheets of images, filled row by row, on one scale from black to white."""
     parts = [range(part.start, part.stop) for part in gen_batches(count, _IMAGES_PER_SHEET)]
     # Two passes, so that only the images of one sheet are in memory at a time.
-    ranges = [
-        (images.min(), images.max()) for images in _iterate_images(samples, image_shape, parts)
-    ]
+    ranges, sizes = [], []
+    for images in _iterate_images(samples, image_shape, parts):
+        ranges.append(measure_range(images))
+        sizes.append(measure_size([_shrink_shape(image.shape) for image in images]))
     low, high = min(pair[0] for pair in ranges), max(pair[1] for pair in ranges)
+    height, width, *channels = size = measure_size(sizes)
     sheets, side = [], math.isqrt(_IMAGES_PER_SHEET)
     for images in _iterate_images(samples, image_shape, parts):
-        pixels = _shrink(scale_to_unit(images, low, high))
-        height, width = pixels.shape[1:3]
-        sheet = np.zeros((side * height, side * width, *pixels.shape[3:]), np.uint8)
-        for place, image in enumerate(pixels):
+        pixels = [_shrink(scale_to_unit(image, low, high)) for image in images]
+        sheet = np.zeros((side * height, side * width, *channels), np.uint8)
+        for place, image in enumerate(fit_images(pixels, size, round(255 * MARGIN))):
             top, left = height * (place // side), width * (place % side)
             sheet[top : top + height, left : left + width] = image
         sheets.append(_encode_png(sheet))
@@ -94,19 +125,24 @@ def _make_sheets(samples: Any, image_shape: Sequence[int] | None, count: int) ->
 
 def _iterate_images(
     samples: Any, image_shape: Sequence[int] | None, parts: list[range]
-) -> Iterator[np.ndarray]:
+) -> Iterator[list[np.ndarray]]:
     return (to_images(samples, part, image_shape) for part in parts)
 
 
-def _shrink(images: np.ndarray) -> np.ndarray:
-    """Return images as bytes, scaled down to the largest side if they are larger."""
-    pixels = np.round(255 * images).astype(np.uint8)
-    height, width = pixels.shape[1:3]
-    scale = _LARGEST_SIDE / max(height, width)
-    if scale >= 1:
+def _shrink_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an image, reduced if it is larger than the largest side."""
+    height, width, *channels = shape
+    scale = _LARGEST_SIDE / max(height, width, _LARGEST_SIDE)
+    return (*(max(1, round(scale * length)) for length in (height, width)), *channels)
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """Return an image as bytes, scaled down if it is larger than the largest side."""
+    pixels = np.round(255 * image).astype(np.uint8)
+    height, width = _shrink_shape(image.shape)[:2]
+    if not image.size or (height, width) == image.shape[:2]:
         return pixels
-    size = max(1, round(scale * width)), max(1, round(scale * height))
-    return np.stack([np.asarray(_make_image(image).resize(size)) for image in pixels])
+    return np.asarray(_make_image(pixels).resize((width, height)))
 
 
 def _encode_png(sheet: np.ndarray) -> str:

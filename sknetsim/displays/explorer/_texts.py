@@ -13,7 +13,7 @@ from ..._networks.network import FEATURES
 from ...labels._label_arrays import check_labels, is_numeric, squeeze_column
 from ...labels._targets import Classification, Multilabel
 from ...labels.denoising import LabelDenoiser
-from .._rendering import format_value
+from .._formatting import format_value
 
 
 class Texts(NamedTuple):

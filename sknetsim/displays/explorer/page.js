@@ -73,11 +73,18 @@ function makeTile(index, captions, select, isSelected) {
 }
 
 // A sample as a row of a table, and the heading of the table.
-const columnClass = (column) => (column === "text" && samples.columns.length === 1 ? "text" : "");
+const columns = samples.columns ?? [];
+const columnClass = (place) => (samples.wraps[place] ? "text" : "");
 function makeHeading(first) {
-  const names = [...first, ...Object.keys(texts), ...samples.columns];
-  return makeElement("tr", {}, ...names.map((name) =>
-    makeElement("th", { class: columnClass(name) }, name)));
+  const names = [...first, ...Object.keys(texts)];
+  return makeElement("tr", {}, ...names.map((name) => makeElement("th", {}, name)),
+    ...columns.map((name, place) => makeElement("th", { class: columnClass(place) }, name)));
+}
+// Long texts are in an element of their own, whose height is limited in lists.
+function makeCell(text, name) {
+  const content = name ? makeElement("div", {}, text) : text;
+  const classes = text === "missing" ? `${name} missing` : name;
+  return makeElement("td", { class: classes, title: text }, content);
 }
 function makeRow(index, first, select, isSelected) {
   const cells = [...first, ...Object.values(texts).map((values) => values[index])];
@@ -88,8 +95,7 @@ function makeRow(index, first, select, isSelected) {
       onclick: select, "aria-current": isSelected,
     },
     ...cells.map((text) => makeElement("td", { title: text }, text)),
-    ...samples.cells[index].map((text, column) =>
-      makeElement("td", { class: columnClass(samples.columns[column]), title: text }, text)),
+    ...columns.map((_, place) => makeCell(samples.cells[index][place], columnClass(place))),
   );
   element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); select(); }
@@ -235,12 +241,13 @@ function show(index, place = 0) {
   current = index;
   const follow = makeElement("button", { type: "button", id: "follow" }, "Go to this neighbour");
   follow.onclick = () => openSample(neighbors[index][place]);
+  const row = () => makeElement("div", { class: "scroll" }, makeElement("table", { id: "whole" },
+    makeHeading([]), makeRow(index, [], () => {}, false)));
   const head = hasImages
-    ? makeElement("div", { class: "head" }, makePicture(index, scaleTo(140)), makeFacts(index))
-    : makeElement("div", {},
-      makeElement("div", { class: "scroll" }, makeElement("table", {}, makeHeading([]),
-        makeRow(index, [], () => {}, false))),
-      makeElement("p"), makeFacts(index));
+    ? makeElement("div", {},
+      makeElement("div", { class: "head" }, makePicture(index, scaleTo(140)), makeFacts(index)),
+      ...(columns.length ? [makeElement("p"), row()] : []))
+    : makeElement("div", {}, row(), makeElement("p"), makeFacts(index));
   byId("details").replaceChildren(
     makeElement("h2", { id: "title", tabIndex: -1 }, `Sample ${index}`),
     head,

@@ -211,3 +211,37 @@ def test_nothing_is_loaded_from_the_network(browser, page):
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
     assert [name for name in fetched if not name.startswith("data:")] == []
+
+
+def test_texts_are_shown_literally_and_missing_ones_as_missing(browser, tmp_path):
+    texts = [*WICKED, None]
+    path = explore(nn.Linear(2, 2), torch.rand(len(texts), 2), path=tmp_path / "p.html",
+                   samples=texts, n_neighbors=2)  # fmt: skip
+    open_page(browser, path)
+    cells = [cell.text for cell in browser.find_elements("css selector", "#samples td.text")]
+    assert cells == [*(text.replace("\u2028", "").strip() for text in WICKED), "missing"]
+    assert read_texts(browser, "#samples td.missing") == ["missing"]
+
+
+def test_other_values_of_an_image_are_shown_below_it(browser, tmp_path):
+    samples = {"image": np.random.default_rng(0).random((5, 3, 3)), "city": np.array([*"abcde"])}
+    path = explore(nn.Linear(2, 2), torch.rand(5, 2), path=tmp_path / "page.html", samples=samples,
+                   n_neighbors=2)  # fmt: skip
+    open_page(browser, path, "#3")
+    assert len(browser.find_elements("css selector", "#samples .picture")) == 5
+    assert read_texts(browser, "#whole td") == ["d"]
+
+
+def test_a_long_text_is_shown_as_a_whole_only_for_the_selected_sample(browser, tmp_path):
+    texts = ["first line\n" + "word " * 200] * 5
+    path = explore(nn.Linear(2, 2), torch.rand(5, 2), path=tmp_path / "page.html", samples=texts,
+                   n_neighbors=2)  # fmt: skip
+    open_page(browser, path)
+    listed, whole = (
+        browser.find_element("css selector", f"{place} td.text div").size["height"]
+        for place in ("#samples", "#whole")
+    )
+    line = float(browser.execute_script(
+        "return parseFloat(getComputedStyle(document.querySelector('td.text div')).lineHeight)"
+    ))  # fmt: skip
+    assert listed <= 4.1 * line < whole

@@ -23,8 +23,14 @@ BAD = {
         {"samples": ["a"]},
         r"`samples` must be .*; got list .* It has 1 samples, and X has 40",
     ),
-    "mixed samples": ({"samples": ["a"] * 39 + [None]}, "got list that cannot be shown"),
-    "ragged samples": ({"samples": [[1], [1, 2]] * 20}, "got list that cannot be shown"),
+    "mixed samples": (
+        {"samples": [np.zeros((2, 2))] * 39 + ["a"]},
+        "got list that cannot be shown: Samples must consist of numbers to be drawn as images",
+    ),
+    "texts with a shape": (
+        {"samples": ["a"] * 40, "image_shape": (1, 1)},
+        "got list that cannot be shown: Samples must consist of numbers to be drawn as images",
+    ),
     "missing pixels": (
         {"samples": np.full((40, 2, 2), np.nan)},
         "got NaN or infinity in sample 0",

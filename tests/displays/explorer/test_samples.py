@@ -68,4 +68,8 @@ def test_tables_have_names_of_columns_and_cells(tmp_path):
 def test_texts_are_shown_in_one_column(form, tmp_path):
     texts = [f"text {number}" for number in range(12)]
     path = explore(nn.Linear(2, 1), torch.rand(12, 2), path=tmp_path / "p", samples=form(texts))
-    assert read_data(path)["samples"] == {"columns": ["text"], "cells": [[text] for text in texts]}
+    assert read_data(path)["samples"] == {
+        "columns": ["text"],
+        "cells": [[text] for text in texts],
+        "wraps": [True],
+    }

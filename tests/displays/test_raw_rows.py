@@ -1,0 +1,100 @@
+"""Explorer and displays of a Pipeline or a network on each kind of rows that it takes."""
+
+import numpy as np
+
+from sknetsim import LabelDenoiser, NetworkDensity, NetworkKernel, NetworkNeighbors, explore
+from sknetsim.displays import (
+    ContributionsDisplay,
+    DenoisingDisplay,
+    DensityDisplay,
+    NeighborsDisplay,
+    SimilarityMatrixDisplay,
+)
+
+from ..test_kinds_of_rows import ROWS, example, threads  # noqa: F401 (fixtures)
+from .explorer.pages import read_data
+
+
+def format_cell(value):
+    """Return the text that stands for a value of the kinds of rows."""
+    if isinstance(value, str):
+        return value
+    return "missing" if value is None or np.isnan(value) else f"{float(value):.4g}"
+
+
+def list_columns(X):
+    """Return the texts of each column of X; none if X consists of images or other arrays."""
+    if isinstance(X, dict):
+        columns = {name: np.ravel(values) for name, values in X.items()}
+    elif hasattr(X, "columns"):
+        columns = {name: X[name] for name in X.columns}
+    else:
+        items = list(X)
+        columns = {"text": items} if isinstance(items[0], str) else {}
+    return {name: [format_cell(value) for value in values] for name, values in columns.items()}
+
+
+def test_the_explorer_shows_the_original_rows(example, tmp_path):  # noqa: F811
+    path = tmp_path / "page.html"
+    explore(example.pipeline, example.X, example.y, path, n_neighbors=3)
+    shown = read_data(path)["samples"]
+    columns = list_columns(example.X)
+    assert ("sheets" in shown) == (not columns)
+    if columns:
+        cells = zip(*shown["cells"], strict=True)
+        cells = dict(zip(shown["columns"], map(list, cells), strict=True))
+        assert {name: cells[name] for name in columns} == columns
+
+
+def test_given_samples_are_shown_in_place_of_the_original_rows(example, tmp_path):  # noqa: F811
+    texts = [f"sample {number}" for number in range(len(example.y))]
+    path = tmp_path / "page.html"
+    explore(example.pipeline, example.X, example.y, path, samples=texts, n_neighbors=3)
+    assert read_data(path)["samples"]["cells"] == [[text] for text in texts]
+
+
+def test_neighbours_are_shown_as_original_rows(example):  # noqa: F811
+    neighbors = NetworkNeighbors(example.pipeline, n_neighbors=3).fit(example.X)
+    queries = example.kind.take(example.X, ROWS)
+    display = NeighborsDisplay.from_estimator(neighbors, queries)
+    indices = neighbors.kneighbors(queries)[1]
+    columns = list_columns(example.X)
+    if not columns:
+        assert display.queries.ndim > 2
+        return
+    assert display.columns == [*columns]
+    cells = np.array([*columns.values()]).T
+    assert display.queries.tolist() == cells[ROWS].tolist()
+    assert display.neighbors.tolist() == cells[indices].tolist()
+    ((first,), *_) = display.ax_
+    drawn = first.tables[0].get_celld()
+    assert drawn[0, 1].get_text().get_text() == next(iter(columns))
+    assert drawn[1, 1].get_text().get_text() == cells[ROWS[0], 0]
+
+
+def test_similarities_of_original_rows_are_drawn(example):  # noqa: F811
+    kernel = NetworkKernel(example.pipeline)
+    display = SimilarityMatrixDisplay.from_estimator(kernel, example.X, labels=example.y)
+    np.testing.assert_array_equal(display.gram, kernel(example.X))
+
+
+def test_contributions_of_original_rows_are_drawn(example):  # noqa: F811
+    pair = example.kind.take(example.X, ROWS[:1]), example.kind.take(example.X, ROWS[1:2])
+    kernel = NetworkKernel(example.pipeline)
+    display = ContributionsDisplay.from_estimator(kernel, *pair)
+    similarity = kernel.contributions(*pair).similarity[0]
+    assert f"{similarity:.2f}" in display.ax_.get_xlabel()
+
+
+def test_densities_of_original_rows_are_drawn_at_given_coordinates(example):  # noqa: F811
+    density = NetworkDensity(example.pipeline).fit(example.X)
+    position = np.arange(len(example.y))
+    display = DensityDisplay.from_estimator(density, example.X, coordinates=position)
+    np.testing.assert_array_equal(display.log_density, density.score_samples(example.X))
+
+
+def test_smoothed_labels_of_original_rows_are_drawn(example):  # noqa: F811
+    denoiser = LabelDenoiser(example.pipeline).fit(example.X, example.y)
+    display = DenoisingDisplay.from_estimator(denoiser, example.X, example.y)
+    expected = denoiser.denoising(example.X).labels
+    np.testing.assert_array_equal(display.denoising.labels, expected)
