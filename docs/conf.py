@@ -58,10 +58,12 @@ html_theme_options = {
 html_sidebars = {"docs/index": []}
 html_copy_source = False
 
-#: Examples in the order of the gallery: quickstart, neighbours and density, kernels, labels, active
-#: learning, training.
+#: Examples in the order of the gallery: quickstart, tables and texts, neighbours and density,
+#: kernels, labels, active learning, training.
 EXAMPLES = [
     "plot_quickstart.py",
+    "plot_films.py",
+    "plot_reviews.py",
     "plot_reasons.py",
     "plot_retrieval.py",
     "plot_sequences.py",

