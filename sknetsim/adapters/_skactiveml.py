@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from skactiveml.utils import MISSING_LABEL, is_labeled
 from sklearn.base import clone, is_classifier
 
 from .._networks.network import FEATURES, is_trained, make_classifier
+from .._networks.samples import RawSamples
 from ..active.sampler import ActiveLearningSampler
 
 
@@ -25,6 +27,9 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
     random_state : int, RandomState or None, default=None
         Seed. None: that of the sampler.
     """
+
+    #: Number of features of X; None if X was not one array or table.
+    n_features_in_: int | None
 
     def __init__(
         self,
@@ -51,8 +56,9 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
-            All samples.
+        X : array-like of shape (n_samples, ...), table, list of texts or images, dict or Dataset
+            All samples. With ``clf`` or ``reg``, an array that these take; without them, samples in
+            any form that the network of the sampler takes.
         y : array-like of shape (n_samples,)
             Their labels, some of them missing.
         clf : SkorchClassifier, default=None
@@ -65,7 +71,8 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         fit_reg : bool, default=True
             Whether to train a clone of ``reg`` first.
         candidates : array-like of int of shape (n_candidates,) or of samples, default=None
-            Samples to choose from, as positions in X or as samples. None: all unlabelled samples.
+            Samples to choose from, as positions in X or as samples in any form that X may have.
+            None: all unlabelled samples.
         batch_size : int, default=1
             Number of samples to choose.
         return_utilities : bool, default=False
@@ -86,25 +93,35 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         ValueError
             If no sample is labelled.
         """
+        model, is_fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
+        given = X, candidates
+        if model is None:
+            # The sampler validates the samples, in the form that its network takes. scikit-activeml
+            # gets their positions instead.
+            X, candidates = _make_positions(X), _replace_samples(candidates)
         # The network of the sampler decides on NaN.
         settings = {"allow_nd": True, "ensure_all_finite": False}
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, check_X_dict=settings
         )
         pool, mapping = self._transform_candidates(candidates, X, y)
-        model, is_fitted = (clf, not fit_clf) if reg is None else (reg, not fit_reg)
-        if model is not None and not is_fitted:
-            model = clone(model).fit(X, y)
-        sampler = self._make_sampler(model)
         is_labelled = is_labeled(y, self.missing_label_)
         if not is_labelled.any():
             raise ValueError(
                 "`y` must have at least one label; got only missing ones. Use RandomSampling for"
                 " the first samples."
             )
-        sampler.fit(X[is_labelled], _convert_labels(y[is_labelled], sampler.estimator))
+        if model is None:
+            X, samples = given
+            pool = samples if mapping is None else _select(X, mapping)
+        elif not is_fitted:
+            model = clone(model).fit(X, y)
+        sampler = self._make_sampler(model)
+        labels = _convert_labels(y[is_labelled], sampler.estimator)
+        sampler.fit(_select(X, np.flatnonzero(is_labelled)), labels)
+        self.n_features_in_ = getattr(sampler, "n_features_in_", None)
         # `mapping` gives the position in X of each pool sample. None: candidates are samples.
-        size = len(pool) if mapping is None else len(X)
+        size = len(RawSamples(pool)) if mapping is None else len(y)
         mapping = np.arange(size) if mapping is None else mapping
         if not return_utilities:
             return mapping[sampler.query(pool, batch_size)]
@@ -121,6 +138,30 @@ class NetworkQueryStrategy(SingleAnnotatorPoolQueryStrategy):
         if model is not None:
             sampler.set_params(estimator=_extract_net(model))
         return sampler
+
+
+def _make_positions(X: Any) -> np.ndarray:
+    """Return the positions of the samples of X as a column."""
+    return np.arange(len(RawSamples(X)))[:, None]
+
+
+def _replace_samples(candidates: Any) -> Any:
+    """Return positions in place of candidates that are samples; indices are returned unchanged."""
+    is_unchanged = candidates is None or _are_indices(candidates)
+    return candidates if is_unchanged else _make_positions(candidates)
+
+
+def _are_indices(candidates: Any) -> bool:
+    """Return whether candidates are integers in one axis, and not samples."""
+    if isinstance(candidates, list | tuple | range):
+        return all(isinstance(index, numbers.Integral) for index in candidates)
+    kind = getattr(getattr(candidates, "dtype", None), "kind", "O")
+    return getattr(candidates, "ndim", 0) == 1 and kind in "iu"
+
+
+def _select(X: Any, indices: np.ndarray) -> Any:
+    """Return the samples at some indices, in the form of X."""
+    return RawSamples(X).select(indices.tolist()).data
 
 
 def _extract_net(model: Any) -> Any:

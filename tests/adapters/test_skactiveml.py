@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -63,6 +64,13 @@ def test_samples_without_a_label_are_chosen(name):
     assert (indices >= 12).all()
 
 
+@pytest.mark.parametrize("model", [None, make_classifier()], ids=["sampler", "classifier"])
+def test_the_features_of_samples_are_counted(model):
+    strategy = make_strategy(estimator=make_net())
+    strategy.query(*make_data(), clf=model)
+    assert strategy.n_features_in_ == 4
+
+
 def test_utilities_of_all_samples_are_returned():
     indices, utilities = make_strategy().query(
         *make_data(), clf=make_classifier(), batch_size=3, return_utilities=True
@@ -100,6 +108,15 @@ def test_candidates_may_be_positions_or_samples():
     positions = make_strategy().query(X, y, candidates=np.arange(20, 40), **options)
     samples = make_strategy().query(X, y, candidates=X[20:40], **options)
     assert positions.tolist() == (samples + 20).tolist()
+
+
+@pytest.mark.parametrize("convert", [list, tuple, pd.Series, np.array])
+def test_positions_of_candidates_may_have_any_form(convert):
+    X, y = make_data()
+    strategy = make_strategy(estimator=make_net().fit(X[:12], y[:12].astype(int)))
+    expected = strategy.query(X, y, candidates=np.arange(20, 40), batch_size=3)
+    chosen = strategy.query(X, y, candidates=convert(range(20, 40)), batch_size=3)
+    assert chosen.tolist() == expected.tolist()
 
 
 def test_candidates_that_are_samples_have_one_utility_each():
