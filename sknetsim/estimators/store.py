@@ -205,7 +205,10 @@ def featurize(
     The features are those of `GradientFeaturizer.transform`. An interrupted call can be repeated
     with the same arguments; it computes only the missing shards. A store that was begun with
     another network, featurizer or other data raises an error. To compare the data, all samples of
-    an array are read, but only 64 items of a Dataset.
+    an array or a table are read, but only 64 items of a Dataset. Samples are compared by their
+    values after the steps of a Pipeline, so that a call can be repeated with the same samples in
+    another form, such as a polars table in place of a pandas table. Items of a Dataset or of
+    another sequence, which are read one by one, are only compared with such items.
 
     A shard is a file that gets its name when it is complete. A program that is killed loses the
     shards in progress: one, or up to four per worker. The shards are computed by the ``n_jobs``
@@ -215,7 +218,7 @@ def featurize(
     ----------
     featurizer : GradientFeaturizer
         A fitted featurizer.
-    X : array-like of shape (n_samples, ...) or Dataset
+    X : array-like of shape (n_samples, ...), table, list of texts or images, dict or Dataset
         The samples. Of an array on disk (``numpy.load(..., mmap_mode="r")``, zarr, h5py) or a
         Dataset, only one chunk at a time is in memory.
     folder : str or path
