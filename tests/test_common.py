@@ -47,8 +47,16 @@ ESTIMATORS = [
 ]
 
 
+def list_failing_checks(estimator):
+    """Return the checks that an estimator cannot pass, with the reasons."""
+    if not isinstance(estimator, NetworkDensity) or estimator.n_components is None:
+        return {}
+    reason = "Landmarks are drawn at random from all samples, so repeated samples change the draw."
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
+
+
 @pytest.mark.slow
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=list_failing_checks)
 def test_estimators_pass_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,46 +62,63 @@ class DefaultNetwork(nn.Module):
 
 
 def train_default_network(
-    X: np.ndarray, y: np.ndarray | None, random_state: int | np.random.RandomState | None
+    X: np.ndarray,
+    y: np.ndarray | None,
+    random_state: int | np.random.RandomState | None,
+    sample_weight: np.ndarray | None = None,
 ) -> DefaultNetwork:
     """Train a network to predict y, or to reconstruct X if y is None.
+
+    With weights, moments and losses are weighted means over the samples.
 
     Labels of shape (n,) that scikit-learn's `type_of_target` calls binary or multiclass are
     classes; other labels are targets of a regression. The global random states stay unchanged.
     """
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     inputs = torch.as_tensor(np.array(X, dtype=np.float64))
+    weights = torch.ones(len(inputs)) if sample_weight is None else torch.as_tensor(sample_weight)
+    weights = weights.double()[:, None]
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
-        location, scale = _moments(inputs)
-        loss, targets, *moments = _make_objective((inputs - location) / scale, y)
+        location, scale = _moments(inputs, weights)
+        loss, targets, *moments = _make_objective((inputs - location) / scale, y, weights)
         network = DefaultNetwork(location, scale, *moments)
-        _minimize(network, inputs, targets, loss)
+        _minimize(network, inputs, targets, weights, loss)
     return network.eval()
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean over the samples, with weights of shape (n_samples, 1)."""
+    return (weights * values).sum(dim=0) / weights.sum()
+
+
+def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of each column; 1 for a constant column."""
-    scale = values.std(dim=0, correction=0)
-    return values.mean(dim=0), torch.where(scale > 1e-12, scale, 1.0)
+    location = _mean(values, weights)
+    scale = _mean((values - location).square(), weights).sqrt()
+    return location, torch.where(scale > 1e-12, scale, 1.0)
 
 
-def _make_objective(inputs: Tensor, y: np.ndarray | None) -> tuple[Loss, Tensor, Tensor, Tensor]:
-    """Return the loss, the targets, and location and scale of the outputs."""
+def _make_objective(
+    inputs: Tensor, y: np.ndarray | None, weights: Tensor
+) -> tuple[Loss, Tensor, Tensor, Tensor]:
+    """Return the loss of each sample, the targets, and location and scale of the outputs."""
     if y is None:
-        return functional.mse_loss, inputs, *_unit_scale(inputs.shape[1])
+        return _square_errors, inputs, *_unit_scale(inputs.shape[1])
     y = check_labels(y)
     if y.ndim == 1 and type_of_target(y) in ("binary", "multiclass"):
         classes, codes = np.unique(y, return_inverse=True)
-        return functional.cross_entropy, torch.as_tensor(codes), *_unit_scale(len(classes))
+        loss = partial(functional.cross_entropy, reduction="none")
+        return loss, torch.as_tensor(codes), *_unit_scale(len(classes))
     targets = torch.as_tensor(check_numbers(y).astype(np.float64).reshape(len(inputs), -1))
-    location, scale = _moments(targets)
+    location, scale = _moments(targets, weights)
+    # Squared errors of the standardised targets.
+    return partial(_square_errors, scale=scale), targets, location, scale
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        # Mean squared error of the standardised targets.
-        return ((outputs - targets) / scale).square().mean()
 
-    return loss, targets, location, scale
+def _square_errors(outputs: Tensor, targets: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Return the mean squared error of each sample, of shape (n_samples,)."""
+    return ((outputs - targets) / scale).square().mean(dim=1)
 
 
 def _unit_scale(count: int) -> tuple[Tensor, Tensor]:
@@ -108,11 +126,14 @@ def _unit_scale(count: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
 
 
-def _minimize(network: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
-    """Minimise the mean loss with Adam, on a new random batch in each step."""
+def _minimize(
+    network: nn.Module, inputs: Tensor, targets: Tensor, weights: Tensor, loss: Loss
+) -> None:
+    """Minimise the weighted mean loss with Adam, on a new random batch in each step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(_STEPS):
         rows = torch.randperm(len(inputs))[:_BATCH]
         optimizer.zero_grad()
-        loss(network(inputs[rows]), targets[rows]).backward()
+        losses = loss(network(inputs[rows]), targets[rows])
+        _mean(losses[:, None], weights[rows]).sum().backward()
         optimizer.step()

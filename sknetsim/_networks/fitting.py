@@ -55,7 +55,12 @@ _VALUE_CRITERIA = (
 
 
 def fit_network(
-    estimator: Any, X: Any, y: Any, random_state: Any, input_shape: Sequence[int] | None
+    estimator: Any,
+    X: Any,
+    y: Any,
+    random_state: Any,
+    input_shape: Sequence[int] | None,
+    sample_weight: np.ndarray | None = None,
 ) -> Any:
     """Return the estimator itself if it is trained, else a trained clone or default network."""
     if isinstance(estimator, str) and estimator == FEATURES:
@@ -72,7 +77,7 @@ def fit_network(
         )
     X = np.asarray(X) if is_on_disk(X) else X
     if estimator is None:
-        return train_default_network(_make_matrix(X), y, random_state)
+        return train_default_network(_make_matrix(X), y, random_state, sample_weight)
     net = get_innermost(estimator)
     if is_frozen(estimator):
         raise NotFittedError(
@@ -84,6 +89,11 @@ def fit_network(
         raise ValueError(
             f"`y` must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass"
             " a trained net, or y to train it."
+        )
+    if sample_weight is not None:
+        raise ValueError(
+            f"`sample_weight` must be None if `estimator` is an untrained {type(net).__name__},"
+            " which is trained without weights; got weights. Train the network first."
         )
     X = X if input_shape is None else Samples(X).reshape(input_shape).data
     return train_clone(estimator, X, y)

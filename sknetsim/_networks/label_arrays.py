@@ -1,4 +1,4 @@
-"""Labels as arrays of numbers or of names."""
+"""Labels as arrays of numbers or of names, and weights of samples."""
 
 from __future__ import annotations
 
@@ -46,6 +46,34 @@ def check_numbers(y: Any) -> np.ndarray:
             " example, numbers names in sorted order."
         )
     return labels
+
+
+def check_sample_weight(sample_weight: Any, count: int) -> np.ndarray:
+    """Return the weights of samples, of shape (count,), float64; raise an error for bad ones."""
+    if isinstance(sample_weight, Tensor):
+        sample_weight = sample_weight.cpu().detach()
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _make_weight_error("contain numbers", "other values", "Pass numbers") from None
+    if weights.ndim == 0:
+        weights = np.full(count, weights)
+    if weights.shape != (count,):
+        required = f"have the shape ({count},), with one weight per sample"
+        raise _make_weight_error(required, f"shape {weights.shape}", "Pass a weight per sample")
+    total = weights.sum()
+    if not np.isfinite(total):
+        raise _make_weight_error("have a finite sum", f"a sum of {total}", "Pass finite weights")
+    if weights.min() < 0:
+        cure = "Pass 0 for samples to leave out"
+        raise _make_weight_error("contain no negative number", str(weights.min()), cure)
+    if weights.max() == 0:
+        raise _make_weight_error("contain a positive number", "only zero weights", "Pass weights")
+    return weights
+
+
+def _make_weight_error(required: str, given: str, cure: str) -> ValueError:
+    return ValueError(f"`sample_weight` must {required}; got {given}. {cure}.")
 
 
 def _convert_objects(labels: np.ndarray) -> np.ndarray:

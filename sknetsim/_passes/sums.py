@@ -35,6 +35,7 @@ def pair_sums(
     own: np.ndarray | None = None,
     squared: bool = False,
     verbose: Any = 0,
+    sample_weight: Tensor | None = None,
 ) -> PairSums:
     """Return the `PairSums` of the samples of X over all fitted samples.
 
@@ -50,12 +51,12 @@ def pair_sums(
         One of `WHITENINGS`.
     weigh : callable
         Function of two tiles that returns their weights, of shape (n, m) or (n, m, a, b).
-    values, own, squared
+    values, own, squared, sample_weight
         See `PairSums`.
     verbose : int
         Whether to show a progress bar.
     """
-    make = partial(PairSums, values, own, squared)
+    make = partial(PairSums, values, own, squared, sample_weight=sample_weight)
     # Pairs of one set with itself are computed once.
     others = None if X.is_same(fitted) else fitted
     whitenings = (whitening, whitening)
@@ -64,23 +65,26 @@ def pair_sums(
 
 
 class PairSums:
-    """Sums over fitted samples, the columns of the pairs.
+    """Sums over fitted samples, the columns of the pairs, which may have weights c_m of their own.
 
     Parameters
     ----------
     values : Tensor of shape (m, b, s)
         The values v_m of all fitted samples.
     own : ndarray of shape (n,), int64, or None
-        For each sample, the fitted sample that is left out of its sums, or -1 for none.
+        For each sample, the fitted sample that is left out of its sums, or -1 for none. Of a fitted
+        sample with c_m > 1, only the weight 1 is left out.
     squared : bool
         Whether to sum the squares of the weights.
     rows, columns : slice
         The samples and the fitted samples of these sums.
+    sample_weight : Tensor of shape (m,), float64, or None
+        The weights c_m, which W[n,m] is multiplied by; None for 1.
 
     Attributes
     ----------
     total : Tensor of shape (n, a, b)
-        sum_m W[n,m].
+        sum_m W[n,m], with W[n,m] multiplied by c_m here and below.
     weighted : Tensor of shape (n, a, s)
         sum_m W[n,m] v_m.
     squares : Tensor of shape (n, a, c) or None
@@ -94,8 +98,10 @@ class PairSums:
         squared: bool,
         rows: slice,
         columns: slice,
+        sample_weight: Tensor | None = None,
     ):
-        self._values, self._own, self.rows = values, own, rows
+        self._values, self._own, self._sample_weight = values, own, sample_weight
+        self.rows = rows
         samples, axis = rows.stop - rows.start, values.shape[1]
         self.total, squares, self.weighted = (
             torch.zeros(samples, axis, width, dtype=torch.float64)
@@ -108,7 +114,9 @@ class PairSums:
         place, axes = relative_slice(rows, self.rows), weights.shape[2:]
         weights = weights.cpu().reshape(*weights.shape[:2], *(axes or (1, 1)))
         if self._own is not None:
-            weights = _leave_out(weights, self._own[rows], columns)
+            weights = _leave_out(weights, self._own[rows], columns, self._sample_weight)
+        if self._sample_weight is not None:
+            weights = weights * self._sample_weight[columns, None, None]
         # total[n,a,b] = sum_m W[n,m,a,b]
         self.total[place] += weights.sum(dim=1)
         # weighted[n,a,s] = sum_mb W[n,m,a,b] v[m,b,s]
@@ -127,16 +135,20 @@ class PairSums:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the sums without the values, which the receiver has."""
-        return {**self.__dict__, "_values": None, "_own": None}
+        return {**self.__dict__, "_values": None, "_own": None, "_sample_weight": None}
 
 
-def _leave_out(weights: Tensor, own: np.ndarray, columns: slice) -> Tensor:
-    """Return the weights with W[n, own[n]] = 0 for each own[n] among the columns."""
+def _leave_out(
+    weights: Tensor, own: np.ndarray, columns: slice, sample_weight: Tensor | None
+) -> Tensor:
+    """Return W[n,m] times the share of c_m that is kept: 1 except for own[n] = m."""
     (rows,) = np.nonzero((own >= columns.start) & (own < columns.stop))
     if len(rows):
         # The original is not changed, because the mirrored tile may share its memory.
         weights = weights.clone()
-        weights[rows, own[rows] - columns.start] = 0
+        masses = torch.ones(len(rows)) if sample_weight is None else sample_weight[own[rows]]
+        # c_m becomes max(c_m - 1, 0), so the share is max(1 - 1 / c_m, 0).
+        weights[rows, own[rows] - columns.start] *= (1 - 1 / masses).clamp(min=0)[:, None, None]
     return weights
 
 

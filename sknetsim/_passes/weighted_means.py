@@ -1,7 +1,8 @@
 """Weighted means of values over the fitted samples: (sum_j W_j)^{-1} sum_j W_j v_j.
 
 The weight W_j = W(x_n, x_j) of the fitted sample x_j for the sample x_n is a matrix with the axes a
-and b: a d x d kernel, or a single number, whose axes have length 1.
+and b: a d x d kernel, or a single number, whose axes have length 1. If the fitted samples have
+weights c_j of their own, W_j is multiplied by c_j in all sums.
 
 Index legend: n samples; j fitted samples (m of them); a, b, c axes of a weight; s, q values; d the
 number of outputs of the network.
@@ -115,7 +116,8 @@ class Weights(Protocol):
         X : Samples
             The samples x_n.
         own : ndarray of shape (n,), int64, or None
-            For each sample, the fitted sample that is left out of its sums, or -1 for none.
+            For each sample, the fitted sample that is left out of its sums, or -1 for none. Of a
+            fitted sample with c_j > 1, only the weight 1 is left out.
         squared : bool
             Whether to sum the squares of the weights. ``LinearWeights`` leaves no fitted sample out
             of the squares.
@@ -138,11 +140,11 @@ class LinearWeights:
     fitted : Samples
         The fitted samples.
     values : Tensor of shape (m, a, a + s)
-        The identity and the values v_j of each fitted sample, column by column.
+        The identity and the values v_j of each fitted sample, column by column, multiplied by c_j.
     vectors : dict
         Sums of the fitted samples' Jacobians, weighted by these columns.
     length : float
-        Sum of the lengths ||J(x_j)|| of the fitted samples' Jacobians.
+        Sum of the lengths c_j ||J(x_j)|| of the fitted samples' Jacobians.
     energy : Tensor of shape (a + s,)
         Sums of squared lengths sum_j ||J(x_j)^T v_j||^2, one for each column.
     """
@@ -156,10 +158,18 @@ class LinearWeights:
 
     @classmethod
     def fit(
-        cls, source: Source, fitted: Any, values: Tensor, whitening: str, verbose: Any = 0
+        cls,
+        source: Source,
+        fitted: Any,
+        values: Tensor,
+        whitening: str,
+        verbose: Any = 0,
+        sample_weight: Tensor | None = None,
     ) -> LinearWeights:
         """Return the weights of fitted samples with values of shape (m, a, s)."""
         values = _prepend_identity(values)
+        if sample_weight is not None:
+            values = values * sample_weight[:, None, None]
         weights = values if values.shape[1] > 1 else values[:, 0]
         vectors, measures = sum_and_measure(
             source, fitted, weights, whitening, _measure_lengths, verbose
@@ -182,7 +192,9 @@ class LinearWeights:
         if own is not None:
             # The left-out fitted sample is x_n itself: sum_{j != n} W_j v_j = sums - W(x_n,x_n) v_n
             known = torch.as_tensor(own >= 0)
-            sums[known] -= weights[known] @ self.values[torch.as_tensor(own)[known]]
+            left_out = self.values[torch.as_tensor(own)[known]]
+            # The identity is multiplied by c_n. Of c_n > 1, only 1 is left out: c_n v_n / c_n.
+            sums[known] -= weights[known] @ (left_out / left_out[:, :1, :1].clamp(min=1))
         # By Cauchy and Schwarz, sum_j |W(x_n, x_j)| <= ||J(x_n)|| sum_j ||J(x_j)||.
         axis, size = self.values.shape[1], _lengths(weights) * self.length
         squares = self._sum_squares(source, X, verbose) if squared else None
@@ -193,7 +205,15 @@ class LinearWeights:
         weigh = _compute_grams if self._are_matrices else _compute_traces
         no_values = self.values[..., :0]
         sums = pair_sums(
-            source, X, self.fitted, self.whitening, weigh, no_values, squared=True, verbose=verbose
+            source,
+            X,
+            self.fitted,
+            self.whitening,
+            weigh,
+            no_values,
+            squared=True,
+            verbose=verbose,
+            sample_weight=self.values[:, 0, 0],
         )
         return sums.squares
 
@@ -228,11 +248,14 @@ class CountWeights:
         The fitted samples.
     values : Tensor of shape (m, 1, s)
         The values v_j of each fitted sample.
+    sample_weight : Tensor of shape (m,), float64, or None
+        The weights c_j of the fitted samples; None for 1.
     """
 
     count: Count
     fitted: Any
     values: Tensor
+    sample_weight: Tensor | None = None
 
     def sums(
         self,
@@ -244,7 +267,18 @@ class CountWeights:
     ) -> WeightedSums:
         """Return the sums by one pass over all pairs."""
         weigh = partial(_compute_counts, self.count, torch.finfo(source.dtype).eps)
-        sums = pair_sums(source, X, self.fitted, "unit", weigh, self.values, own, squared, verbose)
+        sums = pair_sums(
+            source,
+            X,
+            self.fitted,
+            "unit",
+            weigh,
+            self.values,
+            own,
+            squared,
+            verbose,
+            self.sample_weight,
+        )
         # The weights are not negative, so the total is its own upper bound.
         return WeightedSums(sums.total, sums.weighted, sums.total[:, 0, 0], sums.squares)
 
@@ -266,12 +300,15 @@ def _prepend_identity(values: Tensor) -> Tensor:
 
 
 def _measure_lengths(chunk: Chunk, values: Tensor) -> tuple[float, Tensor]:
-    """Return sum_j ||J(x_j)||, and sum_j ||J(x_j)^T v_j||^2 of shape (s,), for a chunk."""
+    """Return sum_j c_j ||J(x_j)||, and sum_j ||J(x_j)^T v_j||^2 of shape (s,), for a chunk.
+
+    The first value of each sample is c_j.
+    """
     weights = values if values.ndim == 3 else values[:, None]
     own = chunk.own_weight(values.ndim == 3)
     # ||J^T v||^2 = v^T K(x,x) v
     energy = torch.einsum("nas,nab,nbs->s", weights, own, weights)
-    return float(_lengths(own).sum()), energy
+    return float((weights[:, 0, 0] * _lengths(own)).sum()), energy
 
 
 def _lengths(own: Tensor) -> Tensor:
@@ -290,24 +327,40 @@ def _compute_grams(first: Chunk, second: Chunk) -> Tensor:
 
 
 def total_influence(
-    source: Source, X: Samples, fitted: Any, absolute: bool, verbose: Any = 0
+    source: Source,
+    X: Samples,
+    fitted: Any,
+    absolute: bool,
+    verbose: Any = 0,
+    sample_weight: Tensor | None = None,
 ) -> np.ndarray:
     """Return the total influence of the fitted samples on each sample of X, of shape (n,), float64.
 
-    It is sum_j tr K(x_n, x_j) / tr K(x_n, x_n), or with ``absolute`` the sum of the absolute values
-    |tr K(x_n, x_j)|; 0 for a zero gradient.
+    It is sum_j c_j tr K(x_n, x_j) / tr K(x_n, x_n), or with ``absolute`` the sum of the absolute
+    values c_j |tr K(x_n, x_j)|; 0 for a zero gradient. Without ``sample_weight``, c_j is 1.
     """
-    total = {} if absolute else sum_jacobians(source, fitted, None, "none", verbose)
+    values = None if sample_weight is None else sample_weight[:, None]
+    total = {} if absolute else sum_jacobians(source, fitted, values, "none", verbose)
     sums, own = kernel_sums(source, X, total, "none", verbose)
-    numerator = _sum_absolute_traces(source, X, fitted, verbose) if absolute else sums[:, 0]
+    numerator = sums[:, 0]
+    if absolute:
+        numerator = _sum_absolute_traces(source, X, fitted, verbose, sample_weight)
     return np.divide(numerator, own, out=np.zeros_like(own), where=own > 0)
 
 
-def _sum_absolute_traces(source: Source, X: Samples, fitted: Any, verbose: Any) -> np.ndarray:
-    """Return sum_j |tr K(x_n, x_j)|, of shape (n,)."""
-    no_values = make_empty_values(len(fitted))
+def _sum_absolute_traces(
+    source: Source, X: Samples, fitted: Any, verbose: Any, sample_weight: Tensor | None
+) -> np.ndarray:
+    """Return sum_j c_j |tr K(x_n, x_j)|, of shape (n,)."""
     sums = pair_sums(
-        source, X, fitted, "none", _compute_absolute_traces, no_values, verbose=verbose
+        source,
+        X,
+        fitted,
+        "none",
+        _compute_absolute_traces,
+        make_empty_values(len(fitted)),
+        verbose=verbose,
+        sample_weight=sample_weight,
     )
     return sums.total[:, 0, 0].numpy()
 
@@ -315,6 +368,20 @@ def _sum_absolute_traces(source: Source, X: Samples, fitted: Any, verbose: Any) 
 def _compute_absolute_traces(first: Chunk, second: Chunk) -> Tensor:
     """Return |tr K(x_n, x_j)|, of shape (n, m)."""
     return _compute_traces(first, second).abs()
+
+
+def merge_equal_samples(
+    digests: Sequence[Hashable], sample_weight: np.ndarray
+) -> tuple[list[Hashable | None], np.ndarray]:
+    """Return digests and weights in which the first of equal samples has the weight of them all.
+
+    The others have the digest None, which matches no query, and weight 0.
+    """
+    firsts: dict[Hashable, int] = {}
+    positions = [firsts.setdefault(digest, index) for index, digest in enumerate(digests)]
+    merged = np.bincount(positions, sample_weight, len(digests))
+    kept = [digest if firsts[digest] == index else None for index, digest in enumerate(digests)]
+    return kept, merged
 
 
 def match_digests(fitted: Sequence[Hashable], queries: Sequence[Hashable]) -> np.ndarray:

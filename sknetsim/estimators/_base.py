@@ -22,7 +22,7 @@ from .._networks.batches import check_shape, convert_rows, explain_dtype, is_on_
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
-from .._networks.label_arrays import select_labels
+from .._networks.label_arrays import check_sample_weight, select_labels
 from .._networks.network import (
     FEATURES,
     Network,
@@ -34,7 +34,7 @@ from .._networks.network import (
     split_columns,
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
-from .._networks.samples import Samples
+from .._networks.samples import RawSamples, Samples
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 
@@ -219,11 +219,12 @@ class BaseSimilarity(BaseEstimator):
             check_shape(tuple(X.shape), fitted_shape)
         return samples
 
-    def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
+    def _fit_network(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Samples, Source]:
         """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
 
-        The network is tried on the first sample, and on the first one with NaN or infinity, so that
-        `fit` raises an error if a network or parameter is unsuitable.
+        Weights are stored in ``_sample_weight``, and samples of weight 0 are dropped. The network
+        is tried on the first sample, and on the first one with NaN or infinity, so that `fit`
+        raises an error if a network or parameter is unsuitable.
         """
         if y is None and get_tags(self).target_tags.required:
             # scikit-learn's checks look for the first sentence.
@@ -234,8 +235,20 @@ class BaseSimilarity(BaseEstimator):
         samples = self._check_X(X, reset=True)
         if y is not None:
             check_consistent_length(np.empty(len(samples)), y)
+        self._sample_weight: np.ndarray | None = None
+        if sample_weight is not None:
+            weights = check_sample_weight(sample_weight, len(samples))
+            self._sample_weight, kept = weights[weights > 0], np.flatnonzero(weights).tolist()
+            if len(kept) < len(samples):
+                samples = samples.select(kept)
+                y = None if y is None else RawSamples(y).select(kept).data
         self.estimator_ = fit_network(
-            self.estimator, samples.data, y, self.random_state, self.input_shape
+            self.estimator,
+            samples.data,
+            y,
+            self.random_state,
+            self.input_shape,
+            self._sample_weight,
         )
         source = self._make_source()
         self._fitted_network = FittedNetwork.of(self, source)

@@ -26,8 +26,8 @@ class BaseReference(BaseSimilarity):
         "n_components": [Interval(numbers.Integral, 1, None, closed="left"), None],
     }
 
-    def _fit_network(self, X: Any, y: Any) -> tuple[Samples, Source]:
-        samples, source = super()._fit_network(X, y)
+    def _fit_network(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Samples, Source]:
+        samples, source = super()._fit_network(X, y, sample_weight)
         if self._fitted_network is not None:
             self._fitted_network.record_outputs(source, samples)
         return samples, source

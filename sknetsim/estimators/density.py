@@ -6,8 +6,10 @@ import numbers
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
 from sklearn.base import OutlierMixin
+from torch import Tensor
 
 from .._kernels.similarities import (
     COUNTS,
@@ -25,6 +27,7 @@ from .._passes.weighted_means import (
     Weights,
     make_empty_values,
     match_digests,
+    merge_equal_samples,
     total_influence,
 )
 from ._base import Interval, StrOptions, check_is_fitted, fit_context
@@ -55,6 +58,11 @@ class NetworkDensity(OutlierMixin, BaseReference):
     powers can therefore be compared on held-out samples, as bandwidths are in kernel density
     estimation.
 
+    If `fit` gets weights :math:`w_i`, each summand of a count is multiplied by :math:`w_i`, and N
+    is :math:`\sum_i w_i`:
+
+    .. math:: \log \frac{1 + \sum_i w_i \phi(k^C(x, x_i)) / Z}{\sum_i w_i + 1}.
+
     Parameters
     ----------
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
@@ -71,8 +79,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
         Intrinsic dimension of the data. None estimates it in `fit`. Set it to compare densities
         that were fitted on different samples.
     contamination : "auto" or float in (0, 0.5], default="auto"
-        Share of the fitted samples that are considered outliers; "auto" is 0.1. It determines
-        ``offset_``.
+        Share of the fitted samples that are considered outliers, measured by their weight; "auto"
+        is 0.1. It determines ``offset_``.
     n_components : int or None, default=None
         Number of Nyström features, made from landmarks among the fitted samples (see
         `GradientFeaturizer`). Similarities are then inner products of features that are computed
@@ -101,12 +109,13 @@ class NetworkDensity(OutlierMixin, BaseReference):
     made_with_ : dict of str to str
         Class, size and digest of the network, and the versions of sknetsim and other packages.
     dimension_ : float or None
-        Intrinsic dimension of the data, at least 1; None for "soft", which does not use it.
+        Intrinsic dimension of the data, at least 1; None for "soft", which does not use it. It
+        depends on the different samples among the fitted ones, and not on their weights.
     kernel_error_ : float
         Root mean squared error of the similarities that features give, on held-out samples (see
         `GradientFeaturizer`); 0 without ``n_components``.
     n_samples_fit_ : int
-        Number of fitted samples.
+        Number of fitted samples, without samples of weight 0.
     n_features_in_ : int
         Length of the first axis of a sample, seen in `fit`.
     feature_names_in_ : ndarray of str
@@ -121,6 +130,13 @@ class NetworkDensity(OutlierMixin, BaseReference):
     If the network is trained further after `fit`, queries use its new gradients. Method "soft",
     ``n_components``, and log densities with an estimated ``dimension_`` need values from `fit`
     and raise a `ChangedNetworkError`; call `fit` again.
+
+    Weights are numbers of samples, so the results of a weight 2 are those of a sample that is
+    fitted twice, except for random landmarks (``n_components``), which do not depend on weights.
+    The scale of the weights matters, because the 1 in the log density is the weight of one sample
+    of the uniform density: weights with the mean 1 keep the number of samples. A fitted sample that
+    is left out at a query loses the weight 1, or all its weight if that is less; the weights of
+    equal samples are added first.
 
     Held-out samples must be unseen by the network too, because a network memorises its training
     set, which therefore looks dense. Compare log densities between values of ``method``,
@@ -192,7 +208,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         self.random_state = random_state
 
     @fit_context
-    def fit(self, X: Any, y: Any = None) -> NetworkDensity:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> NetworkDensity:
         """Train the network if it is untrained, and fit the density to the samples.
 
         Parameters
@@ -201,16 +217,24 @@ class NetworkDensity(OutlierMixin, BaseReference):
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Labels, to train an untrained network.
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights of the samples, not negative, in numbers of samples: weight 2 equals the same
+            sample twice, and weight 0 equals its absence. The default network is trained with them;
+            other untrained networks cannot be. None: 1 for each sample.
 
         Returns
         -------
         self : object
             The fitted estimator.
         """
-        X, source = self._fit_network(X, y)
+        X, source = self._fit_network(X, y, sample_weight)
         self._dtype = source.dtype
-        self._digests = source.digest(X, self._dtype)
+        self._digests: list[Any] = source.digest(X, self._dtype)
         self.n_samples_fit_ = len(self._digests)
+        if self._sample_weight is not None:
+            # Only the total weight of equal samples matters if one of them is left out.
+            merged = merge_equal_samples(self._digests, self._sample_weight)
+            self._digests, self._sample_weight = merged
         for name in ("_sum", "_references"):
             self.__dict__.pop(name, None)
         self._X, self._offset = X, {}
@@ -220,7 +244,9 @@ class NetworkDensity(OutlierMixin, BaseReference):
         if self.method == "soft":
             # sum_i k^C(x, x_i) = <F(x), sum_i F(x_i)>, where F is the Jacobian whitened to length 1
             nothing = make_empty_values(self.n_samples_fit_)
-            self._sum = LinearWeights.fit(source, rows, nothing, "unit", self.verbose)
+            self._sum = LinearWeights.fit(
+                source, rows, nothing, "unit", self.verbose, self._get_weight_tensor()
+            )
             return self
         self._references = rows
         if self.dimension is None:
@@ -228,12 +254,13 @@ class NetworkDensity(OutlierMixin, BaseReference):
         return self
 
     def _estimate_dimension(self, source: Source, X: Samples) -> float:
-        """Return the intrinsic dimension, from samples chosen by their digests.
+        """Return the intrinsic dimension, from different samples chosen by their digests.
 
-        The choice depends neither on the order of the samples nor on ``random_state``.
+        The choice depends neither on the order, number and weights of equal samples nor on
+        ``random_state``.
         """
-        order = np.argsort(np.array(self._digests, dtype="S16"), kind="stable")
-        chosen = X.select(np.sort(order[:_DIMENSION_ROWS]).tolist())
+        indices = {digest: index for index, digest in enumerate(self._digests) if digest}
+        chosen = X.select(sorted(indices[digest] for digest in sorted(indices)[:_DIMENSION_ROWS]))
         nearest = find_nearest(
             source, chosen, None, Nearest, 2, distinct_squared_distances, self.verbose
         )
@@ -251,7 +278,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
         -------
         counts : ndarray of shape (n_queries,), float64
             Method "threshold": whole numbers from 0 to ``n_samples_fit_``; "power": numbers in the
-            same range; "soft": numbers between ``-n_samples_fit_`` and ``n_samples_fit_``.
+            same range; "soft": numbers between ``-n_samples_fit_`` and ``n_samples_fit_``. With
+            weights, the numbers are sums of weights, and the limit is the sum of all weights.
 
         Raises
         ------
@@ -267,15 +295,16 @@ class NetworkDensity(OutlierMixin, BaseReference):
         ----------
         X : array-like of shape (n_queries, ...)
             The queries. A fitted sample with the same bytes as a query is left out of the density
-            at that query.
+            at that query; of a larger weight than 1, only 1 is left out.
 
         Returns
         -------
         log_density : ndarray of shape (n_queries,), float64
             Log densities in nats. 0 is the log density of samples spread evenly over the sphere.
-            With N samples, the methods "threshold" and "power" give -log(N + 1) to a query without
-            neighbours. Method "soft" gives at most log 2, 0 to a query whose similarities sum to 0,
-            and -log(N + 1) to a query that is opposite to all samples.
+            With N samples, or weights with the sum N, the methods "threshold" and "power" give
+            -log(N + 1) to a query without neighbours. Method "soft" gives at most log 2, 0 to a
+            query whose similarities sum to 0, and -log(N + 1) to a query that is opposite to all
+            samples.
 
         Raises
         ------
@@ -288,7 +317,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
     def _log_density(self, X: Samples) -> np.ndarray:
         source = self._make_source()
         own = match_digests(self._digests, source.digest(X, self._dtype))
-        counts, total = self._compute_counts(source, X, own), self.n_samples_fit_ - (own >= 0)
+        counts, total = self._compute_counts(source, X, own), self._sum_other_weights(own)
         if self.method == "soft":
             # log((1 + sum_i (1 + k_i)) / (N + 1)), where the mean of 1 + k is Z = 1
             return np.log1p(np.clip(total + counts, 0, None)) - np.log1p(total)
@@ -299,6 +328,12 @@ class NetworkDensity(OutlierMixin, BaseReference):
         with np.errstate(divide="ignore"):
             terms = [np.zeros_like(counts), np.log(counts.clip(0)) - self._log_mean()]
         return logsumexp(terms, axis=0) - np.log1p(total)
+
+    def _sum_other_weights(self, own: np.ndarray) -> np.ndarray:
+        """Return the weight of all fitted samples, up to 1 less for a fitted sample ``own``."""
+        if self._sample_weight is None:
+            return self.n_samples_fit_ - (own >= 0)
+        return self._sample_weight.sum() - (own >= 0) * self._sample_weight[own].clip(max=1)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Compute the total log density of the queries.
@@ -322,7 +357,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
         """Log density below which a sample is an outlier, in nats.
 
         It is the ``contamination`` quantile of the log densities of the fitted samples, each left
-        out of its own density. It is computed on first access, which scores the fitted samples.
+        out of its own density and weighted by its weight. It is computed on first access, which
+        scores the fitted samples.
         """
         check_is_fitted(self, "n_samples_fit_")
         key = self._fingerprint()
@@ -331,7 +367,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
             share = _AUTO_CONTAMINATION if auto else float(self.contamination)
             scores = self._log_density(self._X)
             # In a dict, because scikit-learn allows no new attribute after `predict`.
-            self._offset[key] = float(np.percentile(scores, 100 * share))
+            self._offset[key] = _compute_quantile(scores, share, self._sample_weight)
         return self._offset[key]
 
     def __dir__(self) -> list[str]:
@@ -369,7 +405,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit the density, and predict which of the fitted samples are outliers.
 
         Parameters
@@ -378,22 +414,24 @@ class NetworkDensity(OutlierMixin, BaseReference):
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Labels, to train an untrained network.
+        sample_weight : array-like of shape (n_samples,), float or None, default=None
+            Weights of the samples, see `fit`.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
             -1 for outliers, 1 for inliers.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, sample_weight).predict(X)
 
     def reliability(self, X: Any, *, absolute: bool = False) -> np.ndarray:
         r"""Estimate how strongly the fitted samples support the prediction for each query.
 
         The reliability is :math:`\sum_i \operatorname{tr} K(x, x_i) / \operatorname{tr} K(x, x)`,
         with the kernel K before whitening. Each term is the change of the output at x by a training
-        step on the sample :math:`x_i`, if a step on x itself changes it by 1. The result is exact
-        for each ``method`` and with ``n_components``. It takes one pass over the fitted samples and
-        one over the queries.
+        step on the sample :math:`x_i`, if a step on x itself changes it by 1. Weights multiply the
+        terms. The result is exact for each ``method`` and with ``n_components``. It takes one pass
+        over the fitted samples and one over the queries.
 
         Parameters
         ----------
@@ -413,7 +451,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
             a longer gradient counts more than one.
         """
         samples, source = self._check_queries(X), self._make_source()
-        return total_influence(source, samples, self._X, absolute, self.verbose)
+        weights = self._get_weight_tensor()
+        return total_influence(source, samples, self._X, absolute, self.verbose, weights)
 
     def _log_mean(self) -> float:
         """Return log(Z): the sphere of the intrinsic dimension lies in one dimension more."""
@@ -443,4 +482,27 @@ class NetworkDensity(OutlierMixin, BaseReference):
                 self._check_unchanged(source)
             return self._sum
         nothing = make_empty_values(self.n_samples_fit_)
-        return CountWeights(self._make_count(), self._references, nothing)
+        return CountWeights(
+            self._make_count(), self._references, nothing, self._get_weight_tensor()
+        )
+
+    def _get_weight_tensor(self) -> Tensor | None:
+        """Return the weights of the fitted samples, or None if all are 1."""
+        return None if self._sample_weight is None else torch.as_tensor(self._sample_weight)
+
+
+def _compute_quantile(values: np.ndarray, share: float, sample_weight: np.ndarray | None) -> float:
+    """Return the quantile of values at a share of their weight, by linear interpolation.
+
+    It equals numpy's quantile of values that are repeated as often as their weights say.
+    """
+    if sample_weight is None:
+        return float(np.percentile(values, 100 * share))
+    order = np.argsort(values)
+    order = order[sample_weight[order] > 0]
+    values, weights = values[order], sample_weight[order]
+    # The copies of a value lie at the positions from `first` to `last`, for weights up to 1 at one.
+    last = np.cumsum(weights) - weights.clip(max=1)
+    first = np.cumsum(weights) - weights
+    positions = np.stack([first, last], axis=1).ravel()
+    return float(np.interp(share * last[-1], positions, values.repeat(2)))

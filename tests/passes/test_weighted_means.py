@@ -1,5 +1,7 @@
 """Weighted means over fitted samples, against loops over all pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from sknetsim._passes.weighted_means import (
     WeightedSums,
     make_empty_values,
     match_digests,
+    merge_equal_samples,
     total_influence,
 )
 
@@ -137,3 +140,37 @@ def test_sums_without_values_are_sums_of_weights(mlp):
 
 def test_equal_digests_are_matched_in_turn():
     assert match_digests("abca", "aaxab").tolist() == [0, 3, -1, 0, 1]
+
+
+@kinds
+@pytest.mark.parametrize("left_out", [True, False])
+def test_weights_of_the_fitted_samples_multiply_their_terms(mlp, kind, left_out):
+    _, X, engine = mlp
+    weights, slow, values = WEIGHTS[kind](mlp)
+    masses = torch.linspace(0.2, 3, 20, dtype=torch.float64)
+    if isinstance(weights, CountWeights):
+        weights = replace(weights, sample_weight=masses)
+    else:
+        weights = LinearWeights.fit(
+            engine, Samples(X), values, weights.whitening, sample_weight=masses
+        )
+    own = np.arange(20) if left_out else None
+    sums = weights.sums(engine, Samples(X), own, squared=not left_out)
+    for n in range(20):
+        kept = masses.numpy().copy()
+        kept[n] -= min(kept[n], 1) if left_out else 0
+        terms = kept[:, None, None] * slow[n]
+        np.testing.assert_allclose(sums.total[n], terms.sum(axis=0), atol=1e-8)
+        weighted = sum(term @ value.numpy() for term, value in zip(terms, values, strict=True))
+        np.testing.assert_allclose(sums.values[n], weighted, atol=1e-8)
+        size = sum(np.linalg.norm(term, 2) for term in terms)
+        assert sums.size[n] >= size - 1e-8
+        if not left_out:
+            squares = sum(term @ term.T for term in terms)
+            np.testing.assert_allclose(sums.squares[n], squares, rtol=1e-6, atol=1e-8)
+
+
+def test_the_first_of_equal_samples_gets_the_weight_of_them_all():
+    digests, weights = merge_equal_samples("abcab", np.array([1, 2, 3, 4, 5.5]))
+    assert digests == ["a", "b", "c", None, None]
+    assert weights.tolist() == [5, 7.5, 3, 0, 0]
