@@ -34,11 +34,11 @@ TRAINING = 12_000
 EPOCHS = 10
 SHOWN = 15
 FICTION = "Action|Comedy|Crime|Drama|Fantasy|Horror|Mystery|Romance|Sci-Fi|Thriller"
-TEXT = {"index": False, "max_colwidth": 40, "float_format": "{:.6g}".format}
+TEXT = {"index": False, "max_colwidth": 36, "float_format": "{:.3g}".format}
 
 films = load_films()
-columns = ["title", "year", "runtime", "rated", "language", "country", "critics", "metacritic"]
-columns += ["meter", "reviews", "box_office"]
+columns = ["title", "year", "runtime", "rated", "country", "critics", "metacritic", "reviews"]
+columns += ["box_office"]
 print(f"Missing values in {len(films):,} films:")
 print(films[columns].isna().mean().map("{:.0%}".format).to_string())
 
@@ -59,14 +59,11 @@ X_test, y_test = known[columns][TRAINING:], is_documentary[TRAINING:]
 imputer = SimpleImputer(add_indicator=True)
 logarithm = FunctionTransformer(np.log1p)
 steps = make_column_transformer(
-    (
-        make_pipeline(StandardScaler(), imputer),
-        ["year", "runtime", "critics", "metacritic", "meter"],
-    ),
+    (make_pipeline(StandardScaler(), imputer), ["year", "runtime", "critics", "metacritic"]),
     (make_pipeline(logarithm, StandardScaler(), imputer), ["reviews", "box_office"]),
     (
         OneHotEncoder(min_frequency=50, handle_unknown="infrequent_if_exist", sparse_output=False),
-        ["rated", "language", "country"],
+        ["rated", "country"],
     ),
 )
 torch.manual_seed(0)
@@ -96,7 +93,7 @@ print(f"Area under the ROC curve, test films: {roc_auc_score(y_test, probability
 # reviews, and the documentary with the most missing values. The network sees no title and no
 # subject. For this network, "Fahrenheit 9/11" is a box-office hit like the fiction films around it.
 # The third query is compared by the values that it has and by those that it lacks: its neighbours
-# lack nearly the same ones.
+# lack the same ones.
 
 neighbors = NetworkNeighbors(pipeline, n_neighbors=5).fit(X)
 kinds = np.where(y == 1, "documentary", "other")
@@ -115,18 +112,19 @@ plt.show()
 # %%
 # Unusual rows
 # ------------
-# The second row has a wrong value: "Machuca" is not one minute long. No value of the other rows is
-# obviously wrong, but their combinations are rare: a Japanese documentary with the rating PG, or
-# documentaries of three hours from China. The list is worth reading, but few of its rows are wrong.
+# One of these rows has a wrong value: "Machuca" is not one minute long. No value of the others is
+# obviously wrong, but they are rare: short films, old documentaries with few reviews, a Japanese
+# documentary with the rating PG.
 
 density = NetworkDensity(pipeline, method="power", alpha=16).fit(X)
 scores = density.score_samples(X)
 order = np.argsort(scores)
-print(X.iloc[order[:SHOWN]].assign(density=scores[order[:SHOWN]]).to_string(**TEXT))
+unusual = X.assign(density=scores).iloc[order[:SHOWN]]
+print(unusual[["density", *columns[:5], "reviews"]].to_string(**TEXT))
 
 # %%
-# The ranks of the shortest films confirm this. The other four are indeed short films, and the
-# shorter the film is, the more unusual its row.
+# The ranks of the shortest films show that the density finds what is rare, not what is wrong:
+# "Destino" and "Heavy Metal Parking Lot" are as short as the table says.
 
 ranks = pd.Series(range(1, len(X) + 1), index=order)
 shortest = X[["title", "runtime"]].nsmallest(5, "runtime")
@@ -138,16 +136,17 @@ print(shortest.assign(rank=ranks[shortest.index]).to_string(**TEXT))
 # The quality of a label is the share of similar films with the same label, from 0 to 1. Among the
 # documentaries, the list begins with "Apollo 18", a horror film that pretends to be one. "Faces of
 # Death" is largely staged, and "The Naked City" is a crime film. Most of the others are indeed
-# documentaries, but unusual ones, for example with bad reviews.
+# documentaries, but unusual ones, such as concert films that many people watched.
 #
 # The second list is less convincing: most of it consists of small, well reviewed films whose label
-# is right. Three are not fiction: a concert film ("Don't Think"), a recorded performance ("Aziz
-# Ansari: Buried Alive") and a documentary about a photographer ("William Eggleston in the Real
-# World"). Wikidata lists them under music, comedy and biography only.
+# is right. Three are not fiction: a recorded performance ("Aziz Ansari: Buried Alive") and
+# documentaries about a musician ("Runnin' Down a Dream") and a photographer ("William Eggleston in
+# the Real World"). Wikidata lists them under comedy, music and biography only.
 
 denoiser = LabelDenoiser(pipeline).fit(X, y)
 quality = denoiser.label_quality(X, y)
-labelled = known[["title", "director", "year", "genres"]][:TRAINING].assign(quality=quality)
+labelled = known[["title", "year", "genres"]][:TRAINING]
+labelled.insert(0, "quality", quality)
 print("Labelled as documentaries:")
 print(labelled[y == 1].nsmallest(SHOWN, "quality").to_string(**TEXT))
 print("Not labelled as documentaries:")
@@ -155,9 +154,8 @@ print(labelled[y == 0].nsmallest(SHOWN, "quality").to_string(**TEXT))
 
 # %%
 # The other genres, which the network does not see, allow a check of the first list. Of all
-# documentaries, 6 % have a genre of fiction as well; of the 20 most suspicious ones, 40 % do. The
-# network's own confidence in the label finds as many (45 %): the similar films do not improve the
-# list, but they show the reason for each suspicion.
+# documentaries, 6 % have a genre of fiction as well; of the 20 most suspicious ones, 55 % do. With
+# the network's own confidence in the label instead, it is 40 %, which is three films fewer.
 
 is_fiction = labelled.genres.str.contains(FICTION).to_numpy()[y == 1]
 confidence = pipeline.predict_proba(X)[:, 1]
@@ -170,13 +168,13 @@ for name, values in {"quality": quality, "own confidence": confidence}.items():
 # Films without a genre
 # ---------------------
 # Wikidata has no genre for 443 films, so they are new to the network. The share of documentaries
-# among the similar films is an estimate. At least nine of the 15 films with the largest estimates
-# are documentaries, among them those about William Burroughs, Allen Ginsberg and Jack Smith.
-# "Manito" and "Sparrows Dance" are small fiction films.
+# among the similar films is an estimate. Nine of the 15 films with the largest estimates are
+# documentaries, among them those about Jack Smith and William Burroughs. The others, such as
+# "Sparrows Dance" and "My Dog Tulip", are small fiction films.
 
 unknown = films[~has_genre]
 estimates = denoiser.transform(unknown[columns])[:, 1]
-unknown = unknown[["title", "director", "year", "runtime", "reviews"]].assign(estimate=estimates)
+unknown = unknown[["title", "director", "year"]].assign(estimate=estimates)
 print(unknown.nlargest(SHOWN, "estimate").to_string(**TEXT))
 
 # %%

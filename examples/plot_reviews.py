@@ -9,9 +9,10 @@ list or an array. The example finds similar reviews and suspicious labels, and l
 neighbours of new sentences.
 
 The labels have real errors: some authors praise a garment and do not recommend it. The stars that
-the same authors gave show it, and the network does not see them.
+the authors gave as well reveal such errors. The network does not see the stars.
 """
 
+import textwrap
 import time
 
 import matplotlib.pyplot as plt
@@ -114,7 +115,9 @@ ranked = reviews[:TRAINING].assign(quality=quality)
 for label, name in enumerate(["not recommended", "recommended"]):
     print(f"Most suspicious ones of the reviews with the label '{name}':")
     for review in ranked[y == label].nsmallest(SHOWN, "quality").itertuples():
-        print(f"    {review.quality:.3f} {'*' * review.stars:<5} {review.text[:150]}")
+        head = f"{review.quality:.3f} {'*' * review.stars:<5} "
+        wrapping = {"max_lines": 2, "placeholder": " …", "subsequent_indent": " " * len(head)}
+        print(textwrap.fill(head + review.text, 75, **wrapping))
 
 # %%
 # The stars check the lists without reading. A label contradicts them if the author recommends a
