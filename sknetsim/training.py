@@ -10,7 +10,8 @@ import torch
 from sklearn.base import is_classifier
 from torch import Tensor
 
-from ._networks.batches import concatenate_arrays, list_tensors, map_tensors
+from ._networks.batches import list_tensors, map_tensors
+from ._networks.samples.arrays import concatenate_arrays
 from .losses._losses import GroupSimilarityLoss, PairSimilarityLoss
 
 __all__ = ["SimilarityTrainingMixin"]

@@ -25,7 +25,8 @@ from .._kernels.jacobian import Jacobian
 from .._networks.batches import find_tensors
 from .._networks.fingerprint import fingerprint_value
 from .._networks.isolation import attach_hooks
-from .._networks.network import Network, format_names, match_names
+from .._networks.modules import format_names, match_names
+from .._networks.network import Network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.layouts import Layout
-from .._networks.network import format_names, match_names
+from .._networks.modules import format_names, match_names
 from ..exceptions import UnsupportedNetworkError
 from ..rules import find_rule
 

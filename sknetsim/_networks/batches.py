@@ -1,33 +1,18 @@
-"""Batches of samples as a network takes them: a tensor, or a dict or tuple of tensors.
-
-X consists of arrays with a row per sample. Errors say why some X does not.
-"""
+"""Batches of samples as a network takes them: a tensor, or a dict or tuple of tensors."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, default_collate
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import default_collate
 
 from ..exceptions import is_out_of_memory
-
-# Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
-_NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
-
-# Packages whose arrays on disk are pickled as their path.
-_PICKLED_BY_PATH = ("sknetsim", "zarr")
-
-# Types of values without rows.
-_WITHOUT_ROWS = (str, bytes, set, numbers.Number, Iterator)
 
 Inputs = Any  # A Tensor, or a dict or tuple of Inputs.
 
@@ -88,114 +73,80 @@ def make_dtype_error(dtype: Any, reason: str = "") -> ValueError:
     )
 
 
-@contextlib.contextmanager
-def explain_dtype(X: Any) -> Iterator[None]:
-    """Name X in errors, inside the block, for values that are not numbers."""
-    if isinstance(X, np.ndarray) and X.dtype.kind in "SU":
-        raise make_dtype_error(repr(X.dtype))
-    try:
-        yield
-    except ValueError as error:
-        if any(text in str(error) for text in _NOT_NUMBERS):
-            dtype = getattr(X, "dtype", type(X).__name__)
-            raise make_dtype_error(dtype, f" ({error})") from error
-        raise
-
-
-def convert_rows(X: Any) -> Any:
-    """Return X, with lists as arrays or tensors; raise an error if X has no rows of one shape."""
-    if isinstance(X, list) or (
-        isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X)
-    ):
-        return _stack(list(X))
-    if X is None:
-        raise ValueError("`X` must be given; got None. Pass the samples.")
-    if isinstance(X, Tensor):
-        check_tensor(X)
-    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        raise ValueError(
-            "`X` must have no masked values; got an array with a mask, which networks do not take."
-            " Pass X.filled(value), with a value that the network takes for a missing one."
-        )
-    if isinstance(X, _WITHOUT_ROWS) or getattr(X, "shape", None) == ():
-        raise ValueError(
-            f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
-            " Pass an array with a row for each sample."
-        )
-    return X
-
-
-def _stack(rows: list[Any]) -> Any:
-    """Return a list of rows as one array, or a list of tensors as one tensor."""
-    if any(isinstance(row, Mapping) for row in rows):
-        raise ValueError(
-            "`X` must be one dict of arrays, or a Dataset whose items are dicts; got a list of"
-            " dicts. Pass a Dataset that returns them."
-        )
-    try:
-        if rows and all(isinstance(row, Tensor) for row in rows):
-            return torch.stack([row.detach() for row in rows])
-        return np.asarray(rows)
-    except (RuntimeError, ValueError) as error:
-        raise _make_shape_error(f"a list whose rows differ in length or shape ({error})") from error
-
-
-def _make_shape_error(description: str) -> ValueError:
+def make_shape_error(description: str) -> ValueError:
     """Return the error for rows that differ in shape."""
     return ValueError(
-        f"`X` must contain rows of one shape; got {description}. Pad them, or pass a Dataset of the"
-        " rows and set batch_size=1."
-    )
-
-
-def check_shape(shape: tuple[int, ...], sample_shape: tuple[int, ...]) -> None:
-    """Raise an error unless an X of a shape contains samples with the shape that was fitted."""
-    if shape[1:] == sample_shape:
-        return
-    cure = "Pass samples of that shape, or call fit again."
-    if shape == sample_shape:
-        cure = f"Pass a single sample as X[None], of shape {(1, *shape)}."
-    elif math.prod(shape) == math.prod(sample_shape):
-        cure = f"Pass a single sample as X.reshape{(1, *sample_shape)}."
-    raise ValueError(
-        f"`X` must have samples of shape {sample_shape}, as in fit, on its first axis; got samples"
-        f" of shape {shape[1:]}. {cure}"
+        f"`X` must contain rows of one shape; got {description}. Pad them, pass a skorch net"
+        " whose `iterator_valid__collate_fn` pads them, or pass a Dataset of the rows and set"
+        " batch_size=1."
     )
 
 
 def collate(items: list[Any]) -> Inputs:
-    """Return the batch of some items of a Dataset; raise an error if there is none."""
+    """Return the batch of some items of X; raise an error if they form none."""
     try:
-        return _convert_batch(default_collate(items))
+        return convert_batch(default_collate(items))
     except TypeError as error:
         raise ValueError(
-            "`X` must be a Dataset whose items are tensors, arrays or numbers, or dicts or tuples"
-            f" of these; got items that form no batch ({error}). Convert them in the Dataset."
+            "`X` must be a Dataset or sequence whose items are tensors, arrays or numbers, or dicts"
+            f" or tuples of these; got items that form no batch ({error}). Convert them in the"
+            " Dataset."
         ) from error
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         raise ValueError(
-            f"`X` must be a Dataset whose items have one shape, to form a batch ({error}). Pad the"
-            " items, or set batch_size=1."
+            f"`X` must have items of one shape, to form a batch ({error}). Pad the items, pass a"
+            " skorch net whose `iterator_valid__collate_fn` pads them, or set batch_size=1."
         ) from error
 
 
-def _convert_batch(inputs: Any) -> Inputs:
-    """Return the batch of a Dataset with tuples for lists, and tensors without autograd graph."""
+def convert_batch(inputs: Any) -> Inputs:
+    """Return a batch with tuples for lists, and with tensors without autograd graph for arrays."""
+    if isinstance(inputs, PackedSequence):
+        raise ValueError(
+            "`estimator` must form batches of padded tensors, whose first axis is that of the"
+            " samples; got a PackedSequence. Pad the samples in `collate_fn`, and pack them in the"
+            " forward pass."
+        )
     if isinstance(inputs, Tensor):
         return check_tensor(inputs).detach()
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "fiub":
+        return torch.from_numpy(inputs)
     if isinstance(inputs, Mapping):
-        return {key: _convert_batch(value) for key, value in inputs.items()}
+        return {key: convert_batch(value) for key, value in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return tuple(_convert_batch(value) for value in inputs)
+        are_numbers = all(isinstance(value, numbers.Number) for value in inputs)
+        return torch.tensor(inputs) if are_numbers else tuple(map(convert_batch, inputs))
     raise make_dtype_error(f"a {type(inputs).__name__}")
+
+
+def check_batch(inputs: Inputs, count: int) -> Inputs:
+    """Return a batch; raise an error unless the first axis of each tensor is that of samples."""
+    shapes = [tuple(tensor.shape) for tensor in list_tensors(inputs)]
+    if any(shape[:1] != (count,) for shape in shapes):
+        raise ValueError(
+            "`estimator` must form batches whose tensors have the samples on their first axis; got"
+            f" tensors of the shapes {', '.join(map(str, shapes))} for {count} samples. Change its"
+            " `collate_fn` or iterator."
+        )
+    return inputs
+
+
+def join_batches(batches: Sequence[Inputs]) -> Inputs:
+    """Return batches of the same structure and sample shape as one batch."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(tuple(batches))
+    if isinstance(first, Mapping):
+        return {key: join_batches([batch[key] for batch in batches]) for key in first}
+    return tuple(join_batches(parts) for parts in zip(*batches, strict=True))
 
 
 def check_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor; raise an error unless it contains rows of real numbers."""
     if tensor.is_nested:
-        raise _make_shape_error("a nested tensor")
+        raise make_shape_error("a nested tensor")
     if tensor.layout is not torch.strided:
         raise ValueError(
             f"`X` must be a dense tensor; got one of layout {tensor.layout}. Pass X.to_dense()."
@@ -208,105 +159,3 @@ def check_tensor(tensor: Tensor) -> Tensor:
             " on the CPU."
         )
     return tensor
-
-
-def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
-    """Apply a function to each array of X."""
-    if isinstance(source, Mapping):
-        return {key: map_arrays(function, value) for key, value in source.items()}
-    if isinstance(source, tuple):
-        return tuple(map_arrays(function, value) for value in source)
-    return function(source)
-
-
-def copy_arrays(X: Any) -> Any:
-    """Return X in copied memory; a Dataset and arrays on disk are returned unchanged."""
-    if isinstance(X, Dataset):
-        return X
-    # deepcopy takes the copies of these arrays from the memo: it refuses tensors with a graph.
-    memo: dict[int, Any] = {}
-
-    def add(array: Any) -> None:
-        if isinstance(array, Tensor):
-            memo[id(array)] = array.detach().clone()
-        elif is_on_disk(array):
-            memo[id(array)] = array
-
-    map_arrays(add, X)
-    return copy.deepcopy(X, memo)
-
-
-def concatenate_arrays(first: Any, second: Any) -> Any:
-    """Return the samples of the first X, followed by the samples of the second, in one form."""
-    if isinstance(first, Dataset) != isinstance(second, Dataset):
-        raise TypeError(
-            f"`X` must have the form of the samples before it, a Dataset or not; got a"
-            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
-        )
-    if isinstance(first, Dataset):
-        before = first.datasets if isinstance(first, ConcatDataset) else [first]
-        return ConcatDataset([*before, second])
-    if isinstance(first, Mapping):
-        return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
-    if isinstance(first, tuple):
-        return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
-    if isinstance(first, Tensor):
-        return torch.cat([first, torch.as_tensor(second, device=first.device)])
-    if hasattr(first, "iloc") and type(first) is type(second):
-        import pandas
-
-        return pandas.concat([first, second], ignore_index=True)
-    if isinstance(first, list):
-        return [*first, *second]
-    if sparse.issparse(first) and sparse.issparse(second):
-        return sparse.vstack([first, second], format="csr")
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return np.concatenate([first, second])
-    return np.concatenate([make_indexable(first), make_indexable(second)])
-
-
-def is_on_disk(X: Any) -> bool:
-    """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
-    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
-
-
-def is_pickled_by_path(X: Any) -> bool:
-    """Return whether a pickle of X contains the path of X instead of its values."""
-    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
-
-
-def _package(X: Any) -> str:
-    """Return the name of the package of an object's class."""
-    return type(X).__module__.split(".")[0]
-
-
-def take_rows(array: Any, rows: Any) -> Any:
-    """Return some rows; rows on disk are read once each, in the order on disk."""
-    if isinstance(rows, slice) or not is_on_disk(array):
-        return array[rows]
-    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
-    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
-
-
-def make_tensor(array: Any) -> Tensor:
-    """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
-    if isinstance(array, Tensor):
-        return array.detach().clone()
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise make_dtype_error(array.dtype)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-
-
-def make_indexable(X: Any) -> Any:
-    """Return X as arrays that slices and lists of indices select samples from."""
-    if isinstance(X, Mapping | tuple):
-        return map_arrays(make_indexable, X)
-    X = convert_rows(X)
-    if isinstance(X, Tensor | np.ndarray):
-        return X
-    if hasattr(X, "toarray"):
-        return X.toarray()
-    if hasattr(X, "to_numpy"):
-        return X.to_numpy()
-    return X if is_on_disk(X) else np.asarray(X)

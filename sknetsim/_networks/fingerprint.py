@@ -22,7 +22,6 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import gen_batches
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from .batches import list_tensors, map_tensors
 from .samples import Samples
@@ -83,7 +82,7 @@ def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
 def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
     """Return 16 bytes per sample, a digest of its values cast to a dtype."""
     digests: list[bytes] = []
-    step = 1 if isinstance(samples.data, Dataset) else _DIGESTED_SAMPLES
+    step = 1 if samples.is_read_by_items else _DIGESTED_SAMPLES
     for rows in gen_batches(len(samples), step):
         inputs = samples.at(range(rows.start, rows.stop), rows)
         digests += _digest_rows(list_tensors(inputs), dtype)

@@ -20,7 +20,6 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from ..exceptions import UntrainedNetworkWarning, name_step, warn
-from .batches import copy_arrays, is_on_disk
 from .default_network import train_default_network
 from .label_arrays import make_label_tensor
 from .network import (
@@ -34,6 +33,7 @@ from .network import (
     takes_one_axis_of_labels,
 )
 from .samples import Samples
+from .samples.arrays import copy_arrays, is_on_disk
 
 # Criteria of torch that compare outputs (n, c, ...) with class numbers (n, ...), or with
 # probabilities of the shape of the outputs.

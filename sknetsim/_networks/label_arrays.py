@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import make_tensor
+from .samples.arrays import make_tensor
 
 
 def check_labels(y: Any) -> np.ndarray:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from typing import Any
 
 import torch
@@ -13,23 +12,21 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..exceptions import UnsupportedNetworkError, name_step
-from .batches import Inputs, copy_arrays
+from .batches import Inputs, list_tensors
 from .isolation import has_device
+from .modules import Arguments, check_module
 from .samples import RawSamples, Samples
+from .samples.arrays import copy_arrays
+from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
 
 # Value of `estimator` for samples that are features already, without a network.
 FEATURES = "features"
-
-# Classes that wrap a module, and the attribute that contains the module.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-}
 
 # Criteria that compare the sigmoid of each output, or each output itself, with a label of its own.
 _INDEPENDENT_CRITERIA = (nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
@@ -53,6 +50,8 @@ class Network:
         Whether a tuple of inputs is passed as several arguments (skorch passes it as one).
     has_steps : bool
         Whether there are steps before the network.
+    infer : callable or None
+        Function that evaluates the network, if a subclass of a skorch net replaces that of skorch.
     """
 
     module: nn.Module
@@ -61,6 +60,7 @@ class Network:
     prepare: Callable[[Samples], Samples]
     spread_tuples: bool
     has_steps: bool = False
+    infer: Callable[[Any, Inputs], Any] | None = None
 
     @property
     def inputs_name(self) -> str:
@@ -106,6 +106,8 @@ class Network:
 
     def call(self, module: Callable[..., Any], inputs: Inputs) -> Any:
         """Return the raw outputs of a copy of the module, or of a function that replaces it."""
+        if self.infer is not None:
+            return self.infer(module, inputs)
         if isinstance(inputs, dict):
             return module(**inputs)
         if isinstance(inputs, tuple) and self.spread_tuples:
@@ -117,25 +119,9 @@ def resolve_network(estimator: Any) -> Network:
     """Return the network of a trained skorch net, FrozenEstimator, Pipeline or module."""
     net, steps = _unwrap(estimator)
 
-    def prepare(samples: Samples) -> Samples:
-        if not steps:
-            return samples
-        # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
-        X = copy_arrays(samples.data)
-        for name, step in steps:
-            with name_step(name, step):
-                X = step.transform(X)
-        prepared = Samples(split_columns(net, X), samples.rows)
-        if len(prepared) != len(samples):
-            raise UnsupportedNetworkError(
-                "`estimator` must have steps that return one row per sample; got"
-                f" {len(prepared)} rows for {len(samples)} samples. Apply steps that drop or add"
-                " samples to X and y first."
-            )
-        return prepared
-
+    prepare = functools.partial(_prepare, net, steps)
     if isinstance(net, nn.Module):
-        return Network(_check_module(net), None, False, prepare, True, bool(steps))
+        return Network(check_module(net), None, False, prepare, True, bool(steps))
     if not is_trained(net):
         raise NotFittedError(
             f"`estimator` must be a trained network; got {describe_value(net)}, which is not"
@@ -144,8 +130,42 @@ def resolve_network(estimator: Any) -> Network:
     criterion = getattr(net, "criterion_", None)
     # torch.compile wraps the criterion, too.
     criterion = getattr(criterion, "_orig_mod", criterion)
-    module = _check_module(net.module_)
-    return Network(module, criterion, is_classifier(net), prepare, False, bool(steps))
+    module = check_module(net.module_)
+    # A binary classifier of skorch only removes an axis.
+    is_own = isinstance(net, NeuralNet) and not type(net).infer.__module__.startswith("skorch.")
+    infer = functools.partial(_infer, net) if is_own else None
+    return Network(module, criterion, is_classifier(net), prepare, False, bool(steps), infer)
+
+
+def _prepare(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Samples:
+    """Return the samples after the steps before a network."""
+    if not steps:
+        return samples
+    return samples.join_parts([_apply_steps(net, steps, part) for part in samples.parts])
+
+
+def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Samples:
+    """Return the samples of one form after the steps before a network."""
+    # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
+    X = copy_arrays(samples.data)
+    for name, step in steps:
+        with name_step(name, step):
+            X = step.transform(X)
+    prepared = _make_samples(net, X, samples.rows)
+    if len(prepared) != len(samples):
+        raise UnsupportedNetworkError(
+            "`estimator` must have steps that return one row per sample; got"
+            f" {len(prepared)} rows for {len(samples)} samples. Apply steps that drop or add"
+            " samples to X and y first."
+        )
+    return prepared
+
+
+def _infer(net: Any, module: Any, inputs: Inputs) -> Any:
+    """Return the outputs by the `infer` of a skorch net, with a copy of its module."""
+    copied = object.__new__(type(net))
+    vars(copied).update(vars(net), module_=module, device=list_tensors(inputs)[0].device)
+    return copied.infer(inputs)
 
 
 def describe_value(value: Any) -> str:
@@ -184,22 +204,53 @@ def make_samples(estimator: Any, X: Any) -> Samples:
     """Return the samples of X; X keeps its form if there are steps before the network."""
     if isinstance(X, Samples):
         return X
-    if list_steps(estimator):
-        return RawSamples(X)
-    return Samples(split_columns(get_innermost(estimator), X))
+    return RawSamples(X) if list_steps(estimator) else _make_samples(get_innermost(estimator), X)
+
+
+def _make_samples(net: Any, X: Any, rows: Sequence[int] | None = None) -> Samples:
+    """Return the samples of X in the form that a network takes."""
+    return Samples(split_columns(net, X), rows, get_batching(net))
+
+
+def get_batching(net: Any) -> Batching | None:
+    """Return how a skorch net reads X and forms batches, or None if it does so like torch."""
+    if not isinstance(net, NeuralNet):
+        return None
+    read = iterate = None
+    parameters = net.get_params_for("dataset")
+    if type(net).get_dataset is not NeuralNet.get_dataset or not callable(net.dataset):
+        read = net.get_dataset
+    elif net.dataset is not SkorchDataset or parameters:
+        read = functools.partial(net.dataset, **parameters)
+    parameters = net.get_params_for("iterator_valid")
+    if type(net).get_iterator is not NeuralNet.get_iterator:
+        iterate = functools.partial(_get_iterator, net)
+    elif net.iterator_valid is not DataLoader or "collate_fn" in parameters:
+        # The samples of a batch are chosen, and must keep their order.
+        ordering = {"shuffle", "sampler", "batch_sampler", "drop_last"}
+        kept = {name: value for name, value in parameters.items() if name not in ordering}
+        iterate = functools.partial(net.iterator_valid, **kept)
+    return Batching(read, iterate) if read or iterate else None
+
+
+def _get_iterator(net: Any, dataset: Any, batch_size: int) -> Any:
+    """Return the iterator of a skorch net over a Dataset, in batches of its own size."""
+    return net.get_iterator(dataset, training=False)
 
 
 def split_columns(net: Any, X: Any) -> Any:
     """Return the columns of a table as a dict, if the network takes them as keyword arguments.
 
-    skorch passes a table in this form, with columns of shape (n, 1).
+    skorch passes a table in this form, with columns of shape (n, 1). The keys of a dict, and the
+    columns of a Dataset of Hugging Face, are checked to be arguments.
     """
-    module = getattr(net, "module_", getattr(net, "module", net))
-    columns = list(getattr(X, "columns", ()))
-    forward = getattr(module, "forward", None)
-    if not columns or forward is None or not set(columns) <= set(signature(forward).parameters):
-        return X
-    return {column: X[[column]].to_numpy() for column in columns}
+    arguments = Arguments.of(getattr(net, "module_", getattr(net, "module", net)))
+    if hasattr(X, "columns") and arguments.are_columns(list(X.columns)):
+        arguments.check(list(X.columns))
+        return {column: X[[column]].to_numpy() for column in X.columns}
+    if isinstance(X, Mapping) or is_hugging_face_dataset(X):
+        arguments.check(X.column_names if is_hugging_face_dataset(X) else list(X))
+    return X
 
 
 def is_frozen(estimator: Any) -> bool:
@@ -207,59 +258,6 @@ def is_frozen(estimator: Any) -> bool:
     while isinstance(estimator, Pipeline):
         estimator = estimator[-1]
     return type(estimator).__name__ == "FrozenEstimator"
-
-
-def _check_module(module: nn.Module) -> nn.Module:
-    """Return the module without its wrappers; raise if it cannot have per-sample gradients."""
-    while (attribute := _WRAPPERS.get(type(module).__name__)) is not None:
-        module = getattr(module, attribute)
-    if type(module).__name__ == "FullyShardedDataParallel":
-        raise UnsupportedNetworkError(
-            "`estimator` must be a module with all its parameters; got a FullyShardedDataParallel,"
-            " whose parameters are distributed. Gather its state_dict into a plain module."
-        )
-    for name, part in module.named_modules():
-        for problem, cure in _list_problems(part):
-            raise UnsupportedNetworkError(
-                f"`estimator` must have no layer {problem}; got the {type(part).__name__} {name!r}."
-                f" {cure}"
-            )
-    return module
-
-
-def _list_problems(part: nn.Module) -> list[tuple[str, str]]:
-    """Return the properties of a layer that rule out per-sample gradients, each with its cure."""
-    problems = []
-    if isinstance(part, nn.Embedding | nn.EmbeddingBag):
-        if part.max_norm is not None:
-            problems.append(
-                (
-                    "with max_norm, which changes the weights in the forward pass",
-                    "Renormalise the weights once, and set max_norm=None.",
-                )
-            )
-        if part.scale_grad_by_freq:
-            problems.append(
-                (
-                    "with scale_grad_by_freq, which mixes the samples of a batch",
-                    "Set scale_grad_by_freq=False.",
-                )
-            )
-    if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-        problems.append(
-            (
-                "without running statistics, because its outputs depend on the batch",
-                "Train it with track_running_stats=True, or use GroupNorm.",
-            )
-        )
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
-        problems.append(("with uninitialised parameters", "Run the network once on a batch."))
-    tensors = (*part._parameters.values(), *part._buffers.values())
-    if any(tensor is not None and tensor.is_meta for tensor in tensors):
-        problems.append(
-            ("with tensors on the meta device, which have no data", "Load its weights first.")
-        )
-    return problems
 
 
 def is_trained(estimator: Any) -> bool:
@@ -317,32 +315,3 @@ def make_classifier(net: Any, criterion: Any) -> Any:
 def takes_one_axis_of_labels(net: Any) -> bool:
     """Return whether a skorch net takes labels of shape (n,) only, not of shape (n, 1)."""
     return isinstance(net, NeuralNetBinaryClassifier)
-
-
-def match_names(names: Iterable[str], patterns: Any) -> set[str]:
-    """Return the names that match one of the patterns, if each pattern matches a name.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of layers or parameters.
-    patterns : object
-        A name, a pattern such as "head.*", or a list of these. Other values match no name.
-
-    Returns
-    -------
-    matches : set of str
-        The names; empty if some pattern matches no name.
-    """
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, list | tuple | set) or not all(
-        isinstance(pattern, str) for pattern in patterns
-    ):
-        return set()
-    matches = [fnmatch.filter(names, pattern) for pattern in patterns]
-    return set().union(*matches) if all(matches) else set()
-
-
-def format_names(names: Iterable[str]) -> str:
-    """Return the first 20 names, quoted and separated by commas, for messages."""
-    return ", ".join(repr(name) for name in list(names)[:20])

@@ -25,7 +25,7 @@ from .._kernels.layouts import Layout
 from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
 from .._networks.memory import allocate
-from .._networks.network import format_names, match_names
+from .._networks.modules import format_names, match_names
 from .chunks import Chunk, Source, iterate_chunks, with_progress
 
 # Elements of a temporary over pairs of positions (16 MiB in float32).

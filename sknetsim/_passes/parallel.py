@@ -19,12 +19,11 @@ import torch
 from sklearn import config_context, get_config
 from sklearn.utils import gen_even_slices
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .._networks.batches import is_pickled_by_path, map_arrays
 from .._networks.persistence import dumps, loads
 from .._networks.samples import Samples
+from .._networks.samples.arrays import is_pickled_by_path
 from ..exceptions import collect_warnings, warn
 from .lost_gradients import LostGradients, collect_lost_gradients, report_lost_gradients
 
@@ -158,7 +157,7 @@ class Parts:
     def __init__(self, X: Samples, sent: bool):
         self._X = X
         self._sent = sent
-        self.shared = X if isinstance(X.data, Dataset) else None
+        self.shared = X if X.is_read_by_items else None
 
     def part(self, rows: slice) -> Any:
         """Return the samples of a slice, or the slice itself if X is a Dataset."""
@@ -168,15 +167,7 @@ class Parts:
         if rows == slice(0, len(self._X)) and (not self._sent or is_pickled_by_path(self._X.data)):
             return self._X
         part = self._X.part(rows)
-        return type(part)(map_arrays(_detach_copy, part.data), part.rows) if self._sent else part
-
-
-def _detach_copy(array: Any) -> Any:
-    """Return a copy of a tensor on the CPU, and other arrays unchanged.
-
-    The pickle of a part of a tensor would contain the whole tensor.
-    """
-    return array.detach().cpu().clone() if isinstance(array, Tensor) else array
+        return part.copy_tensors() if self._sent else part
 
 
 def slice_labels(y: Any, rows: slice) -> Any:

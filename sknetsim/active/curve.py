@@ -26,11 +26,11 @@ from sklearn.utils import (
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .._networks.batches import is_on_disk
 from .._networks.fitting import cast_inputs, train_clone
 from .._networks.label_arrays import check_numbers
 from .._networks.network import get_innermost, is_frozen
 from .._networks.samples import RawSamples
+from .._networks.samples.arrays import is_on_disk
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,16 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Tags, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch.utils.data import DataLoader, Dataset
 
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
-from .._networks.batches import check_shape, convert_rows, explain_dtype, is_on_disk
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
@@ -26,6 +23,7 @@ from .._networks.label_arrays import check_sample_weight, select_labels
 from .._networks.network import (
     FEATURES,
     Network,
+    get_batching,
     get_innermost,
     is_trained,
     list_steps,
@@ -35,6 +33,8 @@ from .._networks.network import (
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import RawSamples, Samples
+from .._networks.samples.arrays import check_shape, convert_rows, explain_dtype, is_on_disk
+from .._networks.samples.items import find_items, is_read_by_items
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 
@@ -186,11 +186,12 @@ class BaseSimilarity(BaseEstimator):
     def _check_X(self, X: Any, *, reset: bool) -> Samples:
         """Return the samples of X after validation; on reset, store the shape of a sample.
 
-        Steps before the network validate X themselves.
+        Steps before the network validate X themselves, and a net that forms batches in a way of its
+        own does so as well.
         """
         estimator = self.estimator if reset else self._get_estimator()
-        if list_steps(estimator):
-            if len(getattr(X, "shape", ())) > 1:
+        if list_steps(estimator) or get_batching(get_innermost(estimator)) is not None:
+            if len(getattr(X, "shape", ())) > 1 and not is_read_by_items(X):
                 validate_data(self, X, reset=reset, skip_check_array=True)
             if reset:
                 self._sample_shape = None
@@ -198,15 +199,15 @@ class BaseSimilarity(BaseEstimator):
         X = split_columns(get_innermost(estimator), X)
         allow_nan = get_tags(self).input_tags.allow_nan
         fitted_shape = None if reset else self._sample_shape
-        X = convert_rows(X)
-        has_parts = isinstance(X, Mapping | tuple | Dataset | DataLoader) and not issparse(X)
+        has_parts = isinstance(X, Mapping | tuple) or find_items(X) is not None
+        X = X if has_parts else convert_rows(X)
         if not has_parts and not isinstance(X, torch.Tensor) and not is_on_disk(X):
             if fitted_shape is not None and len(fitted_shape) > 1:
                 check_shape(np.shape(X), fitted_shape)  # scikit-learn expects tables.
             settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": not allow_nan}
             with explain_dtype(X):
                 X = validate_data(self, X, reset=reset, **settings)
-        samples = Samples(X)
+        samples = make_samples(estimator, X)
         if not allow_nan and not isinstance(X, np.ndarray):
             samples.check_finite()
         if has_parts:

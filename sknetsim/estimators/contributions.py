@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.network import format_names
+from .._networks.modules import format_names
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import gen_batches
-from torch.utils.data import Dataset
 
 from .._features.manifest import DTYPES, Manifest, check_same_manifest, read_manifest
 from .._features.shards import Shards, open_for_writing
@@ -314,7 +313,7 @@ def _check_folder(folder: Any) -> Path:
 def _fingerprint_data(source: Source, X: Samples) -> str:
     """Return a fingerprint of all samples, or of some items of a Dataset, which may load slowly."""
     count = len(X)
-    if isinstance(X.data, Dataset):
+    if X.is_read_by_items:
         chosen = np.unique(np.linspace(0, count - 1, _DATASET_ITEMS).astype(int))
         return fingerprint_value(
             [source.digest(X.select([index]), source.dtype) for index in chosen]

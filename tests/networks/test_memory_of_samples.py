@@ -25,8 +25,8 @@ from sknetsim import (
     PerceptualKernel,
     UnsupportedNetworkError,
 )
-from sknetsim._networks.batches import copy_arrays, map_arrays
 from sknetsim._networks.samples import Samples
+from sknetsim._networks.samples.arrays import copy_arrays, map_arrays
 
 X = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32) + 3
 y = X[:, :2]

@@ -25,7 +25,8 @@ from sknetsim import (
     NetworkNeighbors,
     UnsupportedNetworkError,
 )
-from sknetsim._networks.network import format_names, match_names, resolve_network
+from sknetsim._networks.modules import format_names, match_names
+from sknetsim._networks.network import resolve_network
 
 
 class Perceptron(nn.Module):

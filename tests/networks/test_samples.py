@@ -17,9 +17,10 @@ from sknetsim import (
     NetworkNeighbors,
     PerceptualKernel,
 )
-from sknetsim._networks.batches import concatenate_arrays, list_tensors
+from sknetsim._networks.batches import list_tensors
 from sknetsim._networks.fingerprint import digest_samples
 from sknetsim._networks.samples import Samples
+from sknetsim._networks.samples.arrays import concatenate_arrays
 from sknetsim._passes.chunks import Chunk
 
 from ..cases import Forked

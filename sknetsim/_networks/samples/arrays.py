@@ -1,0 +1,225 @@
+"""Arrays of X: each has the samples on its first axis. Errors say why some X does not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..batches import check_tensor, make_dtype_error, make_shape_error
+
+# Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
+_NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
+
+# Packages whose arrays on disk are pickled as their path.
+_PICKLED_BY_PATH = ("sknetsim", "zarr")
+
+# Types of values without rows.
+_WITHOUT_ROWS = (str, bytes, set, numbers.Number, Iterator)
+
+
+@contextlib.contextmanager
+def explain_dtype(X: Any) -> Iterator[None]:
+    """Name X in errors, inside the block, for values that are not numbers."""
+    if isinstance(X, np.ndarray) and X.dtype.kind in "SU":
+        raise make_dtype_error(repr(X.dtype))
+    try:
+        yield
+    except ValueError as error:
+        if any(text in str(error) for text in _NOT_NUMBERS):
+            dtype = getattr(X, "dtype", type(X).__name__)
+            raise make_dtype_error(dtype, f" ({error})") from error
+        raise
+
+
+def convert_rows(X: Any) -> Any:
+    """Return X, with lists as arrays or tensors; raise an error if X has no rows of one shape."""
+    if isinstance(X, list) or (
+        isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X)
+    ):
+        return _stack(list(X))
+    if X is None:
+        raise ValueError("`X` must be given; got None. Pass the samples.")
+    if isinstance(X, Tensor):
+        check_tensor(X)
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            "`X` must have no masked values; got an array with a mask, which networks do not take."
+            " Pass X.filled(value), with a value that the network takes for a missing one."
+        )
+    if isinstance(X, _WITHOUT_ROWS) or getattr(X, "shape", None) == ():
+        raise ValueError(
+            f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
+            " Pass an array with a row for each sample."
+        )
+    return X
+
+
+def _stack(rows: list[Any]) -> Any:
+    """Return a list of rows as one array, or a list of tensors as one tensor."""
+    if any(isinstance(row, Mapping) for row in rows):
+        raise ValueError(
+            "`X` must be one dict of arrays, or a Dataset whose items are dicts; got a list of"
+            " dicts. Pass a Dataset that returns them."
+        )
+    try:
+        if rows and all(isinstance(row, Tensor) for row in rows):
+            return torch.stack([row.detach() for row in rows])
+        return np.asarray(rows)
+    except (RuntimeError, ValueError) as error:
+        raise make_shape_error(f"a list whose rows differ in length or shape ({error})") from error
+
+
+def check_shape(shape: tuple[int, ...], sample_shape: tuple[int, ...]) -> None:
+    """Raise an error unless an X of a shape contains samples with the shape that was fitted."""
+    if shape[1:] == sample_shape:
+        return
+    cure = "Pass samples of that shape, or call fit again."
+    if shape == sample_shape:
+        cure = f"Pass a single sample as X[None], of shape {(1, *shape)}."
+    elif math.prod(shape) == math.prod(sample_shape):
+        cure = f"Pass a single sample as X.reshape{(1, *sample_shape)}."
+    raise ValueError(
+        f"`X` must have samples of shape {sample_shape}, as in fit, on its first axis; got samples"
+        f" of shape {shape[1:]}. {cure}"
+    )
+
+
+def map_arrays(function: Callable[[Any], Any], source: Any) -> Any:
+    """Apply a function to each array of X."""
+    if isinstance(source, Mapping):
+        return {key: map_arrays(function, value) for key, value in source.items()}
+    if isinstance(source, tuple):
+        return tuple(map_arrays(function, value) for value in source)
+    return function(source)
+
+
+def copy_arrays(X: Any) -> Any:
+    """Return X in copied memory; a Dataset and arrays on disk are returned unchanged."""
+    if isinstance(X, Dataset):
+        return X
+    # deepcopy takes the copies of these arrays from the memo: it refuses tensors with a graph.
+    memo: dict[int, Any] = {}
+
+    def add(array: Any) -> None:
+        if isinstance(array, Tensor):
+            memo[id(array)] = array.detach().clone()
+        elif is_on_disk(array):
+            memo[id(array)] = array
+
+    map_arrays(add, X)
+    return copy.deepcopy(X, memo)
+
+
+def concatenate_arrays(first: Any, second: Any) -> Any:
+    """Return the samples of the first X, followed by the samples of the second, in one form."""
+    if isinstance(first, Dataset) != isinstance(second, Dataset):
+        raise TypeError(
+            f"`X` must have the form of the samples before it, a Dataset or not; got a"
+            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
+        )
+    if isinstance(first, Dataset):
+        before = first.datasets if isinstance(first, ConcatDataset) else [first]
+        return ConcatDataset([*before, second])
+    if isinstance(first, Mapping):
+        return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
+    if isinstance(first, tuple):
+        return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
+    if isinstance(first, Tensor):
+        return torch.cat([first, torch.as_tensor(second, device=first.device)])
+    if hasattr(first, "iloc") and type(first) is type(second):
+        import pandas
+
+        return pandas.concat([first, second], ignore_index=True)
+    if isinstance(first, list):
+        return [*first, *second]
+    if sparse.issparse(first) and sparse.issparse(second):
+        return sparse.vstack([first, second], format="csr")
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.concatenate([first, second])
+    return np.concatenate([make_indexable(first), make_indexable(second)])
+
+
+def is_on_disk(X: Any) -> bool:
+    """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
+    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
+
+
+def is_pickled_by_path(X: Any) -> bool:
+    """Return whether a pickle of X contains the path of X instead of its values."""
+    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
+
+
+def _package(X: Any) -> str:
+    """Return the name of the package of an object's class."""
+    return type(X).__module__.split(".")[0]
+
+
+def take_rows(array: Any, rows: Any) -> Any:
+    """Return some rows; rows on disk are read once each, in the order on disk."""
+    if isinstance(rows, slice) or not is_on_disk(array):
+        return array[rows]
+    chosen, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+    return array[chosen.tolist()][places] if len(chosen) else array[0:0]
+
+
+def make_tensor(array: Any) -> Tensor:
+    """Return a copy of an array as a tensor, without autograd graph and in native byte order."""
+    if isinstance(array, Tensor):
+        return array.detach().clone()
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise make_dtype_error(array.dtype)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
+def make_indexable(X: Any) -> Any:
+    """Return X as arrays that slices and lists of indices select samples from."""
+    if isinstance(X, Mapping | tuple):
+        return map_arrays(make_indexable, X)
+    X = convert_rows(X)
+    if isinstance(X, Tensor | np.ndarray):
+        return X
+    if hasattr(X, "toarray"):
+        return X.toarray()
+    if hasattr(X, "to_numpy"):
+        return X.to_numpy()
+    return X if is_on_disk(X) else np.asarray(X)
+
+
+def check_lengths(lengths: Sequence[int]) -> int:
+    """Return the number of samples if all parts of X have the same, and if it is not 0."""
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            f"`X` must contain arrays of one length, one row per sample; got lengths"
+            f" {sorted(set(lengths))}. Pass arrays with a row for each sample."
+        )
+    if lengths[0] == 0:
+        raise ValueError("`X` must contain at least 1 sample; got 0 samples. Pass some samples.")
+    return lengths[0]
+
+
+def list_lengths(X: Any) -> list[int]:
+    """Return the number of rows of each part of X."""
+    lengths: list[int] = []
+    map_arrays(lambda part: lengths.append(_count_rows(part)), X)
+    return lengths
+
+
+def _count_rows(part: Any) -> int:
+    """Return the number of rows of a part of X; 0 for a scalar."""
+    if isinstance(part, Dataset):
+        return len(part)  # type: ignore[arg-type]
+    shape = getattr(part, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else 0
+    return len(part) if hasattr(part, "__len__") and not isinstance(part, str | bytes) else 0

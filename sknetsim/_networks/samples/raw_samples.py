@@ -1,0 +1,165 @@
+"""Samples of X in its own form, for the steps of a Pipeline before a network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from .arrays import (
+    check_lengths,
+    concatenate_arrays,
+    is_on_disk,
+    list_lengths,
+    map_arrays,
+    take_rows,
+)
+from .items import ListDataset, is_hugging_face_dataset, is_read_by_items
+from .samples import Samples
+
+
+class RawSamples(Samples):
+    """Samples of X in its own form, which is not converted to arrays before it is needed.
+
+    Parameters
+    ----------
+    X : object
+        A table, a list or column of texts, an array, a sparse matrix, a Dataset or another
+        sequence, or a dict or tuple of these.
+    rows : sequence of int or None
+        Row of the user's X for each sample, for errors. None: X is the user's X.
+    """
+
+    def __init__(self, X: Any, rows: Sequence[int] | None = None):
+        # scikit-learn takes a tuple of texts for texts.
+        is_texts = isinstance(X, tuple) and all(isinstance(text, str) for text in X)
+        self.data = list(X) if is_texts else X
+        self._length = check_lengths(list_lengths(self.data))
+        self.rows = range(self._length) if rows is None else rows
+
+    @functools.cached_property
+    def _source(self) -> Any:  # type: ignore[override]
+        return Samples(self.data)._source
+
+    @property
+    def is_read_by_items(self) -> bool:
+        """Whether the samples are items, which may load slowly."""
+        return is_read_by_items(self.data)
+
+    @property
+    def may_be_padded(self) -> bool:
+        """Whether the steps may pad samples to the length of the longest one.
+
+        The rows of tables and arrays have one length.
+        """
+        return not isinstance(self.data, Mapping) and len(getattr(self.data, "shape", ())) < 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RawSamples, (self.data, self.rows)
+
+    def _make(self, X: Any, rows: Sequence[int] | None = None) -> RawSamples:
+        return RawSamples(X, rows)
+
+    def select(self, indices: Sequence[int]) -> RawSamples:
+        """Return the samples at some indices, in the form of X."""
+        chosen = [int(index) for index in indices]
+        data = map_arrays(lambda part: _select_rows(part, chosen), self.data)
+        return RawSamples(data, [self.rows[index] for index in chosen])
+
+    def part(self, rows: slice) -> RawSamples:
+        """Return the samples of a slice, in the form of X."""
+        data = map_arrays(lambda part: _select_rows(part, rows), self.data)
+        return RawSamples(data, self.rows[rows])
+
+    def append(self, others: Samples) -> Samples:
+        """Return these samples, followed by others, which may have another form."""
+        if type(self.data) is type(others.data) and not is_read_by_items(self.data):
+            return RawSamples(concatenate_arrays(self.data, others.data))
+        return JoinedSamples([self, others], range(len(self) + len(others)))
+
+    def find_non_finite(self) -> None:
+        """Return None: the steps before the network may take NaN."""
+
+
+class JoinedSamples(RawSamples):
+    """Samples in more than one form, which the steps of a Pipeline transform part by part.
+
+    Parameters
+    ----------
+    parts : list of Samples
+        Samples, each in a form of its own.
+    order : sequence of int
+        Position of each sample in the concatenation of the parts.
+    """
+
+    def __init__(self, parts: list[Samples], order: Sequence[int]):
+        self._parts = self.data = parts
+        self._order = order
+        self._length = len(order)
+        rows = [row for part in parts for row in part.rows]
+        self.rows = [rows[position] for position in order]
+
+    is_read_by_items = may_be_padded = True
+
+    @property
+    def parts(self) -> list[Samples]:
+        """Parts that the steps before the network transform one after the other."""
+        return self._parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JoinedSamples, (self._parts, self._order)
+
+    def join_parts(self, parts: list[Samples]) -> Samples:
+        """Return the samples of the parts in the order of these samples."""
+        joined = functools.reduce(lambda first, second: first.append(second), parts)
+        joined = joined.select(self._order)
+        joined.rows = self.rows
+        return joined
+
+    def select(self, indices: Sequence[int]) -> JoinedSamples:
+        """Return the samples at some indices, with the parts that contain them."""
+        chosen = np.array([self._order[int(index)] for index in indices])
+        parts, places, start = [], [], 0
+        for part in self._parts:
+            own = np.flatnonzero((start <= chosen) & (chosen < start + len(part)))
+            if len(own):
+                parts.append(part.select(chosen[own] - start))
+                places.append(own)
+            start += len(part)
+        return JoinedSamples(parts, np.argsort(np.concatenate(places)).tolist())
+
+    def part(self, rows: slice) -> JoinedSamples:
+        """Return the samples of a slice, with the parts that contain them."""
+        return self.select(range(rows.start, rows.stop))
+
+    def append(self, others: Samples) -> JoinedSamples:
+        """Return these samples, followed by others, which may have another form."""
+        order = [*self._order, *(sum(map(len, self._parts)) + row for row in range(len(others)))]
+        return JoinedSamples([*self._parts, others], order)
+
+
+def _select_rows(part: Any, rows: Any) -> Any:
+    """Return some rows of a part of X, at indices or in a slice, in its own form."""
+    if hasattr(part, "iloc"):
+        return part.iloc[rows]
+    if is_on_disk(part):
+        return take_rows(part, rows)
+    if sparse.issparse(part):
+        return part.tocsr()[rows]
+    indices = range(*rows.indices(len(part))) if isinstance(rows, slice) else rows
+    if is_hugging_face_dataset(part):
+        return part.select(indices)
+    if isinstance(part, Dataset):
+        if isinstance(rows, slice):
+            return Subset(part, indices)
+        return ListDataset([part[index] for index in indices])
+    if hasattr(part, "indices_"):  # A SliceDataset of skorch.
+        return part[np.asarray(indices)]
+    if hasattr(part, "__array__") or hasattr(part, "columns") or isinstance(part, Tensor):
+        return part[rows]
+    return [part[index] for index in indices]
