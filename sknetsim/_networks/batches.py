@@ -76,9 +76,9 @@ def make_dtype_error(dtype: Any, reason: str = "") -> ValueError:
 def make_shape_error(description: str) -> ValueError:
     """Return the error for rows that differ in shape."""
     return ValueError(
-        f"`X` must contain rows of one shape; got {description}. Pad them, pass a skorch net"
-        " whose `iterator_valid__collate_fn` pads them, or pass a Dataset of the rows and set"
-        " batch_size=1."
+        f"`X` must contain rows of one shape; got {description}. Pad them, or pass a Dataset of the"
+        " rows and set batch_size=1. The `iterator_valid__collate_fn` of a skorch net may pad them,"
+        " too."
     )
 
 

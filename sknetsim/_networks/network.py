@@ -248,8 +248,11 @@ def split_columns(net: Any, X: Any) -> Any:
     if hasattr(X, "columns") and arguments.are_columns(list(X.columns)):
         arguments.check(list(X.columns))
         return {column: X[[column]].to_numpy() for column in X.columns}
-    if isinstance(X, Mapping) or is_hugging_face_dataset(X):
-        arguments.check(X.column_names if is_hugging_face_dataset(X) else list(X))
+    if is_hugging_face_dataset(X):
+        arguments.check(X.column_names)
+    first = X[0] if isinstance(X, list) and X else X
+    if isinstance(first, Mapping):
+        arguments.check(list(first))
     return X
 
 

@@ -70,7 +70,7 @@ REFUSED = {
     "masked array": (np.ma.masked_greater(np.eye(4), 0.5), r"no masked values; .*X\.filled"),
     "masked array in a dict": ({"input": np.ma.masked_greater(np.eye(4), 0.5)}, "no masked values"),
     "generator": ((row for row in np.eye(4)), AXES.format("generator")),
-    "dicts": ([{"input": 1}, {"input": 2}], "must be one dict of arrays, or a Dataset .* dicts"),
+    "dicts": ([{"x": 1}, {"x": 2}], "names of the arguments .* \\('input'\\); got also 'x'"),
     "meta device": (torch.ones(6, 4, device="meta"), "must contain data; got .* meta device"),
     "dataset of texts": (Items(["a", "b"]), NUMBERS.format("a str")),
     "dataset of objects": (Items([object()] * 2), "items are tensors, arrays or numbers.*no batch"),

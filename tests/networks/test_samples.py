@@ -154,7 +154,11 @@ BAD = {
         ValueError,
         r"samples of shape \(3,\).*`estimator` fails.*Reshape or convert",
     ),
-    "unknown name": ({"rows": torch.ones(3, 4)}, ValueError, "`estimator` fails.*'rows'"),
+    "unknown name": (
+        {"rows": torch.ones(3, 4)},
+        ValueError,
+        "keyword arguments .'input'.; got also 'rows'",
+    ),
     "different lengths": (
         (torch.ones(3, 4), torch.ones(2, 4)),
         ValueError,
@@ -242,7 +246,7 @@ def test_queries_may_have_another_form_than_the_fitted_samples(network):
 def test_items_of_different_shapes_need_batch_size_one():
     words = [torch.randint(0, 7, (length,)) for length in (3, 5, 4)]
     bag = nn.Sequential(nn.Embedding(7, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten())
-    with pytest.raises(ValueError, match=r"whose items have one shape.*set batch_size=1"):
+    with pytest.raises(ValueError, match=r"must have items of one shape.*set batch_size=1"):
         NetworkDensity(bag).fit(Items(words))
     density = NetworkDensity(bag, batch_size=1, method="power", dimension=2.0).fit(Items(words))
     np.testing.assert_allclose(

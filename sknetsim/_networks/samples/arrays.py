@@ -6,14 +6,14 @@ import contextlib
 import copy
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from ..batches import check_tensor, make_dtype_error, make_shape_error
 
@@ -66,11 +66,6 @@ def convert_rows(X: Any) -> Any:
 
 def _stack(rows: list[Any]) -> Any:
     """Return a list of rows as one array, or a list of tensors as one tensor."""
-    if any(isinstance(row, Mapping) for row in rows):
-        raise ValueError(
-            "`X` must be one dict of arrays, or a Dataset whose items are dicts; got a list of"
-            " dicts. Pass a Dataset that returns them."
-        )
     try:
         if rows and all(isinstance(row, Tensor) for row in rows):
             return torch.stack([row.detach() for row in rows])
@@ -223,3 +218,15 @@ def _count_rows(part: Any) -> int:
     if shape is not None:
         return int(shape[0]) if len(shape) else 0
     return len(part) if hasattr(part, "__len__") and not isinstance(part, str | bytes) else 0
+
+
+def check_has_length(X: Any) -> None:
+    """Raise an error if X is iterable, but has no length, like a loader."""
+    is_array = hasattr(X, "__array__") or hasattr(X, "shape") or isinstance(X, Iterator)
+    has_no_length = hasattr(X, "__iter__") and not hasattr(X, "__len__") and not is_array
+    if isinstance(X, DataLoader | IterableDataset) or has_no_length:
+        raise TypeError(
+            "`X` must be an array, tensor, table, dict, tuple, sequence or Dataset with a length;"
+            f" got a {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
+            " loader instead."
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from ..batches import Inputs, check_batch, collate, convert_batch, join_batches
-from .arrays import copy_arrays, make_indexable, map_arrays
+from .arrays import check_has_length, copy_arrays, make_indexable, map_arrays
 
 # Attributes of arrays and tables, which are not read item by item.
 _OF_ARRAYS = ("__array__", "dtype", "columns", "toarray", "to_numpy")
@@ -176,6 +176,7 @@ def find_items(X: Any, batching: Batching | None = None) -> Items | None:
     batching : Batching or None
         How the network reads X and forms batches; None if it does so like torch.
     """
+    check_has_length(X)
     if isinstance(X, Items):
         return X
     # A function of the user that forms batches gets the items unchanged.

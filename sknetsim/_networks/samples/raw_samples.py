@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from .arrays import (
+    check_has_length,
     check_lengths,
     concatenate_arrays,
     is_on_disk,
@@ -36,6 +37,7 @@ class RawSamples(Samples):
     """
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None):
+        check_has_length(X)
         # scikit-learn takes a tuple of texts for texts.
         is_texts = isinstance(X, tuple) and all(isinstance(text, str) for text in X)
         self.data = list(X) if is_texts else X
@@ -48,12 +50,12 @@ class RawSamples(Samples):
 
     @property
     def is_read_by_items(self) -> bool:
-        """Whether the samples are items, which may load slowly."""
+        """True if the samples are items, which may load slowly."""
         return is_read_by_items(self.data)
 
     @property
     def may_be_padded(self) -> bool:
-        """Whether the steps may pad samples to the length of the longest one.
+        """True if the steps may pad samples to the length of the longest one.
 
         The rows of tables and arrays have one length.
         """
@@ -128,7 +130,7 @@ class JoinedSamples(RawSamples):
         for part in self._parts:
             own = np.flatnonzero((start <= chosen) & (chosen < start + len(part)))
             if len(own):
-                parts.append(part.select(chosen[own] - start))
+                parts.append(part.select((chosen[own] - start).tolist()))
                 places.append(own)
             start += len(part)
         return JoinedSamples(parts, np.argsort(np.concatenate(places)).tolist())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from ..batches import Inputs, list_tensors
 from .arrays import (
@@ -51,7 +50,6 @@ class Samples:
     """
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None, batching: Batching | None = None):
-        _check_has_length(X)
         self._batching = batching
         items = find_items(X, batching)
         self.data = convert_rows(X) if items is None else X
@@ -59,17 +57,22 @@ class Samples:
         self._length = check_lengths(list_lengths(self._source))
         self.rows: Sequence[int] = range(self._length) if rows is None else rows
 
+    @classmethod
+    def of(cls, X: Any) -> Samples:
+        """Return X if it is a `Samples` object already, else the samples of X."""
+        return X if isinstance(X, Samples) else cls(X)
+
     def __len__(self) -> int:
         return self._length
 
     @property
     def is_read_by_items(self) -> bool:
-        """Whether the samples are items, which may load slowly."""
+        """True if the samples are items, which may load slowly."""
         return isinstance(self._source, Items)
 
     @property
     def may_be_padded(self) -> bool:
-        """Whether the samples of a batch may be padded to the length of the longest one."""
+        """True if the samples of a batch may be padded to the length of the longest one."""
         return self.is_read_by_items and bool(self._batching and self._batching.iterate)
 
     def is_same(self, other: Samples) -> bool:
@@ -197,15 +200,3 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
 def _copy_tensor(array: Any) -> Any:
     """Return a copy of a tensor on the CPU, and other arrays unchanged."""
     return array.detach().cpu().clone() if isinstance(array, Tensor) else array
-
-
-def _check_has_length(X: Any) -> None:
-    """Raise an error if X is iterable, but has no length, like a loader."""
-    is_array = hasattr(X, "__array__") or hasattr(X, "shape") or isinstance(X, Iterator)
-    has_no_length = hasattr(X, "__iter__") and not hasattr(X, "__len__") and not is_array
-    if isinstance(X, DataLoader | IterableDataset) or has_no_length:
-        raise TypeError(
-            "`X` must be an array, tensor, table, dict, tuple, sequence or Dataset with a length;"
-            f" got a {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
-            " loader instead."
-        )
