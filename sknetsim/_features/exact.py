@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._networks.label_arrays import select_labels
 from .._networks.samples import Samples
+from .._networks.samples.labels import select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .projection import allocate_features
 

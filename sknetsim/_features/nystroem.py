@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._networks.label_arrays import select_labels
 from .._networks.samples import Samples
+from .._networks.samples.labels import select_labels
 from .._passes.chunks import Chunk, Source
 from .._passes.pairs import UNIT_WHITENINGS, iterate_pair_values
 from .._passes.reductions import gram_matrix

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import FourierMap
-from .._networks.label_arrays import select_labels
 from .._networks.memory import SKETCH, memory_budget
 from .._networks.samples import Samples
+from .._networks.samples.labels import select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .._passes.reductions import gram_matrix
 from .projection import allocate_features, off_diagonal_error, warn_if_missed

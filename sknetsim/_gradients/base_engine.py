@@ -15,14 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.batches import (
+    Inputs,
+    find_tensors,
+    list_tensors,
+    map_tensors,
+    slice_batch,
+    take_batch,
+)
 from .._networks.fingerprint import digest_samples, fingerprint_samples, fingerprint_value
 from .._networks.isolation import IsolatedNetwork, check_device, is_half
-from .._networks.label_arrays import make_label_tensor
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples
+from .._networks.samples.labels import make_label_tensor
+from .._networks.samples.padding import list_candidates, list_shapes
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory, locate_rows
+from .verification import is_close
 
 # A larger chunk does not fit in the caches of a CPU and is slower, even if the budget allows it.
 _CHUNK_BYTES = 2**28
@@ -95,6 +104,8 @@ class BaseEngine(abc.ABC):
             alone = self._prepare_tensors(X, [index])
             for first, second in zip(alone, together, strict=True):
                 row = second[position : position + 1]
+                if first.shape != row.shape:
+                    continue  # Padding is checked in each chunk.
                 if not np.allclose(first, row, rtol=1e-4, atol=1e-6, equal_nan=True):
                     raise UnsupportedNetworkError(
                         "`estimator` must transform each sample independently before the network,"
@@ -186,7 +197,32 @@ class BaseEngine(abc.ABC):
         name = self.network.inputs_name
         with locate_rows(samples.rows[chunk], name), self._isolated.borrow() as module:
             y = None if labels is None else self._move(labels[chunk])
-            yield module, self._cast(module, inputs), y
+            inputs = self._cast(module, inputs)
+            if samples.may_be_padded:
+                self._check_padding(module, samples, chunk.start, inputs)
+            yield module, inputs, y
+
+    def _check_padding(
+        self, module: nn.Module, samples: Samples, start: int, inputs: Inputs
+    ) -> None:
+        """Raise an error if the outputs of a sample depend on how far it is padded in a batch."""
+        shapes = list_shapes(inputs)
+        for row in list_candidates(inputs, 2):
+            alone = samples.take_alone(start + row)
+            if list_shapes(alone) == shapes:
+                continue
+            alone = self._cast(module, alone)
+            outputs, padded = (
+                find_tensors(self.forward(module, rows))
+                for rows in (alone, take_batch(inputs, [row]))
+            )
+            if not all(map(is_close, outputs, padded)):
+                raise UnsupportedNetworkError(
+                    "`estimator` must return outputs for a sample that do not depend on its"
+                    f" padding; got different outputs for row {samples.rows[start + row]} on its"
+                    " own than padded to the length of a longer sample. Let the network ignore the"
+                    " padding (by a mask, or the lengths), or pad all samples to one fixed length."
+                )
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
         """Return the inputs on the device, in the network's dtype.

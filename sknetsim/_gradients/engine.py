@@ -103,7 +103,7 @@ class GradientEngine(BaseEngine):
         return fingerprint_value((own, (self.outputs.output, sorted(self.selected))))
 
     def _measure(self, samples: Samples, labels: Tensor | None) -> None:
-        with self.batch(samples, labels, slice(0, 1)) as (module, inputs, y), self._guard():
+        with self.batch(samples, labels, samples.measured) as (module, inputs, y), self._guard():
             self._attempt(module, inputs, y, verified=False)
 
     def _guard(self) -> contextlib.AbstractContextManager[None]:
@@ -193,7 +193,8 @@ class GradientEngine(BaseEngine):
             return None
         self._verified |= {graph.structure} if verified else set()
         jacobian = replace(jacobian, outputs=outputs.detach())
-        self._sample_bytes = self._sample_bytes or bytes_per_sample(jacobian.for_sums(), calls)
+        # Padded samples take more memory in some chunks than in others.
+        self._sample_bytes = max(self._sample_bytes, bytes_per_sample(jacobian.for_sums(), calls))
         return jacobian
 
     def _choose_gradients(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .label_arrays import check_labels, check_numbers
+from .samples.labels import check_labels, check_numbers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -10,7 +10,6 @@ import collections
 import enum
 import functools
 import hashlib
-import pickle
 import re
 import sys
 import types
@@ -19,22 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils import gen_batches
 from torch import Tensor, nn
 
 from .batches import list_tensors, map_tensors
+from .object_state import OWN, get_module_identity, get_package, list_parts
 from .samples import Samples
 
 # Packages whose classes and functions are identified by their names, because the versions of these
 # packages are compared separately.
 _INSTALLED = ("builtins", "copyreg", "numpy", "sklearn", "sknetsim", "skorch", "torch")
-
-# This package, whose modules may be renamed without a change of fingerprints.
-_OWN = "sknetsim"
-
-# Version of the format. Increase it if an attribute of a class of this package changes its meaning.
-_FORMAT = 1
 
 # Attributes of a code object that determine what it computes. Its file, its lines and its qualified
 # name do not.
@@ -75,18 +67,14 @@ def fingerprint_value(value: Any) -> str:
 
 def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
     """Return the fingerprint of the samples: values cast to a dtype, shape and order."""
-    shapes = map_tensors(_shape_of_row, samples.take(slice(0, 1)))
+    shapes = map_tensors(_shape_of_row, samples.take_alone(0))
     return fingerprint_value((len(samples), shapes, b"".join(digest_samples(samples, dtype))))
 
 
 def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
     """Return 16 bytes per sample, a digest of its values cast to a dtype."""
-    digests: list[bytes] = []
-    step = 1 if samples.is_read_by_items else _DIGESTED_SAMPLES
-    for rows in gen_batches(len(samples), step):
-        inputs = samples.at(range(rows.start, rows.stop), rows)
-        digests += _digest_rows(list_tensors(inputs), dtype)
-    return digests
+    batches = samples.iterate_independent(_DIGESTED_SAMPLES)
+    return [digest for inputs in batches for digest in _digest_rows(list_tensors(inputs), dtype)]
 
 
 def _digest_rows(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:
@@ -206,14 +194,14 @@ class _Digester:
         A pickle by value leaves out members that are those of a base class.
         """
         if _is_installed(kind):
-            return [_get_module_identity(kind.__module__), kind.__qualname__]
+            return [get_module_identity(kind.__module__), kind.__qualname__]
         inherited: dict[str, Any] = dict(collections.ChainMap(*map(_list_members, kind.__bases__)))
         digests = {}
         for name, member in sorted(_list_members(kind).items()):
             digests[name] = self._digest_alone(member)
             if name in inherited and digests[name] == self._digest_alone(inherited[name]):
                 del digests[name]
-        return [_get_module_identity(kind.__module__), kind.__name__, digests, *kind.__bases__]
+        return [get_module_identity(kind.__module__), kind.__name__, digests, *kind.__bases__]
 
     def _digest_alone(self, value: Any) -> bytes:
         """Return a digest that does not depend on the parameters visited before."""
@@ -235,12 +223,12 @@ def _list_parts(value: Any) -> Iterable[Any]:
     for kind, parts in _PARTS.items():
         if isinstance(value, kind):
             return parts(value)
-    return _parts_of_object(value)
+    return list_parts(value)
 
 
 def _parts_of_function(function: types.FunctionType) -> list[Any]:
     if _is_installed(function):
-        return [_get_module_identity(function.__module__), function.__qualname__]
+        return [get_module_identity(function.__module__), function.__qualname__]
     cells = [_contents(cell) for cell in function.__closure__ or ()]
     return [function.__code__, function.__defaults__, function.__kwdefaults__, cells]
 
@@ -274,30 +262,15 @@ def _is_digested(name: str, member: Any) -> bool:
 
 def _is_installed(value: Any) -> bool:
     """Return whether the name of a class or function identifies it, in an installed package."""
-    package, names = _package(value.__module__), value.__qualname__.split(".")
+    package, names = get_package(value.__module__), value.__qualname__.split(".")
     if package not in _INSTALLED or "<locals>" in names:
         return False
     module = sys.modules.get(value.__module__)
-    return package == _OWN or functools.reduce(_get_part, names, module) is value
+    return package == OWN or functools.reduce(_get_part, names, module) is value
 
 
 def _get_part(value: Any, name: str) -> Any:
     return getattr(value, name, None)
-
-
-def _get_module_identity(module: str | None) -> Any:
-    """Return the name of a module, or a constant for all modules of this package.
-
-    If a module of this package is renamed, feature stores and caches on disk stay valid. The script
-    that a process runs has one name, also in the processes that multiprocessing starts.
-    """
-    if _package(module) == _OWN:
-        return (_OWN, _FORMAT)
-    return "__main__" if module == "__mp_main__" else module
-
-
-def _package(module: str | None) -> str:
-    return str(module).partition(".")[0]
 
 
 def _parts_of_module(module: nn.Module) -> list[Any]:
@@ -345,20 +318,6 @@ def _parts_of_script(module: torch.jit.ScriptModule) -> list[Any]:
 def _format_graph(graph: Any) -> str:
     """Return the text of a graph without the lines of the source."""
     return str(graph.str(False))
-
-
-def _parts_of_object(value: Any) -> list[Any]:
-    """Return the parts that a pickle would contain; none if the object cannot be pickled."""
-    if isinstance(value, BaseEstimator):
-        # skorch pickles its networks to bytes, which fails for a class without an importable name.
-        return [type(value), vars(value)]
-    try:
-        reduced = value.__reduce_ex__(4)
-    except (AttributeError, RuntimeError, TypeError, pickle.PicklingError):
-        return []
-    if isinstance(reduced, str):
-        return [_get_module_identity(getattr(value, "__module__", None)), reduced]
-    return [*reduced[:3], *(list(part) for part in reduced[3:5] if part is not None)]
 
 
 _PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ..exceptions import UntrainedNetworkWarning, name_step, warn
 from .default_network import train_default_network
-from .label_arrays import make_label_tensor
 from .network import (
     FEATURES,
     check_is_network,
@@ -34,6 +33,7 @@ from .network import (
 )
 from .samples import Samples
 from .samples.arrays import copy_arrays, is_on_disk
+from .samples.labels import make_label_tensor
 
 # Criteria of torch that compare outputs (n, c, ...) with class numbers (n, ...), or with
 # probabilities of the shape of the outputs.

@@ -20,7 +20,7 @@ from ..exceptions import UnsupportedNetworkError, name_step
 from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
-from .samples import RawSamples, Samples
+from .samples import PreparedSamples, RawSamples, Samples
 from .samples.arrays import copy_arrays
 from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
@@ -141,7 +141,10 @@ def _prepare(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Sample
     """Return the samples after the steps before a network."""
     if not steps:
         return samples
-    return samples.join_parts([_apply_steps(net, steps, part) for part in samples.parts])
+    prepared = samples.join_parts([_apply_steps(net, steps, part) for part in samples.parts])
+    if not samples.may_be_padded:
+        return prepared
+    return PreparedSamples(prepared, lambda indices: _prepare(net, steps, samples.select(indices)))
 
 
 def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Samples:

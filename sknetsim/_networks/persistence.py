@@ -15,11 +15,13 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from ..exceptions import LoadedElsewhereWarning, warn
 from .fingerprint import fingerprint_value
 from .isolation import has_device
 from .network import FEATURES, get_net_attributes, resolve_network, restore_net
+from .object_state import copy_attributes
 
 # Packages whose versions results depend on.
 _PACKAGES = ("sknetsim", "torch", "scikit-learn", "skorch", "numpy")
@@ -37,7 +39,11 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         attributes = get_net_attributes(value)
         if attributes is None:
-            return super().reducer_override(value)
+            # The tokenizers of skorch delete an attribute of their own when they are pickled.
+            reduced = super().reducer_override(value)
+            if reduced is NotImplemented and isinstance(value, BaseEstimator):
+                return copy_attributes(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+            return reduced
         new = copyreg.__newobj__  # type: ignore[attr-defined]
         return new, (type(value),), attributes, None, None, restore_net
 

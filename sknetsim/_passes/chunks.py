@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 from .._kernels.jacobian import Jacobian, ParameterVectors
 from .._kernels.whitening import METRICS, WHITENINGS
-from .._networks.batches import describe_non_finite
 from .._networks.samples import Samples
 from ..exceptions import NonFiniteError
 from .lost_gradients import LostGradients, report_lost_gradients
@@ -236,8 +235,7 @@ def _compute_roots(
         return jacobian.roots(kernel, inverted=whitening != "none")
     except NonFiniteError as error:
         first = rows.start + error.rows[0]
-        values = describe_non_finite(X.take(slice(first, first + 1)))
-        raise error.locate(X.rows[rows], values) from None
+        raise error.locate(X.rows[rows], X.describe_non_finite(first)) from None
 
 
 def with_progress(chunks: Iterable[Chunk], samples: int, verbose: Any) -> Iterator[Chunk]:

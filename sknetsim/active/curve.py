@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from .._networks.fitting import cast_inputs, train_clone
-from .._networks.label_arrays import check_numbers
 from .._networks.network import get_innermost, is_frozen
 from .._networks.samples import RawSamples
 from .._networks.samples.arrays import is_on_disk
+from .._networks.samples.labels import check_numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from .._gradients.engine import GradientEngine
 from .._networks.fingerprint import fingerprint_value
 from .._networks.fitting import fit_network
 from .._networks.isolation import has_device
-from .._networks.label_arrays import check_sample_weight, select_labels
 from .._networks.network import (
     FEATURES,
     Network,
@@ -35,6 +34,7 @@ from .._networks.persistence import describe_origin, pack, unpack, warn_if_diffe
 from .._networks.samples import RawSamples, Samples
 from .._networks.samples.arrays import check_shape, convert_rows, explain_dtype, is_on_disk
 from .._networks.samples.items import find_items, is_read_by_items
+from .._networks.samples.labels import check_sample_weight, select_labels
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 
@@ -245,7 +245,7 @@ class BaseSimilarity(BaseEstimator):
                 y = None if y is None else RawSamples(y).select(kept).data
         self.estimator_ = fit_network(
             self.estimator,
-            samples.data,
+            samples.get_training_data(),
             y,
             self.random_state,
             self.input_shape,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
 
-from .._networks.label_arrays import check_labels
+from .._networks.samples.labels import check_labels
 
 __all__ = ["check_labels", "is_classification", "is_numeric", "squeeze_column", "to_columns"]
 

@@ -15,9 +15,9 @@ from .._gradients.engine import GradientEngine
 from .._gradients.outputs import looks_like_probabilities
 from .._gradients.predictions import predict_outputs
 from .._networks.default_network import DefaultNetwork
-from .._networks.label_arrays import make_label_tensor
 from .._networks.network import Network
 from .._networks.samples import Samples
+from .._networks.samples.labels import make_label_tensor
 from .._passes.chunks import Source
 from ..exceptions import warn
 from ._label_arrays import check_labels, is_classification, squeeze_column, to_columns

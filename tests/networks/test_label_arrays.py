@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sknetsim import LabelDenoiser, NetworkDensity
-from sknetsim._networks.label_arrays import check_labels, check_numbers
+from sknetsim._networks.samples.labels import check_labels, check_numbers
 
 NUMBERS = {
     "list": [2, 0, 1],

@@ -1,6 +1,6 @@
-"""Samples in each form that users pass, and their batches."""
+"""Samples and labels in each form that users pass, and batches of samples."""
 
-from .raw_samples import RawSamples
+from .raw_samples import PreparedSamples, RawSamples
 from .samples import Samples
 
-__all__ = ["RawSamples", "Samples"]
+__all__ = ["PreparedSamples", "RawSamples", "Samples"]

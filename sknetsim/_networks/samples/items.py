@@ -127,6 +127,25 @@ class ListDataset(Dataset):
         return self.items[index]
 
 
+class SequenceOfInputs(Sequence):
+    """Items x, without y, as skorch takes them together with labels.
+
+    Parameters
+    ----------
+    items : Items
+        The items.
+    """
+
+    def __init__(self, items: Items):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index][0]
+
+
 class RowsDataset(Dataset):
     """Rows of arrays as the items of a Dataset.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from ..batches import Inputs, list_tensors
 from .arrays import (
     check_has_length,
     check_lengths,
@@ -21,6 +22,7 @@ from .arrays import (
     take_rows,
 )
 from .items import ListDataset, is_hugging_face_dataset, is_read_by_items
+from .padding import have_positions, list_candidates, list_shapes
 from .samples import Samples
 
 
@@ -43,6 +45,9 @@ class RawSamples(Samples):
         self.data = list(X) if is_texts else X
         self._length = check_lengths(list_lengths(self.data))
         self.rows = range(self._length) if rows is None else rows
+        # The steps may pad sequences, but the rows of tables and arrays have one length.
+        is_table = isinstance(self.data, Mapping) or len(getattr(self.data, "shape", ())) > 1
+        self.may_be_padded = not is_table
 
     @functools.cached_property
     def _source(self) -> Any:  # type: ignore[override]
@@ -53,16 +58,12 @@ class RawSamples(Samples):
         """True if the samples are items, which may load slowly."""
         return is_read_by_items(self.data)
 
-    @property
-    def may_be_padded(self) -> bool:
-        """True if the steps may pad samples to the length of the longest one.
-
-        The rows of tables and arrays have one length.
-        """
-        return not isinstance(self.data, Mapping) and len(getattr(self.data, "shape", ())) < 2
-
     def __reduce__(self) -> tuple[Any, ...]:
         return RawSamples, (self.data, self.rows)
+
+    def get_training_data(self) -> Any:
+        """Return X, which the steps of the Pipeline take."""
+        return self.data
 
     def _make(self, X: Any, rows: Sequence[int] | None = None) -> RawSamples:
         return RawSamples(X, rows)
@@ -84,8 +85,50 @@ class RawSamples(Samples):
             return RawSamples(concatenate_arrays(self.data, others.data))
         return JoinedSamples([self, others], range(len(self) + len(others)))
 
+    def describe_non_finite(self, index: int) -> None:
+        """Return None: the steps before the network may take NaN."""
+
     def find_non_finite(self) -> None:
         """Return None: the steps before the network may take NaN."""
+
+
+class PreparedSamples(Samples):
+    """Samples after the steps before a network, which may have padded them.
+
+    Parameters
+    ----------
+    samples : Samples
+        All samples after the steps.
+    prepare : callable
+        Function that returns the samples at some indices, transformed on their own.
+    """
+
+    def __init__(self, samples: Samples, prepare: Callable[[Sequence[int]], Samples]):
+        vars(self).update(vars(samples))
+        self._prepare = prepare
+        self.may_be_padded = have_positions(samples.take(slice(0, 1)))
+
+    def take_alone(self, index: int) -> Inputs:
+        """Return the batch of the sample at an index, transformed on its own."""
+        return self._prepare([index]).at([0])
+
+    def iterate_independent(self, count: int) -> Iterator[Inputs]:
+        """Yield all samples in batches of ``count``, or one by one if some are padded."""
+        start = 0
+        for inputs in super().iterate_independent(count):
+            stop = start + len(list_tensors(inputs)[0])
+            if self._are_padded(inputs, start):
+                yield from (self.take_alone(index) for index in range(start, stop))
+            else:
+                yield inputs
+            start = stop
+
+    def _are_padded(self, inputs: Inputs, start: int) -> bool:
+        """Return whether some of a few samples of a batch are shorter on their own."""
+        shapes = list_shapes(inputs)
+        return self.may_be_padded and any(
+            list_shapes(self.take_alone(start + row)) != shapes for row in list_candidates(inputs)
+        )
 
 
 class JoinedSamples(RawSamples):
@@ -106,7 +149,7 @@ class JoinedSamples(RawSamples):
         rows = [row for part in parts for row in part.rows]
         self.rows = [rows[position] for position in order]
 
-    is_read_by_items = may_be_padded = True
+    is_read_by_items = may_be_padded = True  # In some parts.
 
     @property
     def parts(self) -> list[Samples]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from ..batches import Inputs, list_tensors
+from ..batches import Inputs, describe_non_finite, list_tensors
 from .arrays import (
     check_lengths,
     concatenate_arrays,
@@ -23,10 +24,13 @@ from .arrays import (
     map_arrays,
     take_rows,
 )
-from .items import Batching, Items, find_items, make_items
+from .items import Batching, Items, SequenceOfInputs, find_items, make_items
 
 # Number of samples that are checked for NaN at a time.
 _CHECKED_SAMPLES = 1024
+
+# Number of samples of unequal lengths for which the memory per sample is measured.
+_MEASURED_SAMPLES = 8
 
 
 class Samples:
@@ -47,6 +51,8 @@ class Samples:
     ----------
     data : object
         X itself, which skorch and the steps of a Pipeline take.
+    may_be_padded : bool
+        Whether the samples of a batch may be padded to the length of the longest one.
     """
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None, batching: Batching | None = None):
@@ -56,6 +62,7 @@ class Samples:
         self._source = make_indexable(self.data) if items is None else items
         self._length = check_lengths(list_lengths(self._source))
         self.rows: Sequence[int] = range(self._length) if rows is None else rows
+        self.may_be_padded = self.is_read_by_items and bool(batching and batching.iterate)
 
     @classmethod
     def of(cls, X: Any) -> Samples:
@@ -71,9 +78,9 @@ class Samples:
         return isinstance(self._source, Items)
 
     @property
-    def may_be_padded(self) -> bool:
-        """True if the samples of a batch may be padded to the length of the longest one."""
-        return self.is_read_by_items and bool(self._batching and self._batching.iterate)
+    def measured(self) -> slice:
+        """Samples for which the memory per sample is measured: one, or some of unequal lengths."""
+        return slice(0, min(_MEASURED_SAMPLES, len(self)) if self.may_be_padded else 1)
 
     def is_same(self, other: Samples) -> bool:
         """Return whether both contain the same object X; equal values of two do not count."""
@@ -86,9 +93,33 @@ class Samples:
         """Return samples that form batches like these."""
         return Samples(X, rows, self._batching)
 
+    def get_training_data(self) -> Any:
+        """Return X in the form in which skorch trains a network on it."""
+        reads_itself = self._batching is not None and self._batching.read is not None
+        # skorch takes labels from a Dataset, and not those that are passed.
+        is_dataset = isinstance(self.data, Dataset) and not isinstance(self.data, Items)
+        if reads_itself or is_dataset or not isinstance(self._source, Items):
+            return self.data
+        return SequenceOfInputs(self._source)
+
     def take(self, rows: slice) -> Inputs:
         """Return the samples of a slice as a batch."""
         return self.at(range(*rows.indices(len(self))), rows)
+
+    def take_alone(self, index: int) -> Inputs:
+        """Return the batch of the sample at an index on its own.
+
+        It may be shorter than in a batch with other samples, see ``may_be_padded``.
+        """
+        return self.at([index])
+
+    def iterate_independent(self, count: int) -> Iterator[Inputs]:
+        """Yield all samples in batches of ``count``, in which no sample is padded.
+
+        Items are yielded one by one.
+        """
+        for rows in gen_batches(len(self), 1 if self.is_read_by_items else count):
+            yield self.at(range(rows.start, rows.stop), rows)
 
     def take_finite(self, rows: slice) -> Inputs:
         """Return the samples of a slice as a batch, and check that they are finite."""
@@ -172,6 +203,10 @@ class Samples:
     def _list_checked(self) -> list[slice]:
         """Return the slices that are checked for NaN."""
         return [] if self.is_read_by_items else list(gen_batches(len(self), _CHECKED_SAMPLES))
+
+    def describe_non_finite(self, index: int) -> str | None:
+        """Return whether a sample is finite, as a part of a sentence."""
+        return describe_non_finite(self.at([index]))
 
     def find_non_finite(self) -> int | None:
         """Return the index of the first sample with NaN or infinity, or None if there is none.

@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 from tqdm.auto import tqdm
 
-from ..._networks.label_arrays import make_label_tensor
 from ..._networks.samples import RawSamples
+from ..._networks.samples.labels import make_label_tensor
 from ...estimators.density import NetworkDensity
 from ...estimators.kernel import NetworkKernel
 from ...estimators.neighbors import NetworkNeighbors

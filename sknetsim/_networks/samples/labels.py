@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .samples.arrays import make_tensor
+from .arrays import make_tensor
 
 
 def check_labels(y: Any) -> np.ndarray:

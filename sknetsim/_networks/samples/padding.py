@@ -1,0 +1,52 @@
+"""Samples that are padded to the length of the longest one of their batch.
+
+Index legend: n samples; t positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batches import Inputs, list_tensors
+
+# Number of samples that are looked at, beside those that end or begin with equal values.
+_LOOKED_AT = 8
+
+
+def list_shapes(inputs: Inputs) -> list[tuple[int, ...]]:
+    """Return the shapes of a sample in the tensors of a batch."""
+    return [tuple(tensor.shape[1:]) for tensor in list_tensors(inputs)]
+
+
+def have_positions(inputs: Inputs) -> bool:
+    """Return whether samples have positions: sequences of numbers of words, of vectors, or images.
+
+    Other samples are vectors of features, which have one length.
+    """
+    return any(
+        tensor.ndim > 2 or (tensor.ndim == 2 and not tensor.is_floating_point())
+        for tensor in list_tensors(inputs)
+    )
+
+
+def list_candidates(inputs: Inputs, count: int = _LOOKED_AT) -> list[int]:
+    """Return some samples of a batch: ``count`` of them, and those that are padded, if some are.
+
+    The samples that begin, or end, with the largest number of equal positions are among them.
+    """
+    samples = len(list_tensors(inputs)[0])
+    chosen = set(np.linspace(0, samples - 1, count).astype(int).tolist())
+    for tensor in list_tensors(inputs):
+        if tensor.ndim > 1:
+            for values in (tensor, tensor.flip(1)):
+                chosen.add(int(_count_equal(values).argmax()))
+    return sorted(chosen)
+
+
+def _count_equal(values: Tensor) -> Tensor:
+    """Return the number of positions at the beginning of each sample that equal its first one."""
+    # is_equal[n,t] = 1 if x[n,t,...] = x[n,0,...], and count[n] = sum_t prod_{s <= t} is_equal[n,s]
+    is_equal = (values == values[:, :1]).reshape(*values.shape[:2], -1).all(dim=2)
+    return is_equal.to(torch.int64).cumprod(dim=1).sum(dim=1)
