@@ -191,7 +191,11 @@ class Example:
 
 @pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def example(request):
-    kind, y = request.param, np.arange(N) % 2
+    return make_example(request.param)
+
+
+def make_example(kind):
+    y = np.arange(N) % 2
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = NeuralNetClassifier(

@@ -88,7 +88,7 @@ def fit_network(
     if y is None:
         raise ValueError(
             f"`y` must be given if `estimator` is an untrained {type(net).__name__}; got None. Pass"
-            " a trained net, or y to train it."
+            " y to train it, or a trained net; pass FrozenEstimator(net) to a search, which clones."
         )
     if sample_weight is not None:
         raise ValueError(
