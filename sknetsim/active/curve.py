@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +15,12 @@ from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.pipeline import Pipeline
-from sklearn.utils import (
-    _safe_indexing,
-    check_array,
-    check_consistent_length,
-    check_random_state,
-    check_scalar,
-)
-from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from sklearn.utils import check_array, check_consistent_length, check_random_state, check_scalar
+from torch.utils.data import Dataset, Subset, default_collate
 
 from .._networks.fitting import cast_inputs, train_clone
-from .._networks.network import get_innermost, is_frozen
+from .._networks.network import get_innermost, is_frozen, list_steps, split_columns
 from .._networks.samples import RawSamples
-from .._networks.samples.arrays import is_on_disk
 from .._networks.samples.labels import check_numbers
 
 
@@ -255,13 +246,13 @@ def active_learning_curve(
     bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
     check_scalar(test_size, "test_size", numbers.Real, **bounds)
     samples = len(RawSamples(X))
-    y = check_numbers(y)
+    y = check_numbers(_list_labels(X) if y is None else y)
     check_consistent_length(np.empty(samples), y)
     _check_untrained(estimator)
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _check_enough_samples(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
-    X = _convert_tables(estimator, X)
+    X = _convert_tables(estimator, _add_labels(X, y))
     loops = (Loop(estimator, sampler, X, y, scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
     scores, times, indices = map(np.array, zip(*runs, strict=True))
@@ -333,23 +324,62 @@ class Loop:
         return chosen
 
 
+class LabelledItems(Dataset):
+    """Pairs (x, y) of the items x of a Dataset and labels, as skorch takes them.
+
+    Parameters
+    ----------
+    items : Dataset
+        Items without labels.
+    labels : ndarray of shape (n_samples, ...)
+        Labels of the items.
+    """
+
+    def __init__(self, items: Dataset, labels: np.ndarray):
+        self.items = items
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.items[index], self.labels[index]
+
+
+def _has_labels(X: Any) -> bool:
+    """Return whether X is a Dataset whose items are pairs (x, y)."""
+    return isinstance(X, Dataset) and isinstance(X[0], tuple | list) and len(X[0]) == 2
+
+
+def _list_labels(X: Any) -> Any:
+    """Return the labels of a Dataset of pairs (x, y), or None for other samples."""
+    if not _has_labels(X):
+        return None
+    return default_collate([X[index][1] for index in range(len(RawSamples(X)))])
+
+
+def _add_labels(X: Any, y: np.ndarray) -> Any:
+    """Return pairs (x, y) for a Dataset of items x, and X itself in other forms."""
+    return LabelledItems(X, y) if isinstance(X, Dataset) and not _has_labels(X) else X
+
+
 def _convert_tables(estimator: Any, X: Any) -> Any:
-    """Return tables and lists as arrays, except for a Pipeline, whose steps take them."""
-    is_array = isinstance(X, Mapping | tuple | Dataset | Tensor) or is_on_disk(X)
-    if is_array or isinstance(estimator, Pipeline):
+    """Return tables and lists as arrays, except for steps of a Pipeline, which take them.
+
+    Tables whose columns the network takes as keyword arguments become a dict of arrays.
+    """
+    if list_steps(estimator):
         return X
-    return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
+    X = split_columns(get_innermost(estimator), X)
+    is_array = isinstance(X, np.ndarray | list) or hasattr(X, "to_numpy")
+    settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
+    return check_array(X, **settings) if is_array else X
 
 
 def select_samples(X: Any, indices: np.ndarray) -> Any:
-    """Return the samples at some indices, in the form of X."""
-    if isinstance(X, Dataset):
-        return Subset(X, indices.tolist())
-    if isinstance(X, Mapping):
-        return {key: select_samples(value, indices) for key, value in X.items()}
-    if isinstance(X, tuple):
-        return tuple(select_samples(value, indices) for value in X)
-    return X[indices] if isinstance(X, np.ndarray | Tensor) else _safe_indexing(X, indices)
+    """Return the samples at some indices, in the form of X; items of a Dataset are not loaded."""
+    rows = indices.tolist()
+    return Subset(X, rows) if isinstance(X, Dataset) else RawSamples(X).select(rows).data
 
 
 def count_test_samples(samples: int, test_size: float) -> int:
