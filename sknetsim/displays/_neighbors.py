@@ -15,9 +15,10 @@ from ._formatting import abbreviate
 from ._parts import join_columns, list_parts, open_samples
 from ._rendering import (
     fit_images,
-    format_parts,
+    format_columns,
     is_image_like,
     measure_size,
+    name_columns,
     render_images,
 )
 from ._tables import MOST_COLUMNS, align_tables, count_lines, draw_tables, measure_tables, wrap_text
@@ -307,7 +308,8 @@ def _render_samples(
         if len(parts[0]) != len(parts[1]):
             parts = [join_columns(side) for side in parts]  # Lists of different lengths.
         names = getattr(estimator, "feature_names_in_", None)
-        columns, queries, neighbors = align_tables(*(format_parts(side, names) for side in parts))
+        tables = (format_columns(name_columns(side, names)) for side in parts)
+        columns, queries, neighbors = align_tables(*tables)
     return queries, neighbors.reshape(*indices.shape, *neighbors.shape[1:]), columns
 
 

@@ -212,28 +212,21 @@ def has_columns(X: Any) -> bool:
     return len(list_parts(X, [0])) > 1
 
 
-def render_table(X: Any, indices: Sequence[int], columns: Sequence[str] | None = None) -> Table:
-    """Return samples as rows of a table.
+def name_columns(parts: Sequence[Part], columns: Sequence[str] | None = None) -> list[Part]:
+    """Return the columns of a table that shows samples.
 
     Parameters
     ----------
-    X : object
-        All samples, in any form.
-    indices : sequence of int of length n
-        Positions of the samples in X.
+    parts : sequence of Part
+        Parts of the samples.
     columns : list of str or None, default=None
-        Names of the columns if X has none. None: their numbers.
+        Names of the columns if they have none. None: their numbers.
 
     Returns
     -------
-    table : Table
-        Names and cells, without the images that the samples contain.
+    named : list of Part
+        The parts without images, each with a name.
     """
-    return format_parts(list_parts(X, indices), columns)
-
-
-def format_parts(parts: Sequence[Part], columns: Sequence[str] | None = None) -> Table:
-    """Return the parts of samples as rows of a table, see `render_table`."""
     image = find_image_part(parts)
     kept = [part for place, part in enumerate(parts) if place != image]
     if not kept:
@@ -245,7 +238,15 @@ def format_parts(parts: Sequence[Part], columns: Sequence[str] | None = None) ->
     names: Sequence[Any] = [part.name for part in kept]
     if columns is not None and names == [None] * len(columns):
         names = columns
-    cells = np.empty((len(kept[0].values), len(kept)), dtype=object)
-    for place, part in enumerate(kept):
-        cells[:, place] = [format_value(value) for value in part.values]
-    return Table([str(place if name is None else name) for place, name in enumerate(names)], cells)
+    return [
+        Part(str(place if name is None else name), part.values)
+        for place, (name, part) in enumerate(zip(names, kept, strict=True))
+    ]
+
+
+def format_columns(columns: Sequence[Part]) -> Table:
+    """Return columns with names as a table of texts."""
+    cells = np.empty((len(columns[0].values), len(columns)), dtype=object)
+    for place, column in enumerate(columns):
+        cells[:, place] = [format_value(value) for value in column.values]
+    return Table([str(column.name) for column in columns], cells)

@@ -14,8 +14,10 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from sknetsim.displays._formatting import format_value
 from sknetsim.displays._parts import list_parts
-from sknetsim.displays._rendering import is_image_like, render_images, render_table, to_images
+from sknetsim.displays._rendering import is_image_like, render_images, to_images
 from sknetsim.displays.explorer._samples import describe_samples
+
+from .test_rendering import render_table
 
 
 class Items(Dataset):

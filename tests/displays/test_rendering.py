@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from sknetsim.displays._formatting import format_value
+from sknetsim.displays._parts import list_parts
 from sknetsim.displays._rendering import (
+    format_columns,
     is_image_like,
+    name_columns,
     render_images,
-    render_table,
     scale_to_unit,
     to_images,
 )
+
+
+def render_table(X, indices, columns=None):
+    return format_columns(name_columns(list_parts(X, indices), columns))
+
 
 SHAPES = {
     "grey": ((4, 6), (4, 6)),

@@ -12,15 +12,16 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from .._formatting import abbreviate, format_value
-from .._parts import open_samples
+from .._parts import Part, list_parts, open_samples
 from .._rendering import (
     MARGIN,
     fit_images,
+    format_columns,
     has_columns,
     is_image_like,
     measure_range,
     measure_size,
-    render_table,
+    name_columns,
     scale_to_unit,
     to_images,
 )
@@ -82,10 +83,10 @@ def _describe(samples: Any, image_shape: Sequence[int] | None, count: int) -> di
 
 def _make_table(samples: Any, count: int) -> dict[str, Any]:
     """Return the cells of a table, with the user's own index if it differs from the positions."""
-    names, cells = render_table(samples, range(count))
-    gap = f"… {len(names) - _MOST_COLUMNS + 1} more columns"
-    columns = abbreviate(names, _MOST_COLUMNS, gap)
-    rows = [abbreviate([_cut_text(cell) for cell in row], _MOST_COLUMNS) for row in cells]
+    parts = name_columns(list_parts(samples, range(count)))
+    gap = Part(f"… {len(parts) - _MOST_COLUMNS + 1} more columns", ["…"] * count)
+    columns, cells = format_columns(abbreviate(parts, _MOST_COLUMNS, gap))
+    rows = [[_cut_text(cell) for cell in row] for row in cells]
     index: Any = samples.index if hasattr(samples, "iloc") else range(count)
     if list(index) != list(range(count)):
         columns = ["index" if index.name is None else str(index.name), *columns]
