@@ -17,6 +17,10 @@ from ._parts import Part, contains_images, find_image_part, list_parts
 MARGIN = 0.93
 
 
+# Modes of images of Pillow with one channel; a palette ("P") contains colours.
+_GREY_MODES = ("1", "L", "F", "I", "I;16")
+
+
 class Table(NamedTuple):
     """Rows of a table as text.
 
@@ -76,25 +80,28 @@ def to_images(
         The images. With one or two channels, the first one is drawn; with four or more channels,
         the first three. A missing image has the shape (0, 0).
     """
-    values = _list_pixels(list_parts(X, indices))
+    values = _list_pixels(list_parts(X, indices), is_flat=image_shape is not None)
     for index, value in zip(indices, values, strict=True):
         if not np.isfinite(value).all():
             raise ValueError(
                 f"Images must be finite; got NaN or infinity in sample {index}. Leave it out, or"
                 " impute its pixels in the images that are drawn."
             )
-    return [_to_image(value, image_shape) for value in values]
+    return [_to_image(value, image_shape) if value.size else value for value in values]
 
 
-def _list_pixels(parts: Sequence[Part]) -> list[np.ndarray]:
-    """Return the values of the images; without images, those of the first arrays, or of rows."""
+def _list_pixels(parts: Sequence[Part], is_flat: bool) -> list[np.ndarray]:
+    """Return the values of the images; without images, those of the first arrays, or of rows.
+
+    If they are flat, they will be reshaped, so that the axes of images of Pillow keep their order.
+    """
     place = find_image_part(parts)
     arrays = (part for part in parts if isinstance(next(iter(part.values)), np.ndarray))
     chosen = next(arrays, None) if place is None else parts[place]
     try:
         if chosen is None:
             return [*np.stack([np.asarray(part.values, dtype=float) for part in parts], axis=1)]
-        return [_read_pixels(value) for value in chosen.values]
+        return [_read_pixels(value, is_flat) for value in chosen.values]
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Samples must consist of numbers to be drawn as images; got others ({error}). Leave"
@@ -102,16 +109,14 @@ def _list_pixels(parts: Sequence[Part]) -> list[np.ndarray]:
         ) from error
 
 
-def _read_pixels(value: Any) -> np.ndarray:
+def _read_pixels(value: Any, is_flat: bool) -> np.ndarray:
     """Return an image of Pillow or an array as numbers; a missing image has no pixels."""
     if is_missing(value):
         return np.zeros((0, 0))
-    if not hasattr(value, "getbands"):
-        return np.asarray(value, dtype=float)
-    if value.mode not in ("1", "L", "F", "I", "I;16"):
-        # Channels first, which cannot be taken for the height of an image with few pixels.
-        return np.moveaxis(np.asarray(value.convert("RGB"), dtype=float), -1, 0)
-    return np.asarray(value, dtype=float)
+    is_coloured = hasattr(value, "getbands") and value.mode not in _GREY_MODES
+    pixels = np.asarray(value.convert("RGB") if is_coloured else value, dtype=float)
+    # With channels first, their axis cannot be taken for the height of an image with few pixels.
+    return np.moveaxis(pixels, -1, 0) if is_coloured and not is_flat else pixels
 
 
 def _to_image(value: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:

@@ -273,6 +273,15 @@ def test_flat_samples_of_each_form_get_the_given_shape(form):
     np.testing.assert_array_equal(images, X[[1, 0]].reshape(2, 2, 3))
 
 
+def test_images_of_pillow_keep_their_pixels_in_the_given_shape():
+    picture = Image.fromarray(np.arange(90, dtype=np.uint8).reshape(5, 6, 3))
+    expected = np.arange(90).reshape(5, 6, 3)
+    for shape in (None, (5, 6, 3)):
+        images = to_images([picture, None], [0, 1], shape)
+        np.testing.assert_array_equal(images[0], expected)
+        assert images[1].size == 0
+
+
 def test_texts_with_the_shape_of_an_image_raise_an_error():
     with pytest.raises(ValueError, match=r"must consist of numbers to be drawn .* Leave `image_sh"):
         to_images(TEXTS, [0], (2, 3))
