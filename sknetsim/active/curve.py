@@ -183,12 +183,15 @@ def active_learning_curve(
     sampler : ActiveLearningSampler
         Sampler that chooses the samples. A clone of it gets the trained network as ``estimator``
         and the seed as ``random_state``.
-    X : array-like of shape (n_samples, ...) or Dataset
-        All samples. The first step of a Pipeline gets the rows of a table as a table; a net gets
-        them as an array. Numbers are cast to the dtype of the network.
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    X : array-like of shape (n_samples, ...), table, list of texts or images, dict or Dataset
+        All samples. The first step of a Pipeline gets them in this form. A net gets the rows of a
+        table as an array, or as a dict of columns if these are arguments of its module. Numbers are
+        cast to the dtype of the network. The items of a Dataset are loaded when they are used.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), or None
         All labels, as numbers. Only those of test samples and of labelled samples are used. For
-        training, they get the shape and dtype that the net's criterion takes.
+        training, they get the shape and dtype that the net's criterion takes. None: those of the
+        items (x, y) of a Dataset. If a Dataset has such items, a net is always trained on their
+        labels, as in skorch; if it has items x, they are combined with y.
     n_initial : int, default=20
         Number of samples that are labelled at first, at least 1.
     n_queries : int, default=20

@@ -80,10 +80,10 @@ class LearningCurveDisplay(Display):
             An untrained network.
         samplers : dict of str to ActiveLearningSampler
             Samplers by their name in the legend.
-        X : array-like of shape (n_samples, ...) or Dataset
+        X : array-like of shape (n_samples, ...), table, list of texts or images, dict or Dataset
             All samples.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            All labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), or None
+            All labels. None: those of the items (x, y) of a Dataset.
         ax : matplotlib Axes, default=None
             Axes to draw in. None: a new figure.
         **settings : object
