@@ -5,103 +5,40 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import sparse
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer
-from skorch import NeuralNetClassifier
-from skorch.helper import SliceDataset
-from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from sklearn.pipeline import Pipeline
 
 from sknetsim import ActiveLearningSampler, active_learning_curve
+from sknetsim.active.curve import select_samples
 from sknetsim.displays import LearningCurveDisplay
 
-from ..test_kinds_of_rows import (
-    KINDS,
-    Kind,
-    N,
-    make_float_texts,
-    make_numbers,
-    make_perceptron,
-    make_texts,
-    to_dense,
-    to_float32,
+from ..kinds import (
+    ALL_KINDS,
+    ITEM_KINDS,
+    LABELS,
+    Items,
+    make_array,
+    make_estimator,
+    make_net,
+    make_pairs,
+    make_small_perceptron,
+    take_items,
 )
+from ..test_kinds_of_rows import KINDS, Kind, N, to_dense
 
-LABELS = np.arange(N) % 2
 LOOP = {"n_initial": 12, "n_queries": 2, "n_rounds": 2, "seeds": [0]}
 
-
-class Items(Dataset):
-    """Dataset of given items."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        return self.items[index]
-
-
-def make_rows():
-    return make_numbers().to_numpy()
-
-
-def make_pairs():
-    return TensorDataset(torch.tensor(make_rows()), torch.tensor(LABELS))
-
-
-def take_items(X, rows):
-    return [X[int(row)] for row in rows]
-
-
-def stack(pairs):
-    return np.stack([x.numpy() for x, _ in pairs])
-
-
-# Forms of the same rows that only samples read one by one have.
-MORE_KINDS = {
-    "sparse": Kind(
-        lambda: sparse.coo_array(make_rows()),
-        lambda: [FunctionTransformer(to_float32)],
-        lambda: make_perceptron(2),
-        take=lambda X, rows: X.tocsr()[rows],
-    ),
-    "Dataset of pairs": Kind(
-        make_pairs, list, lambda: make_perceptron(2), convert=stack, take=take_items
-    ),
+CURVE_KINDS = {
+    **ALL_KINDS,
+    # skorch takes no Dataset of items without labels, but a learning curve adds them.
     "Dataset of items": Kind(
-        lambda: Items([*torch.tensor(make_rows())]),
+        lambda: Items([*torch.tensor(make_array())]),
         list,
-        lambda: make_perceptron(2),
+        make_small_perceptron,
         convert=lambda items: np.stack([item.numpy() for item in items]),
         take=take_items,
     ),
-    "SliceDataset of texts": Kind(
-        lambda: SliceDataset(Items([(text, 0) for text in make_texts()])),
-        make_float_texts,
-        lambda: make_perceptron(6),
-        take=take_items,
-    ),
 }
-
-
-def make_net(kind):
-    return NeuralNetClassifier(
-        kind.make_module(), criterion=nn.CrossEntropyLoss, max_epochs=3, lr=0.1, verbose=0,
-        train_split=None,
-    )  # fmt: skip
-
-
-def make_estimator(kind):
-    """Return an untrained Pipeline, or net for rows that need no steps, with seeded weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net, steps = make_net(kind), kind.make_steps()
-    return make_pipeline(*steps, net) if steps else net
 
 
 def run_by_hand(kind, strategy, seed):
@@ -145,11 +82,8 @@ def threads():
         yield
 
 
-ALL_KINDS = {**MORE_KINDS, **KINDS}
-
-
 @pytest.mark.parametrize("strategy", ["lcmd", "badge", "coverage", "margin", "random"])
-@pytest.mark.parametrize("kind", ALL_KINDS.values(), ids=ALL_KINDS)
+@pytest.mark.parametrize("kind", CURVE_KINDS.values(), ids=CURVE_KINDS)
 @pytest.mark.filterwarnings("error:X does not have valid feature names")
 def test_the_curve_of_raw_rows_is_that_of_the_loop_by_hand(kind, strategy):
     sampler = ActiveLearningSampler(strategy=strategy)
@@ -159,7 +93,7 @@ def test_the_curve_of_raw_rows_is_that_of_the_loop_by_hand(kind, strategy):
     np.testing.assert_allclose(curve.scores[0], scores)
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS.values(), ids=ALL_KINDS)
+@pytest.mark.parametrize("kind", CURVE_KINDS.values(), ids=CURVE_KINDS)
 def test_workers_do_not_change_the_curve_of_raw_rows(kind):
     curves = [
         active_learning_curve(
@@ -173,7 +107,7 @@ def test_workers_do_not_change_the_curve_of_raw_rows(kind):
 
 
 def test_labels_of_a_dataset_are_those_of_its_pairs():
-    kind = MORE_KINDS["Dataset of pairs"]
+    kind = ITEM_KINDS["Dataset of pairs"]
     curves = [
         active_learning_curve(
             make_estimator(kind), ActiveLearningSampler(strategy="badge"), make_pairs(), y, **LOOP
@@ -187,8 +121,8 @@ def test_labels_of_a_dataset_are_those_of_its_pairs():
 def test_a_dataset_without_labels_needs_labels():
     with pytest.raises(ValueError, match=r"`y` must be the labels of X; got None\. Pass one"):
         active_learning_curve(
-            make_net(MORE_KINDS["Dataset of items"]), ActiveLearningSampler(),
-            Items([*torch.tensor(make_rows())]), None, **LOOP,
+            make_net(CURVE_KINDS["Dataset of items"]), ActiveLearningSampler(),
+            Items([*torch.tensor(make_array())]), None, **LOOP,
         )  # fmt: skip
 
 
@@ -202,9 +136,7 @@ def test_items_of_a_dataset_are_not_loaded_at_once():
             type(self).loaded += 1
             return super().__getitem__(index)
 
-    from sknetsim.active.curve import select_samples
-
-    chosen = select_samples(Counted([(x, 0) for x in torch.tensor(make_rows())]), np.arange(9))
+    chosen = select_samples(Counted([(x, 0) for x in torch.tensor(make_array())]), np.arange(9))
     assert len(chosen) == 9 and Counted.loaded == 0
 
 

@@ -11,7 +11,8 @@ from sknetsim.displays import (
     SimilarityMatrixDisplay,
 )
 
-from ..test_kinds_of_rows import ROWS, example, threads  # noqa: F401 (fixtures)
+from ..kinds import any_example, list_items  # noqa: F401 (a fixture)
+from ..test_kinds_of_rows import ROWS, threads  # noqa: F401 (a fixture)
 from .explorer.pages import read_data
 
 
@@ -23,22 +24,26 @@ def format_cell(value):
 
 
 def list_columns(X):
-    """Return the texts of each column of X; none if X consists of images or other arrays."""
+    """Return the texts of each column of X; none if X consists of images."""
+    if hasattr(X, "to_dict") and not hasattr(X, "columns") and not hasattr(X, "iloc"):
+        X = X.to_dict()  # A Hugging Face dataset.
     if isinstance(X, dict):
-        columns = {name: np.ravel(values) for name, values in X.items()}
+        columns = {name: np.ravel(values) for name, values in X.items() if name != "image"}
     elif hasattr(X, "columns"):
         columns = {name: X[name] for name in X.columns}
     else:
-        items = list(X)
+        items = X.toarray() if hasattr(X, "toarray") else list_items(X)
         columns = {"text": items} if isinstance(items[0], str) else {}
+        if np.ndim(items[0]) == 1:
+            columns = {str(place): column for place, column in enumerate(np.array(items).T)}
     return {name: [format_cell(value) for value in values] for name, values in columns.items()}
 
 
-def test_the_explorer_shows_the_original_rows(example, tmp_path):  # noqa: F811
+def test_the_explorer_shows_the_original_rows(any_example, tmp_path):  # noqa: F811
     path = tmp_path / "page.html"
-    explore(example.pipeline, example.X, example.y, path, n_neighbors=3)
+    explore(any_example.pipeline, any_example.X, any_example.y, path, n_neighbors=3)
     shown = read_data(path)["samples"]
-    columns = list_columns(example.X)
+    columns = list_columns(any_example.X)
     assert ("sheets" in shown) == (not columns)
     if columns:
         cells = zip(*shown["cells"], strict=True)
@@ -46,19 +51,19 @@ def test_the_explorer_shows_the_original_rows(example, tmp_path):  # noqa: F811
         assert {name: cells[name] for name in columns} == columns
 
 
-def test_given_samples_are_shown_in_place_of_the_original_rows(example, tmp_path):  # noqa: F811
-    texts = [f"sample {number}" for number in range(len(example.y))]
+def test_given_samples_are_shown_in_place_of_the_original_rows(any_example, tmp_path):  # noqa: F811
+    texts = [f"sample {number}" for number in range(len(any_example.y))]
     path = tmp_path / "page.html"
-    explore(example.pipeline, example.X, example.y, path, samples=texts, n_neighbors=3)
+    explore(any_example.pipeline, any_example.X, any_example.y, path, samples=texts, n_neighbors=3)
     assert read_data(path)["samples"]["cells"] == [[text] for text in texts]
 
 
-def test_neighbours_are_shown_as_original_rows(example):  # noqa: F811
-    neighbors = NetworkNeighbors(example.pipeline, n_neighbors=3).fit(example.X)
-    queries = example.kind.take(example.X, ROWS)
+def test_neighbours_are_shown_as_original_rows(any_example):  # noqa: F811
+    neighbors = NetworkNeighbors(any_example.pipeline, n_neighbors=3).fit(any_example.X)
+    queries = any_example.kind.take(any_example.X, ROWS)
     display = NeighborsDisplay.from_estimator(neighbors, queries)
     indices = neighbors.kneighbors(queries)[1]
-    columns = list_columns(example.X)
+    columns = list_columns(any_example.X)
     if not columns:
         assert display.queries.ndim > 2
         return
@@ -72,29 +77,32 @@ def test_neighbours_are_shown_as_original_rows(example):  # noqa: F811
     assert drawn[1, 1].get_text().get_text() == cells[ROWS[0], 0]
 
 
-def test_similarities_of_original_rows_are_drawn(example):  # noqa: F811
-    kernel = NetworkKernel(example.pipeline)
-    display = SimilarityMatrixDisplay.from_estimator(kernel, example.X, labels=example.y)
-    np.testing.assert_array_equal(display.gram, kernel(example.X))
+def test_similarities_of_original_rows_are_drawn(any_example):  # noqa: F811
+    kernel = NetworkKernel(any_example.pipeline)
+    display = SimilarityMatrixDisplay.from_estimator(kernel, any_example.X, labels=any_example.y)
+    np.testing.assert_array_equal(display.gram, kernel(any_example.X))
 
 
-def test_contributions_of_original_rows_are_drawn(example):  # noqa: F811
-    pair = example.kind.take(example.X, ROWS[:1]), example.kind.take(example.X, ROWS[1:2])
-    kernel = NetworkKernel(example.pipeline)
+def test_contributions_of_original_rows_are_drawn(any_example):  # noqa: F811
+    pair = (
+        any_example.kind.take(any_example.X, ROWS[:1]),
+        any_example.kind.take(any_example.X, ROWS[1:2]),
+    )
+    kernel = NetworkKernel(any_example.pipeline)
     display = ContributionsDisplay.from_estimator(kernel, *pair)
     similarity = kernel.contributions(*pair).similarity[0]
     assert f"{similarity:.2f}" in display.ax_.get_xlabel()
 
 
-def test_densities_of_original_rows_are_drawn_at_given_coordinates(example):  # noqa: F811
-    density = NetworkDensity(example.pipeline).fit(example.X)
-    position = np.arange(len(example.y))
-    display = DensityDisplay.from_estimator(density, example.X, coordinates=position)
-    np.testing.assert_array_equal(display.log_density, density.score_samples(example.X))
+def test_densities_of_original_rows_are_drawn_at_given_coordinates(any_example):  # noqa: F811
+    density = NetworkDensity(any_example.pipeline).fit(any_example.X)
+    position = np.arange(len(any_example.y))
+    display = DensityDisplay.from_estimator(density, any_example.X, coordinates=position)
+    np.testing.assert_array_equal(display.log_density, density.score_samples(any_example.X))
 
 
-def test_smoothed_labels_of_original_rows_are_drawn(example):  # noqa: F811
-    denoiser = LabelDenoiser(example.pipeline).fit(example.X, example.y)
-    display = DenoisingDisplay.from_estimator(denoiser, example.X, example.y)
-    expected = denoiser.denoising(example.X).labels
+def test_smoothed_labels_of_original_rows_are_drawn(any_example):  # noqa: F811
+    denoiser = LabelDenoiser(any_example.pipeline).fit(any_example.X, any_example.y)
+    display = DenoisingDisplay.from_estimator(denoiser, any_example.X, any_example.y)
+    expected = denoiser.denoising(any_example.X).labels
     np.testing.assert_array_equal(display.denoising.labels, expected)

@@ -8,14 +8,15 @@ from skorch.helper import SliceDict
 
 from sknetsim import FeatureStoreError, GradientFeaturizer, featurize
 
-from ..test_kinds_of_rows import ROWS, example, split_columns, threads  # noqa: F401 (fixtures)
+from ..kinds import any_example  # noqa: F401 (a fixture)
+from ..test_kinds_of_rows import split_columns, threads  # noqa: F401 (a fixture)
 
 
-def make_store(example, folder, X=None):  # noqa: F811
+def make_store(any_example, folder, X=None):  # noqa: F811
     """Write a store of the rows of X, or continue it, with features from the example's rows."""
-    featurizer = GradientFeaturizer(example.pipeline, n_components=8, random_state=0)
-    X = example.X if X is None else X
-    return featurizer.fit(example.X), featurize(featurizer, X, folder, rows_per_shard=10)
+    featurizer = GradientFeaturizer(any_example.pipeline, n_components=8, random_state=0)
+    X = any_example.X if X is None else X
+    return featurizer.fit(any_example.X), featurize(featurizer, X, folder, rows_per_shard=10)
 
 
 def read_times(folder):
@@ -23,26 +24,26 @@ def read_times(folder):
 
 
 @pytest.fixture
-def folder(example, tmp_path):  # noqa: F811
+def folder(any_example, tmp_path):  # noqa: F811
     """Return the folder of a store of the rows, without its second shard."""
-    _, store = make_store(example, tmp_path / "store")
+    _, store = make_store(any_example, tmp_path / "store")
     sorted(store.folder.glob("*.npy"))[1].unlink()
     return store.folder
 
 
-def test_only_missing_shards_of_raw_rows_are_computed(example, folder):  # noqa: F811
+def test_only_missing_shards_of_raw_rows_are_computed(any_example, folder):  # noqa: F811
     before = read_times(folder)
-    featurizer, store = make_store(example, folder)
+    featurizer, store = make_store(any_example, folder)
     after = read_times(folder)
     assert len(after) == len(before) + 1 and before.items() <= after.items()
-    np.testing.assert_allclose(store[:], featurizer.transform(example.X), atol=1e-4)
+    np.testing.assert_allclose(store[:], featurizer.transform(any_example.X), atol=1e-4)
 
 
-def test_a_store_of_other_raw_rows_raises_an_error(example, folder):  # noqa: F811
-    order = np.arange(len(example.y))
+def test_a_store_of_other_raw_rows_raises_an_error(any_example, folder):  # noqa: F811
+    order = np.arange(len(any_example.y))
     order[:2] = order[1::-1]
     with pytest.raises(FeatureStoreError, match="other data"):
-        make_store(example, folder, example.kind.take(example.X, order.tolist()))
+        make_store(any_example, folder, any_example.kind.take(any_example.X, order.tolist()))
 
 
 def list_other_forms(X):
@@ -55,16 +56,16 @@ def list_other_forms(X):
         forms = [X.set_axis(X.index[::-1])]
         is_numeric = X.select_dtypes("number").shape == X.shape
         return [*forms, split_columns(X)] if is_numeric else forms
+    if not isinstance(X, list | np.ndarray | pd.Series) or not isinstance(next(iter(X)), str):
+        return [X]  # Items of a sequence are only compared with such items.
     texts = list(X)
-    if not isinstance(texts[0], str):
-        return [X]
     return [texts, np.array(texts), np.array(texts, dtype=object), pd.Series(texts)]
 
 
-def test_the_same_raw_rows_in_another_form_continue_a_store(example, folder):  # noqa: F811
-    for form in list_other_forms(example.X):
+def test_the_same_raw_rows_in_another_form_continue_a_store(any_example, folder):  # noqa: F811
+    for form in list_other_forms(any_example.X):
         sorted(folder.glob("*.npy"))[0].unlink()
         before = read_times(folder)
-        featurizer, store = make_store(example, folder, form)
+        featurizer, store = make_store(any_example, folder, form)
         assert before.items() <= read_times(folder).items()
-        np.testing.assert_allclose(store[:], featurizer.transform(example.X), atol=1e-4)
+        np.testing.assert_allclose(store[:], featurizer.transform(any_example.X), atol=1e-4)
