@@ -2,6 +2,9 @@
 rows: displays, stores, learning curves and adapters.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +27,7 @@ from .test_kinds_of_rows import (
     make_numbers,
     make_perceptron,
     make_texts,
+    take_rows,
     to_float32,
 )
 
@@ -83,6 +87,42 @@ def make_image_steps():
 
 def make_text_steps():
     return [FunctionTransformer(list_items), *make_float_texts()]
+
+
+class Bag(nn.Module):
+    """Network that takes the mean embedding of numbered words, of which 0 is no word."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 4), nn.Linear(4, 2)
+
+    def forward(self, words):
+        is_word = words.ne(0)[..., None]
+        return self.head(torch.tanh((self.embed(words) * is_word).sum(1) / is_word.sum(1)))
+
+
+def make_sentences():
+    """Return lists of different lengths, of numbers of words."""
+    generator = np.random.default_rng(0)
+    lists = [generator.integers(1, 20, length).tolist() for length in generator.integers(3, 7, N)]
+    return pd.Series(lists).to_numpy()
+
+
+def pad(sentences):
+    return np.array([[*words, *[0] * (6 - len(words))] for words in sentences])
+
+
+def pad_batch(pairs):
+    sentences, labels = zip(*pairs, strict=True)
+    padded = nn.utils.rnn.pad_sequence([torch.tensor(words) for words in sentences], True)
+    return padded, torch.tensor(np.array(labels))
+
+
+@dataclass(frozen=True)
+class BatchedKind(Kind):
+    """Rows of which the net forms batches in a way of its own."""
+
+    collate: Callable = None
 
 
 def make_small_perceptron():
@@ -147,14 +187,23 @@ ITEM_KINDS = {
     ),
 }
 
+ITEM_KINDS["lists of different lengths"] = BatchedKind(
+    make_sentences, list, Bag, convert=pad, take=take_rows, collate=pad_batch
+)
+
 ALL_KINDS = {**KINDS, **ITEM_KINDS}
 
 
 def make_net(kind):
-    return NeuralNetClassifier(
+    net = NeuralNetClassifier(
         kind.make_module(), criterion=nn.CrossEntropyLoss, max_epochs=3, lr=0.1, verbose=0,
         train_split=None, iterator_train__shuffle=False,
     )  # fmt: skip
+    if isinstance(kind, BatchedKind):
+        net.set_params(
+            iterator_train__collate_fn=kind.collate, iterator_valid__collate_fn=kind.collate
+        )
+    return net
 
 
 def make_estimator(kind):

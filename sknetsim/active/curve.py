@@ -19,8 +19,9 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from torch.utils.data import Dataset, Subset, default_collate
 
 from .._networks.fitting import cast_inputs, train_clone
-from .._networks.network import get_innermost, is_frozen, list_steps, split_columns
+from .._networks.network import get_batching, get_innermost, is_frozen, list_steps, split_columns
 from .._networks.samples import RawSamples
+from .._networks.samples.items import find_items
 from .._networks.samples.labels import check_numbers
 
 
@@ -369,11 +370,15 @@ def _add_labels(X: Any, y: np.ndarray) -> Any:
 def _convert_tables(estimator: Any, X: Any) -> Any:
     """Return tables and lists as arrays, except for steps of a Pipeline, which take them.
 
-    Tables whose columns the network takes as keyword arguments become a dict of arrays.
+    Tables whose columns the network takes as keyword arguments become a dict of arrays. Samples
+    that the network reads one by one, or forms batches of in a way of its own, keep their form.
     """
     if list_steps(estimator):
         return X
-    X = split_columns(get_innermost(estimator), X)
+    net = get_innermost(estimator)
+    X = split_columns(net, X)
+    if find_items(X, get_batching(net)) is not None:
+        return X
     is_array = isinstance(X, np.ndarray | list) or hasattr(X, "to_numpy")
     settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
     return check_array(X, **settings) if is_array else X

@@ -18,8 +18,8 @@ from .explorer.pages import read_data
 
 def format_cell(value):
     """Return the text that stands for a value of the kinds of rows."""
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | list):
+        return str(value)
     return "missing" if value is None or np.isnan(value) else f"{float(value):.4g}"
 
 
@@ -34,7 +34,9 @@ def list_columns(X):
     else:
         items = X.toarray() if hasattr(X, "toarray") else list_items(X)
         columns = {"text": items} if isinstance(items[0], str) else {}
-        if np.ndim(items[0]) == 1:
+        if isinstance(items[0], list):
+            columns = {"0": items}
+        elif np.ndim(items[0]) == 1:
             columns = {str(place): column for place, column in enumerate(np.array(items).T)}
     return {name: [format_cell(value) for value in values] for name, values in columns.items()}
 
