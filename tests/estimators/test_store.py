@@ -692,7 +692,7 @@ def test_estimators_never_read_all_of_a_store(store, monkeypatch, name):
     y, read = np.random.default_rng(1).standard_normal(SAMPLES), []
     take = FeatureStore.__getitem__
     monkeypatch.setattr("sknetsim._features.source.FeatureSource._CHUNK_SAMPLES", 16)
-    monkeypatch.setattr("sknetsim._networks.samples._CHECKED_SAMPLES", 16)
+    monkeypatch.setattr("sknetsim._networks.samples.samples._CHECKED_SAMPLES", 16)
     monkeypatch.setattr("sknetsim._networks.fingerprint._DIGESTED_SAMPLES", 16)
     monkeypatch.setattr("sknetsim.estimators.density._DIMENSION_ROWS", 16)
     monkeypatch.setattr("sknetsim._features.nystroem._LEAST_CANDIDATES", 16)
