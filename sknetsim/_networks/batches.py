@@ -101,8 +101,11 @@ def collate(items: list[Any]) -> Inputs:
         ) from error
 
 
-def convert_batch(inputs: Any) -> Inputs:
-    """Return a batch with tuples for lists, and with tensors without autograd graph for arrays."""
+def convert_batch(inputs: Any, place: str = "") -> Inputs:
+    """Return a batch with tuples for lists, and with tensors without autograd graph for arrays.
+
+    ``place`` names the part of the batch in errors.
+    """
     if isinstance(inputs, PackedSequence):
         raise ValueError(
             "`estimator` must form batches of padded tensors, whose first axis is that of the"
@@ -114,11 +117,12 @@ def convert_batch(inputs: Any) -> Inputs:
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "fiub":
         return torch.from_numpy(inputs)
     if isinstance(inputs, Mapping):
-        return {key: convert_batch(value) for key, value in inputs.items()}
+        return {key: convert_batch(value, f" in {key!r}") for key, value in inputs.items()}
     if isinstance(inputs, list | tuple):
         are_numbers = all(isinstance(value, numbers.Number) for value in inputs)
-        return torch.tensor(inputs) if are_numbers else tuple(map(convert_batch, inputs))
-    raise make_dtype_error(f"a {type(inputs).__name__}")
+        parts = inputs if are_numbers else [convert_batch(value, place) for value in inputs]
+        return torch.tensor(parts) if are_numbers else tuple(parts)
+    raise make_dtype_error(f"a {type(inputs).__name__}{place}")
 
 
 def check_batch(inputs: Inputs, count: int) -> Inputs:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
@@ -21,7 +22,7 @@ from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
 from .samples import PreparedSamples, RawSamples, Samples
-from .samples.arrays import copy_arrays
+from .samples.arrays import convert_column, copy_arrays
 from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
 
@@ -247,10 +248,12 @@ def split_columns(net: Any, X: Any) -> Any:
     skorch passes a table in this form, with columns of shape (n, 1). The keys of a dict, and the
     columns of a Dataset of Hugging Face, are checked to be arguments.
     """
+    if sparse.issparse(X):  # Some sparse arrays are dicts.
+        return X.tocsr()
     arguments = Arguments.of(getattr(net, "module_", getattr(net, "module", net)))
     if hasattr(X, "columns") and arguments.are_columns(list(X.columns)):
         arguments.check(list(X.columns))
-        return {column: X[[column]].to_numpy() for column in X.columns}
+        return {column: convert_column(X[[column]], column) for column in X.columns}
     if is_hugging_face_dataset(X):
         arguments.check(X.column_names)
     first = X[0] if isinstance(X, list) and X else X

@@ -32,6 +32,8 @@ def explain_dtype(X: Any) -> Iterator[None]:
     """Name X in errors, inside the block, for values that are not numbers."""
     if isinstance(X, np.ndarray) and X.dtype.kind in "SU":
         raise make_dtype_error(repr(X.dtype))
+    if is_table(X):
+        convert_table(X)  # Its error names the column.
     try:
         yield
     except ValueError as error:
@@ -179,16 +181,52 @@ def make_tensor(array: Any) -> Tensor:
 
 def make_indexable(X: Any) -> Any:
     """Return X as arrays that slices and lists of indices select samples from."""
-    if isinstance(X, Mapping | tuple):
-        return map_arrays(make_indexable, X)
+    if isinstance(X, Mapping):
+        return {name: _check_numbers(make_indexable(part), name) for name, part in X.items()}
+    if isinstance(X, tuple):
+        return tuple(make_indexable(part) for part in X)
     X = convert_rows(X)
     if isinstance(X, Tensor | np.ndarray):
         return X
     if hasattr(X, "toarray"):
         return X.toarray()
+    if is_table(X):
+        return convert_table(X)
     if hasattr(X, "to_numpy"):
         return X.to_numpy()
     return X if is_on_disk(X) else np.asarray(X)
+
+
+def is_table(X: Any) -> bool:
+    """Return whether X is a table of pandas or polars."""
+    return hasattr(X, "columns") and hasattr(X, "to_numpy")
+
+
+def convert_table(X: Any) -> np.ndarray:
+    """Return a table as an array of numbers; an error names the column without numbers."""
+    values = X.to_numpy()
+    if values.dtype.kind in "fiub":
+        return values
+    places = range(len(X.columns))
+    columns = [X.iloc[:, [k]] if hasattr(X, "iloc") else X[:, [k]] for k in places]
+    return np.hstack([convert_column(columns[k], X.columns[k]) for k in places])
+
+
+def convert_column(column: Any, name: Any) -> np.ndarray:
+    """Return a table of one column as an array of numbers of shape (n, 1)."""
+    values = column.to_numpy()
+    if values.dtype == object and hasattr(column, "iloc"):
+        # Missing values are objects; NaN stands for them in an array of numbers.
+        with contextlib.suppress(TypeError, ValueError):
+            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _check_numbers(values, name)
+
+
+def _check_numbers(values: Any, name: Any) -> Any:
+    """Return the values of a column; raise an error that names it unless they are numbers."""
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "fiub":
+        raise make_dtype_error(f"{values.dtype} in {name!r}")
+    return values
 
 
 def check_lengths(lengths: Sequence[int]) -> int:

@@ -42,7 +42,9 @@ class RawSamples(Samples):
         check_has_length(X)
         # scikit-learn takes a tuple of texts for texts.
         is_texts = isinstance(X, tuple) and all(isinstance(text, str) for text in X)
-        self.data = list(X) if is_texts else X
+        X = list(X) if is_texts else X
+        # Some sparse arrays are dicts, and some have no rows.
+        self.data = X.tocsr() if sparse.issparse(X) else X
         self._length = check_lengths(list_lengths(self.data))
         self.rows = range(self._length) if rows is None else rows
         # The steps may pad sequences, but the rows of tables and arrays have one length.
@@ -81,7 +83,8 @@ class RawSamples(Samples):
 
     def append(self, others: Samples) -> Samples:
         """Return these samples, followed by others, which may have another form."""
-        if type(self.data) is type(others.data) and not is_read_by_items(self.data):
+        is_same_form = type(self.data) is type(others.data)
+        if is_same_form and isinstance(self.data, list | np.ndarray):
             return RawSamples(concatenate_arrays(self.data, others.data))
         return JoinedSamples([self, others], range(len(self) + len(others)))
 
@@ -194,8 +197,6 @@ def _select_rows(part: Any, rows: Any) -> Any:
         return part.iloc[rows]
     if is_on_disk(part):
         return take_rows(part, rows)
-    if sparse.issparse(part):
-        return part.tocsr()[rows]
     indices = range(*rows.indices(len(part))) if isinstance(rows, slice) else rows
     if is_hugging_face_dataset(part):
         return part.select(indices)
