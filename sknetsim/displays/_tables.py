@@ -39,6 +39,15 @@ def align_tables(queries: Table, neighbors: Table) -> tuple[list[str], np.ndarra
     return names, _pick_columns(queries, names), _pick_columns(neighbors, names)
 
 
+def concatenate_tables(tables: Sequence[Table]) -> Table:
+    """Return the rows of tables in one table, which has the columns of all of them."""
+    columns = tables[0].columns
+    if all(table.columns == columns for table in tables):
+        return Table(columns, np.concatenate([table.cells for table in tables]))
+    names = list(dict.fromkeys(name for table in tables for name in table.columns))
+    return Table(names, np.concatenate([_pick_columns(table, names) for table in tables]))
+
+
 def _pick_columns(table: Table, names: list[str]) -> np.ndarray:
     """Return the cells of a table under some names; they are empty if it has no such column."""
     cells = np.full((len(table.cells), len(names)), "", dtype=object)

@@ -1,6 +1,7 @@
 """Samples in each form as columns of a table, texts and images."""
 
 import datetime
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -234,6 +235,27 @@ def test_images_of_a_huggingface_dataset_are_shown_with_its_other_columns():
 def test_other_values_of_samples_with_images_are_shown():
     shown = describe_samples(None, None, {"image": GREY, "city": np.array(["a", "b", "c"])})
     assert shown["columns"] == ["city"] and shown["cells"] == [["a"], ["b"], ["c"]]
+
+
+def test_images_of_one_batch_are_in_memory_at_a_time():
+    class Counted(Items):
+        alive = largest = 0
+
+        def __getitem__(self, index):
+            image = make_picture(index % 255)
+            self.alive += 1
+            weakref.finalize(image, self.release)
+            self.largest = max(self.largest, self.alive)
+            return {"image": image, "name": str(index), **({"last": 1} if index == 599 else {})}
+
+        def release(self):
+            self.alive -= 1
+
+    X = Counted(*range(600))
+    shown = describe_samples(None, None, X)
+    assert 256 <= X.largest <= 257
+    assert shown["columns"] == ["name", "last"]
+    assert shown["cells"][3] == ["3", ""] and shown["cells"][599] == ["599", "1"]
 
 
 def test_images_of_different_sizes_are_enlarged_between_margins():

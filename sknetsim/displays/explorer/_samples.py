@@ -15,6 +15,7 @@ from .._formatting import abbreviate, format_value
 from .._parts import Part, list_parts, open_samples
 from .._rendering import (
     MARGIN,
+    Table,
     fit_images,
     format_columns,
     has_columns,
@@ -25,6 +26,7 @@ from .._rendering import (
     scale_to_unit,
     to_images,
 )
+from .._tables import concatenate_tables
 
 # Largest number of pixels on the longer side of an image.
 _LARGEST_SIDE = 96
@@ -73,20 +75,22 @@ def _describe(samples: Any, image_shape: Sequence[int] | None, count: int) -> di
     length = len(open_samples(samples))
     if length != count:
         raise ValueError(f"It has {length} samples, and X has {count}.")
-    appearance = {}
-    if is_image_like(samples, image_shape):
-        appearance = _make_sheets(samples, image_shape, count)
-        if image_shape is not None or not has_columns(samples):
-            return appearance
-    return appearance | _make_table(samples, count)
+    if not is_image_like(samples, image_shape):
+        return _make_table(samples, [range(count)])
+    batches = [range(part.start, part.stop) for part in gen_batches(count, _IMAGES_PER_SHEET)]
+    sheets = _make_sheets(samples, image_shape, batches)
+    is_complete = image_shape is not None or not has_columns(samples)
+    return sheets if is_complete else sheets | _make_table(samples, batches)
 
 
-def _make_table(samples: Any, count: int) -> dict[str, Any]:
-    """Return the cells of a table, with the user's own index if it differs from the positions."""
-    parts = name_columns(list_parts(samples, range(count)))
-    gap = Part(f"… {len(parts) - _MOST_COLUMNS + 1} more columns", ["…"] * count)
-    columns, cells = format_columns(abbreviate(parts, _MOST_COLUMNS, gap))
+def _make_table(samples: Any, batches: Sequence[range]) -> dict[str, Any]:
+    """Return the cells of a table, with the user's own index if it differs from the positions.
+
+    The images of one batch of samples are in memory at a time.
+    """
+    columns, cells = concatenate_tables([_format_batch(samples, batch) for batch in batches])
     rows = [[_cut_text(cell) for cell in row] for row in cells]
+    count = len(rows)
     index: Any = samples.index if hasattr(samples, "iloc") else range(count)
     if list(index) != list(range(count)):
         columns = ["index" if index.name is None else str(index.name), *columns]
@@ -98,23 +102,31 @@ def _make_table(samples: Any, count: int) -> dict[str, Any]:
     return {"columns": columns, "cells": rows, "wraps": wraps}
 
 
+def _format_batch(samples: Any, batch: range) -> Table:
+    """Return the cells of a batch of samples, with a gap in place of many columns."""
+    parts = name_columns(list_parts(samples, batch))
+    gap = Part(f"… {len(parts) - _MOST_COLUMNS + 1} more columns", ["…"] * len(batch))
+    return format_columns(abbreviate(parts, _MOST_COLUMNS, gap))
+
+
 def _cut_text(text: str) -> str:
     """Return a text, or the beginning of a long one."""
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 2]} …"
 
 
-def _make_sheets(samples: Any, image_shape: Sequence[int] | None, count: int) -> dict[str, Any]:
+def _make_sheets(
+    samples: Any, image_shape: Sequence[int] | None, batches: Sequence[range]
+) -> dict[str, Any]:
     """Return sheets of images, filled row by row, on one scale from black to white."""
-    parts = [range(part.start, part.stop) for part in gen_batches(count, _IMAGES_PER_SHEET)]
     # Two passes, so that only the images of one sheet are in memory at a time.
     ranges, sizes = [], []
-    for images in _iterate_images(samples, image_shape, parts):
+    for images in _iterate_images(samples, image_shape, batches):
         ranges.append(measure_range(images))
         sizes.append(measure_size([_shrink_shape(image.shape) for image in images]))
     low, high = min(pair[0] for pair in ranges), max(pair[1] for pair in ranges)
     height, width, *channels = size = measure_size(sizes)
     sheets, side = [], math.isqrt(_IMAGES_PER_SHEET)
-    for images in _iterate_images(samples, image_shape, parts):
+    for images in _iterate_images(samples, image_shape, batches):
         pixels = [_shrink(scale_to_unit(image, low, high)) for image in images]
         sheet = np.zeros((side * height, side * width, *channels), np.uint8)
         for place, image in enumerate(fit_images(pixels, size, round(255 * MARGIN))):
@@ -125,9 +137,9 @@ def _make_sheets(samples: Any, image_shape: Sequence[int] | None, count: int) ->
 
 
 def _iterate_images(
-    samples: Any, image_shape: Sequence[int] | None, parts: list[range]
+    samples: Any, image_shape: Sequence[int] | None, batches: Sequence[range]
 ) -> Iterator[list[np.ndarray]]:
-    return (to_images(samples, part, image_shape) for part in parts)
+    return (to_images(samples, batch, image_shape) for batch in batches)
 
 
 def _shrink_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
