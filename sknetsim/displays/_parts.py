@@ -163,7 +163,7 @@ def _split_items(items: list[Any], name: str | None) -> list[Part]:
         return [Part(format_name(key), _squeeze_items(part)) for key, part in named]
     shapes = {item.shape if isinstance(item, np.ndarray) else None for item in items}
     shape = shapes.pop() if len(shapes) == 1 else None
-    if shape is not None and len(shape) == 1:
+    if shape is not None and len(shape) == 1 and shape[0] > 0:
         rows = np.stack(items)
         own = name if shape[0] == 1 else None
         return [Part(own, rows[:, column]) for column in range(shape[0])]

@@ -59,6 +59,7 @@ def _pick_columns(table: Table, names: list[str]) -> np.ndarray:
 
 def wrap_text(text: str) -> str:
     """Return a long text in some lines, the last of which ends in an ellipsis if it is cut off."""
+    text = text.encode(errors="replace").decode()  # matplotlib refuses lone surrogates.
     if len(text) <= _TEXT_CHARACTERS and "\n" not in text:
         return text
     return textwrap.fill(text, _TEXT_CHARACTERS, max_lines=_TEXT_LINES, placeholder=" …")

@@ -229,6 +229,15 @@ def test_long_texts_are_wrapped_in_their_cells():
     np.testing.assert_allclose(np.divide(heights, heights[0]), [1, 2, 4, 1])
 
 
+def test_any_text_can_be_drawn(tmp_path):
+    texts = ["$x^2$ costs $5", "", "\ud800", "\n\n", "x" * 200]
+    display = NeighborsDisplay.from_predictions(
+        [texts[:1]], [[[text] for text in texts]], [[0.5] * 5]
+    )
+    display.figure_.savefig(tmp_path / "figure.png")
+    assert [row[1] for row in display._format_table(0)[2:5]] == ["$x^2$ costs $5", "", "?"]
+
+
 def test_wide_tables_are_drawn_with_their_first_columns_and_the_last_one():
     cells = np.arange(40).reshape(2, 20)
     display = NeighborsDisplay(

@@ -103,6 +103,7 @@ FORMS = {
     "polars Series": (pl.Series("review", TEXTS), {"review": TEXTS}),
     "column of texts": (pd.DataFrame({"review": TEXTS}), {"review": TEXTS}),
     "array": (NUMBERS, CELLS),
+    "array without columns": (np.zeros((3, 0)), {"0": ["[]", "[]", "[]"]}),
     "masked array": (
         np.ma.masked_equal(NUMBERS, 0.25),
         CELLS | {"1": ["0.5", "missing", "0.125"]},
