@@ -197,6 +197,8 @@ def _select_rows(part: Any, rows: Any) -> Any:
         return part.iloc[rows]
     if is_on_disk(part):
         return take_rows(part, rows)
+    if sparse.issparse(part):
+        return part.tocsr()[rows]
     indices = range(*rows.indices(len(part))) if isinstance(rows, slice) else rows
     if is_hugging_face_dataset(part):
         return part.select(indices)
