@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 from .._networks.fitting import cast_inputs, train_clone
 from .._networks.network import get_batching, get_innermost, is_frozen, list_steps, split_columns
 from .._networks.samples import RawSamples
+from .._networks.samples.arrays import explain_dtype
 from .._networks.samples.items import find_items
 from .._networks.samples.labels import check_numbers
 
@@ -256,7 +257,7 @@ def active_learning_curve(
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _check_enough_samples(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
-    X = _convert_tables(estimator, _add_labels(X, y))
+    X = _convert_samples(estimator, X, y)
     loops = (Loop(estimator, sampler, X, y, scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
     scores, times, indices = map(np.array, zip(*runs, strict=True))
@@ -362,26 +363,24 @@ def _list_labels(X: Any) -> Any:
     return default_collate([X[index][1] for index in range(len(RawSamples(X)))])
 
 
-def _add_labels(X: Any, y: np.ndarray) -> Any:
-    """Return pairs (x, y) for a Dataset of items x, and X itself in other forms."""
-    return LabelledItems(X, y) if isinstance(X, Dataset) and not _has_labels(X) else X
+def _convert_samples(estimator: Any, X: Any, y: np.ndarray) -> Any:
+    """Return the samples in the form that skorch takes; steps of a Pipeline get them unchanged.
 
-
-def _convert_tables(estimator: Any, X: Any) -> Any:
-    """Return tables and lists as arrays, except for steps of a Pipeline, which take them.
-
-    Tables whose columns the network takes as keyword arguments become a dict of arrays. Samples
-    that the network reads one by one, or forms batches of in a way of its own, keep their form.
+    Tables and lists become arrays, or a dict of arrays if the columns of a table are arguments of
+    the network. Samples that the network reads one by one, or forms batches of in a way of its own,
+    keep their form, but items of a Dataset are combined with their labels.
     """
     if list_steps(estimator):
         return X
+    if isinstance(X, Dataset):
+        return X if _has_labels(X) else LabelledItems(X, y)
     net = get_innermost(estimator)
     X = split_columns(net, X)
-    if find_items(X, get_batching(net)) is not None:
-        return X
     is_array = isinstance(X, np.ndarray | list) or hasattr(X, "to_numpy")
-    settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": False}
-    return check_array(X, **settings) if is_array else X
+    if not is_array or find_items(X, get_batching(net)) is not None:
+        return X
+    with explain_dtype(X):
+        return check_array(X, dtype="numeric", allow_nd=True, ensure_all_finite=False)
 
 
 def select_samples(X: Any, indices: np.ndarray) -> Any:

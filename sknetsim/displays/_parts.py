@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._networks.samples import RawSamples, Samples
+from .._networks.samples.arrays import is_table
 from ._formatting import format_name, is_missing
 
 # Largest number of columns of a sparse matrix that are columns of a table. Of more columns, only
@@ -85,11 +86,6 @@ def _split(X: Any, name: Any) -> list[Part]:
     elif name is None and _is_column(X):
         name = X.name or None  # "" in polars
     return _split_items(list_items(X), None if name is None else format_name(name))
-
-
-def is_table(X: Any) -> bool:
-    """Return whether X is a DataFrame of pandas, polars or another library."""
-    return hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
 def _is_column(X: Any) -> bool:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sknetsim import ActiveLearningSampler, active_learning_curve
 from sknetsim.active.curve import select_samples
@@ -17,6 +18,7 @@ from ..kinds import (
     ITEM_KINDS,
     LABELS,
     Items,
+    list_items,
     make_array,
     make_estimator,
     make_net,
@@ -24,7 +26,15 @@ from ..kinds import (
     make_small_perceptron,
     take_items,
 )
-from ..test_kinds_of_rows import KINDS, Kind, N, to_dense
+from ..test_kinds_of_rows import (
+    KINDS,
+    Kind,
+    N,
+    make_float_texts,
+    make_perceptron,
+    make_texts,
+    to_dense,
+)
 
 LOOP = {"n_initial": 12, "n_queries": 2, "n_rounds": 2, "seeds": [0]}
 
@@ -36,6 +46,12 @@ CURVE_KINDS = {
         list,
         make_small_perceptron,
         convert=lambda items: np.stack([item.numpy() for item in items]),
+        take=take_items,
+    ),
+    "Dataset of texts": Kind(
+        lambda: Items(make_texts()),
+        lambda: [FunctionTransformer(list_items), *make_float_texts()],
+        lambda: make_perceptron(6),
         take=take_items,
     ),
 }
@@ -158,3 +174,11 @@ def test_curves_of_raw_rows_are_drawn():
     )
     assert [line.get_label() for line in display.ax_.lines] == ["random", "lcmd"]
     assert display.curves["lcmd"].n_labelled.tolist() == [12, 14, 16]
+
+
+def test_an_error_names_the_column_that_a_net_without_steps_does_not_take():
+    net = make_net(ITEM_KINDS["Dataset of pairs"])
+    with pytest.raises(ValueError, match=r"`X` must contain .* numbers; got .* in 'city'"):
+        active_learning_curve(
+            net, ActiveLearningSampler(), KINDS["table"].make_rows(), LABELS, **LOOP
+        )
