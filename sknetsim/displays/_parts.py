@@ -136,6 +136,8 @@ def _convert_item(item: Any) -> Any:
             array = np.asarray(item)
         except ValueError:  # The parts of the item differ in shape.
             return item
+        if array.dtype.kind == "U":  # NaN among texts has become a text.
+            array = np.asarray(item, dtype=object)
         # A tuple of arrays has the parts of a sample. A list of lists is one array.
         return item if isinstance(item, tuple) and array.ndim > 1 else array
     return item

@@ -115,6 +115,10 @@ FORMS = {
     "tensor": (torch.tensor(NUMBERS, requires_grad=True), CELLS),
     "list of tensors": ([*torch.tensor(NUMBERS)], CELLS),
     "list of tuples": ([("a", 1), ("b", 2), ("c", 3)], {"0": ["a", "b", "c"], "1": CELLS["0"]}),
+    "list of mixed rows": (
+        [["Rome", 41.5], ["Oslo", float("nan")], [None, 30]],
+        {"0": ["Rome", "Oslo", "missing"], "1": ["41.5", "missing", "30"]},
+    ),
     "list of lists of different lengths": ([[1, 2, 3], [4], [5, 6]], RAGGED),
     "tensors of different lengths": (
         [torch.tensor([1, 2, 3]), torch.tensor([4]), torch.tensor([5, 6])],
