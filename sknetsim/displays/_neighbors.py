@@ -126,8 +126,9 @@ class NeighborsDisplay(Display):
         """Find the neighbours of the samples of X, and draw them.
 
         Samples are drawn as they were passed, before the steps of a Pipeline: images, texts, or
-        the named columns of a table, in which missing values are "missing". Images of different
-        sizes are enlarged to one size, with light grey margins.
+        the named columns of a table, in which missing values are "missing". Of samples that contain
+        an image and other values, the image is drawn. Images of different sizes are enlarged to one
+        size, with light grey margins.
 
         Parameters
         ----------
