@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -220,6 +221,60 @@ def collect_warnings() -> Iterator[dict[str, type[Warning]]]:
         _collector.reset(token)
 
 
+#: Texts of the warnings of steps that the current call of an estimator has issued.
+_shown: ContextVar[set[str] | None] = ContextVar("shown", default=None)
+
+
+def start_call(known: Iterable[str] = ()) -> set[str]:
+    """Begin a call of an estimator, in which `show_once` issues each warning once.
+
+    Parameters
+    ----------
+    known : iterable of str
+        Texts of warnings that are not issued.
+
+    Returns
+    -------
+    shown : set of str
+        The known texts; those of the warnings of the call are added.
+    """
+    shown = set(known)
+    _shown.set(shown)
+    return shown
+
+
+@contextlib.contextmanager
+def show_once() -> Iterator[None]:
+    """Issue each warning of the block only once in a call of an estimator.
+
+    The steps of a Pipeline transform samples more than once in a call, and predict does so once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Filters of warnings are shared by all threads, so only one of them may change them.
+        return
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    finally:
+        for warning in caught:
+            _issue(warning)
+
+
+def _issue(warning: warnings.WarningMessage) -> None:
+    """Issue a warning of a step again, unless the current call of an estimator has issued it."""
+    text, category, shown = str(warning.message), warning.category, _shown.get()
+    if shown is not None:
+        if text in shown:
+            return
+        shown.add(text)
+    collected = _collector.get()
+    if collected is None:
+        warnings.warn_explicit(warning.message, category, warning.filename, warning.lineno)
+    else:
+        collected[text] = category
+
+
 def describe_integers(lowest: int, highest: int) -> str:
     """Return a description of the integers of a range, for an error message."""
     if lowest == highest:
@@ -241,6 +296,8 @@ def warn(message: str, category: type[Warning]) -> None:
     if collected is not None:
         collected[message] = category
         return
+    if message in (_shown.get() or ()):
+        return  # It is a warning of a step in another process.
     level, frame = 2, sys._getframe(1)
     while frame.f_back and _top_package(frame.f_globals) in _INTERNAL_PACKAGES:
         level, frame = level + 1, frame.f_back

@@ -27,10 +27,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 def list_tensors(inputs: Inputs) -> list[Tensor]:
-    """Return the tensors of a batch."""
+    """Return the tensors of a batch; those of a dict in the order of their names."""
     if isinstance(inputs, Tensor):
         return [inputs]
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    is_dict = isinstance(inputs, Mapping)
+    parts = [inputs[name] for name in sorted(inputs)] if is_dict else inputs
     return [tensor for part in parts for tensor in list_tensors(part)]
 
 

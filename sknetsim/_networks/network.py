@@ -17,7 +17,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..exceptions import UnsupportedNetworkError, name_step
+from ..exceptions import UnsupportedNetworkError, name_step, show_once
 from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
@@ -153,7 +153,7 @@ def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Sa
     # The steps get a copy, because a step may change its input (StandardScaler(copy=False)).
     X = copy_arrays(samples.data)
     for name, step in steps:
-        with name_step(name, step):
+        with show_once(), name_step(name, step):
             X = step.transform(X)
     prepared = _make_samples(net, X, samples.rows)
     if len(prepared) != len(samples):

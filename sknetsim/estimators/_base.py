@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,11 +31,12 @@ from .._networks.network import (
     split_columns,
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
-from .._networks.samples import RawSamples, Samples
+from .._networks.samples import Samples
 from .._networks.samples.arrays import check_shape, convert_rows, explain_dtype, is_on_disk
 from .._networks.samples.items import find_items, is_read_by_items
-from .._networks.samples.labels import check_sample_weight, select_labels
+from .._networks.samples.labels import drop_unweighted, select_labels
 from .._passes.chunks import Source, iterate_chunks
+from ..exceptions import start_call
 from ._changes import FittedNetwork, refuse_changes
 
 __all__ = [
@@ -66,6 +67,12 @@ class BaseSimilarity(BaseEstimator):
 
     #: Shape of a fitted sample; None if X was not one array.
     _sample_shape: tuple[int, ...] | None
+
+    #: Weights of the fitted samples; None if all are 1.
+    _sample_weight: np.ndarray | None = None
+
+    #: Texts of the warnings of the steps before the network in `fit`, which queries do not repeat.
+    _shown_in_fit: Set[str] = frozenset()
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": "no_validation",
@@ -190,9 +197,12 @@ class BaseSimilarity(BaseEstimator):
         own does so as well.
         """
         estimator = self.estimator if reset else self._get_estimator()
+        if reset:
+            self._shown_in_fit = start_call()
+            self._store_features(X)
+        else:
+            start_call(self._shown_in_fit)
         if list_steps(estimator) or get_batching(get_innermost(estimator)) is not None:
-            if len(getattr(X, "shape", ())) > 1 and not is_read_by_items(X):
-                validate_data(self, X, reset=reset, skip_check_array=True)
             if reset:
                 self._sample_shape = None
             return make_samples(estimator, X)
@@ -220,6 +230,13 @@ class BaseSimilarity(BaseEstimator):
             check_shape(tuple(X.shape), fitted_shape)
         return samples
 
+    def _store_features(self, X: Any) -> None:
+        """Store number and names of the features of X, and delete those of an earlier `fit`."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        if len(getattr(X, "shape", ())) > 1 and not is_read_by_items(X):
+            validate_data(self, X, reset=True, skip_check_array=True)
+
     def _fit_network(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Samples, Source]:
         """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
 
@@ -236,13 +253,7 @@ class BaseSimilarity(BaseEstimator):
         samples = self._check_X(X, reset=True)
         if y is not None:
             check_consistent_length(np.empty(len(samples)), y)
-        self._sample_weight: np.ndarray | None = None
-        if sample_weight is not None:
-            weights = check_sample_weight(sample_weight, len(samples))
-            self._sample_weight, kept = weights[weights > 0], np.flatnonzero(weights).tolist()
-            if len(kept) < len(samples):
-                samples = samples.select(kept)
-                y = None if y is None else RawSamples(y).select(kept).data
+        samples, y, self._sample_weight = drop_unweighted(samples, y, sample_weight)
         self.estimator_ = fit_network(
             self.estimator,
             samples.get_training_data(),

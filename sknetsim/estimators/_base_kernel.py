@@ -21,6 +21,7 @@ from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
 from .._passes.reductions import compute_pair_matrix
+from ..exceptions import start_call
 from ._base import BaseSimilarity, check_is_fitted, fit_context
 
 
@@ -258,6 +259,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
 
     def _make_samples(self, X: Any) -> Samples:
         """Return the samples of X, without the validation of `fit`."""
+        start_call(self._shown_in_fit)
         return make_samples(self._get_estimator(), X)
 
     def _get_estimator(self) -> Any:

@@ -208,6 +208,7 @@ DECISIONS = {
         **dict.fromkeys(["n_samples_fit_", "n_labelled_"], "the number of samples"),
         **dict.fromkeys(["n_components_", "_n_features_out"], "the number of features"),
         "_sample_weight": "the weights of the fitted samples",
+        "_shown_in_fit": "warnings of the steps before the network",
         "_target": "the meaning of the labels",
         "_fitted_settings": "settings of the denoiser",
         "_seed": "seed of the sketch",

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .arrays import make_tensor
+from .raw_samples import RawSamples
+from .samples import Samples
 
 
 def check_labels(y: Any) -> np.ndarray:
@@ -46,6 +48,20 @@ def check_numbers(y: Any) -> np.ndarray:
             " example, numbers names in sorted order."
         )
     return labels
+
+
+def drop_unweighted(
+    samples: Samples, y: Any, sample_weight: Any
+) -> tuple[Samples, Any, np.ndarray | None]:
+    """Return the samples of positive weight, with their labels and weights."""
+    if sample_weight is None:
+        return samples, y, None
+    weights = check_sample_weight(sample_weight, len(samples))
+    kept = np.flatnonzero(weights).tolist()
+    if len(kept) < len(samples):
+        samples = samples.select(kept)
+        y = None if y is None else RawSamples(y).select(kept).data
+    return samples, y, weights[kept]
 
 
 def check_sample_weight(sample_weight: Any, count: int) -> np.ndarray:
