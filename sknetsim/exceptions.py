@@ -252,11 +252,12 @@ def show_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Filters of warnings are shared by all threads, so only one of them may change them.
         return
-    caught: list[warnings.WarningMessage] = []
+    shown, caught = _shown.get(), list[warnings.WarningMessage]()
     try:
         with warnings.catch_warnings(record=True) as caught:
             yield
     finally:
+        _shown.set(shown)  # A step may be an estimator of this package, which begins calls.
         for warning in caught:
             _issue(warning)
 

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from skorch import NeuralNetClassifier
@@ -197,6 +198,18 @@ def test_tables_for_a_scaler_of_a_table_do_not_warn(make):
     pipeline, table = make_scaled(), make_numbers()
     assert list_warnings(make(pipeline).fit, table, Y) == []
     assert list_warnings(query, make(pipeline).fit(table, Y), table.iloc[ROWS]) == []
+
+
+def test_a_step_of_this_package_does_not_repeat_the_warnings_of_another_step():
+    torch.manual_seed(0)
+    X = make_numbers()
+    scaler = StandardScaler().fit(X)
+    features = GradientFeaturizer(make_perceptron(2), n_components=2, random_state=0)
+    features.fit(scaler.transform(X))
+    net = NeuralNetClassifier(make_perceptron(2), criterion=nn.CrossEntropyLoss).initialize()
+    pipeline = FrozenEstimator(make_pipeline(scaler, features, net))
+    density = NetworkDensity(pipeline, method="power").fit(X)
+    assert list_warnings(density.score_samples, X.to_numpy()) == [NAMES]
 
 
 def test_each_query_warns_of_its_unknown_categories():
