@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from .kinds import any_example, example, threads
+
+__all__ = ["any_example", "example", "threads"]
+
 
 @pytest.fixture(autouse=True)
 def reproducible():

@@ -1,37 +1,180 @@
-"""Kinds of rows that are read item by item, or in a form of their own, for the tests of what uses
-rows: displays, stores, learning curves and adapters.
-"""
+"""Kinds of rows that a Pipeline or a network takes, for the tests of everything that takes rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from PIL import Image
 from scipy import sparse
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from skorch import NeuralNetClassifier
-from skorch.helper import SliceDataset
+from skorch.helper import DataFrameTransformer, SliceDataset, SliceDict
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from .test_kinds_of_rows import (
-    KINDS,
-    Example,
-    Kind,
-    N,
-    make_float_texts,
-    make_numbers,
-    make_perceptron,
-    make_texts,
-    take_rows,
-    to_float32,
-)
-
+N = 24
 LABELS = np.arange(N) % 2
+
+
+def make_table():
+    """Return a table with numbers, missing numbers and categories."""
+    generator = np.random.default_rng(0)
+    age = generator.normal(40, 10, N)
+    age[[3, 7]] = np.nan
+    city = generator.choice(["Rome", "Oslo", "Bonn"], N)
+    return pd.DataFrame({"age": age, "city": city, "income": generator.normal(size=N)})
+
+
+def make_column_steps():
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    columns = [("numbers", numbers, ["age", "income"]), ("names", OneHotEncoder(), ["city"])]
+    return [ColumnTransformer(columns), FunctionTransformer(to_float32)]
+
+
+def to_float32(values):
+    values = values.toarray() if hasattr(values, "toarray") else values
+    return np.asarray(values, "float32")
+
+
+def stack_images(images):
+    return np.stack(images).astype("float32").reshape(len(images), -1)
+
+
+WORDS = ["good", "bad", "long", "short", "film", "actor"]
+
+
+def make_texts():
+    generator = np.random.default_rng(0)
+    return [" ".join(generator.choice(WORDS, 5)) for _ in range(N)]
+
+
+def make_images():
+    generator = np.random.default_rng(0)
+    return [generator.normal(size=(2, 3)) for _ in range(N)]
+
+
+class Columns(nn.Module):
+    """Network that takes the columns of a table as keyword arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(2, 8), nn.Linear(8, 2)
+
+    def forward(self, age, income):
+        return self.head(torch.tanh(self.body(torch.cat([age, income], 1))))
+
+
+class Embedded(nn.Module):
+    """Network that takes numbers and categories."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.body, self.head = nn.Embedding(3, 2), nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, X, city):
+        return self.head(torch.tanh(self.body(torch.cat([X, self.embed(city.flatten())], 1))))
+
+
+def make_perceptron(width):
+    return nn.Sequential(nn.Linear(width, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def make_numbers():
+    return make_table()[["age", "income"]].fillna(0).astype("float32")
+
+
+def split_columns(table):
+    return {name: table[[name]].to_numpy() for name in table}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Rows X, steps before a network, and the module; without steps, ``convert`` prepares X."""
+
+    make_rows: Callable
+    make_steps: Callable
+    make_module: Callable
+    convert: Callable = lambda rows: rows
+    take: Callable = lambda X, rows: [X[row] for row in rows]
+
+
+def take_rows(X, rows):
+    return X[rows]
+
+
+def take_table(X, rows):
+    return X.iloc[rows]
+
+
+def make_float_texts():
+    return [CountVectorizer(dtype="float32")]
+
+
+KINDS = {
+    "table": Kind(make_table, make_column_steps, lambda: make_perceptron(5), take=take_table),
+    "polars table": Kind(
+        lambda: pl.DataFrame(make_table().to_dict("list")),
+        make_column_steps,
+        lambda: make_perceptron(5),
+        take=take_rows,
+    ),
+    "list of texts": Kind(make_texts, make_float_texts, lambda: make_perceptron(len(WORDS))),
+    "array of texts": Kind(
+        lambda: np.array(make_texts()),
+        make_float_texts,
+        lambda: make_perceptron(len(WORDS)),
+        take=take_rows,
+    ),
+    "array of objects": Kind(
+        lambda: np.array(make_texts(), dtype=object),
+        lambda: [TfidfVectorizer(), FunctionTransformer(to_float32)],
+        lambda: make_perceptron(len(WORDS)),
+        take=take_rows,
+    ),
+    "column of texts": Kind(
+        lambda: pd.Series(make_texts(), index=range(100, 100 + N)),
+        make_float_texts,
+        lambda: make_perceptron(len(WORDS)),
+        take=take_table,
+    ),
+    "list of images": Kind(
+        make_images, lambda: [FunctionTransformer(stack_images)], lambda: make_perceptron(6)
+    ),
+    "table of numbers and categories": Kind(
+        lambda: make_table().assign(city=make_table().city.astype("category")).fillna({"age": 0}),
+        lambda: [DataFrameTransformer()],
+        Embedded,
+        take=take_table,
+    ),
+    "table of keyword arguments": Kind(
+        make_numbers, list, Columns, convert=split_columns, take=take_table
+    ),
+    "SliceDict": Kind(
+        lambda: SliceDict(**split_columns(make_numbers())), list, Columns, take=take_rows
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """Trained Pipeline with its rows, and its network with the prepared rows."""
+
+    kind: Kind
+    pipeline: Any
+    X: Any
+    network: Any
+    prepared: Any
+    y: np.ndarray
 
 
 class Items(Dataset):
@@ -145,6 +288,88 @@ def take_subset(X, rows):
     return Items(take_items(X, rows))
 
 
+class Sequence:
+    """Sequence that has only a length and items."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        if not isinstance(index, int):
+            raise TypeError(f"must be an int; got {index!r}")
+        return self.items[index]
+
+
+def make_column(name):
+    return make_numbers()[[name]].to_numpy().tolist()
+
+
+def make_dicts():
+    return [
+        {"age": np.float32([age]), "income": np.float32([income])} for age, income in make_array()
+    ]
+
+
+def join_dicts(rows):
+    """Return the columns of items that are dicts."""
+    items = [rows[index] for index in range(len(rows))]
+    return {
+        name: np.float32([item[name] for item in items]).reshape(len(items), 1)
+        for name in ("age", "income")
+    }
+
+
+class MaskedBag(Bag):
+    """Network that takes the mean embedding of the tokens of a text."""
+
+    def forward(self, input_ids, attention_mask):
+        return super().forward((input_ids + 1) * attention_mask)
+
+
+def pad_to_longest(sentences):
+    """Pad sentences to the length of the longest one, which depends on all of them."""
+    width = max(map(len, sentences))
+    return np.array([[*words, *[0] * (width - len(words))] for words in sentences])
+
+
+def make_tokenizer_steps():
+    """Return the tokenizer of skorch, which pads all texts to one length."""
+    pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    hf = pytest.importorskip("skorch.hf")
+    special = ["[UNK]", "[PAD]"]
+    tokenizer = hf.HuggingfaceTokenizer(
+        tokenizer=tokenizers.Tokenizer,
+        model=tokenizers.models.WordLevel,
+        model__unk_token="[UNK]",
+        trainer=tokenizers.trainers.WordLevelTrainer(vocab_size=18, special_tokens=special),
+        pre_tokenizer=tokenizers.pre_tokenizers.Whitespace,
+        pad_token="[PAD]",
+        max_length=6,
+    )
+    return [tokenizer]
+
+
+def make_padding_steps():
+    """Return a step that pads texts to the length of the longest one."""
+    tokenizer = make_tokenizer_steps()[0].fit(make_texts()).fast_tokenizer_
+    return [FunctionTransformer(PaddingTokenizer(tokenizer))]
+
+
+class PaddingTokenizer:
+    """Function that tokenizes texts, and pads them to the length of the longest one."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, texts):
+        columns = self.tokenizer(list(texts), padding=True, return_tensors="np")
+        return {name: columns[name] for name in ("input_ids", "attention_mask")}
+
+
 ITEM_KINDS = {
     "sparse matrix": Kind(
         lambda: sparse.coo_array(make_array()),
@@ -185,11 +410,48 @@ ITEM_KINDS = {
         make_image_perceptron,
         take=take_subset,
     ),
+    "SliceDataset of numbers": Kind(
+        lambda: SliceDataset(make_pairs()),
+        list,
+        make_small_perceptron,
+        convert=stack_items,
+        take=lambda X, rows: X[np.array(rows)],
+    ),
+    "sequence of another class": Kind(
+        lambda: Sequence(make_array()), list, make_small_perceptron, convert=stack_items
+    ),
+    "list of dicts": Kind(make_dicts, list, Columns, convert=join_dicts),
+    "Dataset of dicts": Kind(
+        lambda: Items([(row, 0) for row in make_dicts()]),
+        list,
+        Columns,
+        convert=lambda X: join_dicts([x for x, _ in X.items]),
+        take=take_subset,
+    ),
+    "Hugging Face dataset of columns": Kind(
+        lambda: make_huggingface_dataset(age=make_column("age"), income=make_column("income")),
+        list,
+        Columns,
+        convert=join_dicts,
+        take=lambda X, rows: X.select(rows),
+    ),
+    "lists of different lengths": BatchedKind(
+        make_sentences, list, Bag, convert=pad, take=take_rows, collate=pad_batch
+    ),
+    "Series of lists of different lengths": BatchedKind(
+        lambda: pd.Series(make_sentences()),
+        list,
+        Bag,
+        convert=pad,
+        take=take_table,
+        collate=pad_batch,
+    ),
+    "list padded by a step": Kind(
+        lambda: list(make_sentences()), lambda: [FunctionTransformer(pad_to_longest)], Bag
+    ),
+    "texts and a tokenizer": Kind(make_texts, make_tokenizer_steps, MaskedBag),
+    "texts padded by a tokenizer": Kind(make_texts, make_padding_steps, MaskedBag),
 }
-
-ITEM_KINDS["lists of different lengths"] = BatchedKind(
-    make_sentences, list, Bag, convert=pad, take=take_rows, collate=pad_batch
-)
 
 ALL_KINDS = {**KINDS, **ITEM_KINDS}
 
@@ -214,16 +476,53 @@ def make_estimator(kind):
     return make_pipeline(*steps, net) if steps else net
 
 
-@pytest.fixture(scope="module", params=ALL_KINDS.values(), ids=ALL_KINDS)
-def any_example(request):
-    """Return a trained Pipeline or net with rows of each kind, and with its prepared rows."""
-    kind = request.param
+def make_example(kind):
+    """Return a trained Pipeline or net with rows of a kind, and with its prepared rows."""
     X, pipeline = kind.make_rows(), make_estimator(kind)
+    prepared = kind.convert(X)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline.fit(X, LABELS)
-    prepared = kind.convert(X)
+        pipeline.fit(X if hasattr(pipeline, "steps") else prepared, LABELS)
     steps = pipeline.steps if hasattr(pipeline, "steps") else [("net", pipeline)]
     for _, step in steps[:-1]:
         prepared = step.transform(prepared)
-    return Example(kind, pipeline, X, steps[-1][1], prepared, LABELS)
+    return Example(kind, pipeline, X, make_plain_net(steps[-1][1]), prepared, LABELS)
+
+
+def make_plain_net(net):
+    """Return a net with the same module that forms batches like torch."""
+    plain = NeuralNetClassifier(net.module_, criterion=nn.CrossEntropyLoss).initialize()
+    plain.history = net.history
+    return plain
+
+
+@pytest.fixture(scope="module", params=ALL_KINDS.values(), ids=ALL_KINDS)
+def any_example(request):
+    """Return an example of each kind."""
+    return make_example(request.param)
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def example(request):
+    """Return an example of each kind of rows that are no items."""
+    return make_example(request.param)
+
+
+@pytest.fixture
+def threads():
+    """Let workers be threads, which start at once."""
+    with joblib.parallel_config("threading"):
+        yield
+
+
+ROWS = [5, 2, 11]
+
+
+def take_prepared(X, rows):
+    if hasattr(X, "keys"):
+        return {name: values[rows] for name, values in X.items()}
+    return X[rows]
+
+
+def to_dense(X):
+    return X.toarray() if hasattr(X, "toarray") else X

@@ -39,18 +39,16 @@ from sknetsim import (
     PerceptualKernel,
 )
 
-from .test_kinds_of_rows import (
+from .kinds import (
     KINDS,
     ROWS,
     N,
-    example,
     make_example,
     take_prepared,
-    threads,
     to_dense,
 )
 
-__all__ = ["example", "threads"]  # Fixtures.
+pytestmark = pytest.mark.usefixtures("threads")
 
 
 def make_features(net):

@@ -29,6 +29,7 @@ from .network import (
     is_frozen,
     is_trained,
     list_steps,
+    make_samples,
     takes_one_axis_of_labels,
 )
 from .samples import Samples
@@ -132,6 +133,7 @@ def train_clone(estimator: Any, X: Any, y: Any) -> Any:
 
     Inputs and labels are cast to what the module and the criterion take, and X is not changed.
     """
+    X = make_samples(estimator, X).get_skorch_data()
     labels = make_label_tensor(y)
     trained = clone(estimator)
     net = get_innermost(trained)

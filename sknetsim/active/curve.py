@@ -19,7 +19,14 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from torch.utils.data import Dataset, Subset, default_collate
 
 from .._networks.fitting import cast_inputs, train_clone
-from .._networks.network import get_batching, get_innermost, is_frozen, list_steps, split_columns
+from .._networks.network import (
+    get_batching,
+    get_innermost,
+    is_frozen,
+    list_steps,
+    make_samples,
+    split_columns,
+)
 from .._networks.samples import RawSamples
 from .._networks.samples.arrays import explain_dtype
 from .._networks.samples.items import find_items
@@ -319,7 +326,8 @@ class Loop:
     def _score(self, net: Any, test: np.ndarray) -> float:
         # skorch passes the columns of a table as keyword arguments, so that steps return arrays.
         with config_context(transform_output="default"), cast_inputs(get_innermost(net)):
-            return float(self.scorer(net, select_samples(self.X, test), self.y[test]))
+            X = make_samples(net, select_samples(self.X, test)).get_skorch_data()
+            return float(self.scorer(net, X, self.y[test]))
 
     def _query(self, net: Any, labelled: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
         """Return the positions in the pool of the samples that the sampler chooses."""

@@ -256,7 +256,7 @@ class BaseSimilarity(BaseEstimator):
         samples, y, self._sample_weight = drop_unweighted(samples, y, sample_weight)
         self.estimator_ = fit_network(
             self.estimator,
-            samples.get_training_data(),
+            samples.data,
             y,
             self.random_state,
             self.input_shape,

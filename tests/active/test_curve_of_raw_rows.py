@@ -16,23 +16,21 @@ from sknetsim.displays import LearningCurveDisplay
 from ..kinds import (
     ALL_KINDS,
     ITEM_KINDS,
+    KINDS,
     LABELS,
     Items,
+    Kind,
+    N,
     list_items,
     make_array,
     make_estimator,
+    make_float_texts,
     make_net,
     make_pairs,
-    make_small_perceptron,
-    take_items,
-)
-from ..test_kinds_of_rows import (
-    KINDS,
-    Kind,
-    N,
-    make_float_texts,
     make_perceptron,
+    make_small_perceptron,
     make_texts,
+    take_items,
     to_dense,
 )
 

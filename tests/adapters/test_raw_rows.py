@@ -8,8 +8,11 @@ from sklearn.base import clone
 
 from sknetsim import ActiveLearningSampler
 
-from ..kinds import any_example  # noqa: F401 (a fixture)
-from ..test_kinds_of_rows import ROWS, threads  # noqa: F401 (a fixture)
+from ..kinds import (
+    ROWS,
+)
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 STRATEGIES = ["lcmd", "badge", "random"]
 
@@ -18,7 +21,7 @@ def make_sampler(estimator, strategy):
     return ActiveLearningSampler(estimator, strategy=strategy, random_state=0)
 
 
-def hide_labels(any_example):  # noqa: F811
+def hide_labels(any_example):
     """Return the labels with NaN for the samples of the pool, and the positions of the pool."""
     y = any_example.y.astype(float)
     pool = np.arange(8, len(y))
@@ -27,7 +30,7 @@ def hide_labels(any_example):  # noqa: F811
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_modal_queries_raw_rows(any_example, strategy):  # noqa: F811
+def test_modal_queries_raw_rows(any_example, strategy):
     labelled = any_example.kind.take(any_example.X, ROWS)
     learner = types.SimpleNamespace(estimator=any_example.pipeline, X_training=labelled)
     sampler = make_sampler(None, strategy)
@@ -47,7 +50,7 @@ def adapt():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_scikit_activeml_queries_raw_rows(any_example, strategy, adapt):  # noqa: F811
+def test_scikit_activeml_queries_raw_rows(any_example, strategy, adapt):
     y, pool = hide_labels(any_example)
     sampler = make_sampler(any_example.pipeline, strategy)
     labelled = any_example.kind.take(any_example.X, range(8))
@@ -60,13 +63,13 @@ def test_scikit_activeml_queries_raw_rows(any_example, strategy, adapt):  # noqa
     assert np.isnan(all_utilities[:, :8]).all()
 
 
-def test_scikit_activeml_trains_a_pipeline_on_raw_rows(any_example, adapt):  # noqa: F811
+def test_scikit_activeml_trains_a_pipeline_on_raw_rows(any_example, adapt):
     y, pool = hide_labels(any_example)
     adapted = adapt(make_sampler(clone(any_example.pipeline), "lcmd"))
     assert set(adapted.query(any_example.X, y, batch_size=3)) <= set(pool)
 
 
-def test_candidates_of_scikit_activeml_may_be_raw_rows(any_example, adapt):  # noqa: F811
+def test_candidates_of_scikit_activeml_may_be_raw_rows(any_example, adapt):
     y, _ = hide_labels(any_example)
     adapted = adapt(make_sampler(any_example.pipeline, "lcmd"))
     chosen = [9, 15, 21, 12, 10]

@@ -1,6 +1,7 @@
 """Explorer and displays of a Pipeline or a network on each kind of rows that it takes."""
 
 import numpy as np
+import pytest
 
 from sknetsim import LabelDenoiser, NetworkDensity, NetworkKernel, NetworkNeighbors, explore
 from sknetsim.displays import (
@@ -11,9 +12,10 @@ from sknetsim.displays import (
     SimilarityMatrixDisplay,
 )
 
-from ..kinds import any_example, list_items  # noqa: F401 (a fixture)
-from ..test_kinds_of_rows import ROWS, threads  # noqa: F401 (a fixture)
+from ..kinds import ROWS, list_items
 from .explorer.pages import read_data
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 
 def format_cell(value):
@@ -41,7 +43,7 @@ def list_columns(X):
     return {name: [format_cell(value) for value in values] for name, values in columns.items()}
 
 
-def test_the_explorer_shows_the_original_rows(any_example, tmp_path):  # noqa: F811
+def test_the_explorer_shows_the_original_rows(any_example, tmp_path):
     path = tmp_path / "page.html"
     explore(any_example.pipeline, any_example.X, any_example.y, path, n_neighbors=3)
     shown = read_data(path)["samples"]
@@ -53,14 +55,14 @@ def test_the_explorer_shows_the_original_rows(any_example, tmp_path):  # noqa: F
         assert {name: cells[name] for name in columns} == columns
 
 
-def test_given_samples_are_shown_in_place_of_the_original_rows(any_example, tmp_path):  # noqa: F811
+def test_given_samples_are_shown_in_place_of_the_original_rows(any_example, tmp_path):
     texts = [f"sample {number}" for number in range(len(any_example.y))]
     path = tmp_path / "page.html"
     explore(any_example.pipeline, any_example.X, any_example.y, path, samples=texts, n_neighbors=3)
     assert read_data(path)["samples"]["cells"] == [[text] for text in texts]
 
 
-def test_neighbours_are_shown_as_original_rows(any_example):  # noqa: F811
+def test_neighbours_are_shown_as_original_rows(any_example):
     neighbors = NetworkNeighbors(any_example.pipeline, n_neighbors=3).fit(any_example.X)
     queries = any_example.kind.take(any_example.X, ROWS)
     display = NeighborsDisplay.from_estimator(neighbors, queries)
@@ -79,13 +81,13 @@ def test_neighbours_are_shown_as_original_rows(any_example):  # noqa: F811
     assert drawn[1, 1].get_text().get_text() == cells[ROWS[0], 0]
 
 
-def test_similarities_of_original_rows_are_drawn(any_example):  # noqa: F811
+def test_similarities_of_original_rows_are_drawn(any_example):
     kernel = NetworkKernel(any_example.pipeline)
     display = SimilarityMatrixDisplay.from_estimator(kernel, any_example.X, labels=any_example.y)
     np.testing.assert_array_equal(display.gram, kernel(any_example.X))
 
 
-def test_contributions_of_original_rows_are_drawn(any_example):  # noqa: F811
+def test_contributions_of_original_rows_are_drawn(any_example):
     pair = (
         any_example.kind.take(any_example.X, ROWS[:1]),
         any_example.kind.take(any_example.X, ROWS[1:2]),
@@ -96,14 +98,14 @@ def test_contributions_of_original_rows_are_drawn(any_example):  # noqa: F811
     assert f"{similarity:.2f}" in display.ax_.get_xlabel()
 
 
-def test_densities_of_original_rows_are_drawn_at_given_coordinates(any_example):  # noqa: F811
+def test_densities_of_original_rows_are_drawn_at_given_coordinates(any_example):
     density = NetworkDensity(any_example.pipeline).fit(any_example.X)
     position = np.arange(len(any_example.y))
     display = DensityDisplay.from_estimator(density, any_example.X, coordinates=position)
     np.testing.assert_array_equal(display.log_density, density.score_samples(any_example.X))
 
 
-def test_smoothed_labels_of_original_rows_are_drawn(any_example):  # noqa: F811
+def test_smoothed_labels_of_original_rows_are_drawn(any_example):
     denoiser = LabelDenoiser(any_example.pipeline).fit(any_example.X, any_example.y)
     display = DenoisingDisplay.from_estimator(denoiser, any_example.X, any_example.y)
     expected = denoiser.denoising(any_example.X).labels

@@ -8,11 +8,14 @@ from skorch.helper import SliceDict
 
 from sknetsim import FeatureStoreError, GradientFeaturizer, featurize
 
-from ..kinds import any_example  # noqa: F401 (a fixture)
-from ..test_kinds_of_rows import split_columns, threads  # noqa: F401 (a fixture)
+from ..kinds import (
+    split_columns,
+)
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 
-def make_store(any_example, folder, X=None):  # noqa: F811
+def make_store(any_example, folder, X=None):
     """Write a store of the rows of X, or continue it, with features from the example's rows."""
     featurizer = GradientFeaturizer(any_example.pipeline, n_components=8, random_state=0)
     X = any_example.X if X is None else X
@@ -24,14 +27,14 @@ def read_times(folder):
 
 
 @pytest.fixture
-def folder(any_example, tmp_path):  # noqa: F811
+def folder(any_example, tmp_path):
     """Return the folder of a store of the rows, without its second shard."""
     _, store = make_store(any_example, tmp_path / "store")
     sorted(store.folder.glob("*.npy"))[1].unlink()
     return store.folder
 
 
-def test_only_missing_shards_of_raw_rows_are_computed(any_example, folder):  # noqa: F811
+def test_only_missing_shards_of_raw_rows_are_computed(any_example, folder):
     before = read_times(folder)
     featurizer, store = make_store(any_example, folder)
     after = read_times(folder)
@@ -39,7 +42,7 @@ def test_only_missing_shards_of_raw_rows_are_computed(any_example, folder):  # n
     np.testing.assert_allclose(store[:], featurizer.transform(any_example.X), atol=1e-4)
 
 
-def test_a_store_of_other_raw_rows_raises_an_error(any_example, folder):  # noqa: F811
+def test_a_store_of_other_raw_rows_raises_an_error(any_example, folder):
     order = np.arange(len(any_example.y))
     order[:2] = order[1::-1]
     with pytest.raises(FeatureStoreError, match="other data"):
@@ -62,7 +65,7 @@ def list_other_forms(X):
     return [texts, np.array(texts), np.array(texts, dtype=object), pd.Series(texts)]
 
 
-def test_the_same_raw_rows_in_another_form_continue_a_store(any_example, folder):  # noqa: F811
+def test_the_same_raw_rows_in_another_form_continue_a_store(any_example, folder):
     for form in list_other_forms(any_example.X):
         sorted(folder.glob("*.npy"))[0].unlink()
         before = read_times(folder)

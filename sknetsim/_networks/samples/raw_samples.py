@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from ..batches import Inputs, list_tensors
@@ -63,7 +62,7 @@ class RawSamples(Samples):
     def __reduce__(self) -> tuple[Any, ...]:
         return RawSamples, (self.data, self.rows)
 
-    def get_training_data(self) -> Any:
+    def get_skorch_data(self) -> Any:
         """Return X, which the steps of the Pipeline take."""
         return self.data
 
@@ -199,6 +198,8 @@ def _select_rows(part: Any, rows: Any) -> Any:
         return take_rows(part, rows)
     if sparse.issparse(part):
         return part.tocsr()[rows]
+    if not is_read_by_items(part) and not isinstance(part, list):
+        return part[rows]
     indices = range(*rows.indices(len(part))) if isinstance(rows, slice) else rows
     if is_hugging_face_dataset(part):
         return part.select(indices)
@@ -208,6 +209,4 @@ def _select_rows(part: Any, rows: Any) -> Any:
         return ListDataset([part[index] for index in indices])
     if hasattr(part, "indices_"):  # A SliceDataset of skorch.
         return part[np.asarray(indices)]
-    if hasattr(part, "__array__") or hasattr(part, "columns") or isinstance(part, Tensor):
-        return part[rows]
     return [part[index] for index in indices]

@@ -93,8 +93,8 @@ class Samples:
         """Return samples that form batches like these."""
         return Samples(X, rows, self._batching)
 
-    def get_training_data(self) -> Any:
-        """Return X in the form in which skorch trains a network on it."""
+    def get_skorch_data(self) -> Any:
+        """Return X in the form in which skorch takes it."""
         reads_itself = self._batching is not None and self._batching.read is not None
         # skorch takes labels from a Dataset, and not those that are passed.
         is_dataset = isinstance(self.data, Dataset) and not isinstance(self.data, Items)
