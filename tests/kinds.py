@@ -105,7 +105,7 @@ class Kind:
     make_steps: Callable
     make_module: Callable
     convert: Callable = lambda rows: rows
-    take: Callable = lambda X, rows: [X[row] for row in rows]
+    take: Callable = lambda X, rows: [X[int(row)] for row in rows]
 
 
 def take_rows(X, rows):
@@ -211,7 +211,7 @@ def list_items(rows):
     """Return the inputs of items: of pairs (x, y), of dicts, or the items themselves."""
     items = [*rows] if hasattr(rows, "iloc") else [rows[index] for index in range(len(rows))]
     if isinstance(items[0], dict):
-        return [item["text"] if "text" in item else item["image"] for item in items]
+        return [item.get("text", item.get("image", item)) for item in items]
     return [item[0] if isinstance(item, tuple) else item for item in items]
 
 
@@ -422,7 +422,7 @@ ITEM_KINDS = {
     ),
     "list of dicts": Kind(make_dicts, list, Columns, convert=join_dicts),
     "Dataset of dicts": Kind(
-        lambda: Items([(row, 0) for row in make_dicts()]),
+        lambda: Items(list(zip(make_dicts(), LABELS, strict=True))),
         list,
         Columns,
         convert=lambda X: join_dicts([x for x, _ in X.items]),

@@ -36,7 +36,9 @@ def list_columns(X):
     else:
         items = X.toarray() if hasattr(X, "toarray") else list_items(X)
         columns = {"text": items} if isinstance(items[0], str) else {}
-        if isinstance(items[0], list):
+        if isinstance(items[0], dict):
+            columns = {name: [item[name][0] for item in items] for name in items[0]}
+        elif isinstance(items[0], list):
             columns = {"0": items}
         elif np.ndim(items[0]) == 1:
             columns = {str(place): column for place, column in enumerate(np.array(items).T)}
