@@ -25,7 +25,7 @@ from sknetsim import (
     PerceptualKernel,
 )
 
-from .test_kinds_of_rows import (
+from .kinds import (
     KINDS,
     ROWS,
     N,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.samples.labels import make_label_tensor
-from .._networks.samples.padding import list_candidates, list_shapes
+from .._networks.samples.padding import are_equal, list_candidates, list_shapes
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory, locate_rows
 from .verification import is_close
 
@@ -96,7 +97,7 @@ class BaseEngine(abc.ABC):
 
         Some samples are transformed together, and each on its own.
         """
-        if len(X) == 1:
+        if len(X) == 1 or not self.network.has_steps:
             return
         indices = sorted({0, 1, len(X) // 2, len(X) - 2, len(X) - 1})
         together = self._prepare_tensors(X, indices)
@@ -108,10 +109,9 @@ class BaseEngine(abc.ABC):
                     continue  # Padding is checked in each chunk.
                 if not np.allclose(first, row, rtol=1e-4, atol=1e-6, equal_nan=True):
                     raise UnsupportedNetworkError(
-                        "`estimator` must transform each sample independently before the network,"
-                        " if samples are processed in parts (n_jobs, stores); got steps whose"
-                        " result for a sample depends on the other samples. Apply these steps to X"
-                        " first, or set n_jobs=1."
+                        "`estimator` must transform each sample independently before the network;"
+                        " got steps whose result for a sample depends on the other samples. Let"
+                        " them learn what they need in their fit, or apply them to X first."
                     )
 
     def _prepare_tensors(self, X: Samples, indices: list[int]) -> list[Tensor]:
@@ -206,22 +206,19 @@ class BaseEngine(abc.ABC):
         self, module: nn.Module, samples: Samples, start: int, inputs: Inputs
     ) -> None:
         """Raise an error if the outputs of a sample depend on how far it is padded in a batch."""
-        shapes = list_shapes(inputs)
         for row in list_candidates(inputs, 2):
-            alone = samples.take_alone(start + row)
-            if list_shapes(alone) == shapes:
-                continue
-            alone = self._cast(module, alone)
-            outputs, padded = (
-                find_tensors(self.forward(module, rows))
-                for rows in (alone, take_batch(inputs, [row]))
-            )
+            alone = self._cast(module, samples.take_alone(start + row))
+            together = take_batch(inputs, [row])
+            if are_equal(alone, together) or not all(map(math.prod, list_shapes(alone))):
+                continue  # The network may fail on an empty sequence.
+            outputs, padded = (find_tensors(self.forward(module, x)) for x in (alone, together))
             if not all(map(is_close, outputs, padded)):
                 raise UnsupportedNetworkError(
                     "`estimator` must return outputs for a sample that do not depend on its"
                     f" padding; got different outputs for row {samples.rows[start + row]} on its"
-                    " own than padded to the length of a longer sample. Let the network ignore the"
-                    " padding (by a mask, or the lengths), or pad all samples to one fixed length."
+                    " own than in a batch with other samples, as steps or `collate_fn` form it. Let"
+                    " the network ignore the padding (by a mask, or the lengths), pad all samples"
+                    " to one fixed length, and keep their order."
                 )
 
     def _cast(self, module: nn.Module, inputs: Inputs) -> Inputs:
@@ -244,7 +241,7 @@ class BaseEngine(abc.ABC):
 
     def _runs(self, module: nn.Module, inputs: Inputs) -> bool:
         """Return whether the network accepts the first sample of a batch."""
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, TypeError):
             self.call(module, slice_batch(inputs, slice(0, 1)))
             return True
         return False

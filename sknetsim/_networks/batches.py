@@ -23,6 +23,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
         return function(inputs)
     if isinstance(inputs, Mapping):
         return {key: map_tensors(function, value) for key, value in inputs.items()}
+    if not isinstance(inputs, tuple | list):
+        raise TypeError(
+            "`inputs` must be a tensor, or a dict or tuple of tensors; got a"
+            f" {type(inputs).__name__}. Convert it to a tensor."
+        )
     return tuple(map_tensors(function, value) for value in inputs)
 
 
@@ -142,6 +147,8 @@ def join_batches(batches: Sequence[Inputs]) -> Inputs:
     """Return batches of the same structure and sample shape as one batch."""
     first = batches[0]
     if isinstance(first, Tensor):
+        if len({batch.shape[1:] for batch in batches}) > 1:
+            raise make_shape_error("batches of an iterator that pads each to another length")
         return torch.cat(tuple(batches))
     if isinstance(first, Mapping):
         return {key: join_batches([batch[key] for batch in batches]) for key in first}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,26 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .samples import Samples
 from .samples.labels import check_labels, check_numbers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Units of a hidden layer, steps of Adam, and samples per step.
 _HIDDEN, _STEPS, _BATCH = 32, 100, 512
+
+
+def make_matrix(X: Any) -> np.ndarray:
+    """Return X as a numpy array, and check that it has two axes."""
+    inputs = Samples(X).take(slice(None))
+    axes = inputs.ndim if isinstance(inputs, Tensor) else 0
+    if axes != 2:
+        description = f"{axes} dimensions" if axes else "several arrays"
+        raise ValueError(
+            "`X` must have 2 dimensions (samples, features) if `estimator` is None; got"
+            f" {description}. Pass a trained network for other inputs."
+        )
+    return np.asarray(inputs)
 
 
 class DefaultNetwork(nn.Module):

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from ..exceptions import UntrainedNetworkWarning, name_step, warn
-from .default_network import train_default_network
+from .default_network import make_matrix, train_default_network
 from .network import (
     FEATURES,
     check_is_network,
@@ -78,7 +78,7 @@ def fit_network(
         )
     X = np.asarray(X) if is_on_disk(X) else X
     if estimator is None:
-        return train_default_network(_make_matrix(X), y, random_state, sample_weight)
+        return train_default_network(make_matrix(X), y, random_state, sample_weight)
     net = get_innermost(estimator)
     if is_frozen(estimator):
         raise NotFittedError(
@@ -98,17 +98,6 @@ def fit_network(
         )
     X = X if input_shape is None else Samples(X).reshape(input_shape).data
     return train_clone(estimator, X, y)
-
-
-def _make_matrix(X: Any) -> np.ndarray:
-    """Return X as a numpy array, and check that it has two axes."""
-    array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
-    if array.ndim != 2:
-        raise ValueError(
-            "`X` must have 2 dimensions (samples, features) if `estimator` is None; got"
-            f" {array.ndim}. Pass a trained network for other inputs."
-        )
-    return array
 
 
 def warn_if_without_epochs(estimator: Any) -> None:

@@ -20,10 +20,16 @@ _WRAPPERS = {
 }
 
 
-def check_module(module: nn.Module) -> nn.Module:
-    """Return the module without its wrappers; raise if it cannot have per-sample gradients."""
+def unwrap_module(module: Any) -> Any:
+    """Return the module without its wrappers."""
     while (attribute := _WRAPPERS.get(type(module).__name__)) is not None:
         module = getattr(module, attribute)
+    return module
+
+
+def check_module(module: nn.Module) -> nn.Module:
+    """Return the module without its wrappers; raise if it cannot have per-sample gradients."""
+    module = unwrap_module(module)
     if type(module).__name__ == "FullyShardedDataParallel":
         raise UnsupportedNetworkError(
             "`estimator` must be a module with all its parameters; got a FullyShardedDataParallel,"
@@ -97,27 +103,30 @@ class Arguments:
     @classmethod
     def of(cls, module: Any) -> Arguments:
         """Return the arguments of a module, or of any if its forward pass has no signature."""
+        module = unwrap_module(module)
         try:
             parameters = inspect.signature(module.forward).parameters.values()
         except (AttributeError, TypeError, ValueError):
             return cls([], [], True, True)
         kinds = {parameter.kind for parameter in parameters}
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        named = named[1:] if isinstance(module, type) else named  # Without "self".
         return cls(
-            [parameter.name for parameter in named if parameter.name != "self"],
-            [p.name for p in named if p.default is p.empty and p.name != "self"],
+            [parameter.name for parameter in named],
+            [parameter.name for parameter in named if parameter.default is parameter.empty],
             inspect.Parameter.VAR_POSITIONAL in kinds,
             inspect.Parameter.VAR_KEYWORD in kinds,
         )
 
-    def are_columns(self, columns: Sequence[Any]) -> bool:
+    def are_columns(self, columns: Sequence[Any], unless_known: bool) -> bool:
         """Return whether the columns of a table are passed as arguments, and not as an array.
 
         They are if each column is an argument, or if the network takes several arguments, each of
-        which is a column: then the other columns are an error.
+        which is a column: then the other columns are an error. ``unless_known`` is the result if
+        the names of the arguments are unknown.
         """
         if self.takes_positional or not columns:
-            return False
+            return bool(columns) and self.takes_keywords and unless_known
         if self.takes_keywords:
             return set(self.required) <= set(columns)
         is_covered = len(self.required) > 1 and set(self.required) <= set(columns)

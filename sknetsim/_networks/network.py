@@ -15,14 +15,14 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..exceptions import UnsupportedNetworkError, name_step, show_once
 from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
 from .samples import PreparedSamples, RawSamples, Samples
-from .samples.arrays import convert_column, copy_arrays
+from .samples.arrays import convert_column, copy_arrays, is_arrow
 from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
 
@@ -128,13 +128,12 @@ def resolve_network(estimator: Any) -> Network:
             f"`estimator` must be a trained network; got {describe_value(net)}, which is not"
             " trained. Call its fit first, or pass y to fit."
         )
+    _check_evaluation(net)
     criterion = getattr(net, "criterion_", None)
     # torch.compile wraps the criterion, too.
     criterion = getattr(criterion, "_orig_mod", criterion)
     module = check_module(net.module_)
-    # A binary classifier of skorch only removes an axis.
-    is_own = isinstance(net, NeuralNet) and not type(net).infer.__module__.startswith("skorch.")
-    infer = functools.partial(_infer, net) if is_own else None
+    infer = functools.partial(_infer, net) if _has_own_infer(net) else None
     return Network(module, criterion, is_classifier(net), prepare, False, bool(steps), infer)
 
 
@@ -145,7 +144,11 @@ def _prepare(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Sample
     prepared = samples.join_parts([_apply_steps(net, steps, part) for part in samples.parts])
     if not samples.may_be_padded:
         return prepared
-    return PreparedSamples(prepared, lambda indices: _prepare(net, steps, samples.select(indices)))
+
+    def prepare(indices: Sequence[int]) -> Samples:
+        return _prepare(net, steps, samples.select(indices))
+
+    return PreparedSamples(prepared, prepare, samples.has_columns)
 
 
 def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Samples:
@@ -163,6 +166,23 @@ def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Sa
             " samples to X and y first."
         )
     return prepared
+
+
+def _check_evaluation(net: Any) -> None:
+    """Raise an error if a subclass of a skorch net replaces methods that cannot be followed."""
+    for name in ("evaluation_step", "forward_iter"):
+        if isinstance(net, NeuralNet) and not getattr(net, name).__module__.startswith("skorch."):
+            raise UnsupportedNetworkError(
+                f"`estimator` must evaluate its module like skorch; got a {type(net).__name__} with"
+                f" a method {name} of its own, which may change inputs or outputs. Override infer"
+                " or get_dataset instead, or pass its module_."
+            )
+
+
+def _has_own_infer(net: Any) -> bool:
+    """Return whether a skorch net evaluates its module in a way of its own."""
+    # The `infer` of a binary classifier of skorch only removes an axis.
+    return isinstance(net, NeuralNet) and not net.infer.__module__.startswith("skorch.")
 
 
 def _infer(net: Any, module: Any, inputs: Inputs) -> Any:
@@ -225,7 +245,7 @@ def get_batching(net: Any) -> Batching | None:
     if type(net).get_dataset is not NeuralNet.get_dataset or not callable(net.dataset):
         read = net.get_dataset
     elif net.dataset is not SkorchDataset or parameters:
-        read = functools.partial(net.dataset, **parameters)
+        read = functools.partial(_get_dataset, net.dataset, parameters)
     parameters = net.get_params_for("iterator_valid")
     if type(net).get_iterator is not NeuralNet.get_iterator:
         iterate = functools.partial(_get_iterator, net)
@@ -235,6 +255,11 @@ def get_batching(net: Any) -> Batching | None:
         kept = {name: value for name, value in parameters.items() if name not in ordering}
         iterate = functools.partial(net.iterator_valid, **kept)
     return Batching(read, iterate) if read or iterate else None
+
+
+def _get_dataset(make_dataset: Callable[..., Any], parameters: dict[str, Any], X: Any) -> Any:
+    """Return the Dataset of X of a skorch net, which takes a Dataset as it is."""
+    return X if isinstance(X, Dataset) else make_dataset(X, **parameters)
 
 
 def _get_iterator(net: Any, dataset: Any, batch_size: int) -> Any:
@@ -250,16 +275,27 @@ def split_columns(net: Any, X: Any) -> Any:
     """
     if sparse.issparse(X):  # Some sparse arrays are dicts.
         return X.tocsr()
-    arguments = Arguments.of(getattr(net, "module_", getattr(net, "module", net)))
-    if hasattr(X, "columns") and arguments.are_columns(list(X.columns)):
+    X = X.to_pandas() if is_arrow(X) else X
+    arguments = _list_arguments(net)
+    is_initialized = hasattr(net, "module_")
+    if hasattr(X, "columns") and arguments.are_columns(list(X.columns), is_initialized):
         arguments.check(list(X.columns))
         return {column: convert_column(X[[column]], column) for column in X.columns}
-    if is_hugging_face_dataset(X):
+    if is_hugging_face_dataset(X) and X.format["type"] != "custom":
         arguments.check(X.column_names)
     first = X[0] if isinstance(X, list) and X else X
     if isinstance(first, Mapping):
         arguments.check(list(first))
     return X
+
+
+def _list_arguments(net: Any) -> Arguments:
+    """Return the arguments that a network takes, or any if a skorch net evaluates it on its own."""
+    if isinstance(net, nn.Module):
+        return Arguments.of(net)
+    if _has_own_infer(net):
+        return Arguments([], [], True, True)
+    return Arguments.of(getattr(net, "module_", getattr(net, "module", net)))
 
 
 def is_frozen(estimator: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import Tags, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .._features.source import FeatureSource
 from .._gradients.engine import GradientEngine
@@ -22,22 +22,15 @@ from .._networks.isolation import has_device
 from .._networks.network import (
     FEATURES,
     Network,
-    get_batching,
-    get_innermost,
     is_trained,
-    list_steps,
-    make_samples,
     resolve_network,
-    split_columns,
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import Samples
-from .._networks.samples.arrays import check_shape, convert_rows, explain_dtype, is_on_disk
-from .._networks.samples.items import find_items, is_read_by_items
 from .._networks.samples.labels import drop_unweighted, select_labels
 from .._passes.chunks import Source, iterate_chunks
-from ..exceptions import start_call
 from ._changes import FittedNetwork, refuse_changes
+from ._validation import check_samples
 
 __all__ = [
     "BaseSimilarity",
@@ -188,54 +181,13 @@ class BaseSimilarity(BaseEstimator):
         tags = super().__sklearn_tags__()
         # A given network decides on NaN, because it may impute it; the default network cannot.
         tags.input_tags.allow_nan = not isinstance(self.estimator, str | None)
+        tags.input_tags.sparse = True
         return tags
 
     def _check_X(self, X: Any, *, reset: bool) -> Samples:
-        """Return the samples of X after validation; on reset, store the shape of a sample.
-
-        Steps before the network validate X themselves, and a net that forms batches in a way of its
-        own does so as well.
-        """
+        """Return the samples of X after validation; on reset, store the shape of a sample."""
         estimator = self.estimator if reset else self._get_estimator()
-        if reset:
-            self._shown_in_fit = start_call()
-            self._store_features(X)
-        else:
-            start_call(self._shown_in_fit)
-        if list_steps(estimator) or get_batching(get_innermost(estimator)) is not None:
-            if reset:
-                self._sample_shape = None
-            return make_samples(estimator, X)
-        X = split_columns(get_innermost(estimator), X)
-        allow_nan = get_tags(self).input_tags.allow_nan
-        fitted_shape = None if reset else self._sample_shape
-        has_parts = isinstance(X, Mapping | tuple) or find_items(X) is not None
-        X = X if has_parts else convert_rows(X)
-        if not has_parts and not isinstance(X, torch.Tensor) and not is_on_disk(X):
-            if fitted_shape is not None and len(fitted_shape) > 1:
-                check_shape(np.shape(X), fitted_shape)  # scikit-learn expects tables.
-            settings = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": not allow_nan}
-            with explain_dtype(X):
-                X = validate_data(self, X, reset=reset, **settings)
-        samples = make_samples(estimator, X)
-        if not allow_nan and not isinstance(X, np.ndarray):
-            samples.check_finite()
-        if has_parts:
-            if reset:
-                self._sample_shape = None
-        elif reset:
-            self.n_features_in_ = X.shape[1] if X.ndim > 1 else 1
-            self._sample_shape = tuple(X.shape[1:])
-        elif fitted_shape is not None:
-            check_shape(tuple(X.shape), fitted_shape)
-        return samples
-
-    def _store_features(self, X: Any) -> None:
-        """Store number and names of the features of X, and delete those of an earlier `fit`."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        if len(getattr(X, "shape", ())) > 1 and not is_read_by_items(X):
-            validate_data(self, X, reset=True, skip_check_array=True)
+        return check_samples(self, estimator, X, reset)
 
     def _fit_network(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Samples, Source]:
         """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
@@ -263,6 +215,7 @@ class BaseSimilarity(BaseEstimator):
             self._sample_weight,
         )
         source = self._make_source()
+        source.check_samples_independent(samples)
         self._fitted_network = FittedNetwork.of(self, source)
         self.made_with_ = describe_origin(self.estimator_)
         # The first sample with NaN, too: only some networks take NaN.

@@ -23,6 +23,7 @@ from .._passes.pairs import prepare_for_pairs
 from .._passes.reductions import compute_pair_matrix
 from ..exceptions import start_call
 from ._base import BaseSimilarity, check_is_fitted, fit_context
+from ._validation import check_columns
 
 
 class SampleCache:
@@ -165,6 +166,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         """Return the kept gram matrix if it has the same fingerprint, else compute it."""
         source = self._make_source()
         symmetric = Y is None or Y is X
+        check_columns(self, self._get_estimator(), X, Y)
         X, Y = self._make_samples(X), None if symmetric else self._make_samples(Y)
         if not symmetric or not (keep or hasattr(self, "_last")):
             return self._compute_gram(source, X, Y)
@@ -253,6 +255,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     ) -> np.ndarray:
         """Return the results of ``compare``, a function of two whitened chunks, for all pairs."""
         samples, others = self._make_samples(X), None if Y is None else self._make_samples(Y)
+        source.check_samples_independent(samples)
         if others is not None and samples.is_same(others):
             others = None
         return compute_pair_matrix(source, samples, others, whitenings, compare, self.verbose)

@@ -12,6 +12,7 @@ from .._passes.chunks import Chunk
 from .._passes.contribution_pass import ROLES_OF_FEATURES, compute_contributions, find_roles
 from ._base import StrOptions
 from ._base_kernel import BaseKernel
+from ._validation import check_columns
 from .contributions import Contributions
 
 
@@ -248,6 +249,7 @@ class NetworkKernel(BaseKernel):
                 "`metric` must be 'trace' for contributions, because the other metrics are not sums"
                 f" over parameters; got {self.metric!r}. Set metric='trace'."
             )
+        check_columns(self, self._get_estimator(), X, Y)
         pairs = self._make_samples(X), self._make_samples(Y)
         if len(pairs[0]) != len(pairs[1]):
             raise ValueError(

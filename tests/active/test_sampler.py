@@ -501,11 +501,18 @@ def test_an_empty_pool_raises_an_error():
         fit_sampler("maxdet").query(make_samples()[:0])
 
 
-def test_arrays_and_datasets_cannot_be_mixed():
-    sampler = ActiveLearningSampler(classifier()).fit(CountingDataset(make_samples(8)))
-    with pytest.raises(
-        TypeError, match="`X` must have the form of the samples before it, a Dataset or not; got a"
-    ):
+def test_arrays_and_datasets_may_be_mixed():
+    network, labelled, added, pool = classifier(), *(make_samples(n) for n in (8, 9, 10))
+    sampler = ActiveLearningSampler(network, strategy="maxdet").fit(CountingDataset(labelled))
+    expected = ActiveLearningSampler(network, strategy="maxdet").fit(labelled).partial_fit(added)
+    np.testing.assert_allclose(
+        sampler.partial_fit(added).score_samples(pool), expected.score_samples(pool), rtol=1e-4
+    )
+
+
+def test_other_arguments_cannot_be_added():
+    sampler = ActiveLearningSampler(classifier()).fit({"input": make_samples(8)})
+    with pytest.raises(ValueError, match="`X` must have the form of the samples before it, with"):
         sampler.partial_fit(make_samples(8))
 
 

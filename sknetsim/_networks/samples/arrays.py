@@ -49,19 +49,11 @@ def convert_rows(X: Any) -> Any:
         isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1 and len(X)
     ):
         return _stack(list(X))
-    if X is None:
-        raise ValueError("`X` must be given; got None. Pass the samples.")
-    if isinstance(X, Tensor):
-        check_tensor(X)
+    check_has_rows(X)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
             "`X` must have no masked values; got an array with a mask, which networks do not take."
             " Pass X.filled(value), with a value that the network takes for a missing one."
-        )
-    if isinstance(X, _WITHOUT_ROWS) or getattr(X, "shape", None) == ():
-        raise ValueError(
-            f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
-            " Pass an array with a row for each sample."
         )
     return X
 
@@ -117,6 +109,16 @@ def copy_arrays(X: Any) -> Any:
     return copy.deepcopy(X, memo)
 
 
+def check_same_form(first: Any, second: Any) -> None:
+    """Raise an error unless two X consist of the same arguments, with samples of one shape."""
+    forms = [map_arrays(lambda array: tuple(array.shape[1:]), X) for X in (first, second)]
+    if forms[0] != forms[1]:
+        raise ValueError(
+            "`X` must have the form of the samples before it, with the same arguments and shapes;"
+            f" got samples of the form {forms[1]} after {forms[0]}. Pass both in one form."
+        )
+
+
 def concatenate_arrays(first: Any, second: Any) -> Any:
     """Return the samples of the first X, followed by the samples of the second, in one form."""
     if isinstance(first, Dataset) != isinstance(second, Dataset):
@@ -132,7 +134,7 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
     if isinstance(first, tuple):
         return tuple(concatenate_arrays(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor):
-        return torch.cat([first, torch.as_tensor(second, device=first.device)])
+        return torch.cat([first.detach(), torch.as_tensor(second, device=first.device).detach()])
     if hasattr(first, "iloc") and type(first) is type(second):
         import pandas
 
@@ -141,8 +143,8 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
         return [*first, *second]
     if sparse.issparse(first) and sparse.issparse(second):
         return sparse.vstack([first, second], format="csr")
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return np.concatenate([first, second])
+    if isinstance(first, np.ndarray) and isinstance(second, Tensor):
+        return np.concatenate([first, second.detach().cpu().numpy()])
     return np.concatenate([make_indexable(first), make_indexable(second)])
 
 
@@ -176,7 +178,10 @@ def make_tensor(array: Any) -> Tensor:
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise make_dtype_error(array.dtype)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    # torch has no numbers of more than 64 bits.
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    dtype = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, dtype=dtype))
 
 
 def make_indexable(X: Any) -> Any:
@@ -195,6 +200,11 @@ def make_indexable(X: Any) -> Any:
     if hasattr(X, "to_numpy"):
         return X.to_numpy()
     return X if is_on_disk(X) else np.asarray(X)
+
+
+def is_arrow(X: Any) -> bool:
+    """Return whether X is a table or a column of pyarrow."""
+    return _package(X) == "pyarrow" and hasattr(X, "to_pandas")
 
 
 def is_table(X: Any) -> bool:
@@ -258,13 +268,21 @@ def _count_rows(part: Any) -> int:
     return len(part) if hasattr(part, "__len__") and not isinstance(part, str | bytes) else 0
 
 
-def check_has_length(X: Any) -> None:
-    """Raise an error if X is iterable, but has no length, like a loader."""
-    is_array = hasattr(X, "__array__") or hasattr(X, "shape") or isinstance(X, Iterator)
-    has_no_length = hasattr(X, "__iter__") and not hasattr(X, "__len__") and not is_array
-    if isinstance(X, DataLoader | IterableDataset) or has_no_length:
+def check_has_rows(X: Any) -> None:
+    """Raise an error if X has no rows, like a text, or no length, like a loader."""
+    if X is None:
+        raise ValueError("`X` must be given; got None. Pass the samples.")
+    if isinstance(X, Tensor):
+        check_tensor(X)
+    if isinstance(X, _WITHOUT_ROWS) or getattr(X, "shape", None) == ():
+        raise ValueError(
+            f"`X` must have the samples on its first axis; got a {type(X).__name__} without axes."
+            " Pass an array with a row for each sample, or a list of texts."
+        )
+    has_length = any(hasattr(X, name) for name in ("__len__", "__array__", "shape"))
+    if isinstance(X, DataLoader | IterableDataset) or not has_length:
         raise TypeError(
             "`X` must be an array, tensor, table, dict, tuple, sequence or Dataset with a length;"
-            f" got a {type(X).__name__}, which may shuffle or drop samples. Pass the `dataset` of a"
-            " loader instead."
+            f" got a {type(X).__name__}, which may shuffle or drop samples, or has no length. Pass"
+            " the `dataset` of a loader instead, or the collected table."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from ..batches import Inputs, check_batch, collate, convert_batch, join_batches
-from .arrays import check_has_length, copy_arrays, make_indexable, map_arrays
+from .arrays import check_has_rows, copy_arrays, make_indexable, make_tensor, map_arrays
 
 # Attributes of arrays and tables, which are not read item by item.
 _OF_ARRAYS = ("__array__", "dtype", "columns", "toarray", "to_numpy")
@@ -40,7 +41,8 @@ class Batching:
             return collate([x for x, _ in pairs])
         iterator = self.iterate(ListDataset(pairs), batch_size=len(pairs))
         # A loader may sort the samples by length, which its function that forms a batch does not.
-        forms_batch = isinstance(iterator, DataLoader) and iterator.collate_fn is not None
+        is_loader = getattr(type(iterator), "__iter__", None) is DataLoader.__iter__
+        forms_batch = is_loader and iterator.collate_fn is not None
         batches = [iterator.collate_fn(pairs)] if forms_batch else list(iterator)
         return join_batches([convert_batch(_take_inputs(batch)) for batch in batches])
 
@@ -89,7 +91,7 @@ class Items(Dataset):
         """Return the batch of the items at some indices."""
         pairs = [self[index] for index in indices]
         if self.batching is None:
-            return collate([x for x, _ in pairs])
+            return collate([map_arrays(_to_tensor, x) for x, _ in pairs])
         return check_batch(self.batching.collate(pairs), len(pairs))
 
     def select(self, indices: Sequence[int]) -> Items:
@@ -102,7 +104,9 @@ class Items(Dataset):
 
     def append(self, others: Items) -> Items:
         """Return these items, followed by others."""
-        return self._replace(ConcatDataset([self, others]))
+        joined = isinstance(self.source, ConcatDataset)
+        before = self.source.datasets if joined else [self]  # Without nesting.
+        return self._replace(ConcatDataset([*before, others]))
 
     def _replace(self, pairs: Any) -> Items:
         return Items(pairs, _get_pair, self.batching)
@@ -195,15 +199,15 @@ def find_items(X: Any, batching: Batching | None = None) -> Items | None:
     batching : Batching or None
         How the network reads X and forms batches; None if it does so like torch.
     """
-    check_has_length(X)
+    check_has_rows(X)
     if isinstance(X, Items):
         return X
     # A function of the user that forms batches gets the items unchanged.
     get_x = _get_array if batching is None else _get_x
-    if isinstance(X, Dataset):
-        return Items(X, _get_pair, batching)
     if batching is not None and batching.read is not None:
         return Items(batching.read(X), _get_pair, batching)
+    if isinstance(X, Dataset):
+        return Items(X, _get_pair, batching)
     if is_hugging_face_dataset(X):
         # Without a format, its items contain lists of numbers.
         X = X if X.format["type"] is not None else X.with_format("torch")
@@ -225,11 +229,26 @@ def make_items(arrays: Any, batching: Batching | None) -> Items:
     return Items(RowsDataset(arrays, lengths[0]), _get_x, batching)
 
 
+def _to_tensor(part: Any) -> Any:
+    """Return an array of numbers as a tensor, so that items may be arrays and tensors."""
+    return make_tensor(part) if isinstance(part, np.ndarray) and part.dtype.kind in "fiub" else part
+
+
 def _get_pair(source: Any, index: int) -> tuple[Any, Any]:
     """Return an item of a Dataset as (x, y); an item that is no pair is x."""
     item = source[index]
-    is_pair = isinstance(item, tuple | list) and len(item) == 2
-    return tuple(item) if is_pair else (item, torch.zeros(1))
+    return tuple(item) if _is_pair(item) else (item, torch.zeros(1))
+
+
+def _is_pair(item: Any) -> bool:
+    """Return whether an item is (x, y); a list of two numbers is x, such as two words."""
+    is_list = isinstance(item, list) and not all(isinstance(x, numbers.Number) for x in item)
+    return (isinstance(item, tuple) or is_list) and len(item) == 2
+
+
+def has_pairs(X: Any) -> bool:
+    """Return whether X is a Dataset of the user with items (x, y)."""
+    return isinstance(X, Dataset) and not isinstance(X, Items) and _is_pair(X[0])
 
 
 def _get_x(source: Any, index: int) -> tuple[Any, Any]:

@@ -20,10 +20,18 @@ def list_shapes(inputs: Inputs) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape[1:]) for tensor in list_tensors(inputs)]
 
 
+def are_equal(first: Inputs, second: Inputs) -> bool:
+    """Return whether two batches have the same shapes and, up to rounding, the same values."""
+    pairs = list(zip(list_tensors(first), list_tensors(second), strict=True))
+    return all(a.shape == b.shape for a, b in pairs) and all(
+        torch.allclose(a.double(), b.double(), 1e-4, 1e-6, equal_nan=True) for a, b in pairs
+    )
+
+
 def have_positions(inputs: Inputs) -> bool:
     """Return whether samples have positions: sequences of numbers of words, of vectors, or images.
 
-    Other samples are vectors of features, which have one length.
+    Other samples are vectors of features.
     """
     return any(
         tensor.ndim > 2 or (tensor.ndim == 2 and not tensor.is_floating_point())
@@ -48,5 +56,5 @@ def list_candidates(inputs: Inputs, count: int = _LOOKED_AT) -> list[int]:
 def _count_equal(values: Tensor) -> Tensor:
     """Return the number of positions at the beginning of each sample that equal its first one."""
     # is_equal[n,t] = 1 if x[n,t,...] = x[n,0,...], and count[n] = sum_t prod_{s <= t} is_equal[n,s]
-    is_equal = (values == values[:, :1]).reshape(*values.shape[:2], -1).all(dim=2)
+    is_equal = (values == values[:, :1])[..., None].flatten(2).all(dim=2)
     return is_equal.to(torch.int64).cumprod(dim=1).sum(dim=1)

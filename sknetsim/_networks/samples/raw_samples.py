@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 from torch.utils.data import Dataset, Subset
 
 from ..batches import Inputs, list_tensors
 from .arrays import (
-    check_has_length,
+    check_has_rows,
     check_lengths,
     concatenate_arrays,
+    is_arrow,
     is_on_disk,
     list_lengths,
     map_arrays,
@@ -38,7 +40,7 @@ class RawSamples(Samples):
     """
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None):
-        check_has_length(X)
+        check_has_rows(X)
         # scikit-learn takes a tuple of texts for texts.
         is_texts = isinstance(X, tuple) and all(isinstance(text, str) for text in X)
         X = list(X) if is_texts else X
@@ -46,9 +48,13 @@ class RawSamples(Samples):
         self.data = X.tocsr() if sparse.issparse(X) else X
         self._length = check_lengths(list_lengths(self.data))
         self.rows = range(self._length) if rows is None else rows
-        # The steps may pad sequences, but the rows of tables and arrays have one length.
-        is_table = isinstance(self.data, Mapping) or len(getattr(self.data, "shape", ())) > 1
-        self.may_be_padded = not is_table
+        # The steps may pad texts and sequences. The rows of an array of numbers have one length.
+        self.has_columns = (
+            isinstance(self.data, Mapping) or len(getattr(self.data, "shape", ())) > 1
+        )
+        dtype = getattr(self.data, "dtype", None)
+        is_numbers = isinstance(dtype, torch.dtype | np.dtype) and dtype is not np.dtype(object)
+        self.may_be_padded = not (self.has_columns and is_numbers)
 
     @functools.cached_property
     def _source(self) -> Any:  # type: ignore[override]
@@ -82,8 +88,7 @@ class RawSamples(Samples):
 
     def append(self, others: Samples) -> Samples:
         """Return these samples, followed by others, which may have another form."""
-        is_same_form = type(self.data) is type(others.data)
-        if is_same_form and isinstance(self.data, list | np.ndarray):
+        if _are_joined(self.data, others.data):
             return RawSamples(concatenate_arrays(self.data, others.data))
         return JoinedSamples([self, others], range(len(self) + len(others)))
 
@@ -103,12 +108,17 @@ class PreparedSamples(Samples):
         All samples after the steps.
     prepare : callable
         Function that returns the samples at some indices, transformed on their own.
+    had_columns : bool
+        Whether the samples were the rows of a table.
     """
 
-    def __init__(self, samples: Samples, prepare: Callable[[Sequence[int]], Samples]):
+    def __init__(
+        self, samples: Samples, prepare: Callable[[Sequence[int]], Samples], had_columns: bool
+    ):
         vars(self).update(vars(samples))
         self._prepare = prepare
-        self.may_be_padded = have_positions(samples.take(slice(0, 1)))
+        # Vectors made of the columns of a table are features, which have one length.
+        self.may_be_padded = not had_columns or have_positions(samples.take(slice(0, 1)))
 
     def take_alone(self, index: int) -> Inputs:
         """Return the batch of the sample at an index, transformed on its own."""
@@ -152,6 +162,7 @@ class JoinedSamples(RawSamples):
         self.rows = [rows[position] for position in order]
 
     is_read_by_items = may_be_padded = True  # In some parts.
+    has_columns = False
 
     @property
     def parts(self) -> list[Samples]:
@@ -190,12 +201,23 @@ class JoinedSamples(RawSamples):
         return JoinedSamples([*self._parts, others], order)
 
 
+def _are_joined(first: Any, second: Any) -> bool:
+    """Return whether two X are joined before the steps: lists, or columns or arrays of one kind."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and first.shape[1:] == second.shape[1:]
+    return isinstance(first, list) or (hasattr(first, "iloc") and not hasattr(first, "columns"))
+
+
 def _select_rows(part: Any, rows: Any) -> Any:
     """Return some rows of a part of X, at indices or in a slice, in its own form."""
     if hasattr(part, "iloc"):
         return part.iloc[rows]
     if is_on_disk(part):
         return take_rows(part, rows)
+    if is_arrow(part):
+        return part[rows] if isinstance(rows, slice) else part.take(rows)
     if sparse.issparse(part):
         return part.tocsr()[rows]
     if not is_read_by_items(part) and not isinstance(part, list):

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..batches import Inputs, describe_non_finite, list_tensors
 from .arrays import (
     check_lengths,
+    check_same_form,
     concatenate_arrays,
     convert_rows,
     is_on_disk,
@@ -24,7 +24,7 @@ from .arrays import (
     map_arrays,
     take_rows,
 )
-from .items import Batching, Items, SequenceOfInputs, find_items, make_items
+from .items import Batching, Items, SequenceOfInputs, find_items, has_pairs, make_items
 
 # Number of samples that are checked for NaN at a time.
 _CHECKED_SAMPLES = 1024
@@ -53,7 +53,11 @@ class Samples:
         X itself, which skorch and the steps of a Pipeline take.
     may_be_padded : bool
         Whether the samples of a batch may be padded to the length of the longest one.
+    has_columns : bool
+        Whether the samples are the rows of a table or array.
     """
+
+    has_columns = True
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None, batching: Batching | None = None):
         self._batching = batching
@@ -97,10 +101,11 @@ class Samples:
         """Return X in the form in which skorch takes it."""
         reads_itself = self._batching is not None and self._batching.read is not None
         # skorch takes labels from a Dataset, and not those that are passed.
-        is_dataset = isinstance(self.data, Dataset) and not isinstance(self.data, Items)
-        if reads_itself or is_dataset or not isinstance(self._source, Items):
+        if reads_itself or has_pairs(self.data):
             return self.data
-        return SequenceOfInputs(self._source)
+        if isinstance(self._source, Items):
+            return SequenceOfInputs(self._source)
+        return self._source if isinstance(self.data, Mapping | tuple) else self.data
 
     def take(self, rows: slice) -> Inputs:
         """Return the samples of a slice as a batch."""
@@ -175,7 +180,8 @@ class Samples:
         """Return these samples, followed by others."""
         sources = (self._source, others._source)
         if not any(isinstance(source, Items) for source in sources):
-            return self._make(concatenate_arrays(self.data, others.data))
+            check_same_form(*sources)
+            return self._make(concatenate_arrays(*sources))
         first, second = (
             source if isinstance(source, Items) else make_items(source, self._batching)
             for source in sources
