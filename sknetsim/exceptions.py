@@ -307,3 +307,10 @@ def warn(message: str, category: type[Warning]) -> None:
 
 def _top_package(module_globals: dict[str, object]) -> str:
     return str(module_globals.get("__name__", "")).split(".")[0]
+
+
+def describe_value(value: Any) -> str:
+    """Return a string itself, or else the type of a value, for messages."""
+    name = type(value).__name__
+    article = "an" if name[:1] in "AEIOaeio" else "a"
+    return repr(value) if isinstance(value, str | None) else f"{article} {name}"

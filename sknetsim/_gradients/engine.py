@@ -134,7 +134,7 @@ class GradientEngine(BaseEngine):
         """
         shared_copy = self._isolated.shared_copy
         count = chunk.stop - chunk.start
-        if chunk.start == 0 and count == 1 < len(samples):
+        if chunk.start == 0 and count == 1 < len(samples) and not samples.may_be_padded:
             # A single sample does not show whether the network mixes samples.
             self._check_first_two(samples, labels)
         with self.batch(samples, labels, chunk) as (module, inputs, y), self._guard():

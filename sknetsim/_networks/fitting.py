@@ -19,12 +19,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from ..exceptions import UntrainedNetworkWarning, name_step, warn
+from ..exceptions import UntrainedNetworkWarning, describe_value, name_step, warn
 from .default_network import make_matrix, train_default_network
 from .network import (
     FEATURES,
     check_is_network,
-    describe_value,
     get_innermost,
     is_frozen,
     is_trained,

@@ -17,7 +17,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..exceptions import UnsupportedNetworkError, name_step, show_once
+from ..exceptions import UnsupportedNetworkError, describe_value, name_step, show_once
 from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
@@ -190,13 +190,6 @@ def _infer(net: Any, module: Any, inputs: Inputs) -> Any:
     copied = object.__new__(type(net))
     vars(copied).update(vars(net), module_=module, device=list_tensors(inputs)[0].device)
     return copied.infer(inputs)
-
-
-def describe_value(value: Any) -> str:
-    """Return a string itself, or else the type of a value, for messages."""
-    name = type(value).__name__
-    article = "an" if name[:1] in "AEIOaeio" else "a"
-    return repr(value) if isinstance(value, str | None) else f"{article} {name}"
 
 
 def _unwrap(estimator: Any) -> tuple[Any, list[tuple[str, Any]]]:
