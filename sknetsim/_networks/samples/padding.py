@@ -14,6 +14,9 @@ from ..batches import Inputs, list_tensors
 # Number of samples that are looked at, beside those that end or begin with equal values.
 _LOOKED_AT = 8
 
+# Largest number of positions at the beginning and at the end of a sample that are looked at.
+_POSITIONS = 256
+
 
 def list_shapes(inputs: Inputs) -> list[tuple[int, ...]]:
     """Return the shapes of a sample in the tensors of a batch."""
@@ -48,7 +51,7 @@ def list_candidates(inputs: Inputs, count: int = _LOOKED_AT) -> list[int]:
     chosen = set(np.linspace(0, samples - 1, count).astype(int).tolist())
     for tensor in list_tensors(inputs):
         if tensor.ndim > 1:
-            for values in (tensor, tensor.flip(1)):
+            for values in (tensor[:, :_POSITIONS], tensor[:, -_POSITIONS:].flip(1)):
                 chosen.add(int(_count_equal(values).argmax()))
     return sorted(chosen)
 

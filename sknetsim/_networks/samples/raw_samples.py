@@ -118,7 +118,8 @@ class PreparedSamples(Samples):
         vars(self).update(vars(samples))
         self._prepare = prepare
         # Vectors made of the columns of a table are features, which have one length.
-        self.may_be_padded = not had_columns or have_positions(samples.take(slice(0, 1)))
+        is_vector = had_columns and not have_positions(samples.take(slice(0, 1)))
+        self.may_be_padded = samples.may_be_padded or not is_vector
 
     def take_alone(self, index: int) -> Inputs:
         """Return the batch of the sample at an index, transformed on its own."""
