@@ -52,7 +52,8 @@ def list_failing_checks(estimator):
     if not isinstance(estimator, NetworkDensity) or estimator.n_components is None:
         return {}
     reason = "Landmarks are drawn at random from all samples, so repeated samples change the draw."
-    return {"check_sample_weight_equivalence_on_dense_data": reason}
+    kinds = ("dense", "sparse")
+    return {f"check_sample_weight_equivalence_on_{kind}_data": reason for kind in kinds}
 
 
 @pytest.mark.slow

@@ -170,11 +170,6 @@ BAD = {
         "Pass the `dataset` of a loader instead",
     ),
     "stream": (Stream(), TypeError, "`X` must be .*Dataset with a length; got a Stream"),
-    "sparse": (
-        __import__("scipy.sparse", fromlist=["csr_array"]).csr_array(X),
-        TypeError,
-        "toarray",
-    ),
 }
 
 
