@@ -190,7 +190,9 @@ def test_steps_that_mix_samples_raise_an_error(call):
 # Values without rows
 
 
-@pytest.mark.parametrize("rows", ["one text", b"bytes", 3.0, iter([1])], ids=str)
+@pytest.mark.parametrize(
+    "rows", ["one text", b"bytes", 3.0, iter([1])], ids=["text", "bytes", "number", "iterator"]
+)
 def test_a_single_text_has_no_rows(rows):
     pipeline = make_estimator(KINDS["list of texts"]).fit(make_texts(), np.arange(24) % 2)
     with pytest.raises(ValueError, match=r"samples on its first axis; got a .* without axes"):
