@@ -1,6 +1,5 @@
 """Learning curves of each kind of rows, compared with the loop by hand on prepared rows."""
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +32,8 @@ from ..kinds import (
     take_items,
     to_dense,
 )
+
+pytestmark = pytest.mark.usefixtures("threads")
 
 LOOP = {"n_initial": 12, "n_queries": 2, "n_rounds": 2, "seeds": [0]}
 
@@ -87,13 +88,6 @@ def prepare(kind, trained, rows):
     for _, step in trained.steps[:-1] if isinstance(trained, Pipeline) else []:
         rows = step.transform(rows)
     return to_dense(rows)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Let workers be threads, which start at once."""
-    with joblib.parallel_config("threading"):
-        yield
 
 
 @pytest.mark.parametrize("strategy", ["lcmd", "badge", "coverage", "margin", "random"])
