@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +53,8 @@ class BaseEngine(abc.ABC):
         Samples per chunk; None derives it from the memory budget.
     device : str, device or None
         Device of the evaluation; None for the device of the network.
+    list_compared : callable
+        Function that returns the tensors of the raw outputs that are compared.
 
     Attributes
     ----------
@@ -69,6 +70,7 @@ class BaseEngine(abc.ABC):
         selected: set[str],
         batch_size: int | None = None,
         device: Any = None,
+        list_compared: Callable[[Any], list[Tensor]] = find_tensors,
     ):
         keep_freed_pages()
         self.network = network
@@ -77,6 +79,7 @@ class BaseEngine(abc.ABC):
         self.n_jobs: int | None = 1
         self.dtype = network.dtype
         self._sample_bytes = 0
+        self._list_compared = list_compared
         self._cast_integers: bool | None = None
         self._isolated = IsolatedNetwork(network.module, selected, self.device)
 
@@ -107,11 +110,12 @@ class BaseEngine(abc.ABC):
                 row = second[position : position + 1]
                 if first.shape != row.shape:
                     continue  # Padding is checked in each chunk.
-                if not np.allclose(first, row, rtol=1e-4, atol=1e-6, equal_nan=True):
+                if not are_equal(first, row):
                     raise UnsupportedNetworkError(
                         "`estimator` must transform each sample independently before the network;"
-                        " got steps whose result for a sample depends on the other samples. Let"
-                        " them learn what they need in their fit, or apply them to X first."
+                        " got steps whose result for a sample on its own differs from that with"
+                        " other samples. Let them learn what they need in their fit, make them"
+                        " deterministic, or apply them to X first."
                     )
 
     def _prepare_tensors(self, X: Samples, indices: list[int]) -> list[Tensor]:
@@ -211,7 +215,8 @@ class BaseEngine(abc.ABC):
             together = take_batch(inputs, [row])
             if are_equal(alone, together) or not all(map(math.prod, list_shapes(alone))):
                 continue  # The network may fail on an empty sequence.
-            outputs, padded = (find_tensors(self.forward(module, x)) for x in (alone, together))
+            raw = [self.forward(module, x) for x in (alone, together)]
+            outputs, padded = map(self._list_compared, raw)
             if not all(map(is_close, outputs, padded)):
                 raise UnsupportedNetworkError(
                     "`estimator` must return outputs for a sample that do not depend on its"

@@ -77,7 +77,7 @@ class GradientEngine(BaseEngine):
         self._parameters = parameters
         with lock_networks():
             self.selected = select_parameters(network.module, parameters)
-        super().__init__(network, self.selected, batch_size, device)
+        super().__init__(network, self.selected, batch_size, device, self.outputs.list_compared)
         self._fallback = Fallback(self.call, self.outputs.select)
         self.refused: set[str] = set()
         self._plans: dict[tuple[nn.Module, int], Plan] = {}

@@ -112,6 +112,10 @@ class Outputs:
         reason = reason or (", because the loss is compared" if self._is("loss") else "")
         return _check_rows(raw, "estimator", reason, _WRAP if reason else _SELECT)
 
+    def list_compared(self, raw: Any) -> list[Tensor]:
+        """Return the tensors of the raw outputs that are compared, before a choice of columns."""
+        return [self.output(raw) if callable(self.output) else self.pick(raw)]
+
     def logits(self, raw: Any) -> Tensor:
         """Return all outputs, of shape (n, d), before a final softmax or sigmoid.
 

@@ -88,7 +88,7 @@ class Arguments:
     names : list of str
         Names of the arguments.
     required : list of str
-        Names of those without a default value.
+        Names of the arguments without a default value.
     takes_positional : bool
         Whether more positional arguments are taken, as by a wrapper.
     takes_keywords : bool
@@ -102,7 +102,10 @@ class Arguments:
 
     @classmethod
     def of(cls, module: Any) -> Arguments:
-        """Return the arguments of a module, or of any if its forward pass has no signature."""
+        """Return the arguments of a module.
+
+        If its forward pass has no signature, any arguments are accepted.
+        """
         module = unwrap_module(module)
         try:
             parameters = inspect.signature(module.forward).parameters.values()
@@ -121,9 +124,9 @@ class Arguments:
     def are_columns(self, columns: Sequence[Any], unless_known: bool) -> bool:
         """Return whether the columns of a table are passed as arguments, and not as an array.
 
-        They are if each column is an argument, or if the network takes several arguments, each of
-        which is a column: then the other columns are an error. ``unless_known`` is the result if
-        the names of the arguments are unknown.
+        This is the case if each column is an argument. It is also the case if the network requires
+        several arguments and each of these is a column; other columns are then an error.
+        ``unless_known`` is the result if the names of the arguments are unknown.
         """
         if self.takes_positional or not columns:
             return bool(columns) and self.takes_keywords and unless_known

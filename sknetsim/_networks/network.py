@@ -22,7 +22,7 @@ from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
 from .samples import PreparedSamples, RawSamples, Samples
-from .samples.arrays import convert_column, copy_arrays, is_arrow
+from .samples.arrays import check_texts, convert_column, copy_arrays, is_arrow
 from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
 
@@ -157,6 +157,7 @@ def _apply_steps(net: Any, steps: list[tuple[str, Any]], samples: Samples) -> Sa
     X = copy_arrays(samples.data)
     for name, step in steps:
         with show_once(), name_step(name, step):
+            check_texts(X, step)
             X = step.transform(X)
     prepared = _make_samples(net, X, samples.rows)
     if len(prepared) != len(samples):

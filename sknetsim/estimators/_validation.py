@@ -1,4 +1,4 @@
-"""Validation of samples, of the estimators."""
+"""Validation of the samples that estimators get."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def check_samples(similarity: Any, estimator: Any, X: Any, reset: bool) -> Sampl
 
     On reset, the number and names of the features, and the shape of a sample, are stored.
 
-    Steps before the network validate X themselves, and a net that forms batches in a way of its
-    own does so as well.
+    Steps before the network, and nets that form batches in a way of their own, validate X
+    themselves.
     """
     check_has_rows(X)
     if reset:

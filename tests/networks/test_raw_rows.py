@@ -19,6 +19,7 @@ from ..kinds import (
     ITEM_KINDS,
     KINDS,
     Bag,
+    Items,
     make_estimator,
     make_perceptron,
     make_sentences,
@@ -123,6 +124,20 @@ def test_an_empty_text_is_a_sample():
     assert np.isfinite(distances).all()
 
 
+class WithPositions(Bag):
+    """Network that returns the values of all positions, too."""
+
+    def forward(self, words):
+        return super().forward(words), self.embed(words)
+
+
+def test_only_the_compared_outputs_must_not_depend_on_the_padding():
+    pipeline = make_pipeline(FunctionTransformer(pad_to_longest), WithPositions())
+    kernel = NetworkKernel(pipeline, output=lambda raw: raw[0])
+    expected = NetworkKernel(pipeline[-1], output=lambda raw: raw[0])(pad(SENTENCES))
+    np.testing.assert_allclose(kernel(SENTENCES), expected, atol=1e-6)
+
+
 # Samples that are added in another form
 
 TEXT_FORMS = {
@@ -185,6 +200,36 @@ def test_steps_that_mix_samples_raise_an_error(call):
     X = np.random.default_rng(0).normal(size=(12, 2))
     with pytest.raises(UnsupportedNetworkError, match="must transform each sample independently"):
         call(pipeline, X)
+
+
+def test_rounding_errors_of_steps_do_not_mix_samples():
+    """A matrix product in float32 rounds differently for one row than for many."""
+    generator = np.random.default_rng(0)
+    weights = generator.normal(size=(400, 300)).astype("float32")
+    X = generator.normal(size=(60, 400)).astype("float32") * 10
+    pipeline = make_pipeline(FunctionTransformer(lambda rows: rows @ weights), make_perceptron(300))
+    assert len(NetworkNeighbors(pipeline, n_neighbors=1).fit(X).kneighbors()[0]) == 60
+
+
+@pytest.mark.parametrize("convert", [lambda x: pd.DataFrame({"t": x}), lambda x: {"t": x}])
+def test_a_vectorizer_takes_no_table(convert):
+    texts = make_texts()
+    pipeline = make_estimator(KINDS["list of texts"]).fit(texts, np.arange(24) % 2)
+    neighbors = NetworkNeighbors(pipeline, n_neighbors=1).fit(texts)
+    with pytest.raises(ValueError, match="list or column of texts for a CountVectorizer; got a"):
+        neighbors.kneighbors(convert(texts[:1]))
+
+
+def test_lists_of_numbers_are_items_of_a_dataset():
+    X, module = np.random.default_rng(0).normal(size=(12, 3)), make_perceptron(3)
+    result = NetworkKernel(module)(Items([row.tolist() for row in X]))
+    np.testing.assert_allclose(result, NetworkKernel(module)(X), atol=1e-6)
+
+
+def test_pairs_that_scikit_learn_makes_of_a_dataset_raise_an_error():
+    pairs = [(np.zeros(2), 0), (np.ones(2), 1)]
+    with pytest.raises(ValueError, match=r"got a list of pairs.*Pass skorch's SliceDataset"):
+        NetworkNeighbors(make_perceptron(2)).fit(pairs)
 
 
 # Values without rows

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import get_tags
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
@@ -60,6 +62,11 @@ def convert_rows(X: Any) -> Any:
 
 def _stack(rows: list[Any]) -> Any:
     """Return a list of rows as one array, or a list of tensors as one tensor."""
+    if any(isinstance(row, tuple) and len(row) == 2 and hasattr(row[0], "shape") for row in rows):
+        raise ValueError(
+            "`X` must contain samples without labels; got a list of pairs, as scikit-learn makes it"
+            " of a Dataset. Pass skorch's SliceDataset of the Dataset, and its labels as y."
+        )
     try:
         if rows and all(isinstance(row, Tensor) for row in rows):
             return torch.stack([row.detach() for row in rows])
@@ -205,6 +212,21 @@ def make_indexable(X: Any) -> Any:
 def is_arrow(X: Any) -> bool:
     """Return whether X is a table or a column of pyarrow."""
     return _package(X) == "pyarrow" and hasattr(X, "to_pandas")
+
+
+def check_texts(X: Any, step: Any) -> None:
+    """Raise an error if a step that takes texts gets a table or dict, of which it reads the names.
+
+    The tags of a vectorizer of scikit-learn say that it takes strings, and no arrays of two axes.
+    """
+    tags = get_tags(step).input_tags if isinstance(step, BaseEstimator) else None
+    has_names = is_table(X) or isinstance(X, Mapping)
+    if tags is not None and tags.string and not tags.two_d_array and has_names:
+        raise ValueError(
+            f"`X` must be a list or column of texts for a {type(step).__name__}; got a"
+            f" {type(X).__name__}, of which it would read the names of columns. Pass the column"
+            ' that contains the texts, such as X["text"].'
+        )
 
 
 def is_table(X: Any) -> bool:

@@ -207,7 +207,7 @@ def find_items(X: Any, batching: Batching | None = None) -> Items | None:
     if batching is not None and batching.read is not None:
         return Items(batching.read(X), _get_pair, batching)
     if isinstance(X, Dataset):
-        return Items(X, _get_pair, batching)
+        return Items(X, _get_array_pair if batching is None else _get_pair, batching)
     if is_hugging_face_dataset(X):
         # Without a format, its items contain lists of numbers.
         X = X if X.format["type"] is not None else X.with_format("torch")
@@ -238,6 +238,12 @@ def _get_pair(source: Any, index: int) -> tuple[Any, Any]:
     """Return an item of a Dataset as (x, y); an item that is no pair is x."""
     item = source[index]
     return tuple(item) if _is_pair(item) else (item, torch.zeros(1))
+
+
+def _get_array_pair(source: Any, index: int) -> tuple[Any, Any]:
+    """Return an item of a Dataset as (x, y), with arrays for lists of numbers in x."""
+    x, y = _get_pair(source, index)
+    return _convert_lists(x), y
 
 
 def _is_pair(item: Any) -> bool:

@@ -11,10 +11,14 @@ from torch import Tensor
 
 from ..batches import Inputs, list_tensors
 
-# Number of samples that are looked at, beside those that end or begin with equal values.
-_LOOKED_AT = 8
+# Number of samples that are checked, in addition to those that begin or end with the most equal
+# positions.
+_CHECKED = 8
 
-# Largest number of positions at the beginning and at the end of a sample that are looked at.
+# Largest rounding error of a step, relative to the largest value.
+_ROUNDING = 1e-4
+
+# Largest number of positions at the beginning and at the end of a sample that are compared.
 _POSITIONS = 256
 
 
@@ -26,9 +30,15 @@ def list_shapes(inputs: Inputs) -> list[tuple[int, ...]]:
 def are_equal(first: Inputs, second: Inputs) -> bool:
     """Return whether two batches have the same shapes and, up to rounding, the same values."""
     pairs = list(zip(list_tensors(first), list_tensors(second), strict=True))
-    return all(a.shape == b.shape for a, b in pairs) and all(
-        torch.allclose(a.double(), b.double(), 1e-4, 1e-6, equal_nan=True) for a, b in pairs
-    )
+    return all(a.shape == b.shape for a, b in pairs) and all(_are_close(a, b) for a, b in pairs)
+
+
+def _are_close(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors are equal up to rounding, relative to the largest value."""
+    first, second = first.double(), second.double()
+    finite = second[torch.isfinite(second)]
+    tolerance = _ROUNDING * float(finite.abs().max()) if len(finite) else 0.0
+    return torch.allclose(first, second, 0, tolerance, equal_nan=True)
 
 
 def have_positions(inputs: Inputs) -> bool:
@@ -42,7 +52,7 @@ def have_positions(inputs: Inputs) -> bool:
     )
 
 
-def list_candidates(inputs: Inputs, count: int = _LOOKED_AT) -> list[int]:
+def list_candidates(inputs: Inputs, count: int = _CHECKED) -> list[int]:
     """Return some samples of a batch: ``count`` of them, and those that are padded, if some are.
 
     The samples that begin, or end, with the largest number of equal positions are among them.

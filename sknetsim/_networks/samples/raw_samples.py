@@ -162,7 +162,7 @@ class JoinedSamples(RawSamples):
         rows = [row for part in parts for row in part.rows]
         self.rows = [rows[position] for position in order]
 
-    is_read_by_items = may_be_padded = True  # In some parts.
+    is_read_by_items = may_be_padded = True  # This is true for some parts.
     has_columns = False
 
     @property
