@@ -502,10 +502,10 @@ def any_example(request):
     return make_example(request.param)
 
 
-@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+@pytest.fixture(scope="module", params=[name for name in KINDS if not name.startswith("array of")])
 def example(request):
-    """Return an example of each kind of rows that are no items."""
-    return make_example(request.param)
+    """Return an example of each kind of rows that are no items; lists stand for arrays."""
+    return make_example(KINDS[request.param])
 
 
 @pytest.fixture

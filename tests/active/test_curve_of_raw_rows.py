@@ -90,10 +90,17 @@ def prepare(kind, trained, rows):
     return to_dense(rows)
 
 
-@pytest.mark.parametrize("strategy", ["lcmd", "badge", "coverage", "margin", "random"])
-@pytest.mark.parametrize("kind", CURVE_KINDS.values(), ids=CURVE_KINDS)
+# All kinds with two strategies, and all strategies with one kind.
+CASES = [
+    *((name, strategy) for name in CURVE_KINDS for strategy in ("lcmd", "badge")),
+    *(("table", strategy) for strategy in ("coverage", "margin", "random")),
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
 @pytest.mark.filterwarnings("error:X does not have valid feature names")
-def test_the_curve_of_raw_rows_is_that_of_the_loop_by_hand(kind, strategy):
+def test_the_curve_of_raw_rows_is_that_of_the_loop_by_hand(name, strategy):
+    kind = CURVE_KINDS[name]
     sampler = ActiveLearningSampler(strategy=strategy)
     curve = active_learning_curve(make_estimator(kind), sampler, kind.make_rows(), LABELS, **LOOP)
     scores, labelled = run_by_hand(kind, strategy, 0)
