@@ -490,7 +490,8 @@ def test_steps_that_mix_samples_raise_an_error(X):
     steps = FunctionTransformer(lambda rows: rows - rows.mean(axis=0))
     featurizer = GradientFeaturizer(make_pipeline(steps, net).fit(X, X[:, :1]))
     with pytest.raises(
-        UnsupportedNetworkError, match="got steps whose result for a sample depends"
+        UnsupportedNetworkError,
+        match="got steps whose result for a sample on its own differs from that",
     ):
         featurizer.fit(X)
 
