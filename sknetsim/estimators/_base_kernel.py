@@ -16,7 +16,7 @@ from torch import Tensor
 from .._networks.fingerprint import digest_samples, fingerprint_value
 from .._networks.fitting import warn_if_without_epochs
 from .._networks.memory import SINGLE_SAMPLES, memory_budget
-from .._networks.network import check_is_network, is_trained, make_samples
+from .._networks.network import check_is_network, is_trained, list_steps, make_samples
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
@@ -215,6 +215,11 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             False.
         """
         return False
+
+    @property
+    def requires_vector_input(self) -> bool:
+        """False if there are steps before the network, which may take texts; else True."""
+        return not list_steps(self.estimator)
 
     @property
     def hyperparameters(self) -> list[Any]:

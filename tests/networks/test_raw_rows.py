@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import sparse
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
@@ -282,3 +283,16 @@ def test_a_tokenizer_that_was_pickled_is_the_same_step(tokenized):
     density = NetworkDensity(pipeline, method="power").fit(texts)
     pickle.dumps(pipeline)  # skorch deletes the trainer.
     assert np.isfinite(density.score_samples(texts)).all()
+
+
+# Gaussian processes
+
+
+def test_a_gaussian_process_takes_texts():
+    texts, labels = make_texts(), np.arange(24) % 2
+    pipeline = make_estimator(KINDS["list of texts"]).fit(texts, labels)
+    prepared = pipeline[0].transform(texts).toarray()
+    expected = GaussianProcessClassifier(NetworkKernel(pipeline[-1])).fit(prepared, labels)
+    process = GaussianProcessClassifier(NetworkKernel(pipeline)).fit(texts, labels)
+    result = process.predict_proba(texts)
+    np.testing.assert_allclose(result, expected.predict_proba(prepared), atol=1e-5)
