@@ -22,7 +22,7 @@ from .batches import Inputs, list_tensors
 from .isolation import has_device
 from .modules import Arguments, check_module
 from .samples import PreparedSamples, RawSamples, Samples
-from .samples.arrays import check_texts, convert_column, copy_arrays, is_arrow
+from .samples.arrays import check_texts, convert_column, copy_arrays, is_arrow, is_table
 from .samples.items import Batching, is_hugging_face_dataset
 from .sharing import working_dtype
 
@@ -272,7 +272,7 @@ def split_columns(net: Any, X: Any) -> Any:
     X = X.to_pandas() if is_arrow(X) else X
     arguments = _list_arguments(net)
     is_initialized = hasattr(net, "module_")
-    if hasattr(X, "columns") and arguments.are_columns(list(X.columns), is_initialized):
+    if is_table(X) and arguments.are_columns(list(X.columns), is_initialized):
         arguments.check(list(X.columns))
         return {column: convert_column(X[[column]], column) for column in X.columns}
     if is_hugging_face_dataset(X) and X.format["type"] != "custom":

@@ -29,7 +29,7 @@ from .._networks.network import (
 )
 from .._networks.samples import RawSamples
 from .._networks.samples.arrays import explain_dtype
-from .._networks.samples.items import find_items
+from .._networks.samples.items import find_items, has_pairs
 from .._networks.samples.labels import check_numbers
 
 
@@ -264,7 +264,7 @@ def active_learning_curve(
     counts = n_initial + n_queries * np.arange(n_rounds + 1)
     _check_enough_samples(samples, test_size, int(counts[-1]))
     scorer = check_scoring(estimator, scoring=scoring)
-    X = _convert_samples(estimator, X, y)
+    X = _convert_samples(estimator, X)
     loops = (Loop(estimator, sampler, X, y, scorer, seed) for seed in seeds)
     runs = Parallel(n_jobs)(delayed(loop.run)(counts, test_size) for loop in loops)
     scores, times, indices = map(np.array, zip(*runs, strict=True))
@@ -337,51 +337,22 @@ class Loop:
         return chosen
 
 
-class LabelledItems(Dataset):
-    """Pairs (x, y) of the items x of a Dataset and labels, as skorch takes them.
-
-    Parameters
-    ----------
-    items : Dataset
-        Items without labels.
-    labels : ndarray of shape (n_samples, ...)
-        Labels of the items.
-    """
-
-    def __init__(self, items: Dataset, labels: np.ndarray):
-        self.items = items
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self.items[index], self.labels[index]
-
-
-def _has_labels(X: Any) -> bool:
-    """Return whether X is a Dataset whose items are pairs (x, y)."""
-    return isinstance(X, Dataset) and isinstance(X[0], tuple | list) and len(X[0]) == 2
-
-
 def _list_labels(X: Any) -> Any:
     """Return the labels of a Dataset of pairs (x, y), or None for other samples."""
-    if not _has_labels(X):
+    if not has_pairs(X):
         return None
     return default_collate([X[index][1] for index in range(len(RawSamples(X)))])
 
 
-def _convert_samples(estimator: Any, X: Any, y: np.ndarray) -> Any:
+def _convert_samples(estimator: Any, X: Any) -> Any:
     """Return the samples in the form that skorch takes; steps of a Pipeline get them unchanged.
 
     Tables and lists become arrays, or a dict of arrays if the columns of a table are arguments of
     the network. Samples that the network reads one by one, or forms batches of in a way of its own,
-    keep their form, but items of a Dataset are combined with their labels.
+    keep their form.
     """
     if list_steps(estimator):
         return X
-    if isinstance(X, Dataset):
-        return X if _has_labels(X) else LabelledItems(X, y)
     net = get_innermost(estimator)
     X = split_columns(net, X)
     is_array = isinstance(X, np.ndarray | list) or hasattr(X, "to_numpy")

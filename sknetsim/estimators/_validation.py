@@ -88,8 +88,9 @@ def check_columns(similarity: Any, estimator: Any, X: Any, Y: Any) -> None:
     columns = {name: list(Z.columns) for name, Z in (("X", X), ("Y", Y)) if is_table(Z)}
     columns["fit"] = list(getattr(similarity, "feature_names_in_", columns.get("X", [])))
     for name in set(columns) - {"fit"}:
-        is_dict = isinstance(split_columns(get_innermost(estimator), X), Mapping)
-        if columns[name] != columns["fit"] and not is_dict:
+        if columns[name] == columns["fit"]:
+            continue
+        if not isinstance(split_columns(get_innermost(estimator), X), Mapping):
             raise ValueError(
                 f"`{name}` must have the columns of the samples that it is compared with, in the"
                 f" same order ({format_names(map(str, columns['fit']))}); got"

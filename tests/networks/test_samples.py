@@ -20,7 +20,6 @@ from sknetsim import (
 from sknetsim._networks.batches import list_tensors
 from sknetsim._networks.fingerprint import digest_samples
 from sknetsim._networks.samples import Samples
-from sknetsim._networks.samples.arrays import concatenate_arrays
 from sknetsim._passes.chunks import Chunk
 
 from ..cases import Forked
@@ -286,7 +285,7 @@ PAIRS = {
 
 @pytest.mark.parametrize(("first", "second"), PAIRS.values(), ids=PAIRS)
 def test_samples_are_concatenated_in_order(first, second):
-    (samples,) = list_tensors(Samples(concatenate_arrays(first, second)).take(slice(None)))
+    (samples,) = list_tensors(Samples(first).append(Samples(second)).take(slice(None)))
     assert samples.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
 
 

@@ -15,9 +15,10 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..batches import check_tensor, make_dtype_error, make_shape_error
+from ..object_state import get_package
 
 # Parts of the messages by which numpy and scikit-learn refuse values that are not numbers.
 _NOT_NUMBERS = ("could not convert", "array element with a sequence", "arrays of bytes/strings")
@@ -128,14 +129,6 @@ def check_same_form(first: Any, second: Any) -> None:
 
 def concatenate_arrays(first: Any, second: Any) -> Any:
     """Return the samples of the first X, followed by the samples of the second, in one form."""
-    if isinstance(first, Dataset) != isinstance(second, Dataset):
-        raise TypeError(
-            f"`X` must have the form of the samples before it, a Dataset or not; got a"
-            f" {type(second).__name__} after a {type(first).__name__}. Pass both in one form."
-        )
-    if isinstance(first, Dataset):
-        before = first.datasets if isinstance(first, ConcatDataset) else [first]
-        return ConcatDataset([*before, second])
     if isinstance(first, Mapping):
         return {key: concatenate_arrays(value, second[key]) for key, value in first.items()}
     if isinstance(first, tuple):
@@ -157,17 +150,12 @@ def concatenate_arrays(first: Any, second: Any) -> Any:
 
 def is_on_disk(X: Any) -> bool:
     """Return whether X is an array on disk, of a FeatureStore, zarr or h5py."""
-    return _package(X) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
+    return get_package(type(X).__module__) in (*_PICKLED_BY_PATH, "h5py") and hasattr(X, "shape")
 
 
 def is_pickled_by_path(X: Any) -> bool:
     """Return whether a pickle of X contains the path of X instead of its values."""
-    return is_on_disk(X) and _package(X) in _PICKLED_BY_PATH
-
-
-def _package(X: Any) -> str:
-    """Return the name of the package of an object's class."""
-    return type(X).__module__.split(".")[0]
+    return is_on_disk(X) and get_package(type(X).__module__) in _PICKLED_BY_PATH
 
 
 def take_rows(array: Any, rows: Any) -> Any:
@@ -211,7 +199,7 @@ def make_indexable(X: Any) -> Any:
 
 def is_arrow(X: Any) -> bool:
     """Return whether X is a table or a column of pyarrow."""
-    return _package(X) == "pyarrow" and hasattr(X, "to_pandas")
+    return get_package(type(X).__module__) == "pyarrow" and hasattr(X, "to_pandas")
 
 
 def check_texts(X: Any, step: Any) -> None:

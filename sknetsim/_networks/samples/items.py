@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from ..batches import Inputs, check_batch, collate, convert_batch, join_batches
+from ..object_state import get_package
 from .arrays import check_has_rows, copy_arrays, make_indexable, make_tensor, map_arrays
 
 # Attributes of arrays and tables, which are not read item by item.
@@ -174,7 +175,7 @@ class RowsDataset(Dataset):
 
 def is_hugging_face_dataset(X: Any) -> bool:
     """Return whether X is a Dataset of the package "datasets"."""
-    return type(X).__module__.split(".")[0] == "datasets" and hasattr(X, "with_format")
+    return get_package(type(X).__module__) == "datasets" and hasattr(X, "with_format")
 
 
 def is_read_by_items(X: Any) -> bool:

@@ -56,10 +56,6 @@ class RawSamples(Samples):
         is_numbers = isinstance(dtype, torch.dtype | np.dtype) and dtype is not np.dtype(object)
         self.may_be_padded = not (self.has_columns and is_numbers)
 
-    @functools.cached_property
-    def _source(self) -> Any:  # type: ignore[override]
-        return Samples(self.data)._source
-
     @property
     def is_read_by_items(self) -> bool:
         """True if the samples are items, which may load slowly."""
