@@ -1,9 +1,10 @@
 """Cells of recurrent layers: one time step forward, and one backward.
 
-All operations are elementwise, so that they apply to one time step and to all of them at once. The
-sums of the hidden side are s = W h + b. An LSTM and a plain RNN add the input's side to them.
+All operations are elementwise, so that ``advance`` applies to one time step and to all of them at
+once. The sums of the hidden side are s = W h + b. An LSTM and a plain RNN add the input's side x.
 
-Index legend: o outputs of the network; n samples; h units; g gates times units.
+Index legend: o outputs of the network; n samples; h units; g gates times units; k blocks of h
+units.
 """
 
 from __future__ import annotations
@@ -15,36 +16,35 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
+Cotangents = tuple[Tensor, Tensor | None, Tensors]
 
 
 class Cell(ABC):
     """A step of a recurrent layer, and its derivatives."""
 
-    #: Whether ``advance`` requires sums that contain the input's side.
+    #: Whether the sums that ``advance`` takes contain the input's side.
     adds_inputs = True
+    #: Number of blocks that ``advance`` returns as slopes.
+    slopes: int
+    #: Number of blocks of cotangents that ``retreat`` returns, those at the sums first.
+    deltas: int
 
     @abstractmethod
     def advance(
         self, inputs: Tensor, sums: Tensor, states: Sequence[Tensor]
     ) -> tuple[Tensors, Tensors]:
-        """Return the next states (n, h), and the gates that ``compute_slopes`` requires."""
-
-    @abstractmethod
-    def compute_slopes(self, gates: Sequence[Tensor], states: Sequence[Tensor]) -> Tensors:
-        """Return the derivatives of a step, from its gates and the states before it."""
+        """Return the next states (n, h), and the slopes, from which ``retreat`` computes."""
 
     @abstractmethod
     def retreat(
-        self, cotangents: Sequence[Tensor], slopes: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensors]:
+        self, cotangents: Sequence[Tensor], slopes: Tensor, out: Tensor | None
+    ) -> Cotangents:
         """Return the cotangents before a step, from those (o, n, h) of the states after it.
 
         Returns
         -------
-        deltas : Tensor
-            Cotangents at both sides, for ``split``.
-        delta : Tensor of shape (o, n, g)
-            Cotangent at the sums of the hidden side.
+        deltas : Tensor of shape (o, n, k h)
+            Cotangents at the sums, and what ``split`` requires in addition; in ``out`` if given.
         direct : Tensor or None
             Cotangent of h that does not pass through the sums, or None if it is zero.
         others : tuple of Tensor
@@ -59,6 +59,8 @@ class Cell(ABC):
 class RNN(Cell):
     """A plain RNN: h' = tanh(s) or h' = relu(s)."""
 
+    slopes, deltas = 1, 1
+
     def __init__(self, nonlinearity: Callable[[Tensor], Tensor]) -> None:
         self.nonlinearity = nonlinearity
 
@@ -66,54 +68,54 @@ class RNN(Cell):
         self, inputs: Tensor, sums: Tensor, states: Sequence[Tensor]
     ) -> tuple[Tensors, Tensors]:
         hidden = self.nonlinearity(sums)
-        return (hidden,), (hidden,)
-
-    def compute_slopes(self, gates: Sequence[Tensor], states: Sequence[Tensor]) -> Tensors:
-        (hidden,) = gates
         if self.nonlinearity is torch.tanh:
-            return (1 - hidden.square(),)
-        return ((hidden > 0).to(hidden.dtype),)
+            return (hidden,), (1 - hidden.square(),)
+        return (hidden,), ((hidden > 0).to(hidden.dtype),)
 
     def retreat(
-        self, cotangents: Sequence[Tensor], slopes: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensors]:
-        delta = cotangents[0] * slopes[0]
-        return delta, delta, None, ()
+        self, cotangents: Sequence[Tensor], slopes: Tensor, out: Tensor | None
+    ) -> Cotangents:
+        return torch.mul(cotangents[0], slopes[:, 0], out=out), None, ()
 
 
 class LSTM(Cell):
     """An LSTM: c' = f c + i u and h' = o tanh(c'), with gates in the order i, f, u, o."""
+
+    slopes, deltas = 6, 4
 
     def advance(
         self, inputs: Tensor, sums: Tensor, states: Sequence[Tensor]
     ) -> tuple[Tensors, Tensors]:
         i, f, _, o = sums.sigmoid().chunk(4, -1)
         u = sums.chunk(4, -1)[2].tanh()
-        c = torch.addcmul(f * states[1], i, u)
+        new, old = i * u, f * states[1]
+        c = new + old
         squashed = c.tanh()
-        return (o * squashed, c), (i, f, u, o, squashed)
-
-    def compute_slopes(self, gates: Sequence[Tensor], states: Sequence[Tensor]) -> Tensors:
-        i, f, u, o, squashed = gates
-        through = o * (1 - squashed.square())  # dh'/dc'
-        output = squashed * o * (1 - o)  # dh'/ds_o
-        # dc'/ds_i, dc'/ds_f, dc'/ds_u, dc'/dc
-        blocks = (u * i * (1 - i), states[1] * f * (1 - f), i * (1 - u.square()), f)
-        return through, output, torch.stack(blocks, -2)
+        h = o * squashed
+        slopes = (
+            torch.addcmul(new, new, i, value=-1),  # dc'/ds_i = u i (1 - i)
+            torch.addcmul(old, old, f, value=-1),  # dc'/ds_f = c f (1 - f)
+            torch.addcmul(i, new, u, value=-1),  # dc'/ds_u = i (1 - u^2)
+            f,  # dc'/dc
+            torch.addcmul(h, h, o, value=-1),  # dh'/ds_o = tanh(c') o (1 - o)
+            torch.addcmul(o, h, squashed, value=-1),  # dh'/dc' = o (1 - tanh(c')^2)
+        )
+        return (h, c), slopes
 
     def retreat(
-        self, cotangents: Sequence[Tensor], slopes: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensors]:
-        (dh, dc), (through, output, blocks) = cotangents, slopes
-        products = torch.addcmul(dc, dh, through).unsqueeze(-2) * blocks
-        delta = torch.cat([products[..., :3, :].flatten(-2), dh * output], -1)
-        return delta, delta, None, (products[..., 3, :],)
+        self, cotangents: Sequence[Tensor], slopes: Tensor, out: Tensor | None
+    ) -> Cotangents:
+        dh, dc = cotangents
+        products = torch.addcmul(dc, dh, slopes[:, 5]).unsqueeze(-2) * slopes[:, :4]
+        parts = [products[..., :3, :].flatten(-2), dh * slopes[:, 4]]
+        return torch.cat(parts, -1, out=out), None, (products[..., 3, :],)
 
 
 class GRU(Cell):
     """A GRU: h' = n + z (h - n) with n = tanh(x_n + r s_n), with gates in the order r, z, n."""
 
     adds_inputs = False
+    slopes, deltas = 5, 5
 
     def advance(
         self, inputs: Tensor, sums: Tensor, states: Sequence[Tensor]
@@ -122,21 +124,28 @@ class GRU(Cell):
         r, z = (inputs[..., :split] + sums[..., :split]).sigmoid().chunk(2, -1)
         hidden = sums[..., split:]
         n = torch.addcmul(inputs[..., split:], r, hidden).tanh()
-        return (torch.addcmul(n, z, states[0] - n),), (r, z, n, hidden)
-
-    def compute_slopes(self, gates: Sequence[Tensor], states: Sequence[Tensor]) -> Tensors:
-        r, z, n, hidden = gates
-        slope = (1 - z) * (1 - n.square())  # dh'/dx_n
-        reset, update = slope * hidden * r * (1 - r), (states[0] - n) * z * (1 - z)
-        # dh'/ds_r, dh'/ds_z, dh'/ds_n, dh'/dx_n, dh'/dh
-        return (torch.stack((reset, update, slope * r, slope, z), -2),)
+        kept = z * (states[0] - n)
+        slope = (1 - z) * (1 - n.square())
+        scaled = slope * r
+        reset = scaled * hidden
+        slopes = (
+            torch.addcmul(reset, reset, r, value=-1),  # dh'/ds_r = slope s_n r (1 - r)
+            torch.addcmul(kept, kept, z, value=-1),  # dh'/ds_z = (h - n) z (1 - z)
+            scaled,  # dh'/ds_n
+            slope,  # dh'/dx_n
+            z,  # dh'/dh
+        )
+        return (n + kept,), slopes
 
     def retreat(
-        self, cotangents: Sequence[Tensor], slopes: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensors]:
-        products = cotangents[0].unsqueeze(-2) * slopes[0]
-        return products, products[..., :3, :].flatten(-2), products[..., 4, :], ()
+        self, cotangents: Sequence[Tensor], slopes: Tensor, out: Tensor | None
+    ) -> Cotangents:
+        if out is not None:
+            out = out.unflatten(-1, slopes.shape[-2:])
+        products = torch.mul(cotangents[0].unsqueeze(-2), slopes, out=out)
+        return products.flatten(-2), products[..., 4, :], ()
 
     def split(self, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        at_inputs = torch.cat([deltas[..., :2, :], deltas[..., 3:4, :]], -2)
-        return at_inputs.flatten(-2), deltas[..., :3, :].flatten(-2)
+        units = deltas.shape[-1] // 5
+        r_z, _, at_inputs, _ = deltas.split([2 * units, units, units, units], -1)
+        return torch.cat([r_z, at_inputs], -1), deltas[..., : 3 * units]

@@ -1,16 +1,16 @@
-"""One recurrent layer over all time steps, with the cotangents at its pre-activations.
+"""One direction of a recurrent layer over all time steps, as one node of the graph.
 
 A fused kernel keeps the cotangents of the pre-activations to itself, and a loop that is recorded
-step by step has about ten nodes for each time step. Here, one node of the graph computes all time
-steps and both directions. Its backward pass is a linear recurrence from the last step to the first:
+step by step has about ten nodes for each time step. Here, the backward pass is a linear recurrence
+from the last step to the first:
 
     dh[t] = cotangent of h[t] + delta[t+1] W,    delta[t] = slopes[t] dh[t],
 
-where delta are the cotangents at the pre-activations. The slopes of all time steps are computed
-once, in the forward pass.
+where delta are the cotangents at the pre-activations. The slopes are computed once, in the forward
+pass.
 
-Index legend: t time steps; d directions; o outputs of the network; n samples; h units; g gates
-times units.
+Index legend: t time steps; o outputs of the network; n samples; h units; g gates times units; k
+blocks of h units.
 """
 
 from __future__ import annotations
@@ -25,95 +25,68 @@ from torch.autograd import Function
 from ._cells import Cell
 
 
-class Order:
-    """The order in which a layer takes the time steps of each sample."""
-
-    def __init__(self, lengths: Tensor | None = None) -> None:
-        self.lengths = lengths  # Lengths (n,) of the sequences, or None if all are equal.
-
-    def reverse(self, steps: Tensor) -> Tensor:
-        """Return steps (t, n, ...) with those of each sample in reverse order, padding last."""
-        if self.lengths is None:
-            return steps.flip(0)
-        time = torch.arange(len(steps), device=steps.device)[:, None]
-        index = torch.where(time < self.lengths, self.lengths - 1 - time, time)
-        return torch.take_along_dim(steps, index[:, :, None], dim=0)
-
-    def align(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return (t, d, n, ...) in the order of computation, from (t, n, ...) by direction."""
-        if len(parts) == 1:
-            return parts[0].unsqueeze(1)
-        return torch.stack([parts[0], self.reverse(parts[1])], dim=1)
-
-    def separate(self, steps: Tensor) -> list[Tensor]:
-        """Return (t, n, ...) in the order of time by direction, the inverse of ``align``."""
-        first, *second = steps.unbind(1)
-        return [first, *map(self.reverse, second)]
-
-    def delay(self, parts: Sequence[Tensor], initial: Tensor) -> list[Tensor]:
-        """Return the state before each step by direction."""
-        return self.separate(delay(self.align(parts), initial))
-
-    def select_last(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the state (d, n, h) of each sample after its last step in each direction."""
-        first, *second = parts
-        if self.lengths is None:
-            last = first[-1]
-        else:
-            last = torch.take_along_dim(first, (self.lengths - 1)[None, :, None], dim=0)[0]
-        return torch.stack([last, *(states[0] for states in second)])
+def order_steps(count: int, reverse: bool) -> range:
+    """Return the indices of time in the order of computation."""
+    return range(count - 1, -1, -1) if reverse else range(count)
 
 
-def delay(steps: Tensor, initial: Tensor) -> Tensor:
-    """Return the state before each of the steps (t, d, n, h), from initial states (d, n, h)."""
-    return torch.cat([initial.unsqueeze(0), steps[:-1]])
+def delay(steps: Tensor, initial: Tensor, reverse: bool) -> Tensor:
+    """Return the state before each step (t, n, h), from those after each and the first (n, h)."""
+    first = initial.unsqueeze(0)
+    return torch.cat([steps[1:], first] if reverse else [first, steps[:-1]])
 
 
 def run_forward(
-    cell: Cell, inputs: Tensor, states: Sequence[Tensor], weight: Tensor, bias: Tensor | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the states and the gates of all steps, each (t, d, n, h)."""
-    all_states, all_gates = [], []
-    transposed = weight.mT
-    for step in inputs.unbind(0):
-        sums = torch.baddbmm(step if bias is None else bias, states[0], transposed)
-        states, gates = cell.advance(step, sums, states)
-        all_states.append(states)
-        all_gates.append(gates)
-    return stack_steps(all_states), stack_steps(all_gates)
+    cell: Cell,
+    inputs: Tensor,
+    states: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    reverse: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """Return the states (t, n, h) of all steps by kind, and the slopes (t, n, k, h)."""
+    order = order_steps(len(inputs), reverse)
+    units = states[0].shape[-1]
+    slopes = inputs.new_empty(*inputs.shape[:2], cell.slopes, units)
+    outputs = [inputs.new_empty(*inputs.shape[:2], units) for _ in states]
+    transposed = weight.T
+    for step in order:
+        now = inputs[step]
+        sums = torch.addmm(now if bias is None else bias, states[0], transposed)
+        states, blocks = cell.advance(now, sums, states)
+        torch.stack(blocks, 1, out=slopes[step])
+        for output, state in zip(outputs, states, strict=True):
+            output[step] = state
+    return outputs, slopes
 
 
 def run_backward(
-    cell: Cell, weight: Tensor, slopes: Sequence[Tensor], *cotangents: Tensor | None
+    cell: Cell, weight: Tensor, slopes: Tensor, reverse: bool, *cotangents: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Return delta (t, d, o, n, ...) and the cotangents (d, o, n, h) of the initial states.
+    """Return the cotangents (t, o, n, k h) of all steps, and (o, n, h) of the initial states.
 
-    The cotangents (t, d, o, n, h) are those of the states of all steps. The slopes lack the axis o.
+    The given cotangents (t, o, n, h) are those of the states of all steps. The slopes lack the
+    axis o.
     """
-    shape = next(steps.shape[1:] for steps in cotangents if steps is not None)
-    states = [weight.new_zeros(shape) for _ in cotangents]
-    deltas = []
-    for step in reversed(range(len(slopes[0]))):
-        states = [
-            state if steps is None else state + steps[step]
-            for state, steps in zip(states, cotangents, strict=True)
-        ]
-        factors = [slope[step].unsqueeze(1) for slope in slopes]
-        delta, at_hidden, direct, states[1:] = cell.retreat(states, factors)
+    shape = next(steps.shape for steps in cotangents if steps is not None)
+    states = [weight.new_zeros(shape[1:]) for _ in cotangents]
+    rows: list[Any] = [None] * len(slopes)
+    if not torch.is_grad_enabled():
+        deltas = weight.new_empty(*shape[:3], cell.deltas * shape[3])
+        rows = list(deltas.unbind(0))
+    for step in reversed(order_steps(len(slopes), reverse)):
+        for kind, steps in enumerate(cotangents):
+            if steps is not None:
+                states[kind] = states[kind] + steps[step]
+        rows[step], direct, states[1:] = cell.retreat(states, slopes[step], rows[step])
         # dh = direct + delta W, with the axes o and n as one.
-        flat = at_hidden.flatten(1, 2)
+        delta = rows[step][..., : len(weight)].flatten(0, 1)
         if direct is None:
-            hidden = torch.bmm(flat, weight)
+            hidden = torch.mm(delta, weight)
         else:
-            hidden = torch.baddbmm(direct.flatten(1, 2), flat, weight)
-        states[0] = hidden.view(shape)
-        deltas.append(delta)
-    return torch.stack(deltas[::-1]), *states
-
-
-def stack_steps(steps: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Return each kind of value of all steps as one tensor."""
-    return [torch.stack(values) for values in zip(*steps, strict=True)]
+            hidden = torch.addmm(direct.flatten(0, 1), delta, weight)
+        states[0] = hidden.view(shape[1:])
+    return torch.stack(rows) if torch.is_grad_enabled() else deltas, *states
 
 
 class Backward(Function):
@@ -132,19 +105,19 @@ class Backward(Function):
         """Move the axis of the map into the axis o."""
         size = info.batch_size
         cotangents = []
-        for steps, axis in zip(arguments[3:], in_dims[3:], strict=True):
+        for steps, axis in zip(arguments[4:], in_dims[4:], strict=True):
             if steps is not None and axis is None:
                 steps = steps.expand(size, *steps.shape)
             if steps is not None:
-                steps = steps.movedim(axis or 0, 2).flatten(2, 3)
+                steps = steps.movedim(axis or 0, 1).flatten(1, 2)
             cotangents.append(steps)
-        deltas, *states = Backward.apply(*arguments[:3], *cotangents)
-        parts = (deltas.unflatten(2, (size, -1)), *(s.unflatten(1, (size, -1)) for s in states))
-        return parts, (2, *(1 for _ in states))
+        deltas, *states = Backward.apply(*arguments[:4], *cotangents)
+        parts = (deltas.unflatten(1, (size, -1)), *(s.unflatten(0, (size, -1)) for s in states))
+        return parts, (1, *(0 for _ in states))
 
 
 class Recurrence(Function):
-    """States of all steps of a layer in both directions, from the input's sides of all steps.
+    """States of all steps of one direction of a layer, from the input's side of all steps.
 
     The gradients of the weight and the bias of the hidden side pass through ``Link``.
     """
@@ -153,69 +126,51 @@ class Recurrence(Function):
     def forward(
         ctx: Any,
         cell: Cell,
-        order: Order,
+        reverse: bool,
+        inputs: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        initial: int,
-        *tensors: Tensor,
+        link: Tensor,
+        second_link: Tensor,
+        *initial: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Return the states by kind and direction.
+        """Return the states (t, n, h) by kind.
 
-        ``tensors`` are the initial states (d, n, h) of ``initial`` kinds, then, by direction,
-        the input's sides (t, n, g) and both zeros of ``Link``.
+        The inputs (t, n, g) are the input's side, the links both tensors of ``Link``, and the
+        initial states have the shape (n, h).
         """
-        directions = len(weight)
-        starts, inputs = tensors[:initial], tensors[initial : initial + directions]
-        states, gates = run_forward(cell, order.align(inputs), starts, weight, bias)
-        before = [delay(*pair) for pair in zip(states, starts, strict=True)]
-        slopes = cell.compute_slopes(gates, before)
-        outputs = [part for state in states for part in order.separate(state)]
-        ctx.cell, ctx.order, ctx.counts = cell, order, (initial, directions)
-        ctx.save_for_backward(weight, bias, *starts, *inputs, *outputs, *slopes)
+        outputs, slopes = run_forward(cell, inputs, initial, weight, bias, reverse)
+        ctx.cell, ctx.reverse = cell, reverse
+        ctx.save_for_backward(inputs, weight, bias, slopes, *initial, *outputs)
         ctx.set_materialize_grads(False)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        cell, order, (initial, directions) = ctx.cell, ctx.order, ctx.counts
-        weight, bias, *saved = ctx.saved_tensors
-        starts, inputs = saved[:initial], saved[initial : initial + directions]
-        saved = saved[initial + directions :]
-        outputs, slopes = saved[: initial * directions], saved[initial * directions :]
-        kinds = range(0, initial * directions, directions)
-        by_kind = [align_known(order, cotangents[k : k + directions]) for k in kinds]
+        cell, reverse = ctx.cell, ctx.reverse
+        inputs, weight, bias, slopes, *states = ctx.saved_tensors
+        initial, outputs = states[: len(cotangents)], states[len(cotangents) :]
+        cotangents = tuple(None if steps is None else steps.unsqueeze(1) for steps in cotangents)
+        pairs = zip(outputs, initial, strict=True)
         if torch.is_grad_enabled():
-            states = [order.align(outputs[k : k + directions]) for k in kinds]
-            before = [delay(*pair) for pair in zip(states, starts, strict=True)]
-            slopes = recompute_slopes(cell, order.align(inputs), before, weight, bias)
-            deltas, *gradients = run_backward(cell, weight, slopes, *by_kind)
+            before = [delay(*pair, reverse) for pair in pairs]
+            slopes = recompute_slopes(cell, inputs, before, weight, bias)
+            deltas, *gradients = run_backward(cell, weight, slopes, reverse, *cotangents)
         else:
-            deltas, *gradients = Backward.apply(cell, weight, slopes, *by_kind)
-        at_inputs, at_hidden = cell.split(deltas.squeeze(2))
-        previous = order.delay(outputs[:directions], starts[0])
-        gradients = [gradient.squeeze(1) for gradient in gradients]
-        parts = (order.separate(at_inputs), order.separate(at_hidden), previous)
-        return None, None, None, None, None, *gradients, *parts[0], *parts[1], *parts[2]
-
-
-def align_known(order: Order, parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Return cotangents (t, d, 1, n, h), where None is zero, or None if all are None."""
-    known = [part for part in parts if part is not None]
-    if not known:
-        return None
-    filled = [torch.zeros_like(known[0]) if part is None else part for part in parts]
-    return order.align(filled).unsqueeze(2)
+            before = [delay(*next(pairs), reverse)]
+            deltas, *gradients = Backward.apply(cell, weight, slopes, reverse, *cotangents)
+        gradients = [gradient.squeeze(0) for gradient in gradients]
+        at_inputs, at_hidden = cell.split(deltas.squeeze(1))
+        return None, None, at_inputs, None, None, at_hidden, before[0], *gradients
 
 
 def recompute_slopes(
     cell: Cell, inputs: Tensor, before: Sequence[Tensor], weight: Tensor, bias: Tensor | None
-) -> Sequence[Tensor]:
+) -> Tensor:
     """Return the slopes of all steps with their graph, for second derivatives."""
-    # (t, d, n, h) -> (d, t n, h), so that one product serves all steps.
-    rows = before[0].transpose(0, 1).flatten(1, 2)
-    sums = torch.bmm(rows, weight.mT).unflatten(1, (len(inputs), -1)).transpose(0, 1)
-    sums = sums + (inputs if bias is None else bias)
-    return cell.compute_slopes(cell.advance(inputs, sums, before)[1], before)
+    sums = before[0] @ weight.T + (inputs if bias is None else bias)
+    _, blocks = cell.advance(inputs, sums, before)
+    return torch.stack(blocks, -2)
 
 
 class Link(Function):
@@ -230,8 +185,9 @@ class Link(Function):
         ctx: Any, weight: Tensor, bias: Tensor | None, steps: int, samples: int
     ) -> tuple[Tensor, Tensor]:
         ctx.has_bias = bias is not None
-        widths = weight.shape
-        first, second = (weight.new_zeros(()).expand(steps, samples, width) for width in widths)
+        first, second = (
+            weight.new_zeros(()).expand(steps, samples, width) for width in weight.shape
+        )
         return first, second
 
     @staticmethod

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._cells import GRU, LSTM, RNN, Cell
-from ._recurrence import Link, Order, Recurrence
+from ._recurrence import Link, Recurrence, delay
 
 Record = Callable[[Tensor, Tensor, Tensor | None, Tensor], None]
 
@@ -36,69 +36,73 @@ def run_network(record: Record, cell: Cell, arguments: Sequence[Any]) -> Any:
     if dropout and train and layers > 1:
         return NotImplemented
     states = (states,) if isinstance(states, Tensor) else tuple(states)
-    order, packing = Order(), None
+    lengths, packing = None, None
     if batch_sizes is not None:
-        data, order, packing = unpack(data, batch_sizes)
+        data, lengths, packing = unpack(data, batch_sizes)
     elif batch_first:
         data = data.transpose(0, 1)
     directions = 2 if both else 1
-    parts_of_a_layer = len(weights) // (layers * directions)
+    size = len(weights) // (layers * directions)
     last_states = []
-    for layer in range(layers):
-        first = layer * directions
-        starts = [state[first : first + directions] for state in states]
-        groups = [
-            weights[k * parts_of_a_layer : (k + 1) * parts_of_a_layer]
-            for k in range(first, first + directions)
-        ]
-        run = run_layer if parts_of_a_layer in (2, 4) else run_projected_layer
-        data, last = run(record, cell, order, data, starts, groups)
-        last_states.append(last)
+    for first in range(0, layers * directions, directions):
+        outputs = []
+        for k in range(first, first + directions):
+            group, starts = weights[k * size : (k + 1) * size], [state[k] for state in states]
+            # A group has one more weight if the states are projected.
+            run, reverse = run_projected_layer if size % 2 else run_layer, k > first
+            steps = run(record, cell, data, lengths, starts, group, reverse)
+            outputs.append(steps[0])
+            last_states.append([select_last(kind, lengths, reverse) for kind in steps])
+        data = torch.cat(outputs, -1)
     if packing is not None:
         data = data.flatten(0, 1)[packing]
     elif batch_first:
         data = data.transpose(0, 1)
-    return data, *(torch.cat(kind) for kind in zip(*last_states, strict=True))
+    return data, *(torch.stack(kind) for kind in zip(*last_states, strict=True))
 
 
-def unpack(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Order, Tensor]:
-    """Return padded steps (t, n, i), their order, and the indices of the data among (t n)."""
+def unpack(data: Tensor, batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return padded steps (t, n, i), their lengths, and the indices of the data among (t n)."""
     steps, samples = len(batch_sizes), int(batch_sizes[0])
     present = torch.arange(samples) < batch_sizes[:, None]
     packing = present.flatten().nonzero()[:, 0].to(data.device)
     padded = data.new_zeros(steps * samples, data.shape[1]).index_copy(0, packing, data)
-    order = Order(present.sum(dim=0).to(data.device))
-    return padded.unflatten(0, (steps, samples)), order, packing
+    lengths = present.sum(dim=0).to(data.device)
+    return padded.unflatten(0, (steps, samples)), lengths, packing
 
 
 def run_layer(
     record: Record,
     cell: Cell,
-    order: Order,
     data: Tensor,
+    lengths: Tensor | None,
     starts: Sequence[Tensor],
-    groups: Sequence[Sequence[Any]],
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the outputs (t, n, d h) and the last states (d, n, h) of a layer."""
-    directions = len(groups)
-    groups = [[*group, None, None][:4] for group in groups]
-    inputs = [make_preactivations(cell, data, group) for group in groups]
-    weight = torch.stack([group[1] for group in groups])
-    bias = None if cell.adds_inputs else stack_biases(weight, groups)
-    links = [make_link(cell, data, group) for group in groups]
-    zeros = [zero for pair in zip(*links, strict=True) for zero in pair]
-    outputs = Recurrence.apply(cell, order, weight, bias, len(starts), *starts, *inputs, *zeros)
-    states = [outputs[k : k + directions] for k in range(0, len(outputs), directions)]
-    previous = order.delay(states[0], starts[0])
-    for k, (w_ih, w_hh, b_ih, b_hh) in enumerate(groups):
-        record(data, w_ih, b_ih, inputs[k])
-        record(previous[k], w_hh, b_hh, inputs[k] if cell.adds_inputs else links[k][0])
-    return torch.cat(states[0], -1), [order.select_last(kind) for kind in states]
+    group: Sequence[Any],
+    reverse: bool,
+) -> list[Tensor]:
+    """Return the states (t, n, h) of one direction of a layer."""
+    w_ih, w_hh, b_ih, b_hh = [*group, None, None][:4]
+    inputs = make_preactivations(cell, data, group)
+    bias = None if cell.adds_inputs else b_hh
+    links = Link.apply(w_hh, bias, *data.shape[:2])
+    if bias is None and not cell.adds_inputs:
+        bias = w_hh.new_zeros(len(w_hh))
+    mark(links[0])
+    # The reverse direction of padded sequences starts at the end of each.
+    flip = reverse and lengths is not None
+    aligned = [reverse_steps(z, lengths) if flip else z for z in (inputs, *links)]
+    backward = reverse and not flip
+    states = Recurrence.apply(cell, backward, aligned[0], w_hh, bias, *aligned[1:], *starts)
+    previous = delay(states[0], starts[0], backward)
+    *states, previous = (reverse_steps(z, lengths) if flip else z for z in (*states, previous))
+    record(data, w_ih, b_ih, inputs)
+    record(previous, w_hh, b_hh, inputs if cell.adds_inputs else links[0])
+    return states
 
 
 def make_preactivations(cell: Cell, data: Tensor, group: Sequence[Any]) -> Tensor:
     """Return the input's side of all steps, with the biases of both sides if both are added."""
-    w_ih, _, b_ih, b_hh = group
+    w_ih, _, b_ih, b_hh = [*group, None, None][:4]
     bias = b_ih if b_ih is None or not cell.adds_inputs else b_ih + b_hh
     return mark(F.linear(data, w_ih, bias))
 
@@ -108,54 +112,52 @@ def mark(values: Tensor) -> Tensor:
     return values if values.requires_grad else values.requires_grad_()
 
 
-def stack_biases(weight: Tensor, groups: Sequence[Sequence[Any]]) -> Tensor:
-    """Return the biases (d, 1, g) of the hidden side, zeros without biases."""
-    if groups[0][3] is None:
-        return weight.new_zeros(len(groups), 1, weight.shape[1])
-    return torch.stack([group[3] for group in groups]).unsqueeze(1)
+def reverse_steps(steps: Tensor, lengths: Tensor) -> Tensor:
+    """Return steps (t, n, ...) with those of each sample in reverse order, padding last."""
+    time = torch.arange(len(steps), device=steps.device)[:, None]
+    index = torch.where(time < lengths, lengths - 1 - time, time)
+    return torch.take_along_dim(steps, index[:, :, None], dim=0)
 
 
-def make_link(cell: Cell, data: Tensor, group: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Return the zeros of the hidden side's weight and bias."""
-    _, w_hh, _, b_hh = group
-    first, second = Link.apply(w_hh, None if cell.adds_inputs else b_hh, *data.shape[:2])
-    return mark(first), second
+def select_last(states: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """Return the state (n, h) of each sample after the last step that is computed."""
+    if reverse:
+        return states[0]
+    if lengths is None:
+        return states[-1]
+    return torch.take_along_dim(states, (lengths - 1)[None, :, None], dim=0)[0]
 
 
 def run_projected_layer(
     record: Record,
     cell: Cell,
-    order: Order,
     data: Tensor,
+    lengths: Tensor | None,
     starts: Sequence[Tensor],
-    groups: Sequence[Sequence[Any]],
-) -> tuple[Tensor, list[Tensor]]:
+    group: Sequence[Any],
+    reverse: bool,
+) -> list[Tensor]:
     """Return the same for projected states, by a loop in which each step has its own nodes."""
-    outputs, last_states = [], []
-    for k, group in enumerate(groups):
-        w_ih, w_hh, *biases, w_hr = group
-        b_ih, b_hh = biases or (None, None)
-        inputs = make_preactivations(cell, data, (w_ih, w_hh, b_ih, b_hh))
-        # The cotangents at these zeros are those at the projected states.
-        zeros = data.new_zeros(*data.shape[:2], len(w_hr)).requires_grad_()
-        states = (starts[0][k], starts[1][k])
-        before, unprojected, after = [], [], []
-        aligned = [order.reverse(steps) if k else steps for steps in (inputs, zeros)]
-        for step, zero in zip(*aligned, strict=True):
-            before.append(states[0])
-            (hidden, memory), _ = cell.advance(step, step + F.linear(states[0], w_hh), states)
-            unprojected.append(hidden)
-            states = (F.linear(hidden, w_hr) + zero, memory)
-            after.append(states)
-        parts = [torch.stack(steps) for steps in (before, unprojected, *zip(*after, strict=True))]
-        parts = [order.reverse(steps) if k else steps for steps in parts]
-        record(data, w_ih, b_ih, inputs)
-        record(parts[0], w_hh, b_hh, inputs)
-        record(parts[1], w_hr, None, zeros)
-        outputs.append(parts[2])
-        last_states.append(parts[2:])
-    last = [order.select_last(kind) for kind in zip(*last_states, strict=True)]
-    return torch.cat(outputs, -1), last
+    w_ih, w_hh, *biases, w_hr = group
+    b_ih, b_hh = biases or (None, None)
+    inputs = make_preactivations(cell, data, (w_ih, w_hh, *biases))
+    # The cotangents at these zeros are those at the projected states.
+    zeros = data.new_zeros(*data.shape[:2], len(w_hr)).requires_grad_()
+    if reverse and lengths is None:
+        lengths = torch.full((data.shape[1],), len(data), device=data.device)
+    aligned = [reverse_steps(z, lengths) if reverse else z for z in (inputs, zeros)]
+    rows, states = [], starts
+    for step, zero in zip(*aligned, strict=True):
+        (hidden, memory), _ = cell.advance(step, step + F.linear(states[0], w_hh), states)
+        projected = F.linear(hidden, w_hr) + zero
+        rows.append((projected, memory, states[0], hidden))
+        states = (projected, memory)
+    parts = [torch.stack(steps) for steps in zip(*rows, strict=True)]
+    parts = [reverse_steps(steps, lengths) if reverse else steps for steps in parts]
+    record(data, w_ih, b_ih, inputs)
+    record(parts[2], w_hh, b_hh, inputs)
+    record(parts[3], w_hr, None, zeros)
+    return parts[:2]
 
 
 def run_cell(
