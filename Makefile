@@ -57,6 +57,7 @@ docs: $(SITE) $(DATA)  ## Run all examples and build the site, docs/_build/html/
 
 bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which takes hours, and write their tables
 	$(BENCH)/bin/python benchmarks/peers.py
+	$(BENCH)/bin/python benchmarks/layers.py
 	$(BENCH)/bin/python benchmarks/features.py
 	$(BENCH)/bin/python benchmarks/memory.py
 	$(BENCH)/bin/python benchmarks/neighbor_memory.py

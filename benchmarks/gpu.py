@@ -27,18 +27,16 @@ from lib.gpu.subjects import (
     BUDGET,
     FEW,
     LARGE_BUDGET,
-    MESSAGE,
     OUTPUT,
     Setting,
     Subject,
     allow_tf32,
     apply_setting,
-    describe_error,
     measure_cells,
     pad_cells,
-    time_in_turns,
 )
 from lib.report import RESULTS, format_header, format_row, format_title
+from lib.timing import MESSAGE, describe_error, time_in_turns
 
 from sknetsim import NetworkKernel
 from tests.cases import LAYERS, NETWORKS, build

@@ -7,17 +7,13 @@ samples.
 import tempfile
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import sklearn
-from lib.processes import (
-    measure_seconds,
-    read_peak_memory,
-    read_resident_memory,
-    run_in_fresh_process,
-)
+from lib.processes import measure_peak_memory, run_in_fresh_process
 from lib.report import format_header, format_row, format_title, write_report
+from sklearn import config_context
 
 from sknetsim import NetworkDensity, NetworkNeighbors
 from sknetsim.datasets import load_mnist, load_mnist_network
@@ -103,12 +99,11 @@ def measure(case, folder):
     del train, test
     network = load_mnist_network()
     warm_up = replace(case, output="predicted", parameters=SOFT)
-    with sklearn.config_context(working_memory=WARM_UP_BUDGET):
-        warm_up.run(network, X[:WARM_UP_SAMPLES], queries[:WARM_UP_SAMPLES])
-    loaded = read_resident_memory()
-    with sklearn.config_context(working_memory=case.budget):
-        seconds = measure_seconds(case.run, network, X, queries)
-    return read_peak_memory() - loaded, seconds
+    few = X[:WARM_UP_SAMPLES], queries[:WARM_UP_SAMPLES]
+    return measure_peak_memory(
+        config_context(working_memory=WARM_UP_BUDGET)(partial(warm_up.run, network, *few)),
+        config_context(working_memory=case.budget)(partial(case.run, network, X, queries)),
+    )
 
 
 def format_cells(case, folder):

@@ -2,8 +2,11 @@
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 SHAPES = {"MLP": (64,), "CNN": (1, 28, 28)}
+#: Samples from which batch normalisation takes its means and variances.
+STATISTICS_SAMPLES = 8
 
 
 def make_perceptron(outputs):
@@ -31,6 +34,34 @@ class PaperNetwork(nn.Sequential):
         second = [nn.Conv2d(32, 64, 5), nn.PReLU(), nn.AvgPool2d(2)]
         last = [nn.Flatten(), nn.Linear(1024, 256), nn.PReLU(), nn.Linear(256, 10)]
         super().__init__(*first, *second, *last)
+
+
+class LastPosition(nn.Module):
+    """Linear head at the last position of a body.
+
+    The first result of the body has the shape (n, t, width).
+    """
+
+    def __init__(self, body, width, outputs):
+        super().__init__()
+        self.body, self.head = body, nn.Linear(width, outputs)
+
+    def forward(self, sequences):
+        """Return the outputs (n, d) of sequences (n, t) or (n, t, i)."""
+        return self.head(self.body(sequences)[0][:, -1])
+
+
+def set_statistics(network, X):
+    """Set the means and variances of batch normalisation to those of the first samples.
+
+    With the initial ones, activations would grow from block to block.
+    """
+    layers = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    for layer in layers:
+        layer.momentum = 1.0
+    if layers:
+        with torch.no_grad():
+            network.train()(X[:STATISTICS_SAMPLES])
 
 
 def make_network_and_samples(kind, outputs, count):

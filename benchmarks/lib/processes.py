@@ -32,6 +32,18 @@ def measure_seconds(call, *arguments):
     return time.perf_counter() - start
 
 
+def measure_peak_memory(warm_up, call):
+    """Return the MiB that a call needs at its peak, and its seconds.
+
+    Memory is the peak of the process minus its resident size after ``warm_up``. The process must be
+    a fresh one, see `run_in_fresh_process`.
+    """
+    warm_up()
+    loaded = read_resident_memory()
+    seconds = measure_seconds(call)
+    return read_peak_memory() - loaded, seconds
+
+
 def run_in_fresh_process(function, *arguments):
     """Return the result of a call in a new process, whose memory nothing else has used."""
     context = multiprocessing.get_context("spawn")

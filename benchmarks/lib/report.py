@@ -53,20 +53,30 @@ def format_range(values, form):
     return f"{min(values):{form}} to {max(values):{form}}"
 
 
-def write_report(script, description, quick_help, generate_report, **options):
+def write_report(script, description, quick_help, generate_report, cases=(), **options):
     """Print the lines of a report as they come and, unless ``--quick`` is set, write them.
 
     The file is named like the script and is in RESULTS. An interrupted run leaves the lines that
     are finished. ``options`` are further required command-line options with their help texts;
-    their values are passed to ``generate_report`` by name, like ``quick``.
+    their values are passed to ``generate_report`` by name, like ``quick``. If the script has
+    ``cases``, the command line may name some of them, which are passed as ``cases``; the report on
+    a part of the cases is only printed.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help=quick_help)
+    if cases:
+        case_help = f"print the report on these only: {', '.join(cases)}"
+        parser.add_argument("cases", nargs="*", metavar="case", help=case_help)
     for name, option_help in options.items():
         parser.add_argument(f"--{name}", required=True, help=option_help)
     arguments = parser.parse_args()
+    unknown = [name for name in getattr(arguments, "cases", ()) if name not in cases]
+    if unknown:
+        parser.error(
+            f"`case` must be one of {', '.join(cases)}; got {unknown[0]}. Use these names."
+        )
     files = [sys.stdout]
-    if not arguments.quick:
+    if not arguments.quick and not getattr(arguments, "cases", ()):
         files.append((RESULTS / f"{Path(script).stem}.md").open("w"))
     for line in generate_report(**vars(arguments)):
         for file in files:

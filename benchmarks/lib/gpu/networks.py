@@ -6,36 +6,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from lib.networks import make_cnn, make_perceptron
+from lib.networks import LastPosition, make_cnn, make_perceptron, set_statistics
 
-#: Samples from which batch normalisation takes its means and variances.
-STATISTICS_SAMPLES = 8
 #: Largest numbers of samples, samples of a gram matrix, and samples of a batch with ``--small``.
 SMALL_SAMPLES, SMALL_GRAM_SAMPLES, SMALL_BATCH = 12, 6, 4
-
-
-class LastPosition(nn.Module):
-    """Linear head of two outputs at the last position of a body.
-
-    The first result of the body has the shape (n, t, width).
-    """
-
-    def __init__(self, body, width):
-        super().__init__()
-        self.body, self.head = body, nn.Linear(width, 2)
-
-    def forward(self, tokens):
-        """Return the outputs (n, 2) of texts, which are numbers of words (n, t)."""
-        return self.head(self.body(tokens)[0][:, -1])
+#: Outputs of the networks that read words.
+OUTPUTS = 2
 
 
 def make_lstm(small):
     """Make an LSTM that reads words."""
     words, width = (100, 16) if small else (5000, 256)
     body = nn.Sequential(nn.Embedding(words, width), nn.LSTM(width, width, batch_first=True))
-    return LastPosition(body, width)
+    return LastPosition(body, width, OUTPUTS)
 
 
 def make_resnet(depth):
@@ -58,7 +42,7 @@ def make_bert(small):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(**sizes, intermediate_size=64) if small else BertConfig()
-    return LastPosition(BertModel(config, add_pooling_layer=False), config.hidden_size)
+    return LastPosition(BertModel(config, add_pooling_layer=False), config.hidden_size, OUTPUTS)
 
 
 def make_gpt2(small):
@@ -71,7 +55,7 @@ def make_gpt2(small):
 
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2} if small else {}
     config = GPT2Config(**sizes, use_cache=False)
-    return LastPosition(GPT2Model(config), config.n_embd)
+    return LastPosition(GPT2Model(config), config.n_embd, OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -129,21 +113,8 @@ def draw_network_and_samples(case):
     torch.manual_seed(0)
     network, shape = case.make(case.small), (case.samples, *case.shape)
     X = torch.randint(1, case.words, shape) if case.words else torch.randn(shape)
-    set_statistics(network, X[:STATISTICS_SAMPLES])
+    set_statistics(network, X)
     return network.eval(), X
-
-
-def set_statistics(network, X):
-    """Set the means and variances of batch normalisation to those of some samples.
-
-    With the initial ones, activations would grow from block to block.
-    """
-    layers = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-    for layer in layers:
-        layer.momentum = 1.0
-    if layers:
-        with torch.no_grad():
-            network.train()(X)
 
 
 IMAGES = ((3, 224, 224), (3, 64, 64))

@@ -86,7 +86,9 @@ def compute_gram_by_loop(network, X):
 
 def compute_vmap_gradients(network, X):
     """Compute per-sample gradients (n, p) with torch.func."""
-    parameters = {name: value.detach() for name, value in network.named_parameters()}
+    parameters = {
+        name: value.detach() for name, value in network.named_parameters() if value.requires_grad
+    }
 
     def compute_output(parameters, sample):
         return functional_call(network, parameters, (sample[None],)).sum()
@@ -145,6 +147,13 @@ def compute_bmdal_gram(network, X, batch_size):
     return normalize_gram(features.get_kernel_matrix(features))
 
 
+def compute_log_densities(sums):
+    """Compute the log densities of fitted samples from the sums of their similarities (n,)."""
+    # sum_m <u_n, u_m> without m = n, whose product is 1.
+    others = sums - 1
+    return torch.log1p(len(sums) - 1 + others) - np.log(len(sums))
+
+
 def make_projector(network, X):
     """Make traker's gradient computer and its random projection, which is drawn once."""
     from trak.gradient_computers import FunctionalGradientComputer
@@ -173,9 +182,7 @@ def compute_traker_density(subject, X, batch_size):
         for batch in X.split(batch_size)
     ]
     units = nn.functional.normalize(torch.cat(projected).double())
-    # sum_m <u_n, u_m> without m = n, whose product is 1.
-    others = units @ units.sum(0) - 1
-    return torch.log1p(len(X) - 1 + others) - np.log(len(X))
+    return compute_log_densities(units @ units.sum(0))
 
 
 #: Functions of network and samples that make the subject of a method; they are not timed.

@@ -1,0 +1,1 @@
+"""Networks of ``layers.py``, and the functions that it times."""
