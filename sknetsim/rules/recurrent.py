@@ -112,8 +112,10 @@ def mark(values: Tensor) -> Tensor:
     return values if values.requires_grad else values.requires_grad_()
 
 
-def reverse_steps(steps: Tensor, lengths: Tensor) -> Tensor:
+def reverse_steps(steps: Tensor, lengths: Tensor | None) -> Tensor:
     """Return steps (t, n, ...) with those of each sample in reverse order, padding last."""
+    if lengths is None:
+        return steps.flip(0)
     time = torch.arange(len(steps), device=steps.device)[:, None]
     index = torch.where(time < lengths, lengths - 1 - time, time)
     return torch.take_along_dim(steps, index[:, :, None], dim=0)
@@ -143,8 +145,6 @@ def run_projected_layer(
     inputs = make_preactivations(cell, data, (w_ih, w_hh, *biases))
     # The cotangents at these zeros are those at the projected states.
     zeros = data.new_zeros(*data.shape[:2], len(w_hr)).requires_grad_()
-    if reverse and lengths is None:
-        lengths = torch.full((data.shape[1],), len(data), device=data.device)
     aligned = [reverse_steps(z, lengths) if reverse else z for z in (inputs, zeros)]
     rows, states = [], starts
     for step, zero in zip(*aligned, strict=True):
