@@ -119,6 +119,18 @@ def make_transformer(**options):
     return lambda: {"layer": nn.Transformer(WIDTH, 2, 1, 1, 7, **options)}
 
 
+def make_frozen(*names):
+    """Return a function that makes attention with frozen parameters in a dict."""
+
+    def make():
+        layer = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        for name in names:
+            layer.get_parameter(name).requires_grad_(False)
+        return {"layer": layer}
+
+    return make
+
+
 FIRST = {"batch_first": True}
 CASES = [
     make_case("attention", attend, make_attention(**FIRST)),
@@ -140,6 +152,8 @@ CASES = [
         make_attention(**FIRST),
     ),
     make_case("attention without bias", attend, make_attention(bias=False, **FIRST)),
+    make_case("attention, inputs frozen", attend, make_frozen("in_proj_weight", "in_proj_bias")),
+    make_case("attention, half frozen", attend, make_frozen("in_proj_bias", "out_proj.weight")),
     make_case("attention with dropout", attend, make_attention(dropout=0.5, **FIRST)),
     make_case(
         "attention, mask of numbers",

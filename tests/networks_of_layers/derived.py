@@ -144,6 +144,8 @@ CASES = [
         lambda p, h: h @ torch.cat([p.W, torch.ones_like(p.W)], 1),
         W=(6, 3),
     ),
+    make_case("diagonal weight", lambda p, h: h @ torch.diag(p.s), s=(6,)),
+    make_case("outer product", lambda p, h: h @ torch.outer(p.a, p.b), a=(6,), b=(3,)),
     make_case("tied embedding and product", tie, W=(9, 6)),
     make_case(
         "weight used as a bias", lambda p, h: functional.linear(h, p.W) + p.W.sum(1), W=MATRIX

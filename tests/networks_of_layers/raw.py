@@ -64,6 +64,26 @@ def batch_normalize(p, h):
     return functional.batch_norm(h.mT, zeros, ones, p.scale, p.shift)
 
 
+def transform_frequencies(p, h):
+    """Return the hidden values after products with a complex weight of each frequency."""
+    weights = torch.view_as_complex(p.W)
+    return torch.fft.irfft(torch.fft.rfft(h, dim=1) * weights, n=h.shape[1], dim=1)
+
+
+def scan(p, h):
+    """Return the states of a linear recurrence with learnt decays."""
+    state, states = torch.zeros_like(h[:, 0]), []
+    for step in h.unbind(1):
+        state = p.decay.sigmoid() * state + p.gain * step
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+def unfold_and_multiply(p, h):
+    """Return a convolution as a product of windows and a weight."""
+    return h.unfold(1, 2, 1).flatten(2) @ p.W
+
+
 CASES = [
     # Tokens
     make_case("token expanded", lambda p, h: prepend(p.t.expand(len(h), -1, -1), h), t=(1, 1, 6)),
@@ -149,6 +169,8 @@ CASES = [
         ).sum(0),
         s=(3,),
     ),
+    make_case("linear recurrence", scan, decay=ROW, gain=ROW),
+    make_case("parameter without gradient", lambda p, h: h * p.s.detach() + p.s, s=ROW),
     # Products
     make_case("x @ W", lambda p, h: h @ p.W, W=MATRIX),
     make_case("x @ W + b", lambda p, h: torch.matmul(h, p.W) + p.b, W=MATRIX, b=(3,)),
@@ -241,6 +263,8 @@ CASES = [
         K=(3, WIDTH),
         V=MATRIX[::-1],
     ),
+    make_case("complex weights of frequencies", transform_frequencies, W=(3, 6, 2)),
+    make_case("product of windows", unfold_and_multiply, W=(12, 3)),
     # Functional layers
     make_case("F.conv1d", convolve, W=(3, WIDTH, 3), b=(3,)),
     make_case(

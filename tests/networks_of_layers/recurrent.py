@@ -20,6 +20,7 @@ KINDS = {
 }
 DEEP = {"num_layers": 2, "bidirectional": True}
 HIDDEN = 3
+FIRST_LAYER = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 def make_layer(kind, **options):
@@ -171,6 +172,18 @@ def make_normalized():
         return {"layer": nn.utils.weight_norm(layer, "weight_hh_l0")}
 
 
+def make_frozen(kind, *names):
+    """Return a function that makes a recurrent layer with frozen parameters in a dict."""
+
+    def make():
+        layer = make_layer(kind, batch_first=True, num_layers=2)()["layer"]
+        for name in names:
+            getattr(layer, name).requires_grad_(False)
+        return {"layer": layer}
+
+    return make
+
+
 def make_kinds():
     """Yield the cases of each kind of recurrent layer."""
     for kind in KINDS:
@@ -215,6 +228,9 @@ CASES = [
         "LSTM, projected, state", read_state, make_layer("LSTM", batch_first=True, proj_size=2)
     ),
     make_case("GRU, packed, state", read_packed_state, make_layer("GRU", batch_first=True, **DEEP)),
+    make_case("LSTM, half frozen", run, make_frozen("LSTM", "weight_ih_l0", "bias_hh_l1")),
+    make_case("GRU, half frozen", run, make_frozen("GRU", "weight_hh_l0", "bias_ih_l0")),
+    make_case("RNN, first layer frozen", run, make_frozen("RNN", *FIRST_LAYER)),
     make_case("LSTM with weight_norm", run, make_normalized),
     Case(
         "GRU with attention, translator", Translator, lambda n: torch.randint(0, 9, (n, POSITIONS))

@@ -154,6 +154,44 @@ def call_functionally(p, h):
     return torch.func.functional_call(p.layer, parameters, (h,))
 
 
+class Product(torch.autograd.Function):
+    """Product with a weight, with a backward pass of its own."""
+
+    @staticmethod
+    def forward(context, hidden, weight):
+        context.save_for_backward(hidden, weight)
+        return hidden @ weight
+
+    @staticmethod
+    def backward(context, cotangents):
+        hidden, weight = context.saved_tensors
+        return cotangents @ weight.mT, (hidden.mT @ cotangents).sum(0)
+
+
+def call_own_function(p, h):
+    """Return a product by an autograd.Function."""
+    return Product.apply(h, p.W)
+
+
+def run_ensemble(p, h):
+    """Return the outputs of two weights by vmap over the weights."""
+    return torch.vmap(lambda weight: h @ weight)(p.W).transpose(0, 1)
+
+
+def write_into_buffer(p, h):
+    """Return a tensor into which the layer's output is written."""
+    outputs = h.new_zeros(*h.shape[:2], 5)
+    outputs[..., 1:4] = p.layer(h)
+    return outputs
+
+
+def add_without_gradient(p, h):
+    """Return the layer's output plus one without gradient."""
+    with torch.no_grad():
+        target = p.layer(h.flip(1))
+    return p.layer(h) * target
+
+
 def call_with_vmap(p, h):
     """Return the layer's output by vmap over the samples."""
     return torch.vmap(p.layer)(h)
@@ -311,6 +349,10 @@ CASES = [
     ),
     make_case("scripted layers", lambda p, h: p.layer(h), make_scripted),
     make_case("functional_call", call_functionally, make_linear()),
+    make_case("autograd.Function", call_own_function, W=(WIDTH, 3)),
+    make_case("vmap over weights", run_ensemble, W=(2, WIDTH, 3)),
+    make_case("output written into a tensor", write_into_buffer, make_linear()),
+    make_case("output without gradient", add_without_gradient, make_linear()),
     make_case("vmap over the samples", call_with_vmap, make_linear()),
     Case("Swin block", SwinBlock, normal(1, 8, 8)),
     Case("ConvNeXt block", ConvNeXtBlock, normal(1, 8, 8)),
