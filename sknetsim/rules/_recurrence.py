@@ -74,11 +74,13 @@ def run_backward(
     if not torch.is_grad_enabled():
         deltas = weight.new_empty(*shape[:3], cell.deltas * shape[3])
         rows = list(deltas.unbind(0))
+    # One node of the graph unbinds all steps, where an index would have one for each step.
+    by_step = slopes.unbind(0)
+    added = [(k, steps.unbind(0)) for k, steps in enumerate(cotangents) if steps is not None]
     for step in reversed(order_steps(len(slopes), reverse)):
-        for kind, steps in enumerate(cotangents):
-            if steps is not None:
-                states[kind] = states[kind] + steps[step]
-        rows[step], direct, states[1:] = cell.retreat(states, slopes[step], rows[step])
+        for kind, steps in added:
+            states[kind] = states[kind] + steps[step]
+        rows[step], direct, states[1:] = cell.retreat(states, by_step[step], rows[step])
         # dh = direct + delta W, with the axes o and n as one.
         delta = rows[step][..., : len(weight)].flatten(0, 1)
         if direct is None:
