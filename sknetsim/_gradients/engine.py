@@ -6,24 +6,26 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, slice_batch
+from .._networks.batches import Inputs, list_tensors, slice_batch, take_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.state import lock_networks
 from ..exceptions import UnsupportedNetworkError, locate_rows
 from .base_engine import BaseEngine
-from .capture import LayerCall, bytes_per_sample, check_affordable, compute_cotangents, record_calls
+from .capture import bytes_per_sample, check_affordable, compute_cotangents
 from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
-from .parameters import Plan, is_differentiable, make_plan, select_parameters
+from .parameters import is_differentiable, list_layout, select_parameters
+from .recording import Resolver, Tape, Use, divide_parameters, record_calls
 from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     are_checked,
@@ -63,6 +65,8 @@ class GradientEngine(BaseEngine):
         Names of the parameters.
     refused : set of str
         Names of the parameters for which a rule is wrong on this network.
+    unserved : list of str
+        Names of the parameters that the fallback has computed in the latest chunk.
     """
 
     def __init__(
@@ -80,7 +84,8 @@ class GradientEngine(BaseEngine):
         super().__init__(network, self.selected, batch_size, device, self.outputs.list_compared)
         self._fallback = Fallback(self.call, self.outputs.select)
         self.refused: set[str] = set()
-        self._plans: dict[tuple[nn.Module, int], Plan] = {}
+        self.unserved: list[str] = []
+        self._resolver = Resolver()
         self._trainable = {n for n, p in network.module.named_parameters() if p.requires_grad}
         self._has_chosen_gradients = self.selected == self._trainable
         self._verified: set[Any] = set()
@@ -164,25 +169,25 @@ class GradientEngine(BaseEngine):
         """
         if not self._has_chosen_gradients:
             self._choose_gradients(module, inputs, y)
-        plan = self._get_plan(module)
-        with record_calls(list(plan.groups)) as calls:
+        with record_calls(module, self.selected, list_tensors(inputs)) as tape:
             outputs, targets = self._compute_outputs(module, inputs, y)
         if not outputs.requires_grad:
             self._check_graph(module, inputs, y)
         graph = describe_graph(outputs)
         if self._isolated.depends_on_original(graph.uses.keys()):
             return None
-        check_affordable(self.outputs.output, outputs, calls, plan.unserved_elements)
-        misfits = {call.layer for call in calls if not call.fits(len(outputs))}
-        if misfits:
-            self.refused |= {name for layer in misfits for name in plan.served_names(layer)}
-            return None
+        uses, unserved = self._find_uses(module, tape, inputs, graph.uses)
+        self.unserved = unserved
+        elements = sum(s.numel() for n, s in list_layout(module, set(unserved)))
+        check_affordable(self.outputs.output, outputs, uses, elements)
         # Few samples are verified in a chunk that is like one of those before.
         is_alike = graph.structure in self._verified and not graph.moves_samples
-        is_alike = is_alike and not is_used_outside(plan, calls, graph.uses)
+        is_alike = is_alike and not is_used_outside(tape, graph.uses)
         try:
-            jacobian = self._compute_jacobian(module, plan, calls, inputs, targets, outputs)
-            if verified and not self._verify(module, plan, inputs, targets, jacobian, is_alike):
+            jacobian = self._compute_jacobian(module, uses, unserved, inputs, targets, outputs)
+            if jacobian is None or (
+                verified and not self._verify(module, unserved, inputs, targets, jacobian, is_alike)
+            ):
                 return None
         except RuntimeError as error:
             if ".grad()" not in str(error):
@@ -194,7 +199,7 @@ class GradientEngine(BaseEngine):
         self._verified |= {graph.structure} if verified else set()
         jacobian = replace(jacobian, outputs=outputs.detach())
         # Padded samples take more memory in some chunks than in others.
-        self._sample_bytes = max(self._sample_bytes, bytes_per_sample(jacobian.for_sums(), calls))
+        self._sample_bytes = max(self._sample_bytes, bytes_per_sample(jacobian.for_sums(), uses))
         return jacobian
 
     def _choose_gradients(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:
@@ -231,12 +236,21 @@ class GradientEngine(BaseEngine):
         if not outputs.requires_grad:
             raise make_graph_error()
 
-    def _get_plan(self, module: nn.Module) -> Plan:
-        """Return the plan for a module, made again if more rules have been refused."""
-        key = module, len(self.refused)
-        if key not in self._plans:
-            self._plans[key] = make_plan(module, self.selected, self.refused)
-        return self._plans[key]
+    def _find_uses(
+        self, module: nn.Module, tape: Tape, inputs: Inputs, reached: Mapping[int, int]
+    ) -> tuple[list[Use], list[str]]:
+        """Return the uses of parameters on samples, and the parameters for the fallback."""
+
+        def record(rows: list[int]) -> Tape:
+            batch = take_batch(inputs, rows)
+            with record_calls(module, self.selected, list_tensors(batch)) as tape:
+                self.forward(module, batch)
+            return tape
+
+        names = {id(p): name for name, p in module.named_parameters() if name in self.selected}
+        uses = self._resolver.resolve(tape, len(list_tensors(inputs)[0]), record)
+        reached_names = {names[parameter] for parameter in reached if parameter in names}
+        return divide_parameters(uses, list(names.values()), self.refused, reached_names)
 
     def _compute_outputs(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None
@@ -251,24 +265,30 @@ class GradientEngine(BaseEngine):
     def _compute_jacobian(
         self,
         module: nn.Module,
-        plan: Plan,
-        calls: list[LayerCall],
+        uses: list[Use],
+        unserved: list[str],
         inputs: Inputs,
         targets: Tensor | None,
         outputs: Tensor,
-    ) -> Jacobian:
-        """Return the Jacobians of a batch: by the rules, and by the fallback for the rest."""
-        cotangents = compute_cotangents(outputs, calls)
-        blocks = compute_served_blocks(plan, calls, cotangents)
-        if plan.unserved:
-            block = self._fallback.block(module, plan.unserved, inputs, targets)
-            blocks[tuple(plan.unserved)] = block
-        return Jacobian(blocks, plan.layout, outputs)
+    ) -> Jacobian | None:
+        """Return the Jacobians of a batch: by the rules, and by the fallback for the rest.
+
+        The result is None if some use cannot be differentiated; its parameters are refused then.
+        """
+        served = compute_served_blocks(uses, compute_cotangents(outputs, uses))
+        if served.failed:
+            self.refused |= served.failed
+            return None
+        blocks = served.blocks
+        if unserved:
+            block = self._fallback.block(module, unserved, inputs, targets)
+            blocks[tuple(unserved)] = block
+        return Jacobian(blocks, list_layout(module, self.selected), outputs)
 
     def _verify(
         self,
         module: nn.Module,
-        plan: Plan,
+        unserved: list[str],
         inputs: Inputs,
         targets: Tensor | None,
         jacobian: Jacobian,
@@ -287,32 +307,32 @@ class GradientEngine(BaseEngine):
             rows = select_rows(len(outputs), number)
             again = compute_again(self.call, self.outputs, module, inputs, targets, outputs, rows)
             part = replace(jacobian.rows(rows), outputs=again)
-            is_known = not are_verified(number) or self._is_loop(plan)
+            is_known = not are_verified(number) or self._is_loop(unserved)
             if is_known or not find_wrong_parameters(module, self.selected, part):
                 return True
         if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)
             warn_if_probabilities(self.network, jacobian.outputs)
-        wrong = self._refuse_wrong(module, plan, jacobian)
+        wrong = self._refuse_wrong(module, unserved, jacobian)
         if wrong and is_alike and self._passed_chunks:
             # Only a few samples of the chunks before, which were alike, have been verified.
             raise make_batches_error(min(wrong))
         return not wrong
 
-    def _is_loop(self, plan: Plan) -> bool:
+    def _is_loop(self, unserved: list[str]) -> bool:
         """Return whether all gradients are computed by the loop, which is their definition."""
-        return self._fallback.loop and set(plan.unserved) == self.selected
+        return self._fallback.loop and set(unserved) == self.selected
 
-    def _refuse_wrong(self, module: nn.Module, plan: Plan, jacobian: Jacobian) -> set[str]:
+    def _refuse_wrong(self, module: nn.Module, unserved: list[str], jacobian: Jacobian) -> set[str]:
         """Return the parameters with wrong gradients, and change how these are computed.
 
         A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
         the fallback loops over samples from then on.
         """
-        if self._is_loop(plan):
+        if self._is_loop(unserved):
             return set()
         wrong = find_wrong_parameters(module, self.selected, jacobian)
-        served = wrong - set(plan.unserved)
+        served = wrong - set(unserved)
         if not served and self._fallback.loop:
             return set()
         self.refused |= served

@@ -1,73 +1,219 @@
-"""Blocks of the parameters that rules serve, from the calls of their layers.
+"""Blocks of the parameters whose uses in a forward pass have rules.
 
 Index legend: n samples; o outputs (d of them).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from .._kernels.blocks import Block, add_blocks
-from ..rules import find_rule
-from .capture import LayerCall
-from .parameters import Plan
+from .._kernels.blocks import Block, DenseBlock, add_blocks
+from .._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
+from .._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
+from ..rules import find_function_rule, find_rule
+from .recording import Source, Tape, Use
+from .recording.local_gradients import differentiate_call
+
+#: Names of the parameters of a block.
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServedBlocks:
+    """Blocks of the parameters whose uses are supported.
+
+    Attributes
+    ----------
+    blocks : dict of tuple of str to Block
+        Block of each group of parameters, by their names.
+    failed : set of str
+        Names of parameters of which some use could not be differentiated.
+    """
+
+    blocks: dict[Key, Block]
+    failed: set[str]
 
 
 def compute_served_blocks(
-    plan: Plan, calls: list[LayerCall], cotangents: list[Tensor | None], graph: bool = False
-) -> dict[tuple[str, ...], Block]:
-    """Return the block of each group of served parameters, by the names of its parameters.
+    uses: Sequence[Use], cotangents: Sequence[Tensor | None], graph: bool = False
+) -> ServedBlocks:
+    """Return the blocks of all uses, added for each group of parameters.
 
     Parameters
     ----------
-    plan : Plan
-        Groups of parameters that the rules serve.
-    calls : list of LayerCall
-        Calls of the served layers.
-    cotangents : list of (Tensor of shape (n, d, ...) or None)
-        Cotangents at each call; None for zero.
+    uses : list of Use
+        Uses of parameters on samples.
+    cotangents : list of (Tensor of shape (d, ...) or None)
+        Cotangents at the output of each use; None for zero.
     graph : bool
-        Whether the inputs keep their autograd graph; cotangents always keep theirs.
+        Whether the arguments keep their autograd graph; cotangents always keep theirs.
     """
-    # A layer may be called several times, and a tied parameter belongs to several layers:
-    # J_o(x_n) = sum over calls of the rule at (inputs_n, c[n,o]).
-    parts: dict[tuple[str, ...], list[Block]] = defaultdict(list)
-    for call, cotangent in zip(calls, cotangents, strict=True):
+    # A parameter may be used several times:
+    # J_o(x_n) = sum over uses of the rule at (arguments_n, c[n,o]).
+    parts: dict[Key, list[Block]] = defaultdict(list)
+    failed: set[str] = set()
+    for use, groups, cotangent in zip(uses, _group_arguments(uses), cotangents, strict=True):
         if cotangent is None:
             continue
-        rule = find_rule(call.layer)
-        assert rule is not None
-        for group in plan.groups[call.layer]:
-            for block in rule(call.layer, *_cast(call, cotangent, graph), group):
-                named = tuple((plan.names[call.layer, name], shape) for name, shape in block.layout)
-                parts[tuple(name for name, _ in named)].append(replace(block, layout=named))
-    return {key: add_blocks(blocks) for key, blocks in parts.items()}
+        arguments, own = _cast(use, cotangent, graph)
+        for group in groups:
+            blocks = _apply_rule(use, arguments, own, group)
+            if blocks is None:
+                failed |= _find_names(use, group)
+            for block in blocks or ():
+                named = _name_block(use, block)
+                parts[tuple(name for name, _ in named.layout)].append(named)
+    added = {key: _add_blocks(blocks) for key, blocks in parts.items()}
+    return ServedBlocks(_separate_shared(added), failed)
 
 
-def _cast(call: LayerCall, cotangent: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
-    """Return inputs and cotangents in the dtype of the layer.
+def _find_names(use: Use, group: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the parameters behind some arguments of a use, by name."""
+    return {n: p for argument in group for n, p in use.sources[argument].find_parameters().items()}
+
+
+def _group_arguments(uses: Sequence[Use]) -> list[list[tuple[str, ...]]]:
+    """Return the arguments of each use whose gradients are in one block.
+
+    These are all of them, as a weight and its bias, unless a parameter belongs to different blocks
+    of several uses.
+    """
+    keys = [frozenset(_find_names(use, tuple(use.sources))) for use in uses]
+    owners: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for key in keys:
+        for name in key:
+            owners[name].add(key)
+    return [
+        [tuple(use.sources)]
+        if all(len(owners[name]) == 1 for name in key)
+        else [(argument,) for argument in use.sources]
+        for use, key in zip(uses, keys, strict=True)
+    ]
+
+
+def _cast(use: Use, cotangents: Tensor, graph: bool) -> tuple[dict[str, Any], Tensor]:
+    """Return the arguments and cotangents with the samples first, in the dtype of the parameters.
 
     They have another dtype if the network enables autocast itself.
     """
-    dtype = next(parameter.dtype for parameter in call.layer.parameters(recurse=False))
-    inputs = call.inputs if graph else call.inputs.detach()
-    floating = inputs.is_floating_point()
-    return (inputs.to(dtype) if floating else inputs), cotangent.to(dtype)
+    dtype = next(iter(use.sources.values())).tensor.dtype
+
+    def convert(tensor: Tensor) -> Tensor:
+        kept = tensor if graph else tensor.detach()
+        return kept.to(dtype) if kept.is_floating_point() else kept
+
+    return use.split_arguments(convert), use.split_cotangents(cotangents).to(dtype)
 
 
-def is_used_outside(plan: Plan, calls: list[LayerCall], uses: Mapping[int, int]) -> bool:
-    """Return whether a parameter of a rule is used outside the calls of its layers.
+def _apply_rule(
+    use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
+) -> list[Block] | None:
+    """Return the blocks of some arguments of a use; None if they cannot be differentiated."""
+    function = use.call.function
+    if isinstance(function, nn.Module):
+        rule = find_rule(function)
+        assert rule is not None
+        # The batch of each sample has one entry.
+        return rule(function, arguments["inputs"][:, 0], cotangents[:, :, 0], group)
+    entry = find_function_rule(function)
+    if entry is not None and entry.parameters.issuperset(group):
+        blocks = entry.rule(arguments, cotangents, group)
+        if blocks is not NotImplemented:
+            return blocks
+    block = differentiate_call(use, arguments, cotangents, group)
+    return None if block is None else [block]
+
+
+def _name_block(use: Use, block: Block) -> Block:
+    """Return a block whose layout has the names of arguments as a block of the parameters."""
+    sources = [use.sources[name] for name, _ in block.layout]
+    if use.call.order is not None:
+        # Row i of the block is sample order[i].
+        block = block.rows(torch.argsort(use.call.order))
+    names = {source.name for source in sources}
+    if None not in names and len(names) == len(sources):
+        return replace(block, layout=_list_layout(sources))
+    maps = tuple(make_map(source) for source in sources)
+    return make_sum_block(_list_layout(sources), [Part(block, maps)])
+
+
+def _list_layout(sources: list[Source]) -> tuple[tuple[str, torch.Size], ...]:
+    """Return the layout of all parameters behind some tensors."""
+    found = {n: p.shape for source in sources for n, p in source.find_parameters().items()}
+    return tuple(found.items())
+
+
+def make_map(source: Source) -> ParameterMap:
+    """Return the linear map from the gradient in a tensor to those in the parameters behind it."""
+    parameters = source.find_parameters()
+    layout = tuple((name, parameter.shape) for name, parameter in parameters.items())
+    if source.name is not None:
+        return IdentityMap(layout)
+    indices = _find_indices(source)
+    if indices is not None and all(p.dtype == source.tensor.dtype for p in parameters.values()):
+        return IndexMap(layout, indices.flatten())
+    return AutogradMap(layout, source.tensor, list(parameters.values()))
+
+
+def _find_indices(source: Source) -> Tensor | None:
+    """Return the position in the flattened parameter of each element; None if it has none."""
+    if source.name is not None:
+        numbers = torch.arange(source.tensor.numel(), device=source.tensor.device)
+        return numbers.view(source.tensor.shape)
+    if source.select is None:
+        return None
+    (parent,) = source.parents
+    indices = _find_indices(parent)
+    return None if indices is None else source.select(indices)
+
+
+def _add_blocks(blocks: list[Block]) -> Block:
+    """Return the sum of blocks of the same parameters."""
+    if not any(isinstance(block, SumBlock) for block in blocks):
+        return add_blocks(blocks)
+    wrapped = [block if isinstance(block, SumBlock) else wrap_block(block) for block in blocks]
+    layout = wrapped[0].layout
+    return make_sum_block(layout, [part for block in wrapped for part in block.parts])
+
+
+def _separate_shared(blocks: dict[Key, Block]) -> dict[Key, Block]:
+    """Return blocks of different parameters: those that share some are written out and added."""
+    counts = Counter(name for key in blocks for name in key)
+    separate = {k: b for k, b in blocks.items() if all(counts[name] == 1 for name in k)}
+    shared: dict[str, list[Block]] = defaultdict(list)
+    for key, block in blocks.items():
+        if key in separate:
+            continue
+        sizes = [shape.numel() for _, shape in block.layout]
+        parts = block.materialize().split(sizes, dim=2)
+        for entry, part in zip(block.layout, parts, strict=True):
+            shared[entry[0]].append(DenseBlock((entry,), part))
+    return separate | {(name,): add_blocks(parts) for name, parts in shared.items()}
+
+
+def is_used_outside(tape: Tape, uses: Mapping[int, int]) -> bool:
+    """Return whether a parameter of a rule is used outside the recorded calls.
 
     Its gradient may then be correct in one chunk and wrong in another.
     """
     expected: Counter[int] = Counter()
-    for call in calls:
-        for local in itertools.chain(*plan.groups[call.layer]):
-            parameter = id(call.layer._parameters[local])
-            expected[parameter] += call.edge is not None and parameter in call.parameters
-    return any(uses.get(parameter, 0) > count for parameter, count in expected.items())
+    uncounted: set[int] = set()
+    for call in tape:
+        for source in call.sources.values():
+            if source.name is None:
+                continue
+            if call.evaluate is None:
+                # A layer with its own rule, or a recurrent one, may use a parameter several times.
+                uncounted.add(id(source.tensor))
+            expected[id(source.tensor)] += any(edge is not None for edge in call.edges)
+    return any(
+        uses.get(parameter, 0) > count
+        for parameter, count in expected.items()
+        if parameter not in uncounted
+    )

@@ -47,6 +47,15 @@ class FactorBlock(PositionBlock):
     def _has_bias(self) -> bool:
         return len(self.layout) == 2
 
+    @property
+    def _rows_are_channels(self) -> bool:
+        """True if the rows of the weight are the channels (g, j), or (g, i) if they come first.
+
+        A weight with an axis of its own for the groups has other rows.
+        """
+        channels = self.cotangents.shape[-1] if self.order.keeps_rows else self._width
+        return self.layout[0][1][0] == self.cotangents.shape[3] * channels
+
     def _weight_gradients(self) -> Tensor:
         """Return sum_t e[n,o,t,g,j] a[n,t,g,i], of shape (n, o, g j i), in stored order."""
         if self.positions == 1:
@@ -124,12 +133,12 @@ class FactorBlock(PositionBlock):
 
     @property
     def sketched_vectors(self) -> int:
-        if self.order.keeps_rows:
+        if self.order.keeps_rows and self._rows_are_channels:
             return super().sketched_vectors
         return self.cotangents.shape[1] * longest_first_axis(self.layout)
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
-        if not self.order.keeps_rows:
+        if not self.order.keeps_rows or not self._rows_are_channels:
             return self.dense().sketch(maps)
         # activations[n,t,g,f] = sum_i a[n,t,g,i] columns[i,f], and the sketch is
         # sum_tg activations[n,t,g,f] cotangents[n,t,g,f].
@@ -168,7 +177,8 @@ class FactorBlock(PositionBlock):
         # The shares of the input channels (g, i), and of the whole bias, follow from the factors.
         # The input channels are columns of the weight if its order keeps the rows (g, j), and rows
         # if not.
-        if by_rows[0] == self.order.keeps_rows or any(by_rows[1:]):
+        is_written = by_rows[0] == self.order.keeps_rows or any(by_rows[1:])
+        if is_written or not self._rows_are_channels:
             return self.dense()._marginals(other.dense(), by_rows)
         own, others = (block.activations.movedim(2, 1) for block in (self, other))
         cotangents = self._paired_cotangents(other)

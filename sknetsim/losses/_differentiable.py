@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._gradients.capture import compute_cotangents, record_calls
+from .._gradients.capture import compute_cotangents
 from .._gradients.engine import GradientEngine
 from .._gradients.fallback import Fallback
 from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
-from .._gradients.parameters import make_plan
+from .._gradients.parameters import list_layout
+from .._gradients.recording import Resolver, Tape, divide_parameters, record_calls
 from .._gradients.served_blocks import compute_served_blocks, is_used_outside
 from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
-from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
+from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch, take_batch
 from .._networks.isolation import borrow_and_restore, is_half, refuse_writes
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
@@ -56,6 +57,8 @@ class _Verification:
         Names of the parameters for which a rule is wrong on this network.
     loop : bool
         Whether parameters without a rule need a loop over samples.
+    resolver : Resolver
+        Search for the axes of the samples.
     """
 
     module: weakref.ref[nn.Module]
@@ -65,6 +68,7 @@ class _Verification:
     selected: set[str]
     refused: set[str]
     loop: bool
+    resolver: Resolver
 
     def applies_to(self, module: nn.Module, inputs: Inputs) -> bool:
         """Return whether the network is still the verified one, apart from its weights.
@@ -202,6 +206,7 @@ def _verify_network(
         selected=engine.selected,
         refused=engine.refused,
         loop=engine.loops,
+        resolver=Resolver(),
     )
 
 
@@ -269,31 +274,41 @@ def _compute_jacobian(
     The second result is the structure of the network's graph. It is None if rules that are correct
     for one batch may be wrong for another one with the same structure.
     """
-    plan = make_plan(module, verification.selected, verification.refused)
 
     def call(function: Callable[..., Any], inputs: Inputs) -> Any:
         # The network may change its inputs in place, so each pass gets a copy.
         with refuse_writes(module):
             return network.call(function, map_tensors(torch.clone, inputs))
 
-    with record_calls(list(plan.groups)) as calls:
+    with record_calls(module, verification.selected, list_tensors(inputs)) as tape:
         raw = call(module, inputs)
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
-    if not all(call.fits(len(selected)) for call in calls):
-        raise UnsupportedNetworkError(
-            "`network` must use each layer on the same axes in every batch; got a batch that"
-            " differs from the first one. Make one loss object for each form of batch."
-        )
-    cotangents = compute_cotangents(selected, calls, graph=True)
-    blocks = compute_served_blocks(plan, calls, cotangents, graph=True)
-    if plan.unserved:
+    graph = describe_graph(selected)
+
+    def record(rows: list[int]) -> Tape:
+        batch = take_batch(inputs, rows)
+        with record_calls(module, verification.selected, list_tensors(batch)) as tape:
+            call(module, batch)
+        return tape
+
+    names = {id(p): n for n, p in module.named_parameters() if n in verification.selected}
+    reached = {names[parameter] for parameter in graph.uses if parameter in names}
+    uses, unserved = divide_parameters(
+        verification.resolver.resolve(tape, len(selected), record),
+        list(names.values()),
+        verification.refused,
+        reached,
+    )
+    cotangents = compute_cotangents(selected, uses, graph=True)
+    blocks = compute_served_blocks(uses, cotangents, graph=True).blocks
+    if unserved:
         fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop
-        blocks[tuple(plan.unserved)] = fallback.block(module, plan.unserved, inputs, targets)
-    graph = describe_graph(selected)
-    varies = graph.moves_samples or is_used_outside(plan, calls, graph.uses)
-    return Jacobian(blocks, plan.layout, selected), None if varies else graph.structure
+        blocks[tuple(unserved)] = fallback.block(module, unserved, inputs, targets)
+    varies = graph.moves_samples or is_used_outside(tape, graph.uses)
+    jacobian = Jacobian(blocks, list_layout(module, verification.selected), selected)
+    return jacobian, None if varies else graph.structure
 
 
 def check_second_derivatives(

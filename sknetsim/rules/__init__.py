@@ -1,4 +1,4 @@
-"""Rules: the per-sample gradients of each type of layer, one file per family."""
+"""Rules: the per-sample gradients of each function with parameters, one file per family."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from .._kernels.blocks import Block, DenseBlock
 from .._kernels.factored_blocks import FactorBlock
 
 # Importing the file of a family registers its rules.
-from . import convolution, embedding, linear, normalization, transposed_convolution
+from . import (
+    convolution,
+    decompositions,
+    embedding,
+    expansion,
+    linear,
+    normalization,
+    transposed_convolution,
+)
 
-# The engine imports find_rule from here; it is not part of the public interface.
+# The engine imports these from here; they are not part of the public interface.
+from ._registry import find_decomposition as find_decomposition
+from ._registry import find_function_rule as find_function_rule
+from ._registry import find_recurrence as find_recurrence
 from ._registry import find_rule as find_rule
 from ._registry import layout_of, register_rule
 

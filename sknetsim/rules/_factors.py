@@ -6,33 +6,36 @@ channels of a group; c channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.factored_blocks import FactorBlock
+from .._kernels.layouts import PLAIN_ORDER, Order
 from ._registry import layout_of
 
 
 def make_factor_block(
-    module: nn.Module, activations: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+    arguments: Mapping[str, Any],
+    activations: Tensor,
+    cotangents: Tensor,
+    names: Sequence[str],
+    order: Order = PLAIN_ORDER,
+) -> Block:
     """Return a block from activations a (n, t, g, i) and cotangents e (n, o, t, g, j).
 
-    The gradient of the weight is sum_t e[n,o,t,g,j] a[n,t,g,i], that of the bias
-    sum_t e[n,o,t,g,j]. The bias on its own needs no activations.
+    The gradient of the first name, the weight, is sum_t e[n,o,t,g,j] a[n,t,g,i]. The gradient of a
+    second name, the bias, is sum_t e[n,o,t,g,j].
     """
-    layout = layout_of(module, names)
-    if "weight" not in names:
-        return [DenseBlock(layout, cotangents.sum(dim=2).flatten(2))]
-    return [FactorBlock(layout, cotangents, activations)]
+    return FactorBlock(layout_of(arguments, names), cotangents, activations, order)
 
 
-def make_bias_block(module: nn.Module, cotangents: Tensor) -> DenseBlock:
-    """Return sum_t e[n,o,c,t], from cotangents e of shape (n, o, c, space...)."""
-    return DenseBlock(layout_of(module, ["bias"]), cotangents.flatten(3).sum(dim=-1))
+def make_bias_block(arguments: Mapping[str, Any], name: str, cotangents: Tensor) -> DenseBlock:
+    """Return sum_t e[n,o,t,c], from cotangents e of shape (n, o, t, c)."""
+    return DenseBlock(layout_of(arguments, [name]), cotangents.sum(dim=2))
 
 
 def extract_windows(
@@ -58,5 +61,15 @@ def crop(images: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def move_positions_first(images: Tensor, dimensions: int) -> Tensor:
-    """Return (..., t, c) from (..., c, space...), where the space has ``dimensions`` axes."""
-    return torch.movedim(images.flatten(-dimensions), -1, -2)
+    """Return (..., t, c) from (..., b, c, space...), where the space has ``dimensions`` axes.
+
+    The positions are those of all b images of a sample.
+    """
+    # (..., b, c, space...) -> (..., b, t, c) -> (..., b t, c)
+    return torch.movedim(images.flatten(-dimensions), -1, -2).flatten(-3, -2)
+
+
+def repeat_number(value: Any, dimensions: int) -> tuple[int, ...]:
+    """Return one number for each dimension, from one number or a sequence of 1 or all numbers."""
+    numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return numbers * dimensions if len(numbers) == 1 else numbers

@@ -1,52 +1,70 @@
-"""Registry of rules by type of layer.
+"""Registry of rules by function, and by type of layer.
 
 Types must match exactly: a subclass may compute something else, so it does not inherit the rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .._kernels.blocks import Block
 from .._kernels.layouts import Layout
 
-#: A function of (module, inputs, cotangents, names), see `register_rule`.
-Rule = Callable[[Any, Tensor, Tensor, "tuple[str, ...]"], "list[Block]"]
+#: A function of (module, inputs, cotangents, names) or (arguments, cotangents, names), see
+#: `register_rule`.
+Rule = Callable[..., "list[Block]"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Rule of a type of layer, and the names of all parameters that it applies to."""
+    """Rule of a function or of a type of layer.
+
+    Attributes
+    ----------
+    rule : callable
+        The rule.
+    parameters : frozenset of str
+        Names of the parameters, or of the arguments, that it applies to.
+    arguments : tuple of str
+        Names of the arguments of a function, in the order of its signature.
+    """
 
     rule: Rule
     parameters: frozenset[str]
+    arguments: tuple[str, ...] = ()
 
 
-_registry: dict[type[nn.Module], Entry] = {}
+_layers: dict[type[nn.Module], Entry] = {}
+_functions: dict[Any, Entry] = {}
+_decompositions: dict[Any, Callable[..., Any]] = {}
+_recurrences: dict[Any, Callable[..., Any]] = {}
 
 
 def register_rule(
-    *layer_types: type[nn.Module], parameters: Iterable[str] = ("weight", "bias")
+    *targets: Any, parameters: Iterable[str] = ("weight", "bias"), arguments: Iterable[str] = ()
 ) -> Callable[[Rule], Rule]:
-    """Decorate a function that computes the per-sample gradients of a layer.
+    """Decorate a function that computes the per-sample gradients of a function or of a layer.
 
     Parameters
     ----------
-    *layer_types : type
-        The types of layers that the rule applies to. It does not apply to subclasses.
+    *targets : function of torch, or type of Module
+        What the rule applies to: functions such as ``torch.nn.functional.linear`` or
+        ``torch.Tensor.matmul``, or types of layers. It does not apply to subclasses of a type.
     parameters : iterable of str, default=("weight", "bias")
         Names of all parameters that the rule covers. The rule does not apply to a layer with
-        other parameters of its own.
+        other parameters of its own. For a function, these are names of arguments.
+    arguments : iterable of str, default=()
+        Names of a function's arguments, in the order of its signature. Layers have none.
 
     Returns
     -------
     decorator : callable
-        A decorator that registers and returns a function ``rule(module, inputs, cotangents,
-        names)``, with these arguments:
+        A decorator that registers and returns a rule. The rule of a layer is a function
+        ``rule(module, inputs, cotangents, names)``, with these arguments:
 
         - ``module`` is the layer;
         - ``inputs``, of shape (n, ...), is the layer's first argument;
@@ -54,13 +72,30 @@ def register_rule(
           respect to the layer's output;
         - ``names`` are the requested parameters, in the layer's order.
 
-        The rule returns a list of blocks. Their layouts together contain each of ``names`` once.
+        The rule of a function is a function ``rule(arguments, cotangents, names)``:
+
+        - ``arguments`` is a dict of the function's arguments. Those in ``names`` are the
+          parameters, or tensors that the network computes from parameters only. The other tensors
+          have the shape (n, ...), where ... is the shape in a batch of one sample. So the input of
+          a linear layer on a batch (n, t, i) has the shape (n, 1, t, i);
+        - ``cotangents``, of shape (n, o, ...), are those at the function's output, where ... is the
+          shape of the output for a batch of one sample;
+        - ``names`` are the requested arguments.
+
+        A rule returns a list of blocks. Their layouts together contain each of ``names`` once. The
+        rule of a function may return NotImplemented instead, for arguments that it does not cover.
+
+    Raises
+    ------
+    TypeError
+        If a target is neither a type of layer nor a function, or if ``arguments`` do not contain
+        the ``parameters`` of a function.
 
     Notes
     -----
-    Gradients of a layer without a rule are correct too, but slower. On the first chunk, the engine
-    compares sums of the gradients of a rule with autograd. If they differ, the rule is not used on
-    this network.
+    Gradients of a layer or function without a rule are correct too, but slower. On the first chunk,
+    the engine compares sums of the gradients of a rule with autograd. If they differ, the rule is
+    not used on this network.
 
     Examples
     --------
@@ -76,24 +111,89 @@ def register_rule(
     ... def scale(module, inputs, cotangents, names):
     ...     return [DenseBlock(layout_of(module, names), cotangents * inputs[:, None])]
     """
+    entry = frozenset(parameters), tuple(arguments)
+    for target in targets:
+        _check_target(target, *entry)
 
     def decorate(rule: Rule) -> Rule:
-        for layer_type in layer_types:
-            _registry[layer_type] = Entry(rule, frozenset(parameters))
+        for target in targets:
+            registry: dict[Any, Entry] = _layers if isinstance(target, type) else _functions
+            registry[target] = Entry(rule, *entry)
         return rule
 
     return decorate
 
 
+def _check_target(target: Any, parameters: frozenset[str], arguments: tuple[str, ...]) -> None:
+    """Raise an error if a rule cannot be registered for a target."""
+    is_layer = isinstance(target, type) and issubclass(target, nn.Module)
+    if not is_layer and (isinstance(target, type) or not callable(target)):
+        raise TypeError(
+            "`targets` must be functions of torch or types of layers; got"
+            f" {target!r}. Pass torch.nn.Linear or torch.nn.functional.linear, for example."
+        )
+    if not is_layer and not parameters <= set(arguments):
+        raise TypeError(
+            "`arguments` must be the names of the function's arguments, with those in `parameters`"
+            f" ({', '.join(sorted(parameters))}); got {arguments}. Name all arguments in the order"
+            " of its signature."
+        )
+
+
 def find_rule(module: nn.Module) -> Rule | None:
-    """Return the rule of a layer, or None if it has no rule."""
-    entry = _registry.get(type(module))
+    """Return the rule of a type of layer, or None if it has none of its own."""
+    entry = _layers.get(type(module))
     # A method assigned to the instance replaces that of its type.
     if entry is None or "forward" in vars(module):
         return None
     return entry.rule if set(module._parameters.keys()) <= entry.parameters else None
 
 
-def layout_of(module: nn.Module, names: Iterable[str]) -> Layout:
-    """Return the layout of a block: the names of the parameters and their shapes."""
-    return tuple((name, getattr(module, name).shape) for name in names)
+def find_function_rule(function: Any) -> Entry | None:
+    """Return the rule of a function with the names of its arguments, or None if it has none."""
+    return _functions.get(function)
+
+
+def register_decomposition(*functions: Any) -> Callable[[Any], Any]:
+    """Decorate a function that computes the same as others from functions with rules."""
+
+    def decorate(decomposition: Any) -> Any:
+        _decompositions.update(dict.fromkeys(functions, decomposition))
+        return decomposition
+
+    return decorate
+
+
+def find_decomposition(function: Any) -> Callable[..., Any] | None:
+    """Return the function that computes the same from functions with rules, or None."""
+    return _decompositions.get(function)
+
+
+def register_recurrence(*functions: Any) -> Callable[[Any], Any]:
+    """Decorate a function ``f(record, *args)`` that computes the same as recurrent functions.
+
+    It calls ``record(inputs, weight, bias, preactivations)`` for each linear layer, of which
+    ``preactivations`` has the cotangents.
+    """
+
+    def decorate(recurrence: Any) -> Any:
+        _recurrences.update(dict.fromkeys(functions, recurrence))
+        return recurrence
+
+    return decorate
+
+
+def find_recurrence(function: Any) -> Callable[..., Any] | None:
+    """Return the function of `register_recurrence`, or None."""
+    return _recurrences.get(function)
+
+
+def layout_of(owner: nn.Module | Mapping[str, Any], names: Iterable[str]) -> Layout:
+    """Return the layout of a block: the names of the parameters and their shapes.
+
+    The parameters are those of a layer, or the arguments of a function.
+    """
+    return tuple(
+        (name, (owner[name] if isinstance(owner, Mapping) else getattr(owner, name)).shape)
+        for name in names
+    )

@@ -1,62 +1,83 @@
 """Rule of convolutions in one, two and three dimensions.
 
-Index legend: n samples; o outputs of the network; t positions of the layer's output; g groups;
-k positions in the kernel; c input and j output channels of a group. A convolution is a linear layer
-on windows: y[n,t,g,j] = sum_i W[g,j,i] a[n,t,g,i] + b[g,j], where a[n,t,g,i] is the window of the
-padded input at t and i = (k, c). The channels c come last in i, so that neighbouring windows are
-copied in long runs.
+Index legend: n samples; o outputs of the network; b images of a sample; t positions of the layer's
+output; g groups; k positions in the kernel; c input and j output channels of a group. A convolution
+is a linear layer on windows: y[n,t,g,j] = sum_i W[g,j,i] a[n,t,g,i] + b[g,j], where a[n,t,g,i] is
+the window of the padded input at t and i = (k, c). The channels c come last in i, so that
+neighbouring windows are copied in long runs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.modules.conv import _ConvNd
 
 from .._kernels.blocks import Block
-from .._kernels.factored_blocks import FactorBlock
 from .._kernels.layouts import Order
-from ._factors import extract_windows, make_bias_block, move_positions_first
-from ._registry import layout_of, register_rule
+from ._factors import (
+    extract_windows,
+    make_bias_block,
+    make_factor_block,
+    move_positions_first,
+    repeat_number,
+)
+from ._registry import register_rule
 
 
-@register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+@register_rule(
+    torch.conv1d,
+    torch.conv2d,
+    torch.conv3d,
+    arguments=("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+)
 def convolution(
-    module: _ConvNd, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
+    arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
     """Return dW[g,j,i] = sum_t e[n,o,t,g,j] a[n,t,g,i] as factors, and db[g,j] = sum_t e."""
+    if arguments["input"].ndim != arguments["weight"].ndim + 1:
+        return NotImplemented  # An image without an axis of images.
+    # (n, o, b, channels, space...) -> (n, o, t, channels)
+    moved = move_positions_first(cotangents, arguments["weight"].ndim - 2)
     make_block = {
-        "weight": lambda: _make_weight_block(module, inputs, cotangents),
-        "bias": lambda: make_bias_block(module, cotangents),
+        "weight": lambda: _make_weight_block(arguments, moved),
+        "bias": lambda: make_bias_block(arguments, "bias", moved),
     }
     return [make_block[name]() for name in names]
 
 
-def _make_weight_block(module: _ConvNd, inputs: Tensor, cotangents: Tensor) -> Block:
-    # (n, o, channels, space...) -> (n, o, t, g, j)
-    cotangents = move_positions_first(cotangents, len(module.kernel_size))
-    cotangents = cotangents.unflatten(-1, (module.groups, -1))
-    kernel = math.prod(module.kernel_size)
-    channels = module.in_channels // module.groups
+def _make_weight_block(arguments: Mapping[str, Any], cotangents: Tensor) -> Block:
+    weight, groups = arguments["weight"], arguments.get("groups", 1)
+    cotangents = cotangents.unflatten(-1, (groups, -1))
+    kernel = math.prod(weight.shape[2:])
     # Stored as (g, j, k, c); the parameter is (g j, c, k).
-    order = Order((module.groups, cotangents.shape[-1], kernel, channels), (0, 1, 3, 2))
-    layout = layout_of(module, ["weight"])
-    return FactorBlock(layout, cotangents, _make_activations(module, inputs), order)
+    order = Order((groups, cotangents.shape[-1], kernel, weight.shape[1]), (0, 1, 3, 2))
+    activations = _make_activations(arguments)
+    return make_factor_block(arguments, activations, cotangents, ["weight"], order)
 
 
-def _make_activations(module: _ConvNd, inputs: Tensor) -> Tensor:
+def _make_activations(arguments: Mapping[str, Any]) -> Tensor:
     """Return the windows a of the padded input, of shape (n, t, g, i)."""
-    dimensions = len(module.kernel_size)
-    # Same shape as before, with the channels last in memory.
-    images = _pad(module, inputs).movedim(1, -1).contiguous().movedim(-1, 1)
-    windows = extract_windows(images, module.kernel_size, module.stride, module.dilation)
-    # (n, t, k (g c)) -> (n, t, k, g, c) -> (n, t, g, (k c))
-    columns = _flatten_windows(windows.movedim(1, -1), dimensions).unflatten(
-        2, (-1, module.groups, inputs.shape[1] // module.groups)
+    weight, inputs = arguments["weight"], arguments["input"]
+    kernel_size = weight.shape[2:]
+    dimensions, groups = len(kernel_size), arguments.get("groups", 1)
+    stride, dilation = (
+        repeat_number(arguments.get(name, 1), dimensions) for name in ("stride", "dilation")
     )
-    return columns.movedim(3, 2).flatten(3)
+    images = inputs.flatten(0, 1)
+    padded = _pad(images, arguments.get("padding", 0), kernel_size, dilation)
+    # Same shape as before, with the channels last in memory.
+    padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
+    windows = extract_windows(padded, kernel_size, stride, dilation)
+    # (n b, t, k (g c)) -> (n b, t, k, g, c) -> (n b, t, g, (k c)) -> (n, b t, g, (k c))
+    columns = _flatten_windows(windows.movedim(1, -1), dimensions).unflatten(
+        2, (-1, groups, weight.shape[1])
+    )
+    return columns.movedim(3, 2).flatten(3).unflatten(0, inputs.shape[:2]).flatten(1, 2)
 
 
 def _flatten_windows(windows: Tensor, dimensions: int) -> Tensor:
@@ -72,21 +93,24 @@ def _flatten_windows(windows: Tensor, dimensions: int) -> Tensor:
     return transposed.flatten(-dimensions).flatten(1, -2).mT
 
 
-def _pad(module: _ConvNd, inputs: Tensor) -> Tensor:
-    """Return the inputs padded as the module pads them."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+def _pad(
+    images: Tensor, padding: Any, kernel_size: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """Return images padded with zeros as a convolution pads them."""
     # functional.pad expects the last axis first.
-    widths = [width for pair in reversed(_padding_widths(module)) for width in pair]
-    return functional.pad(inputs, widths, mode=mode) if any(widths) else inputs
+    pairs = reversed(_padding_widths(padding, kernel_size, dilation))
+    widths = [width for pair in pairs for width in pair]
+    return functional.pad(images, widths) if any(widths) else images
 
 
-def _padding_widths(module: _ConvNd) -> list[tuple[int, int]]:
+def _padding_widths(
+    padding: Any, kernel_size: Sequence[int], dilation: Sequence[int]
+) -> list[tuple[int, int]]:
     """Return the padding before and after the images along each axis."""
-    if module.padding == "valid":
-        return [(0, 0)] * len(module.kernel_size)
-    if module.padding == "same":
-        spans = zip(module.kernel_size, module.dilation, strict=True)
-        totals = [gap * (size - 1) for size, gap in spans]
+    if padding == "valid":
+        return [(0, 0)] * len(kernel_size)
+    if padding == "same":
+        totals = [gap * (size - 1) for size, gap in zip(kernel_size, dilation, strict=True)]
         # torch puts the larger half of an odd total at the end.
         return [(total // 2, total - total // 2) for total in totals]
-    return [(int(width), int(width)) for width in module.padding]
+    return [(int(width), int(width)) for width in repeat_number(padding, len(kernel_size))]

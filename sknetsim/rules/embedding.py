@@ -6,23 +6,32 @@ j width of the embedding. The layer computes y[n,t,j] = W[index[n,t],j].
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from .._kernels.blocks import Block
 from .._kernels.embedding_blocks import EmbeddingBlock
 from ._registry import layout_of, register_rule
 
 
-@register_rule(nn.Embedding, parameters=["weight"])
+@register_rule(
+    torch.embedding,
+    parameters=["weight"],
+    arguments=("weight", "indices", "padding_idx", "scale_grad_by_freq", "sparse"),
+)
 def embedding(
-    module: nn.Embedding, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
+    arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
     """Return dW[v,j], the sum of e[n,o,t,j] over the positions with index[n,t] = v, as factors."""
     samples, outputs = cotangents.shape[:2]
-    indices = inputs.reshape(samples, -1).long()
+    indices = arguments["indices"].reshape(samples, -1).long()
     cotangents = cotangents.reshape(samples, outputs, -1, 1, cotangents.shape[-1])
-    if module.padding_idx is not None:
+    padding = arguments.get("padding_idx", -1)
+    if padding >= 0:
         # torch gives the padding row a zero gradient.
-        used = indices != module.padding_idx
+        used = indices != padding
         cotangents = cotangents * used[:, None, :, None, None]
-    return [EmbeddingBlock(layout_of(module, names), cotangents, indices)]
+    return [EmbeddingBlock(layout_of(arguments, names), cotangents, indices)]

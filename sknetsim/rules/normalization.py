@@ -9,109 +9,138 @@ the gradients are stored in dense blocks.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .._kernels.blocks import Block, DenseBlock
 from ._registry import layout_of, register_rule
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+Arguments = Mapping[str, Any]
 
 
-@register_rule(nn.LayerNorm)
-def layer_norm(
-    module: nn.LayerNorm, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(
+    torch.layer_norm,
+    arguments=("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"),
+)
+def layer_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return the gradients of one weight and one bias per element of the last axes."""
-    normalized = functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
-    return _sum_per_element(module, normalized, cotangents, names)
+    shape = list(arguments["normalized_shape"])
+    normalized = functional.layer_norm(arguments["input"], shape, eps=arguments.get("eps", 1e-5))
+    return _sum_per_element(arguments, normalized, cotangents, names)
 
 
-@register_rule(nn.RMSNorm, parameters=["weight"])
-def rms_norm(
-    module: nn.RMSNorm, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(
+    torch.rms_norm,
+    parameters=["weight"],
+    arguments=("input", "normalized_shape", "weight", "eps"),
+)
+def rms_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return the gradients of one weight per element of the last axes."""
-    normalized = functional.rms_norm(inputs, module.normalized_shape, eps=module.eps)
-    return _sum_per_element(module, normalized, cotangents, names)
+    shape = list(arguments["normalized_shape"])
+    normalized = functional.rms_norm(arguments["input"], shape, eps=arguments.get("eps"))
+    return _sum_per_element(arguments, normalized, cotangents, names)
 
 
-@register_rule(nn.GroupNorm)
-def group_norm(
-    module: nn.GroupNorm, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(
+    torch.group_norm,
+    arguments=("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled"),
+)
+def group_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return the gradients of one weight and one bias per channel (axis 1)."""
-    normalized = functional.group_norm(inputs, module.num_groups, eps=module.eps)
-    return _sum_per_channel(module, normalized, cotangents, names)
+    groups, eps = arguments["num_groups"], arguments.get("eps", 1e-5)
+    normalized = _apply(lambda images: functional.group_norm(images, groups, eps=eps), arguments)
+    return _sum_per_channel(arguments, normalized, cotangents, names)
 
 
-@register_rule(*_INSTANCE_NORMS)
-def instance_norm(
-    module: _InstanceNorm, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(
+    torch.instance_norm,
+    arguments=(
+        *("input", "weight", "bias", "running_mean", "running_var", "use_input_stats"),
+        *("momentum", "eps", "cudnn_enabled"),
+    ),
+)
+def instance_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return the gradients of one weight and one bias per channel.
 
     A channel is normalised by the statistics of the sample, or by the running ones if tracked.
     """
-    normalized = functional.instance_norm(
-        inputs,
-        module.running_mean,
-        module.running_var,
-        use_input_stats=not module.track_running_stats,
-        eps=module.eps,
+    is_own, eps = arguments["use_input_stats"], arguments["eps"]
+    statistics = (None, None) if is_own else _get_statistics(arguments)
+    normalized = _apply(
+        lambda images: functional.instance_norm(
+            images, *statistics, use_input_stats=is_own, eps=eps
+        ),
+        arguments,
     )
-    return _sum_per_channel(module, normalized, cotangents, names)
+    return _sum_per_channel(arguments, normalized, cotangents, names)
 
 
-@register_rule(*_BATCH_NORMS)
-def batch_norm(
-    module: _BatchNorm, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(
+    torch.batch_norm,
+    arguments=(
+        *("input", "weight", "bias", "running_mean", "running_var", "training"),
+        *("momentum", "eps", "cudnn_enabled"),
+    ),
+)
+def batch_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return the gradients of one weight and one bias per channel.
 
     A channel is normalised by the running statistics, since networks are evaluated in eval mode.
     """
-    normalized = functional.batch_norm(
-        inputs, module.running_mean, module.running_var, eps=module.eps
+    if arguments["training"]:
+        return NotImplemented
+    statistics, eps = _get_statistics(arguments), arguments["eps"]
+    normalized = _apply(
+        lambda images: functional.batch_norm(images, *statistics, eps=eps), arguments
     )
-    return _sum_per_channel(module, normalized, cotangents, names)
+    return _sum_per_channel(arguments, normalized, cotangents, names)
 
 
-@register_rule(nn.PReLU, parameters=["weight"])
-def prelu(
-    module: nn.PReLU, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]
-) -> list[Block]:
+@register_rule(torch.prelu, parameters=["weight"], arguments=("input", "weight"))
+def prelu(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return dW[c] = sum_t e[n,o,c,t] min(x[n,c,t], 0), with one slope per channel or for all."""
-    return _sum_per_channel(module, inputs.clamp(max=0), cotangents, names)
+    return _sum_per_channel(arguments, arguments["input"].clamp(max=0), cotangents, names)
+
+
+def _get_statistics(arguments: Arguments) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance, which have no samples."""
+    mean, variance = (arguments[name] for name in ("running_mean", "running_var"))
+    return mean[0], variance[0]  # The same for each sample.
+
+
+def _apply(function: Callable[[Tensor], Tensor], arguments: Arguments) -> Tensor:
+    """Return a function of images (n b, c, space...) of an input (n, b, c, space...)."""
+    inputs: Tensor = arguments["input"]
+    return function(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
 
 
 def _sum_per_element(
-    module: nn.LayerNorm | nn.RMSNorm,
-    normalized: Tensor,
-    cotangents: Tensor,
-    names: tuple[str, ...],
+    arguments: Arguments, normalized: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
     """Return the gradients summed over the axes before the normalised ones."""
     terms = _list_terms(normalized, cotangents, names)
-    size = math.prod(module.normalized_shape)
+    size = math.prod(arguments["normalized_shape"])
     sums = [term.reshape(*term.shape[:2], -1, size).sum(dim=2) for term in terms]
-    return [DenseBlock(layout_of(module, names), torch.cat(sums, dim=2))]
+    return [DenseBlock(layout_of(arguments, names), torch.cat(sums, dim=2))]
 
 
 def _sum_per_channel(
-    module: nn.Module, normalized: Tensor, cotangents: Tensor, names: tuple[str, ...]
+    arguments: Arguments, normalized: Tensor, cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
-    """Return the gradients summed over all axes after the channels."""
+    """Return the gradients summed over all axes but the channels, axis 1 of a batch."""
+    size = arguments[names[0]].numel()
+    if size > 1 and (normalized.ndim < 3 or normalized.shape[2] != size):
+        return NotImplemented
     terms = _list_terms(normalized, cotangents, names)
-    size = getattr(module, names[0]).numel()
+    if size > 1:
+        # (n, o, b, c, space...) -> (n, o, c, b, space...)
+        terms = [term.transpose(2, 3) for term in terms]
     sums = [term.reshape(*term.shape[:2], size, -1).sum(dim=3) for term in terms]
-    return [DenseBlock(layout_of(module, names), torch.cat(sums, dim=2))]
+    return [DenseBlock(layout_of(arguments, names), torch.cat(sums, dim=2))]
 
 
 def _list_terms(normalized: Tensor, cotangents: Tensor, names: tuple[str, ...]) -> list[Tensor]:

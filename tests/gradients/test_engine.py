@@ -13,7 +13,6 @@ from sknetsim import (
     ZeroGradientWarning,
 )
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._gradients.parameters import make_plan
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 from sknetsim.rules import _registry
@@ -29,7 +28,8 @@ cases = pytest.mark.parametrize("case", LAYERS + NETWORKS, ids=lambda case: case
 
 @pytest.fixture
 def without_rules(monkeypatch):
-    monkeypatch.setattr(_registry, "_registry", {})
+    for registry in ("_layers", "_functions", "_decompositions", "_recurrences"):
+        monkeypatch.setattr(_registry, registry, {})
 
 
 @cases
@@ -51,7 +51,7 @@ def test_each_layer_is_served_by_its_rule(case):
     network, X = build(case)
     engine = GradientEngine(resolve_network(network))
     list(engine.jacobians(Samples(X)))
-    assert make_plan(network, engine.selected, engine.refused).unserved == []
+    assert engine.unserved == []
 
 
 @cases

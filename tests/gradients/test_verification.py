@@ -1,17 +1,19 @@
 """Networks and gradients that are verified in each chunk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sknetsim import GradientFeaturizer, NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
-from sknetsim._gradients.parameters import make_plan
 from sknetsim._gradients.verification import are_checked, are_verified, select_part, select_rows
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
-from sknetsim.rules import DenseBlock, _registry, linear
+from sknetsim.rules import DenseBlock, _registry
 
 from .. import naive
 from ..cases import NETWORKS, build
@@ -59,10 +61,6 @@ def test_other_samples_are_checked_in_the_next_chunk():
 @pytest.mark.parametrize(
     ("name", "served_parts"),
     [
-        ("positions before samples", {"head"}),
-        ("samples and positions in one axis", {"head"}),
-        ("Siamese net with one joined call", {"head"}),
-        ("tied autoencoder", {"encoder"}),
         ("checkpointed, reentrant", set()),
     ],
 )
@@ -71,21 +69,18 @@ def test_the_fallback_computes_parameters_whose_rule_is_wrong(name, served_parts
     network, X = build(case)
     engine = GradientEngine(resolve_network(network))
     list(engine.jacobians(Samples(X)))
-    served = set(make_plan(network, engine.selected, engine.refused).names.values())
-    served -= set(make_plan(network, engine.selected, engine.refused).unserved)
+    served = engine.selected - set(engine.unserved)
     assert {parameter.partition(".")[0] for parameter in served} == served_parts
 
 
 def test_a_wrong_rule_is_not_used(monkeypatch):
-    def wrong(module, inputs, cotangents, names):
-        return [
-            DenseBlock(block.layout, 2 * block.materialize())
-            for block in linear.linear(module, inputs, cotangents, names)
-        ]
+    entry = _registry.find_function_rule(functional.linear)
 
-    monkeypatch.setitem(
-        _registry._registry, nn.Linear, _registry.Entry(wrong, frozenset(["weight", "bias"]))
-    )
+    def wrong(arguments, cotangents, names):
+        blocks = entry.rule(arguments, cotangents, names)
+        return [DenseBlock(block.layout, 2 * block.materialize()) for block in blocks]
+
+    monkeypatch.setitem(_registry._functions, functional.linear, replace(entry, rule=wrong))
     check_quantities(NETWORKS[0], torch.float64)
 
 

@@ -1,0 +1,118 @@
+"""Calls of functions with parameters in a forward pass, and the tensors behind them.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+
+@dataclass(eq=False)
+class Source:
+    """A parameter, or a tensor that a forward pass derives from parameters.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        The tensor.
+    name : str or None
+        Name of the parameter; None for a derived tensor.
+    parents : list of Source
+        Sources that a derived tensor was computed from; empty for a parameter.
+    select : callable or None
+        Function that returns the same elements of another tensor in the place of the parent's, if
+        a derived tensor consists of elements of its only parent.
+    """
+
+    tensor: Tensor
+    name: str | None = None
+    parents: list[Source] = field(default_factory=list)
+    select: Callable[[Tensor], Tensor] | None = None
+
+    def find_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters that the tensor is computed from, by name."""
+        if self.name is not None:
+            return {self.name: self.tensor}
+        return {
+            name: tensor
+            for parent in self.parents
+            for name, tensor in parent.find_parameters().items()
+        }
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a function, or of a layer with a rule of its own.
+
+    Attributes
+    ----------
+    function : callable or Module
+        The function or the layer.
+    arguments : dict of str to object
+        Its arguments by name. Functions without a rule have numbered arguments.
+    sources : dict of str to Source
+        The arguments that are parameters or derived tensors.
+    outputs : list of Tensor
+        The tensors that it returns.
+    edges : list of (GradientEdge or None)
+        Places of these tensors in the autograd graph; None if they require no gradient.
+    derived : list of Source
+        These tensors as sources, if they may be derived from parameters only.
+    versions : dict of str to int
+        Versions of the tensors among the arguments; each in-place operation increases it.
+    evaluate : callable or None
+        Function that returns the output for other values of the arguments.
+    order : Tensor or None
+        Sample at each position along the axis of the samples; None for 0, 1, 2, ...
+    """
+
+    function: Any
+    arguments: dict[str, Any]
+    sources: dict[str, Source]
+    output_shapes: list[torch.Size]
+    edges: list[GradientEdge | None]
+    derived: list[Source]
+    versions: dict[str, int]
+    evaluate: Callable[[dict[str, Any]], Any] | None = None
+    order: Tensor | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """True if no in-place operation has changed an argument since the call."""
+        return all(
+            read_version(self.arguments[name]) == version for name, version in self.versions.items()
+        )
+
+    def parameter_names(self) -> set[str]:
+        """Return the names of all parameters behind the arguments."""
+        return {name for source in self.sources.values() for name in source.find_parameters()}
+
+
+def read_version(tensor: Tensor) -> int:
+    """Return the version of a tensor; 0 for a tensor of inference mode, which has none."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among some values, also inside lists, tuples and dicts."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from iterate_tensors(value)
+        elif isinstance(value, dict):
+            yield from iterate_tensors(value.values())
+
+
+#: The recorded calls of a forward pass, in order.
+Tape = list[Call]
+
+#: Layers, for annotations.
+Layers = Iterable[nn.Module]

@@ -1,0 +1,118 @@
+"""Properties of torch's functions: which work in place, select elements, or move samples."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Names of functions whose results consist of elements of their first argument, each at most once.
+_SELECTIONS = frozenset(
+    [
+        *("T", "mT", "t", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims"),
+        *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel"),
+        *("squeeze", "unsqueeze", "contiguous", "clone", "roll", "flip", "rot90"),
+        *("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "narrow", "select"),
+        *("__getitem__", "index_select", "take", "diagonal", "embedding"),
+    ]
+)
+
+# Names of functions whose results have the values of the first argument, and the form of others.
+_FORMED = frozenset(["type_as", "to", "expand_as", "view_as", "reshape_as"])
+
+# Names of functions whose results do not depend on the values of their arguments.
+_NEW = frozenset(
+    [
+        *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like"),
+        *("full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+    ]
+)
+
+
+def find_name(function: Any) -> str:
+    """Return the name of a function; for a property of a tensor, the name of the property."""
+    name: str = getattr(function, "__name__", "")
+    if name == "__get__":
+        return str(getattr(function.__self__, "__name__", ""))
+    return name
+
+
+def selects_elements(function: Any) -> bool:
+    """Return whether results consist of elements of the first argument."""
+    return find_name(function) in _SELECTIONS
+
+
+def list_values(function: Any, tensors: list[Tensor]) -> list[Tensor]:
+    """Return the tensors whose values the result of a function depends on."""
+    name = find_name(function)
+    if name in _NEW:
+        return []
+    return tensors[:1] if name in _FORMED else tensors
+
+
+@functools.cache
+def find_out_of_place(function: Any) -> Callable[..., Any] | None:
+    """Return the function that computes the result of an in-place one; None for other functions."""
+    name = find_name(function)
+    if name == "__setitem__":
+        return _set_items
+    if name.startswith("__i") and name.endswith("__"):
+        return getattr(Tensor, f"__{name[3:]}", None) if name not in ("__invert__",) else None
+    if name.endswith("_") and not name.endswith("__"):
+        return getattr(Tensor, name[:-1], None)
+    return None
+
+
+def _set_items(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """Return a copy of a tensor in which some elements are replaced."""
+    result = tensor.clone()
+    result[index] = value
+    return result
+
+
+@functools.cache
+def open_function(function: Any) -> Callable[..., Any] | None:
+    """Return a function of torch, written in Python, as one whose inner calls can be recorded.
+
+    It is None for other functions. Such a function calls itself again through the active mode
+    before anything else. The result is the same function, but with names in its module by which it
+    finds that no mode is active.
+    """
+    code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+    if code is None or not names.get("__name__", "").startswith("torch."):
+        return None
+    checks = [name for name in code.co_names if name.startswith("has_torch_function")]
+    if not checks:
+        return None
+    opened = types.FunctionType(
+        code,
+        {**names, **dict.fromkeys(checks, lambda *tensors: False)},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+def find_permutation(function: Any, args: tuple[Any, ...], samples: int) -> Tensor | None:
+    """Return the index by which a call permutes an axis of n elements; None if it does not."""
+    name = find_name(function)
+    if name == "index_select" and len(args) == 3:
+        index = args[2]
+    elif name == "__getitem__":
+        index = args[1]
+        if isinstance(index, tuple):
+            tensors = [part for part in index if isinstance(part, Tensor)]
+            index = tensors[0] if len(tensors) == 1 else None
+    else:
+        return None
+    is_vector = isinstance(index, Tensor) and index.shape == (samples,)
+    if not is_vector or index.dtype != torch.int64:
+        return None
+    index = index.detach()
+    return index if torch.equal(index.sort().values.cpu(), torch.arange(samples)) else None

@@ -1,0 +1,285 @@
+"""Mode that records each call of a function with a parameter in a forward pass.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..._networks.isolation import attach_hooks
+from ...rules import find_decomposition, find_function_rule, find_recurrence, find_rule
+from .calls import Call, Source, Tape, iterate_tensors, read_version
+from .functions import (
+    find_out_of_place,
+    find_permutation,
+    list_values,
+    open_function,
+    selects_elements,
+)
+
+
+@contextlib.contextmanager
+def record_calls(
+    module: nn.Module, names: Iterable[str], samples: Iterable[Tensor]
+) -> Iterator[Tape]:
+    """Record the calls with the named parameters inside the block, in order.
+
+    Parameters
+    ----------
+    module : Module
+        The network.
+    names : iterable of str
+        Names of the parameters.
+    samples : iterable of Tensor
+        The batch that the network is called on; the first axes are the samples.
+    """
+    recorder = _Recorder(module, set(names), list(samples))
+    begin, end = (
+        attach_hooks(recorder.ruled_layers, register)
+        for register in (recorder.claim, recorder.watch)
+    )
+    with begin, end, recorder:
+        yield recorder.tape
+
+
+class _Recorder(TorchFunctionMode):
+    """Record of the calls with parameters, and with tensors that are derived from these only.
+
+    Parameters
+    ----------
+    module : Module
+        The network.
+    names : set of str
+        Names of the parameters.
+    samples : list of Tensor
+        The batch.
+    """
+
+    def __init__(self, module: nn.Module, names: set[str], samples: list[Tensor]):
+        super().__init__()
+        self.tape: Tape = []
+        self._count = len(samples[0])
+        self._sources = {
+            id(parameter): Source(parameter, name)
+            for name, parameter in module.named_parameters()
+            if name in names and not parameter.is_complex()
+        }
+        self.ruled_layers = [layer for layer in module.modules() if find_rule(layer) is not None]
+        # Sample at each position of each tensor that depends on samples; None for 0, 1, 2, ...
+        self._orders = WeakTensorKeyDictionary()
+        for tensor in samples:
+            self._orders[tensor] = None
+        # Parameters of the layers with a rule of their own that are being called.
+        self._claimed: Counter[int] = Counter()
+        self._is_recurrent = False
+
+    def claim(self, layer: nn.Module) -> RemovableHandle:
+        """Attribute the parameters of a layer with a rule to its calls, not to inner functions."""
+
+        def begin(layer: nn.Module, args: Any) -> None:
+            self._claimed.update(map(id, layer._parameters.values()))
+
+        return layer.register_forward_pre_hook(begin)
+
+    def watch(self, layer: nn.Module) -> RemovableHandle:
+        """Record the calls of a layer with a rule of its own."""
+
+        def record(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            own = {name: p for name, p in layer._parameters.items() if p is not None}
+            self._claimed.subtract(map(id, layer._parameters.values()))
+            inputs = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
+            self._append(layer, {"inputs": inputs, **own}, [output], [inputs])
+
+        # The hook runs before the user's hooks, so that it records the output of the layer itself.
+        return layer.register_forward_hook(record, with_kwargs=True, prepend=True)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run a function, and record it if an argument is a source."""
+        kwargs = kwargs or {}
+        tensors = list(iterate_tensors((*args, *kwargs.values())))
+        if not self._has_source(tensors):
+            result = function(*args, **kwargs)
+            self._follow(function, args, tensors, result)
+            return result
+        recurrence = find_recurrence(function)
+        if recurrence is not None:
+            result = self._run_recurrence(recurrence, args, kwargs, tensors)
+            if result is not NotImplemented:
+                return result
+        has_rule = find_function_rule(function) is not None
+        inner = find_decomposition(function) or open_function(function)
+        if inner is not None and not has_rule:
+            with self:
+                return inner(*args, **kwargs)
+        return self._run(function, args, kwargs, tensors)
+
+    def _has_source(self, tensors: list[Tensor]) -> bool:
+        """Return whether a call on some tensors is recorded."""
+        return (
+            not self._is_recurrent
+            and torch.is_grad_enabled()
+            and any(id(tensor) in self._sources for tensor in tensors)
+        )
+
+    def _follow(
+        self, function: Any, args: tuple[Any, ...], tensors: list[Tensor], result: Any
+    ) -> None:
+        """Note that the results depend on samples if the arguments do, and in which order."""
+        values = list_values(function, tensors)
+        orders = [self._orders[tensor] for tensor in values if tensor in self._orders]
+        if not orders:
+            return
+        order = next((order for order in orders if order is not None), None)
+        permutation = find_permutation(function, args, self._count)
+        if permutation is not None:
+            order = permutation if order is None else order[permutation]
+        is_setting = result is None and args and isinstance(args[0], Tensor)
+        for output in iterate_tensors((args[0] if is_setting else result,)):
+            self._orders[output] = order
+
+    def _run_recurrence(
+        self, recurrence: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]
+    ) -> Any:
+        """Return the result of an implementation that records calls of linear layers itself."""
+
+        def record(inputs: Tensor, weight: Tensor, bias: Any, preactivations: Tensor) -> None:
+            arguments = {"input": inputs, "weight": weight, "bias": bias}
+            self._append(functional.linear, arguments, [preactivations], tensors)
+
+        self._is_recurrent = True
+        try:
+            with self:
+                result = recurrence(record, *args, **kwargs)
+        finally:
+            self._is_recurrent = False
+        if result is not NotImplemented:
+            self._follow(recurrence, args, tensors, result)
+        return result
+
+    def _run(self, function: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Return the result of a function of torch whose arguments contain a source."""
+        recorded, kept = function, args
+        out_of_place = find_out_of_place(function)
+        if out_of_place is not None and id(args[0]) not in self._sources:
+            # The first argument is overwritten, so its contents before the call are kept.
+            recorded, kept = out_of_place, (args[0].clone(), *args[1:])
+        result = function(*args, **kwargs)
+        self._follow(function, args, tensors, result)
+        outputs = list(iterate_tensors((args[0] if result is None else result,)))
+        arguments, evaluate = _name_arguments(recorded, kept, kwargs)
+        self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
+        return result
+
+    def _append(
+        self,
+        function: Any,
+        arguments: dict[str, Any],
+        outputs: list[Tensor],
+        tensors: list[Tensor],
+        evaluate: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        """Append a call to the tape, unless its output requires no gradient."""
+        sources = {
+            name: self._sources[id(value)]
+            for name, value in arguments.items()
+            if id(value) in self._sources and self._claimed[id(value)] <= 0
+        }
+        if not sources or not any(output.requires_grad for output in outputs):
+            return
+        orders = [self._orders[tensor] for tensor in tensors if tensor in self._orders]
+        derived = []
+        if not orders:
+            derived = [
+                Source(output, None, list(sources.values()), select)
+                for output, select in zip(
+                    outputs, _make_selections(function, sources, evaluate, arguments), strict=False
+                )
+            ]
+        self._sources |= {id(source.tensor): source for source in derived}
+        versions = {n: read_version(v) for n, v in arguments.items() if isinstance(v, Tensor)}
+        self.tape.append(
+            Call(
+                function,
+                arguments,
+                sources,
+                [output.shape for output in outputs],
+                # The edges are stored now, because a later in-place operation moves the outputs to
+                # other nodes of the graph.
+                [get_gradient_edge(t) if t.requires_grad else None for t in outputs],
+                derived,
+                versions,
+                evaluate,
+                next((order for order in orders if order is not None), None),
+            )
+        )
+
+
+def _name_arguments(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
+    """Return the arguments of a call by name, and a function of such arguments.
+
+    The names are those of the function's rule. Without a rule they are numbers, also of the
+    elements of lists and other containers.
+    """
+    entry = find_function_rule(function)
+    if entry is not None:
+        names = entry.arguments[: len(args)]
+
+        def evaluate_named(values: dict[str, Any]) -> Any:
+            return function(
+                *(values[name] for name in names), **{name: values[name] for name in kwargs}
+            )
+
+        return dict(zip(names, args, strict=False)) | kwargs, evaluate_named
+    leaves, structure = tree_flatten((args, kwargs))
+    numbers = [str(index) for index in range(len(leaves))]
+
+    def evaluate(values: dict[str, Any]) -> Any:
+        args, kwargs = tree_unflatten([values[number] for number in numbers], structure)
+        return function(*args, **kwargs)
+
+    return dict(zip(numbers, leaves, strict=True)), evaluate
+
+
+def _make_selections(
+    function: Any,
+    sources: dict[str, Source],
+    evaluate: Callable[[dict[str, Any]], Any] | None,
+    arguments: dict[str, Any],
+) -> Iterator[Callable[[Tensor], Tensor] | None]:
+    """Yield, for each output, a function that selects the same elements of another tensor.
+
+    They are None if the outputs are not selected elements of the only source.
+    """
+    first = next(iter(arguments))
+    is_selection = evaluate is not None and selects_elements(function) and list(sources) == [first]
+    # Padding has no gradient.
+    is_selection = is_selection and arguments.get("padding_idx", -1) < 0
+
+    def make_selection(index: int) -> Callable[[Tensor], Tensor]:
+        def select(tensor: Tensor) -> Tensor:
+            assert evaluate is not None
+            return list(iterate_tensors((evaluate({**arguments, first: tensor}),)))[index]
+
+        return select
+
+    index = 0
+    while True:
+        yield make_selection(index) if is_selection else None
+        index += 1

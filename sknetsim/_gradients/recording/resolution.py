@@ -1,0 +1,162 @@
+"""Uses of parameters on samples, from the recorded calls of a forward pass.
+
+A call whose output has no axis of samples only derives a tensor from parameters. A call whose
+output has one uses its parameters, or the tensors derived from them, on samples.
+
+Index legend: n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .calls import Call, Source, Tape
+from .sample_axes import CallAxes, SampleAxis, assume_first_axes, compare_tapes
+
+
+@dataclass(frozen=True)
+class Use:
+    """A call that uses parameters on samples.
+
+    Attributes
+    ----------
+    call : Call
+        The call.
+    sources : dict of str to Source
+        The arguments that are parameters or derived tensors without samples.
+    axes : CallAxes
+        The axes of the samples.
+    samples : int
+        The number n of samples.
+    """
+
+    call: Call
+    sources: dict[str, Source]
+    axes: CallAxes
+    samples: int
+
+    @property
+    def output(self) -> int:
+        """Index of the output with a place in the autograd graph."""
+        return next(i for i, edge in enumerate(self.call.edges) if edge is not None)
+
+    @property
+    def is_supported(self) -> bool:
+        """True if the axes of the samples are known, and the arguments are those of the call."""
+        is_single = sum(edge is not None for edge in self.call.edges) == 1
+        if not (is_single and self.call.is_current and self.axes.fits(self.call, self.samples)):
+            return False
+        # The rule of a layer takes samples on the first axis.
+        first = (self.call.arguments.get("inputs"), self.call.output_shapes[0])
+        return not isinstance(self.call.function, nn.Module) or all(
+            axis == SampleAxis(0) and len(value) == self.samples
+            for axis, value in zip(
+                (self.axes.arguments.get("inputs"), self.axes.outputs[0]), first, strict=True
+            )
+        )
+
+    def parameter_names(self) -> set[str]:
+        """Return the names of all parameters behind the used arguments."""
+        return {name for source in self.sources.values() for name in source.find_parameters()}
+
+    def split_cotangents(self, cotangents: Tensor) -> Tensor:
+        """Return cotangents of shape (d, ...) at the output as (n, d, ...)."""
+        return _split(self.axes.outputs[self.output], cotangents, self.samples, 1)
+
+    def split_arguments(self, convert: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Return the converted arguments; tensors other than the sources have the samples first."""
+        return {
+            name: self._split_argument(name, convert(value)) if isinstance(value, Tensor) else value
+            for name, value in self.call.arguments.items()
+        }
+
+    def _split_argument(self, name: str, value: Tensor) -> Tensor:
+        is_source = name in self.sources
+        return value if is_source else _split(self.axes.arguments[name], value, self.samples)
+
+
+def _split(axis: Any, tensor: Tensor, samples: int, start: int = 0) -> Tensor:
+    """Return a tensor with the samples first; a tensor without samples is repeated."""
+    if isinstance(axis, SampleAxis):
+        return axis.split(tensor, samples, start)
+    return tensor.unsqueeze(0).expand(samples, *tensor.shape)
+
+
+class Resolver:
+    """Search for the axes of the samples, which is remembered for each sequence of calls."""
+
+    def __init__(self) -> None:
+        self._axes: dict[Any, list[CallAxes]] = {}
+
+    def resolve(self, tape: Tape, samples: int, record: Callable[[list[int]], Tape]) -> list[Use]:
+        """Return the uses of parameters on samples.
+
+        Parameters
+        ----------
+        tape : list of Call
+            Recorded calls with a batch of n samples.
+        samples : int
+            The number n.
+        record : callable
+            Function that returns the recorded calls with a batch of some of these samples, given
+            as a list of row numbers.
+        """
+        key = tuple(
+            (call.function, tuple(call.arguments), tuple(s.name for s in call.sources.values()))
+            for call in tape
+        )
+        if key not in self._axes:
+            others = 3 if samples == 2 else 2
+            other = record([row % samples for row in range(others)])
+            axes = compare_tapes(tape, other, samples, others)
+            self._axes[key] = assume_first_axes(tape, samples) if axes is None else axes
+        return _find_uses(tape, self._axes[key], samples)
+
+
+def _find_uses(tape: Tape, axes: list[CallAxes], samples: int) -> list[Use]:
+    """Return the calls with samples that have a source without samples."""
+    with_samples: set[Source] = set()
+    uses = []
+    for call, own in zip(tape, axes, strict=True):
+        sources = {n: s for n, s in call.sources.items() if s not in with_samples}
+        if not sources or own.grows:
+            with_samples |= set(call.derived)
+        if sources and own.grows:
+            uses.append(Use(call, sources, own, samples))
+    return uses
+
+
+def divide_parameters(
+    uses: list[Use], selected: list[str], refused: set[str], reached: set[str]
+) -> tuple[list[Use], list[str]]:
+    """Return the uses that blocks are computed from, and the names of all other parameters.
+
+    Parameters
+    ----------
+    uses : list of Use
+        All uses on samples.
+    selected : list of str
+        Names of the parameters that are differentiated.
+    refused : set of str
+        Names of parameters whose gradients must not be computed from their uses.
+    reached : set of str
+        Names of the parameters that the outputs depend on, according to their graph.
+    """
+    recorded = {name for use in uses for name in use.parameter_names()}
+    unserved = refused | (reached - recorded)
+    groups = [set(s.find_parameters()) for use in uses for s in use.sources.values()]
+    groups += [use.parameter_names() for use in uses if not use.is_supported]
+    unserved |= {name for use in uses if not use.is_supported for name in use.parameter_names()}
+    # A tensor that is derived from several parameters is served for all of them or for none.
+    while added := {n for group in groups if group & unserved for n in group} - unserved:
+        unserved |= added
+    served = []
+    for use in uses:
+        sources = {n: s for n, s in use.sources.items() if not unserved & set(s.find_parameters())}
+        if sources:
+            served.append(replace(use, sources=sources))
+    return served, [name for name in selected if name in unserved]

@@ -1,0 +1,173 @@
+"""Linear maps from gradients in a derived tensor to gradients in the parameters behind it.
+
+A tensor w may be derived from parameters without any sample, as a part of a parameter or a
+normalised weight. With J_w the gradient in w and D = dw/dtheta, the gradient in the parameters is
+J_theta = J_w D.
+
+Index legend: q vectors; w elements of the derived tensor; p elements of a parameter.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layouts import Layout
+
+# Number of elements that are mapped at a time (64 MiB in float32).
+_MAPPED_ELEMENTS = 2**24
+
+
+class ParameterMap(abc.ABC):
+    """The linear map D of a derived tensor.
+
+    Attributes
+    ----------
+    layout : tuple of (str, Size)
+        The parameters, by name.
+    """
+
+    layout: Layout
+
+    @abc.abstractmethod
+    def pull(self, vectors: Tensor) -> list[Tensor]:
+        """Return v D for vectors v of shape (q, w), as (q, p) for each parameter."""
+
+    @abc.abstractmethod
+    def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """Return D u for vectors u of shape (q, p) by parameter, as (q, w)."""
+
+    @property
+    def targets(self) -> Tensor | None:
+        """Element of the parameter for each element w; None if w is no selection of elements."""
+        return None
+
+
+@dataclass(frozen=True)
+class IdentityMap(ParameterMap):
+    """Map of a tensor that is the parameter itself."""
+
+    layout: Layout
+
+    def pull(self, vectors: Tensor) -> list[Tensor]:
+        return [vectors]
+
+    def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return vectors[self.layout[0][0]]
+
+    @property
+    def targets(self) -> Tensor:
+        return torch.arange(self.layout[0][1].numel())
+
+
+class IndexMap(ParameterMap):
+    """Map of a tensor whose elements are elements of one parameter: w[i] = p[indices[i]].
+
+    Parameters
+    ----------
+    layout : tuple of one (str, Size)
+        The parameter.
+    indices : Tensor of shape (w,), int64
+        Positions in the flattened parameter.
+    """
+
+    def __init__(self, layout: Layout, indices: Tensor):
+        self.layout, self.indices = layout, indices
+
+    def __eq__(self, other: object) -> bool:
+        is_alike = isinstance(other, IndexMap) and self.layout == other.layout
+        return is_alike and torch.equal(self.indices, other.indices)
+
+    def __hash__(self) -> int:
+        return hash((self.layout, len(self.indices)))
+
+    def pull(self, vectors: Tensor) -> list[Tensor]:
+        gradients = vectors.new_zeros(len(vectors), self.layout[0][1].numel())
+        return [gradients.index_add(1, self.indices, vectors)]
+
+    def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        return vectors[self.layout[0][0]][:, self.indices]
+
+    @property
+    def targets(self) -> Tensor:
+        return self.indices
+
+
+class AutogradMap(ParameterMap):
+    """Map of a tensor that any differentiable function computes from the parameters.
+
+    Parameters
+    ----------
+    layout : tuple of (str, Size)
+        The parameters.
+    derived : Tensor
+        The derived tensor, with its autograd graph.
+    parameters : list of Tensor
+        The parameters, in the order of the layout.
+    """
+
+    def __init__(self, layout: Layout, derived: Tensor, parameters: list[Tensor]):
+        self.layout, self._derived, self._parameters = layout, derived, parameters
+
+    def pull(self, vectors: Tensor) -> list[Tensor]:
+        step = max(1, _MAPPED_ELEMENTS // max(1, sum(p.numel() for p in self._parameters)))
+        parts = [self._pull(part) for part in vectors.split(step)]
+        return [torch.cat(gradients).to(vectors) for gradients in zip(*parts, strict=True)]
+
+    def _pull(self, vectors: Tensor) -> list[Tensor]:
+        # The gradient of <v, w> in theta is v D.
+        gradients = torch.autograd.grad(
+            self._derived,
+            self._parameters,
+            vectors.to(self._derived).view(-1, *self._derived.shape),
+            retain_graph=True,
+            create_graph=torch.is_grad_enabled(),
+            is_grads_batched=True,
+            materialize_grads=True,
+        )
+        return [gradient.flatten(1) for gradient in gradients]
+
+    def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        # v D is linear in v, so the gradient of <v D, u> in v is D u.
+        with torch.enable_grad():
+            cotangent = torch.zeros_like(self._derived).requires_grad_()
+            pulled = torch.autograd.grad(
+                self._derived,
+                self._parameters,
+                cotangent,
+                create_graph=True,
+                materialize_grads=True,
+            )
+        dependent = [index for index, value in enumerate(pulled) if value.requires_grad]
+        (pushed,) = torch.autograd.grad(
+            [pulled[index] for index in dependent],
+            cotangent,
+            [
+                vectors[self.layout[index][0]].to(self._derived).view(-1, *pulled[index].shape)
+                for index in dependent
+            ],
+            retain_graph=True,
+            create_graph=torch.is_grad_enabled(),
+            is_grads_batched=True,
+        )
+        return pushed.flatten(1).to(next(iter(vectors.values())))
+
+
+def are_disjoint(maps: list[ParameterMap]) -> bool:
+    """Return whether each element of the parameters belongs to at most one element of one w.
+
+    Then the maps preserve products: <J_w D, J_w' D> = <J_w, J_w'>.
+    """
+    taken: dict[str, Tensor] = {}
+    for parameter_map in maps:
+        targets = parameter_map.targets
+        if targets is None:
+            return False
+        ((name, shape),) = parameter_map.layout
+        counts = taken.setdefault(name, torch.zeros(shape.numel(), dtype=torch.uint8))
+        counts += torch.bincount(targets.cpu(), minlength=shape.numel()).clamp(max=2).to(counts)
+    return all(bool((counts <= 1).all()) for counts in taken.values())

@@ -1,0 +1,210 @@
+"""Blocks of parameters that a network uses through tensors derived from them.
+
+Index legend: n samples; o outputs of the network; q vectors; w elements of a derived tensor;
+p elements of the block's parameters, flattened in the order of its layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .blocks import Block, DenseBlock
+from .layouts import FourierMap, Layout
+from .parameter_maps import IdentityMap, ParameterMap, are_disjoint
+
+# Number of elements that are written out at a time (64 MiB in float32).
+_WRITTEN_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class Part:
+    """Block of the gradients in some tensors, and the maps to the parameters behind them.
+
+    Attributes
+    ----------
+    block : Block
+        Gradients J_w in the tensors.
+    maps : tuple of ParameterMap
+        One map D for each entry of the block's layout.
+    """
+
+    block: Block
+    maps: tuple[ParameterMap, ...]
+
+    def pull(self, vectors: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+        """Return v D by parameter, from one tensor (q, w) for each entry of the block's layout."""
+        return [
+            (name, pulled)
+            for parameter_map, vector in zip(self.maps, vectors, strict=True)
+            for (name, _), pulled in zip(
+                parameter_map.layout, parameter_map.pull(vector), strict=True
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class SumBlock(Block):
+    """Gradients J[n,o,p] = sum_parts J_w[n,o,w] D[w,p].
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        One part for each use of the parameters.
+    is_orthogonal : bool
+        Whether products of gradients are sums of the products of each part, because the elements
+        of the derived tensors are different elements of the parameters.
+    """
+
+    parts: tuple[Part, ...]
+    is_orthogonal: bool
+
+    def _form(self) -> tuple[object, ...]:
+        if not self.is_orthogonal:
+            return (object(),)  # Equal to no other form, so that the gradients are written out.
+        return type(self), tuple((part.block._form(), part.maps) for part in self.parts)
+
+    def _assemble(self, pulled: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
+        """Return the sum of the vectors (q, p) of each parameter, in the order of the layout."""
+        sums: dict[str, Tensor] = {}
+        for name, vectors in pulled:
+            sums[name] = sums[name] + vectors if name in sums else vectors
+        return [sums[name] for name, _ in self.layout]
+
+    def materialize(self) -> Tensor:
+        pulled = []
+        for part in self.parts:
+            gradients = part.block.materialize()
+            entries = gradients.flatten(0, 1).split([s.numel() for _, s in part.block.layout], 1)
+            pulled += part.pull(entries)
+        return torch.cat(self._assemble(pulled), dim=1).unflatten(0, gradients.shape[:2])
+
+    def whiten(self, root: Tensor) -> SumBlock:
+        return self._map_blocks(lambda block: block.whiten(root))
+
+    def self_kernel(self) -> Tensor:
+        if self.is_orthogonal:
+            kernels = [part.block.self_kernel() for part in self.parts]
+            return torch.stack(kernels).sum(dim=0)
+        return torch.cat([part.dense().self_kernel() for part in self._split_to_write()])
+
+    def _split_to_write(self) -> list[Block]:
+        """Return blocks of consecutive samples that are small when they are written out."""
+        first = next(iter(self.parts[0].block._tensors().values()))
+        width = first.shape[1] * sum(shape.numel() for _, shape in self.layout)
+        step = max(1, _WRITTEN_ELEMENTS // max(1, width))
+        return [self.rows(slice(start, start + step)) for start in range(0, len(first), step)]
+
+    def weighted_sum(self, weights: Tensor) -> list[Tensor]:
+        # sum_no weights[n,o,q] J_w[n,o,w] is mapped once for each q.
+        return self._assemble(
+            [pair for part in self.parts for pair in part.pull(part.block.weighted_sum(weights))]
+        )
+
+    def _push(self, part: Part, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Return D v for the entries of a part, from one tensor (q, p) for each parameter."""
+        named = {name: vector for (name, _), vector in zip(self.layout, vectors, strict=True)}
+        return [parameter_map.push(named) for parameter_map in part.maps]
+
+    def inner(self, vectors: Sequence[Tensor]) -> Tensor:
+        # <J_w D, v> = <J_w, D v>
+        products = [part.block.inner(self._push(part, vectors)) for part in self.parts]
+        return torch.stack(products).sum(dim=0)
+
+    def product(self, vectors: Sequence[Tensor]) -> Tensor:
+        products = [part.block.product(self._push(part, vectors)) for part in self.parts]
+        return torch.stack(products).sum(dim=0)
+
+    def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
+        return torch.cat([part.dense().sketch(maps) for part in self._split_to_write()])
+
+    @property
+    def sketched_vectors(self) -> int:
+        return self.rows(slice(0, 1)).dense().sketched_vectors
+
+    def for_sums(self) -> Block:
+        return self._map_blocks(lambda block: block.for_sums())
+
+    def for_pairs(self) -> Block:
+        if self.is_orthogonal:
+            return self._map_blocks(lambda block: block.for_pairs())
+        return self.dense()
+
+    @property
+    def positions(self) -> int:
+        return max(part.block.positions for part in self.parts)
+
+    def rows(self, rows: Any) -> SumBlock:
+        return self._map_blocks(lambda block: block.rows(rows))
+
+    def split(self, sizes: Sequence[int]) -> list[Block]:
+        columns = [part.block.split(sizes) for part in self.parts]
+        return [self._replace_blocks(blocks) for blocks in zip(*columns, strict=True)]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{index}.{name}": tensor
+            for index, part in enumerate(self.parts)
+            for name, tensor in part.block._tensors().items()
+        }
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> SumBlock:
+        return self._map_blocks(lambda block: block._map(function))
+
+    def _map_blocks(self, function: Callable[[Block], Block]) -> SumBlock:
+        """Return the block with a function applied to the block of each part."""
+        return self._replace_blocks([function(part.block) for part in self.parts])
+
+    def _replace_blocks(self, blocks: Sequence[Block]) -> SumBlock:
+        pairs = zip(self.parts, blocks, strict=True)
+        return replace(self, parts=tuple(replace(part, block=block) for part, block in pairs))
+
+    def _sum_parts(self, other: SumBlock, name: str) -> Tensor:
+        """Return the sum over the parts of a method of their blocks, if `is_orthogonal`."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        products = [getattr(part.block, name)(others.block) for part, others in pairs]
+        return torch.stack(products).sum(dim=0)
+
+    def _gram(self, other: Block) -> Tensor:
+        assert isinstance(other, SumBlock)
+        return self._sum_parts(other, "gram")
+
+    def _trace_gram(self, other: Block) -> Tensor:
+        assert isinstance(other, SumBlock)
+        return self._sum_parts(other, "trace_gram")
+
+    def _paired(self, other: Block) -> Tensor:
+        assert isinstance(other, SumBlock)
+        return self._sum_parts(other, "paired")
+
+    def _marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
+        return self.dense()._marginals(other.dense(), by_rows)
+
+    def _concatenate(self, blocks: Sequence[SumBlock]) -> SumBlock:
+        columns = zip(*(block.parts for block in blocks), strict=True)
+        return self._replace_blocks(
+            [parts[0].block._concatenate([part.block for part in parts]) for parts in columns]
+        )
+
+    def _add(self, blocks: Sequence[SumBlock]) -> Block:
+        return make_sum_block(self.layout, [part for block in blocks for part in block.parts])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The maps may contain an autograd graph, which cannot be pickled.
+        return DenseBlock, (self.layout, self.materialize())
+
+
+def make_sum_block(layout: Layout, parts: Sequence[Part]) -> SumBlock:
+    """Return the block of parameters with the given layout, from all uses of them."""
+    maps = [parameter_map for part in parts for parameter_map in part.maps]
+    return SumBlock(layout, tuple(parts), are_disjoint(maps))
+
+
+def wrap_block(block: Block) -> SumBlock:
+    """Return a block of the parameters themselves as a `SumBlock`."""
+    maps = tuple(IdentityMap((entry,)) for entry in block.layout)
+    return make_sum_block(block.layout, [Part(block, maps)])
