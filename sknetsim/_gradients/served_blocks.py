@@ -65,7 +65,7 @@ def compute_served_blocks(
         for group in groups:
             blocks = _apply_rule(use, arguments, own, group)
             if blocks is None:
-                failed |= _find_names(use, group)
+                failed |= set(_find_names(use, group))
             for block in blocks or ():
                 named = _name_block(use, block)
                 parts[tuple(name for name, _ in named.layout)].append(named)

@@ -5,6 +5,7 @@ Index legend: n samples; o outputs (d of them).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,9 @@ def differentiate_call(
         return gradients
 
     try:
-        gradients = vmap(differentiate)(tensors, cotangents)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Some functions are slow in vmap.
+            gradients = vmap(differentiate)(tensors, cotangents)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         # Some arguments depend on the number of samples, or torch cannot vectorise the function.
         if is_out_of_memory(error):
