@@ -129,7 +129,7 @@ class AutogradMap(ParameterMap):
             is_grads_batched=True,
             materialize_grads=True,
         )
-        return [gradient.flatten(1) for gradient in gradients]
+        return [gradient.reshape(len(vectors), -1) for gradient in gradients]
 
     def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
         # v D is linear in v, so the gradient of <v D, u> in v is D u.
@@ -154,7 +154,8 @@ class AutogradMap(ParameterMap):
             create_graph=torch.is_grad_enabled(),
             is_grads_batched=True,
         )
-        return pushed.flatten(1).to(next(iter(vectors.values())))
+        first = next(iter(vectors.values()))
+        return pushed.reshape(len(first), -1).to(first)
 
 
 def are_disjoint(maps: list[ParameterMap]) -> bool:

@@ -39,4 +39,4 @@ def expansion(
         if gradients.shape[axis] != size:
             # k repetitions of all entries, one after another
             gradients = gradients.unflatten(axis, (-1, size)).sum(dim=axis)
-    return [DenseBlock(layout_of(arguments, names), gradients.flatten(2))]
+    return [DenseBlock(layout_of(arguments, names), gradients.reshape(*cotangents.shape[:2], -1))]

@@ -79,4 +79,4 @@ def test_exhausted_memory_does_not_start_the_loop(monkeypatch):
 
     monkeypatch.setattr("sknetsim._gradients.fallback.vmap", exhaust)
     with pytest.raises(torch.OutOfMemoryError):
-        NetworkKernel(Branching())(torch.randn(3, 5))
+        compute_gradients(Branching(), torch.randn(3, 5), loop=False)

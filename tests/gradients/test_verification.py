@@ -158,7 +158,10 @@ class Sorting(nn.Module):
 
     def forward(self, rows):
         order = self.sort(rows)
-        return self.restore(self.head(torch.tanh(self.body(rows[order]))), order)
+        return self.restore(self.head(torch.tanh(self.body(self.arrange(rows, order)))), order)
+
+    def arrange(self, rows, order):
+        return rows[order]
 
     def sort(self, rows):
         return rows[:, 0].argsort()
@@ -226,11 +229,16 @@ class Summing(Sorting):
 
 
 class Solving(Sorting):
-    """Network that restores the order by a system of equations, which is not recognised."""
+    """Network that sorts samples by systems of equations, which are not recognised."""
+
+    def arrange(self, rows, order):
+        return torch.linalg.solve(self.permutation(rows, order).T, rows).contiguous() + 0
 
     def restore(self, outputs, order):
-        permutation = torch.eye(len(order), dtype=outputs.dtype)[order]
-        return torch.linalg.solve(permutation, outputs).contiguous() + 0
+        return torch.linalg.solve(self.permutation(outputs, order), outputs).contiguous() + 0
+
+    def permutation(self, rows, order):
+        return (order[:, None] == torch.arange(len(order))).to(rows.dtype)
 
 
 class Gated(Sorting):

@@ -48,13 +48,13 @@ def differentiate_call(
     }
     sources = {name: arguments[name] for name in names}
 
-    def differentiate(sample: dict[str, Tensor], cotangents: Tensor) -> dict[str, Tensor]:
-        def compute_output(values: dict[str, Tensor]) -> Tensor:
-            result = evaluate({**arguments, **sample, **values})
-            return list(iterate_tensors((result,)))[use.output]
+    def compute_output(sample: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
+        result = evaluate({**arguments, **sample, **values})
+        return list(iterate_tensors((result,)))[use.output]
 
+    def differentiate(sample: dict[str, Tensor], cotangents: Tensor) -> dict[str, Tensor]:
         # The gradient of sum c y(p) in p is the product of c and the derivative of y.
-        output, pull = vjp(compute_output, sources)
+        output, pull = vjp(lambda values: compute_output(sample, values), sources)
         gradients: dict[str, Tensor] = vmap(lambda c: pull(c)[0])(cotangents.to(output.dtype))
         return gradients
 
@@ -67,5 +67,5 @@ def differentiate_call(
         if is_out_of_memory(error):
             raise
         return None
-    parts = [gradients[name].flatten(2) for name in names]
+    parts = [gradients[name].reshape(*cotangents.shape[:2], -1) for name in names]
     return DenseBlock(layout_of(arguments, names), torch.cat(parts, dim=2))

@@ -122,10 +122,12 @@ class _Recorder(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         has_rule = find_function_rule(function) is not None
-        inner = find_decomposition(function) or open_function(function)
-        if inner is not None and not has_rule:
-            with self:
-                return inner(*args, **kwargs)
+        for inner in (find_decomposition(function), open_function(function)):
+            if inner is not None and not has_rule:
+                with self:
+                    result = inner(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
         return self._run(function, args, kwargs, tensors)
 
     def _has_source(self, tensors: list[Tensor]) -> bool:
