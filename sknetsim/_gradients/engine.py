@@ -6,14 +6,13 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, list_tensors, slice_batch, take_batch
+from .._networks.batches import Inputs, list_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
@@ -25,8 +24,8 @@ from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import is_differentiable, list_layout, select_parameters
-from .recording import Resolver, Tape, Use, divide_parameters, record_calls
-from .served_blocks import compute_served_blocks, is_used_outside
+from .recording import Resolver, Use, record_calls
+from .served_blocks import compute_served_blocks, find_uses, is_used_outside
 from .verification import (
     are_checked,
     are_verified,
@@ -176,7 +175,16 @@ class GradientEngine(BaseEngine):
         graph = describe_graph(outputs)
         if self._isolated.depends_on_original(graph.uses.keys()):
             return None
-        uses, unserved = self._find_uses(module, tape, inputs, graph.uses)
+        uses, unserved = find_uses(
+            module,
+            self.selected,
+            self.refused,
+            inputs,
+            tape,
+            graph.uses,
+            self._resolver,
+            lambda batch: self.forward(module, batch),
+        )
         self.unserved = unserved
         elements = sum(s.numel() for n, s in list_layout(module, set(unserved)))
         check_affordable(self.outputs.output, outputs, uses, elements)
@@ -235,22 +243,6 @@ class GradientEngine(BaseEngine):
             self._isolated.require_gradients(required)
         if not outputs.requires_grad:
             raise make_graph_error()
-
-    def _find_uses(
-        self, module: nn.Module, tape: Tape, inputs: Inputs, reached: Mapping[int, int]
-    ) -> tuple[list[Use], list[str]]:
-        """Return the uses of parameters on samples, and the parameters for the fallback."""
-
-        def record(rows: list[int]) -> Tape:
-            batch = take_batch(inputs, rows)
-            with record_calls(module, self.selected, list_tensors(batch)) as tape:
-                self.forward(module, batch)
-            return tape
-
-        names = {id(p): name for name, p in module.named_parameters() if name in self.selected}
-        uses = self._resolver.resolve(tape, len(list_tensors(inputs)[0]), record)
-        reached_names = {names[parameter] for parameter in reached if parameter in names}
-        return divide_parameters(uses, list(names.values()), self.refused, reached_names)
 
     def _compute_outputs(
         self, module: nn.Module, inputs: Inputs, y: Tensor | None

@@ -79,8 +79,9 @@ class IndexMap(ParameterMap):
         self.layout, self.indices = layout, indices
 
     def __eq__(self, other: object) -> bool:
-        is_alike = isinstance(other, IndexMap) and self.layout == other.layout
-        return is_alike and torch.equal(self.indices, other.indices)
+        if not isinstance(other, IndexMap):
+            return False
+        return self.layout == other.layout and torch.equal(self.indices, other.indices)
 
     def __hash__(self) -> int:
         return hash((self.layout, len(self.indices)))

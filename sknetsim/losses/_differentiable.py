@@ -21,12 +21,12 @@ from .._gradients.fallback import Fallback
 from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import list_layout
-from .._gradients.recording import Resolver, Tape, divide_parameters, record_calls
-from .._gradients.served_blocks import compute_served_blocks, is_used_outside
+from .._gradients.recording import Resolver, record_calls
+from .._gradients.served_blocks import compute_served_blocks, find_uses, is_used_outside
 from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
-from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch, take_batch
+from .._networks.batches import Inputs, list_tensors, map_tensors, slice_batch
 from .._networks.isolation import borrow_and_restore, is_half, refuse_writes
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
@@ -286,19 +286,15 @@ def _compute_jacobian(
     selected = outputs.select(raw, targets).to(network.dtype)
     graph = describe_graph(selected)
 
-    def record(rows: list[int]) -> Tape:
-        batch = take_batch(inputs, rows)
-        with record_calls(module, verification.selected, list_tensors(batch)) as tape:
-            call(module, batch)
-        return tape
-
-    names = {id(p): n for n, p in module.named_parameters() if n in verification.selected}
-    reached = {names[parameter] for parameter in graph.uses if parameter in names}
-    uses, unserved = divide_parameters(
-        verification.resolver.resolve(tape, len(selected), record),
-        list(names.values()),
+    uses, unserved = find_uses(
+        module,
+        verification.selected,
         verification.refused,
-        reached,
+        inputs,
+        tape,
+        graph.uses,
+        verification.resolver,
+        lambda batch: call(module, batch),
     )
     cotangents = compute_cotangents(selected, uses, graph=True)
     blocks = compute_served_blocks(uses, cotangents, graph=True).blocks

@@ -13,6 +13,7 @@ from . import (
     expansion,
     linear,
     normalization,
+    recurrent,
     transposed_convolution,
 )
 

@@ -69,13 +69,12 @@ def instance_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ..
     A channel is normalised by the statistics of the sample, or by the running ones if tracked.
     """
     is_own, eps = arguments["use_input_stats"], arguments["eps"]
-    statistics = (None, None) if is_own else _get_statistics(arguments)
-    normalized = _apply(
-        lambda images: functional.instance_norm(
-            images, *statistics, use_input_stats=is_own, eps=eps
-        ),
-        arguments,
-    )
+    mean, variance = (None, None) if is_own else _get_statistics(arguments)
+
+    def normalize(images: Tensor) -> Tensor:
+        return functional.instance_norm(images, mean, variance, use_input_stats=is_own, eps=eps)
+
+    normalized = _apply(normalize, arguments)
     return _sum_per_channel(arguments, normalized, cotangents, names)
 
 

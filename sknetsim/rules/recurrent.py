@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ._cells import GRU, LSTM, RNN, Cell
 from ._recurrence import Link, Recurrence, delay
+from ._registry import register_recurrence
 
 Record = Callable[[Tensor, Tensor, Tensor | None, Tensor], None]
 
@@ -180,41 +181,49 @@ def run_cell(
     return next_states if len(next_states) > 1 else next_states[0]
 
 
+@register_recurrence(torch.lstm)
 def lstm(record: Record, *arguments: Any) -> Any:
     """Return the outputs of ``torch.lstm``, or NotImplemented with dropout."""
     return run_network(record, LSTM(), arguments)
 
 
+@register_recurrence(torch.gru)
 def gru(record: Record, *arguments: Any) -> Any:
     """Return the outputs of ``torch.gru``, or NotImplemented with dropout."""
     return run_network(record, GRU(), arguments)
 
 
+@register_recurrence(torch.rnn_tanh)
 def rnn_tanh(record: Record, *arguments: Any) -> Any:
     """Return the outputs of ``torch.rnn_tanh``, or NotImplemented with dropout."""
     return run_network(record, RNN(torch.tanh), arguments)
 
 
+@register_recurrence(torch.rnn_relu)
 def rnn_relu(record: Record, *arguments: Any) -> Any:
     """Return the outputs of ``torch.rnn_relu``, or NotImplemented with dropout."""
     return run_network(record, RNN(torch.relu), arguments)
 
 
+@register_recurrence(torch.lstm_cell)
 def lstm_cell(record: Record, *arguments: Any) -> Any:
     """Return the next states of ``torch.lstm_cell``."""
     return run_cell(record, LSTM(), *arguments)
 
 
+@register_recurrence(torch.gru_cell)
 def gru_cell(record: Record, *arguments: Any) -> Any:
     """Return the next states of ``torch.gru_cell``."""
     return run_cell(record, GRU(), *arguments)
 
 
+@register_recurrence(torch.rnn_tanh_cell)
 def rnn_tanh_cell(record: Record, *arguments: Any) -> Any:
     """Return the next states of ``torch.rnn_tanh_cell``."""
     return run_cell(record, RNN(torch.tanh), *arguments)
 
 
+@register_recurrence(torch.rnn_relu_cell)
 def rnn_relu_cell(record: Record, *arguments: Any) -> Any:
     """Return the next states of ``torch.rnn_relu_cell``."""
     return run_cell(record, RNN(torch.relu), *arguments)

@@ -54,7 +54,7 @@ def differentiate_call(
 
     def differentiate(sample: dict[str, Tensor], cotangents: Tensor) -> dict[str, Tensor]:
         # The gradient of sum c y(p) in p is the product of c and the derivative of y.
-        output, pull = vjp(lambda values: compute_output(sample, values), sources)
+        output, pull = vjp(lambda values: compute_output(sample, values), sources)[:2]
         gradients: dict[str, Tensor] = vmap(lambda c: pull(c)[0])(cotangents.to(output.dtype))
         return gradients
 

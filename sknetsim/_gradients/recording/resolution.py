@@ -8,7 +8,7 @@ Index legend: n samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,14 +50,12 @@ class Use:
         is_single = sum(edge is not None for edge in self.call.edges) == 1
         if not (is_single and self.call.is_current and self.axes.fits(self.call, self.samples)):
             return False
-        # The rule of a layer takes samples on the first axis.
-        first = (self.call.arguments.get("inputs"), self.call.output_shapes[0])
-        return not isinstance(self.call.function, nn.Module) or all(
-            axis == SampleAxis(0) and len(value) == self.samples
-            for axis, value in zip(
-                (self.axes.arguments.get("inputs"), self.axes.outputs[0]), first, strict=True
-            )
-        )
+        if not isinstance(self.call.function, nn.Module):
+            return True
+        # The rule of a layer takes one row of inputs and outputs per sample.
+        rows = (len(self.call.arguments["inputs"]), self.call.output_shapes[0][0])
+        axes = (self.axes.arguments["inputs"], self.axes.outputs[0])
+        return axes == (SampleAxis(0),) * 2 and rows == (self.samples,) * 2
 
     def parameter_names(self) -> set[str]:
         """Return the names of all parameters behind the used arguments."""
@@ -131,7 +129,7 @@ def _find_uses(tape: Tape, axes: list[CallAxes], samples: int) -> list[Use]:
 
 
 def divide_parameters(
-    uses: list[Use], selected: list[str], refused: set[str], reached: set[str]
+    uses: list[Use], selected: Iterable[str], refused: set[str], reached: set[str]
 ) -> tuple[list[Use], list[str]]:
     """Return the uses that blocks are computed from, and the names of all other parameters.
 
@@ -139,8 +137,8 @@ def divide_parameters(
     ----------
     uses : list of Use
         All uses on samples.
-    selected : list of str
-        Names of the parameters that are differentiated.
+    selected : iterable of str
+        Names of the parameters that are differentiated, in the network's order.
     refused : set of str
         Names of parameters whose gradients must not be computed from their uses.
     reached : set of str
