@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .._kernels.jacobian import Jacobian
+from .._kernels.layouts import Layout
 from .._networks.memory import describe_budget, memory_budget
 from ..exceptions import OutputTooLargeError, is_out_of_memory
 from .recording import Use
@@ -114,7 +115,7 @@ def _grad(
     )
 
 
-def check_affordable(output: Any, outputs: Tensor, uses: Sequence[Use], unserved: int) -> None:
+def check_affordable(output: Any, outputs: Tensor, uses: Sequence[Use], unserved: Layout) -> None:
     """Check that one sample's gradients of all d outputs do not take too much memory or time.
 
     Parameters
@@ -125,15 +126,16 @@ def check_affordable(output: Any, outputs: Tensor, uses: Sequence[Use], unserved
         Outputs of the network.
     uses : list of Use
         Uses of parameters in the forward pass.
-    unserved : int
-        Number of elements of the parameters without a rule.
+    unserved : tuple of (str, Size)
+        Names and shapes of the parameters that the fallback computes.
     """
     samples, count = outputs.shape
     if count == 1:
         return
+    elements = sum(shape.numel() for _, shape in unserved)
     # One sample needs d cotangents at each call, d gradients of the parameters without a rule, and
     # three d x d kernels in float64.
-    width = sum(map(_count_elements, uses)) // samples + unserved
+    width = sum(map(_count_elements, uses)) // samples + elements
     needed = count * width * outputs.element_size() + 3 * 8 * count**2
     budget = memory_budget(device=outputs.device)
     if needed > budget:
@@ -143,7 +145,7 @@ def check_affordable(output: Any, outputs: Tensor, uses: Sequence[Use], unserved
             output,
             count,
         )
-    seconds = _count_operations(count, uses, samples, unserved) / _OPERATIONS_PER_SECOND
+    seconds = _count_operations(count, uses, samples, elements) / _OPERATIONS_PER_SECOND
     # The rate was measured on a CPU, so the time on other devices is not known.
     if seconds > _LONGEST_SECONDS and outputs.device.type == "cpu":
         raise _make_too_large_error(

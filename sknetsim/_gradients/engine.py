@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, list_tensors, slice_batch
+from .._networks.batches import Inputs, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
@@ -24,8 +24,8 @@ from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import is_differentiable, list_layout, select_parameters
-from .recording import Resolver, Use, record_calls
-from .served_blocks import compute_served_blocks, find_uses, is_used_outside
+from .recording import Resolver, Tape, Use, record_calls
+from .served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     are_checked,
     are_verified,
@@ -168,33 +168,25 @@ class GradientEngine(BaseEngine):
         """
         if not self._has_chosen_gradients:
             self._choose_gradients(module, inputs, y)
-        with record_calls(module, self.selected, list_tensors(inputs)) as tape:
+        with record_calls(module, self.selected, inputs) as tape:
             outputs, targets = self._compute_outputs(module, inputs, y)
         if not outputs.requires_grad:
             self._check_graph(module, inputs, y)
         graph = describe_graph(outputs)
         if self._isolated.depends_on_original(graph.uses.keys()):
             return None
-        uses, unserved = find_uses(
-            module,
-            self.selected,
-            self.refused,
-            inputs,
-            tape,
-            graph.uses,
-            self._resolver,
-            lambda batch: self.forward(module, batch),
+        uses, unserved = self._resolver.find_uses(
+            tape, self.refused, graph.uses, lambda batch: self.forward(module, batch)
         )
         self.unserved = unserved
-        elements = sum(s.numel() for n, s in list_layout(module, set(unserved)))
-        check_affordable(self.outputs.output, outputs, uses, elements)
+        check_affordable(self.outputs.output, outputs, uses, list_layout(module, set(unserved)))
         # Few samples are verified in a chunk that is like one of those before.
-        is_alike = graph.structure in self._verified and not graph.moves_samples
-        is_alike = is_alike and not is_used_outside(tape, graph.uses)
+        varies = graph.moves_samples or is_used_outside(tape, graph.uses)
+        is_alike = graph.structure in self._verified and not varies
         try:
             jacobian = self._compute_jacobian(module, uses, unserved, inputs, targets, outputs)
             if jacobian is None or (
-                verified and not self._verify(module, unserved, inputs, targets, jacobian, is_alike)
+                verified and not self._verify(tape, unserved, targets, jacobian, is_alike)
             ):
                 return None
         except RuntimeError as error:
@@ -273,15 +265,13 @@ class GradientEngine(BaseEngine):
             return None
         blocks = served.blocks
         if unserved:
-            block = self._fallback.block(module, unserved, inputs, targets)
-            blocks[tuple(unserved)] = block
+            blocks[tuple(unserved)] = self._fallback.block(module, unserved, inputs, targets)
         return Jacobian(blocks, list_layout(module, self.selected), outputs)
 
     def _verify(
         self,
-        module: nn.Module,
+        tape: Tape,
         unserved: list[str],
-        inputs: Inputs,
         targets: Tensor | None,
         jacobian: Jacobian,
         is_alike: bool,
@@ -292,6 +282,7 @@ class GradientEngine(BaseEngine):
         outputs in each chunk, and their gradients in some. If their gradients are wrong, all are
         verified too, because rounding may change the derivative of a few samples.
         """
+        module, inputs = tape.module, tape.inputs
         if len(jacobian) > 1 and is_alike:
             number, outputs = self._passed_chunks + 1, jacobian.outputs
             if not are_checked(len(outputs), number):
@@ -300,12 +291,12 @@ class GradientEngine(BaseEngine):
             again = compute_again(self.call, self.outputs, module, inputs, targets, outputs, rows)
             part = replace(jacobian.rows(rows), outputs=again)
             is_known = not are_verified(number) or self._is_loop(unserved)
-            if is_known or not find_wrong_parameters(module, self.selected, part):
+            if is_known or not find_wrong_parameters(tape, part):
                 return True
         if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)
             warn_if_probabilities(self.network, jacobian.outputs)
-        wrong = self._refuse_wrong(module, unserved, jacobian)
+        wrong = self._refuse_wrong(tape, unserved, jacobian)
         if wrong and is_alike and self._passed_chunks:
             # Only a few samples of the chunks before, which were alike, have been verified.
             raise make_batches_error(min(wrong))
@@ -315,7 +306,7 @@ class GradientEngine(BaseEngine):
         """Return whether all gradients are computed by the loop, which is their definition."""
         return self._fallback.loop and set(unserved) == self.selected
 
-    def _refuse_wrong(self, module: nn.Module, unserved: list[str], jacobian: Jacobian) -> set[str]:
+    def _refuse_wrong(self, tape: Tape, unserved: list[str], jacobian: Jacobian) -> set[str]:
         """Return the parameters with wrong gradients, and change how these are computed.
 
         A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
@@ -323,7 +314,7 @@ class GradientEngine(BaseEngine):
         """
         if self._is_loop(unserved):
             return set()
-        wrong = find_wrong_parameters(module, self.selected, jacobian)
+        wrong = find_wrong_parameters(tape, jacobian)
         served = wrong - set(unserved)
         if not served and self._fallback.loop:
             return set()

@@ -6,7 +6,7 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from .._kernels.blocks import Block, DenseBlock, add_blocks
 from .._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
 from .._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
-from .._networks.batches import Inputs, list_tensors, take_batch
 from ..rules import find_function_rule, find_rule
-from .recording import Resolver, Source, Tape, Use, divide_parameters, record_calls
+from .recording import Source, Tape, Use
 from .recording.local_gradients import differentiate_call
 
 #: Names of the parameters of a block.
@@ -39,50 +38,6 @@ class ServedBlocks:
 
     blocks: dict[Key, Block]
     failed: set[str]
-
-
-def find_uses(
-    module: nn.Module,
-    selected: set[str],
-    refused: set[str],
-    inputs: Inputs,
-    tape: Tape,
-    reached: Iterable[int],
-    resolver: Resolver,
-    evaluate: Callable[[Inputs], Any],
-) -> tuple[list[Use], list[str]]:
-    """Return the uses of parameters on samples, and the names of the other parameters.
-
-    Parameters
-    ----------
-    module : Module
-        The network.
-    selected : set of str
-        Names of the parameters that are differentiated.
-    refused : set of str
-        Names of parameters for which a rule is wrong on this network.
-    inputs : Inputs
-        The batch.
-    tape : list of Call
-        The recorded calls with this batch.
-    reached : iterable of int
-        Ids of the parameters that the outputs depend on.
-    resolver : Resolver
-        Search for the axes of the samples.
-    evaluate : callable
-        Function that calls the network on another batch.
-    """
-
-    def record(rows: list[int]) -> Tape:
-        batch = take_batch(inputs, rows)
-        with record_calls(module, selected, list_tensors(batch)) as tape:
-            evaluate(batch)
-        return tape
-
-    names = {id(p): name for name, p in module.named_parameters() if name in selected}
-    uses = resolver.resolve(tape, len(list_tensors(inputs)[0]), record)
-    reached_names = {names[parameter] for parameter in reached if parameter in names}
-    return divide_parameters(uses, names.values(), refused, reached_names)
 
 
 def compute_served_blocks(
@@ -249,7 +204,7 @@ def is_used_outside(tape: Tape, uses: Mapping[int, int]) -> bool:
     """
     expected: Counter[int] = Counter()
     uncounted: set[int] = set()
-    for call in tape:
+    for call in tape.calls:
         for source in call.sources.values():
             if source.name is None:
                 continue

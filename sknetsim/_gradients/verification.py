@@ -24,6 +24,7 @@ from ..exceptions import NonFiniteError, SoftmaxOutputWarning, UnsupportedNetwor
 from .fallback import Call
 from .outputs import Outputs, looks_like_probabilities
 from .parameters import view_as_real
+from .recording import Tape
 
 # Largest number of samples that are verified together before the first chunk is computed.
 _VERIFIED_SAMPLES = 32
@@ -183,15 +184,13 @@ def warn_if_probabilities(network: Network, outputs: Tensor) -> None:
         )
 
 
-def find_wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacobian) -> set[str]:
+def find_wrong_parameters(tape: Tape, jacobian: Jacobian) -> set[str]:
     """Return the names of the parameters with wrong gradients, according to autograd.
 
     Parameters
     ----------
-    module : Module
-        The network.
-    selected : set of str
-        Names of the parameters.
+    tape : Tape
+        The recorded forward pass.
     jacobian : Jacobian
         The gradients, with outputs that have their autograd graph.
     """
@@ -203,11 +202,13 @@ def find_wrong_parameters(module: nn.Module, selected: set[str], jacobian: Jacob
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(outputs.shape, generator=generator).to(outputs)
     sums = jacobian.weighted_sum(weights[..., None])
-    expected = _autograd_sum(module, selected, outputs, weights)
+    expected = _autograd_sum(tape.module, tape.names, outputs, weights)
     # Gradients of a parameter p are correct if
     # |S_p - A_p| <= sqrt(eps) |A_p| + 100 eps sum_q |A_q|, where A is the S of autograd.
     # NaN is not less than or equal to any number, so it is wrong.
-    eps = torch.finfo(outputs.dtype).eps
+    # A float64 network may compute some values in float32, as RMS norms of transformers do.
+    dtype = torch.float32 if torch.float32 in tape.dtypes else outputs.dtype
+    eps = torch.finfo(dtype).eps
     norms = {name: float(value.norm()) for name, value in expected.items()}
     floor = 100 * eps * sum(norms.values())
     return {

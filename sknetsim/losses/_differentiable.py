@@ -21,8 +21,8 @@ from .._gradients.fallback import Fallback
 from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import list_layout
-from .._gradients.recording import Resolver, record_calls
-from .._gradients.served_blocks import compute_served_blocks, find_uses, is_used_outside
+from .._gradients.recording import Resolver, Tape, record_calls
+from .._gradients.served_blocks import compute_served_blocks, is_used_outside
 from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
@@ -139,10 +139,12 @@ class DifferentiableEngine:
 
         Parameters with wrong gradients are computed by the fallback from then on.
         """
-        jacobian, structure = _compute_jacobian(network, outputs, verification, module, inputs)
+        jacobian, tape, structure = _compute_jacobian(
+            network, outputs, verification, module, inputs
+        )
         if structure in self._structures:
             return jacobian
-        wrong = find_wrong_parameters(module, verification.selected, jacobian)
+        wrong = find_wrong_parameters(tape, jacobian)
         if not wrong:
             self._structures |= {structure} - {None}
             return jacobian
@@ -268,10 +270,11 @@ def _compute_jacobian(
     verification: _Verification,
     module: nn.Module,
     inputs: Inputs,
-) -> tuple[Jacobian, Any]:
+) -> tuple[Jacobian, Tape, Any]:
     """Return J(x) with its graph: by the rules, and by the fallback for other parameters.
 
-    The second result is the structure of the network's graph. It is None if rules that are correct
+    The other results are the recorded forward pass, and the structure of its graph. The latter is
+    None if rules that are correct
     for one batch may be wrong for another one with the same structure.
     """
 
@@ -280,21 +283,14 @@ def _compute_jacobian(
         with refuse_writes(module):
             return network.call(function, map_tensors(torch.clone, inputs))
 
-    with record_calls(module, verification.selected, list_tensors(inputs)) as tape:
+    with record_calls(module, verification.selected, inputs) as tape:
         raw = call(module, inputs)
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
     graph = describe_graph(selected)
 
-    uses, unserved = find_uses(
-        module,
-        verification.selected,
-        verification.refused,
-        inputs,
-        tape,
-        graph.uses,
-        verification.resolver,
-        lambda batch: call(module, batch),
+    uses, unserved = verification.resolver.find_uses(
+        tape, verification.refused, graph.uses, lambda batch: call(module, batch)
     )
     cotangents = compute_cotangents(selected, uses, graph=True)
     blocks = compute_served_blocks(uses, cotangents, graph=True).blocks
@@ -304,7 +300,7 @@ def _compute_jacobian(
         blocks[tuple(unserved)] = fallback.block(module, unserved, inputs, targets)
     varies = graph.moves_samples or is_used_outside(tape, graph.uses)
     jacobian = Jacobian(blocks, list_layout(module, verification.selected), selected)
-    return jacobian, None if varies else graph.structure
+    return jacobian, tape, None if varies else graph.structure
 
 
 def check_second_derivatives(
@@ -315,7 +311,7 @@ def check_second_derivatives(
     with borrow_in_eval_mode(network.module) as module, record_parts(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
-            jacobian, _ = _compute_jacobian(network, outputs, verification, module, first)
+            jacobian = _compute_jacobian(network, outputs, verification, module, first)[0]
             _check_no_weight_norm(jacobian.outputs)
             differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:

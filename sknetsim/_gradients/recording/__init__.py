@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .calls import Call, Source, Tape
 from .recorder import record_calls
-from .resolution import Resolver, Use, divide_parameters
+from .resolution import Resolver, Use
 
-__all__ = ["Call", "Resolver", "Source", "Tape", "Use", "divide_parameters", "record_calls"]
+__all__ = ["Call", "Resolver", "Source", "Tape", "Use", "record_calls"]

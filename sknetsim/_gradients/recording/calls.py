@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from ..._networks.batches import Inputs, list_tensors
+
 
 @dataclass(eq=False)
 class Source:
@@ -111,8 +113,35 @@ def iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from iterate_tensors(value.values())
 
 
-#: The recorded calls of a forward pass, in order.
-Tape = list[Call]
+@dataclass(eq=False)
+class Tape:
+    """The recorded calls of a forward pass.
 
-#: Layers, for annotations.
-Layers = Iterable[nn.Module]
+    Attributes
+    ----------
+    module : Module
+        The network.
+    names : set of str
+        Names of the parameters whose calls are recorded.
+    inputs : Inputs
+        The batch that the network is called on.
+    calls : list of Call
+        The calls, in order.
+    dtypes : set of dtype
+        Floating-point dtypes of the results that depend on the samples.
+    """
+
+    module: nn.Module
+    names: set[str]
+    inputs: Inputs
+    calls: list[Call] = field(default_factory=list)
+    dtypes: set[torch.dtype] = field(default_factory=set)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of the batch."""
+        return len(list_tensors(self.inputs)[0])
+
+    def name_parameters(self) -> dict[int, str]:
+        """Return the name of each parameter by its id, in the network's order."""
+        return {id(p): name for name, p in self.module.named_parameters() if name in self.names}

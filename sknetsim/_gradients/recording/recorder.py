@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..._networks.batches import Inputs, list_tensors
 from ..._networks.isolation import attach_hooks
 from ...rules import find_decomposition, find_function_rule, find_recurrence, find_rule
 from .calls import Call, Source, Tape, iterate_tensors, read_version
@@ -32,21 +33,19 @@ from .functions import (
 
 
 @contextlib.contextmanager
-def record_calls(
-    module: nn.Module, names: Iterable[str], samples: Iterable[Tensor]
-) -> Iterator[Tape]:
-    """Record the calls with the named parameters inside the block, in order.
+def record_calls(module: nn.Module, names: set[str], inputs: Inputs) -> Iterator[Tape]:
+    """Record the calls with the named parameters inside the block.
 
     Parameters
     ----------
     module : Module
         The network.
-    names : iterable of str
+    names : set of str
         Names of the parameters.
-    samples : iterable of Tensor
+    inputs : Inputs
         The batch that the network is called on; the first axes are the samples.
     """
-    recorder = _Recorder(module, set(names), list(samples))
+    recorder = _Recorder(Tape(module, names, inputs))
     begin, end = (
         attach_hooks(recorder.ruled_layers, register)
         for register in (recorder.claim, recorder.watch)
@@ -60,27 +59,24 @@ class _Recorder(TorchFunctionMode):
 
     Parameters
     ----------
-    module : Module
-        The network.
-    names : set of str
-        Names of the parameters.
-    samples : list of Tensor
-        The batch.
+    tape : Tape
+        Tape without calls, to which they are added.
     """
 
-    def __init__(self, module: nn.Module, names: set[str], samples: list[Tensor]):
+    def __init__(self, tape: Tape):
         super().__init__()
-        self.tape: Tape = []
-        self._count = len(samples[0])
+        self.tape = tape
+        self._count = tape.samples
         self._sources = {
             id(parameter): Source(parameter, name)
-            for name, parameter in module.named_parameters()
-            if name in names and not parameter.is_complex()
+            for name, parameter in tape.module.named_parameters()
+            if name in tape.names and not parameter.is_complex()
         }
-        self.ruled_layers = [layer for layer in module.modules() if find_rule(layer) is not None]
+        layers = tape.module.modules()
+        self.ruled_layers = [layer for layer in layers if find_rule(layer) is not None]
         # Sample at each position of each tensor that depends on samples; None for 0, 1, 2, ...
         self._orders = WeakTensorKeyDictionary()
-        for tensor in samples:
+        for tensor in list_tensors(tape.inputs):
             self._orders[tensor] = None
         # Parameters of the layers with a rule of their own that are being called.
         self._claimed: Counter[int] = Counter()
@@ -153,6 +149,8 @@ class _Recorder(TorchFunctionMode):
         is_setting = result is None and args and isinstance(args[0], Tensor)
         for output in iterate_tensors((args[0] if is_setting else result,)):
             self._orders[output] = order
+            if output.is_floating_point():
+                self.tape.dtypes.add(output.dtype)
 
     def _run_recurrence(
         self, recurrence: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]
@@ -214,7 +212,7 @@ class _Recorder(TorchFunctionMode):
             ]
         self._sources |= {id(source.tensor): source for source in derived}
         versions = {n: read_version(v) for n, v in arguments.items() if isinstance(v, Tensor)}
-        self.tape.append(
+        self.tape.calls.append(
             Call(
                 function,
                 arguments,

@@ -14,7 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..._networks.batches import Inputs, take_batch
 from .calls import Call, Source, Tape
+from .recorder import record_calls
 from .sample_axes import CallAxes, SampleAxis, assume_first_axes, compare_tapes
 
 
@@ -90,45 +92,61 @@ class Resolver:
     def __init__(self) -> None:
         self._axes: dict[Any, list[CallAxes]] = {}
 
-    def resolve(self, tape: Tape, samples: int, record: Callable[[list[int]], Tape]) -> list[Use]:
-        """Return the uses of parameters on samples.
+    def find_uses(
+        self,
+        tape: Tape,
+        refused: set[str],
+        reached: Iterable[int],
+        evaluate: Callable[[Inputs], Any],
+    ) -> tuple[list[Use], list[str]]:
+        """Return the uses of parameters on samples, and the names of the other parameters.
 
         Parameters
         ----------
-        tape : list of Call
-            Recorded calls with a batch of n samples.
-        samples : int
-            The number n.
-        record : callable
-            Function that returns the recorded calls with a batch of some of these samples, given
-            as a list of row numbers.
+        tape : Tape
+            The recorded calls with a batch.
+        refused : set of str
+            Names of parameters whose gradients must not be computed from their uses.
+        reached : iterable of int
+            Ids of the parameters that the outputs depend on, according to their graph.
+        evaluate : callable
+            Function that calls the network on another batch.
         """
+        names = tape.name_parameters()
+        uses = _list_uses(tape, self._find_axes(tape, evaluate))
+        reached_names = {names[parameter] for parameter in reached if parameter in names}
+        return _divide_parameters(uses, names.values(), refused, reached_names)
+
+    def _find_axes(self, tape: Tape, evaluate: Callable[[Inputs], Any]) -> list[CallAxes]:
+        """Return the axes of the samples in each call."""
         key = tuple(
             (call.function, tuple(call.arguments), tuple(s.name for s in call.sources.values()))
-            for call in tape
+            for call in tape.calls
         )
         if key not in self._axes:
-            others = 3 if samples == 2 else 2
-            other = record([row % samples for row in range(others)])
-            axes = compare_tapes(tape, other, samples, others)
-            self._axes[key] = assume_first_axes(tape, samples) if axes is None else axes
-        return _find_uses(tape, self._axes[key], samples)
+            count = 3 if tape.samples == 2 else 2
+            batch = take_batch(tape.inputs, [row % tape.samples for row in range(count)])
+            with record_calls(tape.module, tape.names, batch) as other:
+                evaluate(batch)
+            axes = compare_tapes(tape, other)
+            self._axes[key] = assume_first_axes(tape) if axes is None else axes
+        return self._axes[key]
 
 
-def _find_uses(tape: Tape, axes: list[CallAxes], samples: int) -> list[Use]:
+def _list_uses(tape: Tape, axes: list[CallAxes]) -> list[Use]:
     """Return the calls with samples that have a source without samples."""
     with_samples: set[Source] = set()
     uses = []
-    for call, own in zip(tape, axes, strict=True):
+    for call, own in zip(tape.calls, axes, strict=True):
         sources = {n: s for n, s in call.sources.items() if s not in with_samples}
         if not sources or own.grows:
             with_samples |= set(call.derived)
         if sources and own.grows:
-            uses.append(Use(call, sources, own, samples))
+            uses.append(Use(call, sources, own, tape.samples))
     return uses
 
 
-def divide_parameters(
+def _divide_parameters(
     uses: list[Use], selected: Iterable[str], refused: set[str], reached: set[str]
 ) -> tuple[list[Use], list[str]]:
     """Return the uses that blocks are computed from, and the names of all other parameters.

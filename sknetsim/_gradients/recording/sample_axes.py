@@ -74,29 +74,30 @@ class CallAxes:
         )
 
 
-def compare_tapes(tape: Tape, other: Tape, samples: int, others: int) -> list[CallAxes] | None:
+def compare_tapes(tape: Tape, other: Tape) -> list[CallAxes] | None:
     """Return the axes of the samples in each call, from batches of different numbers of samples.
 
     The other batch begins with the first samples of the batch. The result is None if the calls of
     both batches do not correspond.
     """
-    if len(tape) != len(other) or not all(map(_correspond, tape, other)):
+    pairs = list(zip(tape.calls, other.calls, strict=False))
+    if len(tape.calls) != len(other.calls) or not all(_correspond(*pair) for pair in pairs):
         return None
-    return [_compare_calls(*calls, samples, others) for calls in zip(tape, other, strict=True)]
+    return [_compare_calls(*pair, tape.samples, other.samples) for pair in pairs]
 
 
-def assume_first_axes(tape: Tape, samples: int) -> list[CallAxes]:
+def assume_first_axes(tape: Tape) -> list[CallAxes]:
     """Return axes according to which each tensor with n rows has the samples on its first axis."""
 
     def assume(shape: torch.Size) -> Axis:
-        return SampleAxis(0) if len(shape) and shape[0] == samples else None
+        return SampleAxis(0) if len(shape) and shape[0] == tape.samples else None
 
     return [
         CallAxes(
             {name: assume(tensor.shape) for name, tensor in _find_arguments(call)},
             [assume(shape) for shape in call.output_shapes],
         )
-        for call in tape
+        for call in tape.calls
     ]
 
 
