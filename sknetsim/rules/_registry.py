@@ -127,7 +127,7 @@ def register_rule(
 def _check_target(target: Any, parameters: frozenset[str], arguments: tuple[str, ...]) -> None:
     """Raise an error if a rule cannot be registered for a target."""
     is_layer = isinstance(target, type) and issubclass(target, nn.Module)
-    if not is_layer and (isinstance(target, type) or not callable(target)):
+    if not is_layer and (isinstance(target, type | nn.Module) or not callable(target)):
         raise TypeError(
             "`targets` must be functions of torch or types of layers; got"
             f" {target!r}. Pass torch.nn.Linear or torch.nn.functional.linear, for example."
@@ -147,6 +147,11 @@ def find_rule(module: nn.Module) -> Rule | None:
     if entry is None or "forward" in vars(module):
         return None
     return entry.rule if set(module._parameters.keys()) <= entry.parameters else None
+
+
+def has_rule(layer_type: type[nn.Module]) -> bool:
+    """Return whether a type of layer has a rule, even if it does not apply to all its layers."""
+    return layer_type in _layers
 
 
 def find_function_rule(function: Any) -> Entry | None:
