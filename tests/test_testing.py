@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sknetsim import UnsupportedNetworkError, register_rule
 from sknetsim.rules import DenseBlock, _registry, layout_of
@@ -14,13 +15,46 @@ from .cases import LAYERS, build
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """Remove the rules of a test after it."""
-    monkeypatch.setattr(_registry, "_registry", dict(_registry._registry))
+    for name in ("_layers", "_functions"):
+        monkeypatch.setattr(_registry, name, dict(getattr(_registry, name)))
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 def test_the_rules_of_this_package_pass(case):
     network, X = build(case)
     check_rule(network[0], X)
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+#: Functions with the inputs and the arguments of the check.
+FUNCTIONS = {
+    "parameters by name": (functional.linear, (4, 3), {"weight": (2, 3), "bias": (2,)}),
+    "no bias": (functional.linear, (4, 3), {"weight": (2, 3)}),
+    "the input last": (torch.matmul, (4, 3, 2), {"input": (5, 3)}),
+    "the input between parameters": (torch.addmm, (4, 3), {"input": (2,), "mat2": (3, 2)}),
+    "a method": (torch.Tensor.matmul, (4, 2, 3), {"other": (3, 2)}),
+    "options": (torch.conv1d, (4, 2, 7), {"weight": (4, 1, 3), "groups": 2, "stride": 2}),
+    "constant tensors": (
+        torch.instance_norm,
+        (4, 2, 5),
+        {
+            **{"weight": (2,), "bias": (2,), "running_mean": (2,), "running_var": (2,)},
+            **{"use_input_stats": False, "momentum": 0.1, "eps": 3.0, "cudnn_enabled": False},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "shape", "arguments"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_rules_of_functions_pass(function, shape, arguments):
+    tensors = {
+        name: draw(*value) if isinstance(value, tuple) else value
+        for name, value in arguments.items()
+    }
+    check_rule(function, draw(*shape), **tensors)
 
 
 class Scale(nn.Module):
@@ -78,7 +112,104 @@ class AsymmetricBlock(DenseBlock):
         return len(self.materialize())
 
 
-X = torch.randn(4, 3)
+class Recurrent(nn.Module):
+    """A layer that returns several tensors, and has layers of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.norm = nn.Linear(3, 3), nn.LayerNorm(3)
+
+    def forward(self, inputs):
+        state = torch.tanh(self.cell(inputs))
+        return self.norm(self.cell(state)), (state, state)
+
+
+class Squared(torch.autograd.Function):
+    """A square that vmap cannot vectorise."""
+
+    @staticmethod
+    def forward(ctx, values):
+        ctx.save_for_backward(values)
+        return values.square()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Hidden(Scale):
+    """A layer that uses a parameter in a function that is not recorded."""
+
+    def forward(self, inputs):
+        return inputs * Squared.apply(self.weight) + self.bias
+
+
+X = draw(4, 3)
+
+
+def test_a_layer_without_a_rule_of_its_own_passes_if_its_functions_have_rules():
+    check_rule(Recurrent(), X)
+
+
+def test_a_layer_passes_if_its_functions_are_vectorised():
+    check_rule(Scale(), X)
+
+
+def test_frozen_parameters_of_a_layer_are_checked_too():
+    with pytest.raises(AssertionError, match=r"got those of \['weight'\] without rules"):
+        check_rule(Hidden().requires_grad_(False), X)
+
+
+def test_parameters_of_the_fallback_are_named():
+    with pytest.raises(
+        AssertionError,
+        match=r"must compute all gradients by rules; got those of \['0.weight'\] without rules."
+        " Call register_rule for the functions",
+    ):
+        check_rule(nn.Sequential(Hidden()), X)
+
+
+def test_a_layer_whose_function_has_a_wrong_rule_raises_an_error():
+    correct = _registry.find_function_rule(functional.linear).rule
+
+    @register_rule(functional.linear, arguments=["input", "weight", "bias"])
+    def double(arguments, cotangents, names):
+        return [
+            DenseBlock(block.layout, 2 * block.materialize())
+            for block in correct(arguments, cotangents, names)
+        ]
+
+    with pytest.raises(AssertionError, match="If they have rules, correct those"):
+        check_rule(nn.Linear(3, 2), X)
+    with pytest.raises(AssertionError, match="gradient of 'weight' must equal that of autograd"):
+        check_rule(functional.linear, X, weight=torch.ones(2, 3))
+
+
+def test_a_rule_that_does_not_cover_the_arguments_raises_an_error():
+    with pytest.raises(AssertionError, match=r"got NotImplemented for \['beta', 'input'"):
+        check_rule(torch.addmm, X, input=torch.ones(2), mat2=torch.ones(3, 2), beta=2)
+
+
+def test_a_function_without_a_rule_raises_an_error():
+    with pytest.raises(AssertionError, match="must be a layer or a function with a rule; got <"):
+        check_rule(torch.exp, X)
+
+
+BAD_ARGUMENTS = {
+    "no parameter": {},
+    "no place for X": dict.fromkeys(["input", "weight", "bias"], X),
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+def test_arguments_without_a_parameter_or_a_place_for_the_input_raise_an_error(arguments):
+    with pytest.raises(TypeError, match=r"among \['bias', 'weight'\], and leave out an argument"):
+        check_rule(functional.linear, X, **arguments)
+
+
+def test_arguments_of_a_layer_raise_an_error():
+    with pytest.raises(TypeError, match=r"got \['weight'\] for a layer. Pass the layer and X only"):
+        check_rule(nn.Linear(3, 2), X, weight=X)
 
 
 def test_a_correct_rule_passes_and_the_layer_is_not_changed():
@@ -97,7 +228,8 @@ def test_a_layer_that_overwrites_its_input_raises_an_error():
     register_rule(InPlace)(scale())
     given = X.clone()
     with pytest.raises(
-        AssertionError, match=r"must use the rule; got gradients of .* overwrites its input"
+        AssertionError,
+        match=r"got those of \['weight'\] without rules.* overwrites its input",
     ):
         check_rule(InPlace(), given)
     assert torch.equal(given, X)
@@ -156,16 +288,12 @@ def test_the_error_names_what_is_wrong(wrong):
         check_rule(Scale(), X)
 
 
-def test_a_layer_without_a_rule_raises_an_error():
-    with pytest.raises(
-        AssertionError, match=r"got a Scale with parameters \['weight', 'bias'\] and no rule"
-    ):
-        check_rule(Scale(), X)
-    with pytest.raises(AssertionError, match="without parameters of its own needs no rule"):
+def test_a_layer_without_parameters_raises_an_error():
+    with pytest.raises(AssertionError, match=r"got ReLU\(\) without any.* needs no rule"):
         check_rule(nn.ReLU(), X)
 
 
 def test_a_layer_with_more_parameters_than_its_rule_names_raises_an_error():
     register_rule(Scale, parameters=["weight"])(scale())
-    with pytest.raises(AssertionError, match="name all of these parameters"):
+    with pytest.raises(AssertionError, match=r"are \['weight', 'bias'\],.* Name all of these"):
         check_rule(Scale(), X)

@@ -1,8 +1,9 @@
-"""Gradients of one layer by a rule, and by a double loop of autograd."""
+"""Gradients of one layer by the rule of its function, and by a double loop of autograd."""
 
 import torch
 
-from sknetsim.rules import find_rule
+from sknetsim._gradients.recording import Resolver, record_calls
+from sknetsim.rules import find_function_rule
 
 OUTPUTS = 3
 
@@ -15,10 +16,34 @@ def draw_cotangents(layer, X):
     return torch.randn(len(X), OUTPUTS, *shape[1:], generator=generator, dtype=torch.float64)
 
 
-def apply_rule(layer, X, cotangents, names):
-    """Return the blocks of a rule, and their gradients (n, o, size) by parameter."""
+def find_use(layer, X):
+    """Return the only use of the layer's parameters on samples."""
+
+    def record(rows):
+        with record_calls(layer, dict(layer.named_parameters()), [X[rows]]) as tape:
+            layer(X[rows])
+        return tape
+
+    (use,) = Resolver().resolve(record(list(range(len(X)))), len(X), record)
+    assert use.is_supported
+    return use
+
+
+def call_rule(layer, X, cotangents, names):
+    """Return what the rule of the layer's function returns.
+
+    The rule gets batches of one sample, for example an input of shape (n, 1, ...).
+    """
+    use = find_use(layer, X)
+    arguments = use.split_arguments(torch.Tensor.detach)
+    rule = find_function_rule(use.call.function).rule
     with torch.no_grad():
-        blocks = find_rule(layer)(layer, X, cotangents, tuple(names))
+        return rule(arguments, use.split_cotangents(cotangents.movedim(0, 1)), tuple(names))
+
+
+def apply_rule(layer, X, cotangents, names):
+    """Return the blocks of a rule, and their gradients (n, o, size) by argument."""
+    blocks = call_rule(layer, X, cotangents, names)
     gradients = {}
     for block in blocks:
         sizes = [shape.numel() for _, shape in block.layout]

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 
 from sknetsim._kernels.blocks import DenseBlock
 from sknetsim._kernels.factored_blocks import FactorBlock
@@ -43,32 +42,24 @@ def test_cropping_keeps_the_beginning_of_the_last_axes():
     assert torch.equal(crop(images, [4, 5]), images[:, :, :4, :5])
 
 
-def test_positions_come_before_channels():
-    images = torch.randn(2, 3, 4, 5)
+def test_positions_of_all_images_of_a_sample_come_before_channels():
+    images = torch.randn(2, 3, 6, 4, 5)
     moved = move_positions_first(images, 2)
-    assert moved.shape == (2, 20, 3)
-    assert torch.equal(moved[:, 7], images[:, :, 1, 2])
-
-
-def draw_factors():
-    return torch.randn(2, 4, 1, 3), torch.randn(2, 5, 4, 1, 6)
+    assert moved.shape == (2, 60, 6)
+    assert torch.equal(moved[:, 27], images[:, 1, :, 1, 2])
 
 
 @pytest.mark.parametrize("names", [("weight",), ("weight", "bias")])
 def test_a_weight_is_kept_in_factors(names):
-    (block,) = make_factor_block(nn.Linear(3, 6), *draw_factors(), names)
+    factors = torch.randn(2, 4, 1, 3), torch.randn(2, 5, 4, 1, 6)
+    arguments = {"weight": torch.randn(6, 3), "bias": torch.randn(6)}
+    block = make_factor_block(arguments, *factors, names)
     assert isinstance(block, FactorBlock)
     assert [name for name, _ in block.layout] == list(names)
 
 
-def test_a_bias_without_its_weight_needs_no_activations():
-    activations, cotangents = draw_factors()
-    (block,) = make_factor_block(nn.Linear(3, 6), activations, cotangents, ("bias",))
+def test_the_gradient_of_a_bias_is_summed_over_positions():
+    cotangents = torch.randn(2, 5, 4, 6)
+    block = make_bias_block({"bias": torch.randn(6)}, "bias", cotangents)
     assert isinstance(block, DenseBlock)
-    torch.testing.assert_close(block.materialize(), cotangents.sum(dim=2)[:, :, 0])
-
-
-def test_the_gradient_of_a_bias_is_summed_over_space():
-    cotangents = torch.randn(2, 5, 6, 3, 4)
-    block = make_bias_block(nn.Conv2d(1, 6, 1), cotangents)
-    torch.testing.assert_close(block.materialize(), cotangents.sum(dim=(3, 4)))
+    torch.testing.assert_close(block.materialize(), cotangents.sum(dim=2))

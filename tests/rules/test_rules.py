@@ -5,12 +5,14 @@ import itertools
 import pytest
 import torch
 
-from sknetsim._gradients.capture import compute_cotangents, record_calls
-from sknetsim._gradients.parameters import make_plan
-from sknetsim._gradients.served_blocks import compute_served_blocks
-
 from ..cases import LAYERS, build
-from .loops import apply_rule, draw_cotangents, loop_gradients, names_of_parameters
+from .loops import (
+    apply_rule,
+    call_rule,
+    draw_cotangents,
+    loop_gradients,
+    names_of_parameters,
+)
 
 layers = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 
@@ -53,11 +55,8 @@ def test_layouts_have_the_shapes_of_the_parameters(case):
 
 @layers
 def test_rules_stay_on_the_networks_device(case):
-    network, X = build(case)
-    network, X = network.to("meta"), X.to("meta")
-    plan = make_plan(network, {name for name, _ in network.named_parameters()}, set())
-    with record_calls(list(plan.groups)) as uses:
-        outputs = network(X)
-    blocks = compute_served_blocks(plan, uses, compute_cotangents(outputs, uses))
-    tensors = [tensor for block in blocks.values() for tensor in block._tensors().values()]
+    layer, X, cotangents = build_layer(case)
+    layer, X, cotangents = layer.to("meta"), X.to("meta"), cotangents.to("meta")
+    blocks = call_rule(layer, X, cotangents, names_of_parameters(layer))
+    tensors = [tensor for block in blocks for tensor in block._tensors().values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
