@@ -41,6 +41,17 @@ def call_rule(layer, X, cotangents, names):
         return rule(arguments, use.split_cotangents(cotangents.movedim(0, 1)), tuple(names))
 
 
+def is_covered(layer, X):
+    """Return whether the rule of the layer's function covers its arguments."""
+    use = find_use(layer, X)
+    entry = find_function_rule(use.call.function)
+    if entry is None or not entry.parameters.issuperset(use.sources):
+        return False
+    cotangents = use.split_cotangents(torch.ones(OUTPUTS, *use.call.output_shapes[use.output]))
+    arguments = use.split_arguments(torch.Tensor.detach)
+    return entry.rule(arguments, cotangents, tuple(use.sources)) is not NotImplemented
+
+
 def apply_rule(layer, X, cotangents, names):
     """Return the blocks of a rule, and their gradients (n, o, size) by argument."""
     blocks = call_rule(layer, X, cotangents, names)
@@ -67,3 +78,22 @@ def loop_gradients(layer, X, cotangents, name):
 
 def names_of_parameters(layer):
     return [name for name, parameter in layer._parameters.items() if parameter is not None]
+
+
+class Calling(torch.nn.Module):
+    """A layer that calls a function of its input and of parameters of some shapes."""
+
+    def __init__(self, function, *shapes):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.function = function
+        self.weights = torch.nn.ParameterList(
+            torch.randn(shape, generator=generator) for shape in shapes
+        )
+
+    def forward(self, X):
+        return self.function(X, *self.weights)
+
+
+def draw_inputs(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
