@@ -75,9 +75,10 @@ def register_rule(
         The rule of a function is a function ``rule(arguments, cotangents, names)``:
 
         - ``arguments`` is a dict of the function's arguments. Those in ``names`` are the
-          parameters, or tensors that the network computes from parameters only. The other tensors
-          have the shape (n, ...), where ... is the shape in a batch of one sample. So the input of
-          a linear layer on a batch (n, t, i) has the shape (n, 1, t, i);
+          parameters, or tensors that the network computes from parameters only. Tensors that
+          differ between samples have the shape (n, ...), where ... is the shape in a batch of one
+          sample. So the input of a linear layer on a batch (n, t, i) has the shape (n, 1, t, i).
+          All other tensors, such as a frozen weight or a running mean, have their own shape;
         - ``cotangents``, of shape (n, o, ...), are those at the function's output, where ... is the
           shape of the output for a batch of one sample;
         - ``names`` are the requested arguments.

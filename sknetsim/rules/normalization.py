@@ -107,8 +107,7 @@ def prelu(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> l
 
 def _get_statistics(arguments: Arguments) -> tuple[Tensor, Tensor]:
     """Return the running mean and variance, which have no samples."""
-    mean, variance = (arguments[name] for name in ("running_mean", "running_var"))
-    return mean[0], variance[0]  # The same for each sample.
+    return arguments["running_mean"], arguments["running_var"]
 
 
 def _apply(function: Callable[[Tensor], Tensor], arguments: Arguments) -> Tensor:

@@ -41,11 +41,7 @@ def differentiate_call(
     evaluate = use.call.evaluate
     if evaluate is None:
         return None
-    tensors = {
-        name: value
-        for name, value in arguments.items()
-        if isinstance(value, Tensor) and name not in use.sources
-    }
+    tensors = {name: value for name, value in arguments.items() if use.has_samples(name)}
     sources = {name: arguments[name] for name in names}
 
     def compute_output(sample: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:

@@ -65,25 +65,26 @@ class Use:
 
     def split_cotangents(self, cotangents: Tensor) -> Tensor:
         """Return cotangents of shape (d, ...) at the output as (n, d, ...)."""
-        return _split(self.axes.outputs[self.output], cotangents, self.samples, 1)
+        axis = self.axes.outputs[self.output]
+        assert isinstance(axis, SampleAxis)
+        return axis.split(cotangents, self.samples, 1)
 
     def split_arguments(self, convert: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Return the converted arguments; tensors other than the sources have the samples first."""
+        """Return the converted arguments; those with samples have them first."""
         return {
             name: self._split_argument(name, convert(value)) if isinstance(value, Tensor) else value
             for name, value in self.call.arguments.items()
         }
 
+    def has_samples(self, name: str) -> bool:
+        """Return whether an argument is a tensor that differs between samples."""
+        return name not in self.sources and isinstance(self.axes.arguments.get(name), SampleAxis)
+
     def _split_argument(self, name: str, value: Tensor) -> Tensor:
-        is_source = name in self.sources
-        return value if is_source else _split(self.axes.arguments[name], value, self.samples)
-
-
-def _split(axis: Any, tensor: Tensor, samples: int, start: int = 0) -> Tensor:
-    """Return a tensor with the samples first; a tensor without samples is repeated."""
-    if isinstance(axis, SampleAxis):
-        return axis.split(tensor, samples, start)
-    return tensor.unsqueeze(0).expand(samples, *tensor.shape)
+        axis = self.axes.arguments[name]
+        if name in self.sources or not isinstance(axis, SampleAxis):
+            return value
+        return axis.split(value, self.samples)
 
 
 class Resolver:
