@@ -172,8 +172,8 @@ class _FunctionLayer(nn.Module):
 
     def apply_rule(self, inputs: Tensor, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
         """Return the blocks of the function's rule, for batches of one sample."""
-        constant = {name: t.expand(len(inputs), *t.shape) for name, t in self.named_buffers()}
-        arguments = {**self._options, **constant, **self._parameters, self._input: inputs[:, None]}
+        tensors = {**self._buffers, **self._parameters, self._input: inputs[:, None]}
+        arguments = {**self._options, **tensors}
         blocks = self._entry.rule(arguments, cotangents[:, :, None], names)
         assert blocks is not NotImplemented, (
             "The rule must return blocks for the arguments; got NotImplemented for"

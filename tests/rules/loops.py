@@ -16,11 +16,12 @@ def draw_cotangents(layer, X):
     return torch.randn(len(X), OUTPUTS, *shape[1:], generator=generator, dtype=torch.float64)
 
 
-def find_use(layer, X):
-    """Return the only use of the layer's parameters on samples."""
+def find_use(layer, X, names=None):
+    """Return the only use on samples of some parameters of a layer; of all by default."""
+    selected = dict(layer.named_parameters()) if names is None else names
 
     def record(rows):
-        with record_calls(layer, dict(layer.named_parameters()), [X[rows]]) as tape:
+        with record_calls(layer, selected, [X[rows]]) as tape:
             layer(X[rows])
         return tape
 
@@ -34,7 +35,7 @@ def call_rule(layer, X, cotangents, names):
 
     The rule gets batches of one sample, for example an input of shape (n, 1, ...).
     """
-    use = find_use(layer, X)
+    use = find_use(layer, X, names)
     arguments = use.split_arguments(torch.Tensor.detach)
     rule = find_function_rule(use.call.function).rule
     with torch.no_grad():
