@@ -97,9 +97,7 @@ class SumBlock(Block):
         first = next(iter(self.parts[0].block._tensors().values()))
         width = first.shape[1] * sum(shape.numel() for _, shape in self.layout)
         step = max(1, _WRITTEN_ELEMENTS // max(1, width))
-        return [
-            self.rows(slice(start, start + step)) for start in range(0, max(1, len(first)), step)
-        ]
+        return [self.rows(slice(start, start + step)) for start in range(0, len(first), step)]
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         # sum_no weights[n,o,q] J_w[n,o,w] is mapped once for each q.
