@@ -18,15 +18,11 @@ def draw_cotangents(layer, X):
 
 def find_use(layer, X, names=None):
     """Return the only use on samples of some parameters of a layer; of all by default."""
-    selected = dict(layer.named_parameters()) if names is None else names
-
-    def record(rows):
-        with record_calls(layer, selected, [X[rows]]) as tape:
-            layer(X[rows])
-        return tape
-
-    (use,) = Resolver().resolve(record(list(range(len(X)))), len(X), record)
-    assert use.is_supported
+    parameters = dict(layer.named_parameters())
+    with record_calls(layer, set(parameters if names is None else names), X) as tape:
+        layer(X)
+    (use,), unserved = Resolver().find_uses(tape, set(), map(id, parameters.values()), layer)
+    assert unserved == []
     return use
 
 
