@@ -67,6 +67,7 @@ EXAMPLES = [
     "plot_reasons.py",
     "plot_retrieval.py",
     "plot_sequences.py",
+    "plot_words.py",
     "plot_threshold.py",
     "plot_sine_density.py",
     "plot_kernel_machine.py",

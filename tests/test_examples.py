@@ -51,12 +51,14 @@ SHORT = {
     },
     "plot_sine_density.py": {"FREQUENCIES": (1, 2), "RUNS": 1, "N_SAMPLES": 256, "JOBS": 1},
     "plot_threshold.py": {"SAMPLES": 200, "FRESH": 50},
+    "plot_words.py": {"WORDS": 60, "COMPARED": 20, "MISSPELLINGS": {"recieved": "received"}},
 }
 
 #: Loaders of the data of an example; the other examples need `IMAGES` at most.
 LOADERS = {
     "plot_films.py": [datasets.load_films],
     "plot_reviews.py": [datasets.load_clothing_reviews],
+    "plot_words.py": [datasets.load_clothing_reviews, datasets.load_pronunciation_network],
 }
 IMAGES = [
     lambda: datasets.load_mnist("test", 1),
