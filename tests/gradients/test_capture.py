@@ -1,4 +1,4 @@
-"""Recorded calls of layers, and the cotangents at these calls."""
+"""Cotangents at the recorded calls, and their cost."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,10 @@ import torch
 from torch import nn
 
 from sknetsim import NetworkKernel, OutputTooLargeError
-from sknetsim._gradients.capture import (
-    LayerCall,
-    check_affordable,
-    compute_cotangents,
-    record_calls,
-)
+from sknetsim._gradients.capture import check_affordable, compute_cotangents
+from sknetsim._gradients.recording import Resolver, record_calls
 from sknetsim.losses import PairSimilarityLoss
+from sknetsim.rules import _registry
 
 from .. import naive
 
@@ -28,9 +25,12 @@ def make_samples(samples=6):
 
 
 def record(network, X):
-    with record_calls([network[0], network[2]]) as calls:
+    """Return the outputs, and the uses of the parameters."""
+    parameters = dict(network.named_parameters())
+    with record_calls(network, set(parameters), X) as tape:
         outputs = network(X)
-    return outputs, calls
+    ids = map(id, parameters.values())
+    return outputs, Resolver().find_uses(tape, set(), ids, network)[0]
 
 
 class Square(torch.autograd.Function):
@@ -64,10 +64,10 @@ DERIVATIVES = {
 def test_cotangents_are_derivatives_in_the_output_of_each_call(activation, derivative, outputs):
     network, X = make_perceptron(activation, outputs), make_samples()
     first, last = compute_cotangents(*record(network, X))
-    # f_o = sum_h V[o,h] a(z_h) + b_o, so c[n,o,h] = V[o,h] a'(z[n,h]) at the first layer.
+    # f_o = sum_h V[o,h] a(z_h) + b_o, so c[o,n,h] = V[o,h] a'(z[n,h]) at the first layer.
     z, V = network[0](X), network[2].weight
-    torch.testing.assert_close(first, (V * derivative(z)[:, None]).detach())
-    expected = torch.eye(outputs, dtype=torch.float64).expand(len(X), outputs, outputs)
+    torch.testing.assert_close(first, (V[:, None] * derivative(z)).detach())
+    expected = torch.eye(outputs, dtype=torch.float64)[:, None].expand(outputs, len(X), outputs)
     torch.testing.assert_close(last, expected.contiguous())
 
 
@@ -82,39 +82,42 @@ def test_cotangents_have_a_graph_on_request(activation):
 
 def test_calls_without_influence_have_no_cotangent():
     network, X = make_perceptron(), make_samples()
-    outputs, calls = record(network, X)
-    assert compute_cotangents(outputs.detach(), calls) == [None, None]
-    assert compute_cotangents(torch.ones_like(outputs, requires_grad=True), calls) == [None, None]
+    outputs, uses = record(network, X)
+    assert compute_cotangents(outputs.detach(), uses) == [None, None]
+    assert compute_cotangents(torch.ones_like(outputs, requires_grad=True), uses) == [None, None]
 
 
 def test_exhausted_memory_does_not_start_one_backward_pass_per_output(monkeypatch):
     network, X = make_perceptron(), make_samples()
-    outputs, calls = record(network, X)
+    outputs, uses = record(network, X)
 
     def exhaust(*args, **kwargs):
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr("sknetsim._gradients.capture._grad", exhaust)
     with pytest.raises(torch.OutOfMemoryError):
-        compute_cotangents(outputs, calls)
+        compute_cotangents(outputs, uses)
 
 
 def test_calls_are_recorded_in_order_with_their_inputs():
     network, X = make_perceptron(), make_samples()
-    _, calls = record(network, X)
-    assert [call.layer for call in calls] == [network[0], network[2]]
-    assert calls[0].inputs is X
-    assert [call.output_shape for call in calls] == [(6, 5), (6, 3)]
-    assert all(call.fits(6) and not call.fits(5) for call in calls)
+    _, uses = record(network, X)
+    assert [use.call.sources["weight"].name for use in uses] == ["0.weight", "2.weight"]
+    assert uses[0].call.arguments["input"] is X
+    assert [use.call.output_shapes for use in uses] == [[(6, 5)], [(6, 3)]]
+    assert [use.is_supported for use in uses] == [True, True]
     X.mul_(2)
-    assert [call.fits(6) for call in calls] == [False, True]
+    assert [use.is_supported for use in uses] == [False, True]
 
 
-def test_hooks_are_removed_after_an_exception():
+def test_hooks_are_removed_after_an_exception(monkeypatch):
     network, X = make_perceptron(), make_samples()
-    with pytest.raises(RuntimeError), record_calls([network[0], network[2]]):
+    rule = _registry.Entry(lambda *args: [], frozenset(["weight", "bias"]))
+    monkeypatch.setitem(_registry._layers, nn.Linear, rule)
+    with pytest.raises(RuntimeError), record_calls(network, {"0.weight"}, X):
+        assert network[0]._forward_hooks and network[0]._forward_pre_hooks
         network(X[:, :3])
-    assert not any(layer._forward_hooks for layer in network)
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network)
 
 
 class AlteringItsInput(nn.Module):
@@ -187,11 +190,11 @@ def test_losses_refuse_the_same_outputs():
         PairSimilarityLoss()(nn.Linear(4, 5000), torch.randn(3, 4), torch.randn(3, 4))
 
 
-def make_calls(layer, size, requires_grad=True):
-    """Return a call of a layer for two samples."""
-    inputs = torch.zeros(2, *size, requires_grad=requires_grad)
-    shape = torch.Size([2, len(layer.weight), *size[1:]])
-    return [LayerCall(layer, inputs, 0, shape, None)]
+def make_uses(layer, size, requires_grad=True):
+    """Return the use of a layer's parameters on two samples, without computing the output."""
+    layer = layer.to("meta")
+    inputs = torch.zeros(2, *size, requires_grad=requires_grad, device="meta")
+    return record(layer, inputs)[1]
 
 
 def test_the_time_grows_with_the_network():
@@ -200,23 +203,23 @@ def test_the_time_grows_with_the_network():
     # x 96 x 96 positions = 1.7e11 multiplications each.
     layer = nn.Conv2d(64, 64, 3, padding=1)
     with sklearn.config_context(working_memory=10_000):
-        check_affordable("all", outputs, make_calls(layer, (64, 32, 32)), 0)
+        check_affordable("all", outputs, make_uses(layer, (64, 32, 32)), ())
         with pytest.raises(OutputTooLargeError, match="about 12 s"):
-            check_affordable("all", outputs, make_calls(layer, (64, 96, 96)), 0)
+            check_affordable("all", outputs, make_uses(layer, (64, 96, 96)), ())
 
 
 def test_a_layer_on_samples_takes_no_backward_pass():
     layer = nn.Conv2d(64, 64, 3, padding=1)
-    calls = make_calls(layer, (64, 96, 96), requires_grad=False)
+    uses = make_uses(layer, (64, 96, 96), requires_grad=False)
     with sklearn.config_context(working_memory=10_000):
-        check_affordable("all", torch.zeros(2, 500), calls, 0)
+        check_affordable("all", torch.zeros(2, 500), uses, ())
 
 
 def test_the_time_of_a_thousand_outputs_is_affordable():
-    check_affordable("all", torch.zeros(1, 1000), [], 0)
+    check_affordable("all", torch.zeros(1, 1000), [], ())
 
 
 def test_a_single_output_is_never_refused():
     layer = nn.Conv2d(64, 64, 3, padding=1)
     with sklearn.config_context(working_memory=1e-3):
-        check_affordable("predicted", torch.zeros(2, 1), make_calls(layer, (64, 128, 128)), 0)
+        check_affordable("predicted", torch.zeros(2, 1), make_uses(layer, (64, 128, 128)), ())

@@ -1,4 +1,4 @@
-"""Selected parameters of networks, plans, and the parameters of the estimators."""
+"""Selected parameters of networks, blocks of them, and the parameters of the estimators."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,10 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sknetsim import GradientFeaturizer, NetworkDensity, NetworkKernel, NetworkNeighbors
-from sknetsim._gradients.parameters import make_plan, select_parameters
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._gradients.parameters import select_parameters
+from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 
 from ..cases import NETWORKS, TwinLayers, build
 
@@ -51,11 +54,23 @@ def test_kernels_of_parts_add_up_to_the_kernel():
     assert last.shape == (6, 13)
 
 
+def list_blocks(network, X):
+    """Return the names of the parameters of each block of an engine, and its fallback's."""
+    engine = GradientEngine(resolve_network(network))
+    ((_, jacobian),) = engine.jacobians(Samples(X))
+    return set(jacobian.blocks), engine.unserved
+
+
 def test_tied_parameters_have_their_own_blocks():
-    network = TwinLayers()
-    plan = make_plan(network, select_parameters(network, None), set())
-    assert plan.groups[network.first] == [("weight",), ("bias",)]
-    assert plan.names[network.second, "weight"] == "first.weight"
+    blocks, unserved = list_blocks(TwinLayers().double(), torch.randn(6, 5).double())
+    assert blocks == {("first.weight",), ("first.bias",), ("second.bias",)}
+    assert unserved == []
+
+
+def test_parameters_of_one_layer_share_a_block():
+    network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2, bias=False))
+    blocks, _ = list_blocks(network, torch.randn(6, 5))
+    assert blocks == {("0.weight", "0.bias"), ("2.weight",)}
 
 
 BAD = [
