@@ -17,16 +17,9 @@ SAMPLES = 6
 GROUPS = np.array([0, 0, 1, 1, 1, 2])
 LOSSES = [PairSimilarityLoss, GroupSimilarityLoss, ContrastiveSimilarityLoss]
 losses = pytest.mark.parametrize("loss", LOSSES)
-#: Networks that cannot be differentiated twice, and the layer that the error names.
-ONCE_DIFFERENTIABLE = {
-    "embedding bag of words": "EmbeddingBag 'bag'",
-    "checkpointed, reentrant": "",
-}
-#: Networks whose second derivatives torch computes wrongly.
-WRONG_SECOND_DERIVATIVE = ["weight_norm", "old-style weight_norm"]
-TWICE_DIFFERENTIABLE = [
-    case for case in NETWORKS if case.name not in (*ONCE_DIFFERENTIABLE, *WRONG_SECOND_DERIVATIVE)
-]
+#: Networks that cannot be differentiated twice.
+ONCE_DIFFERENTIABLE = ["checkpointed, reentrant"]
+TWICE_DIFFERENTIABLE = [case for case in NETWORKS if case.name not in ONCE_DIFFERENTIABLE]
 networks = pytest.mark.parametrize("case", TWICE_DIFFERENTIABLE, ids=lambda case: case.name)
 
 
