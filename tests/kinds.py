@@ -1,5 +1,6 @@
 """Kinds of rows that a Pipeline or a network takes, for the tests of everything that takes rows."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -476,8 +477,12 @@ def make_estimator(kind):
     return make_pipeline(*steps, net) if steps else net
 
 
+@functools.cache
 def make_example(kind):
-    """Return a trained Pipeline or net with rows of a kind, and with its prepared rows."""
+    """Return a trained Pipeline or net with rows of a kind, and with its prepared rows.
+
+    All tests of a process share the example, so they must not change it.
+    """
     X, pipeline = kind.make_rows(), make_estimator(kind)
     prepared = kind.convert(X)
     with torch.random.fork_rng():
@@ -496,10 +501,10 @@ def make_plain_net(net):
     return plain
 
 
-@pytest.fixture(scope="module", params=ALL_KINDS.values(), ids=ALL_KINDS)
+@pytest.fixture(scope="module", params=ALL_KINDS)
 def any_example(request):
     """Return an example of each kind."""
-    return make_example(request.param)
+    return make_example(ALL_KINDS[request.param])
 
 
 @pytest.fixture(scope="module", params=[name for name in KINDS if not name.startswith("array of")])

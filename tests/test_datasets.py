@@ -159,6 +159,7 @@ def test_the_network_pronounces_words_of_any_length():
     assert phonemes[1].startswith("AE2 K T IH0 V EY1 SH AH0 N IH0 S T </s>")
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_the_accuracy_of_the_documentation():
     network = load_or_skip(datasets.load_mnist_network)

@@ -8,6 +8,8 @@ import pytest
 
 import sknetsim
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(sknetsim.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -21,7 +21,7 @@ from sknetsim import (
     featurize,
 )
 
-from .kinds import ROWS, take_prepared, to_dense
+from .kinds import ALL_KINDS, ROWS, take_prepared, to_dense
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -60,10 +60,33 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+#: Calls of each estimator. They pass rows through the same methods, so each kind of rows runs one
+#: call of each estimator, in turn.
+CALLS_OF_ESTIMATORS = [
+    ["neighbours", "neighbours of fitted samples", "neighbours by features"],
+    ["density", "density of fitted samples", "power density", "outliers", "workers"],
+    ["features"],
+    ["queries", "queries after partial_fit"],
+    ["label quality", "label issues"],
+    ["diagnostics"],
+    ["gram", "kernel as a transformer", "contributions"],
+    ["perceptual kernel"],
+]
+PAIRS = [
+    (kind, calls[number % len(calls)])
+    for number, kind in enumerate(ALL_KINDS)
+    for calls in CALLS_OF_ESTIMATORS
+]
+
+
+def test_each_call_is_run():
+    assert {name for _, name in PAIRS} == set(CALLS)
+
+
+@pytest.mark.parametrize(("any_example", "name"), PAIRS, indirect=["any_example"], scope="module")
 @pytest.mark.filterwarnings("error:X does not have valid feature names")
-def test_raw_rows_give_the_results_of_prepared_rows(any_example, call):
-    example = any_example
+def test_raw_rows_give_the_results_of_prepared_rows(any_example, name):
+    example, call = any_example, CALLS[name]
     queries = example.kind.take(example.X, ROWS)
     prepared = take_prepared(example.prepared, ROWS)
     expected = call(example.network, to_dense(example.prepared), to_dense(prepared), example.y)

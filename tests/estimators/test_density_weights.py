@@ -60,8 +60,8 @@ def test_whole_weights_equal_repeated_samples(data, method, params):
 
     network, X, others = data
     weighted = make_density(method, network, contamination=0.3, **params)
-    repeated = clone(weighted).fit(X.repeat(COUNTS, axis=0))
     with joblib.parallel_config("threading"):
+        repeated = clone(weighted).fit(X.repeat(COUNTS, axis=0))
         weighted.fit(X, sample_weight=COUNTS)
         expected = list_results(repeated, X, others)
         np.testing.assert_allclose(list_results(weighted, X, others), expected, rtol=1e-9)

@@ -59,12 +59,15 @@ if __name__ == "__main__":
     net = NeuralNetClassifier(
         InScript, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
     ).fit(X, np.arange(40) % 3)
-    wrapped = {"net": net, "frozen": FrozenEstimator(net), "module": net.module_}[sys.argv[1]]
-    density = NetworkDensity(wrapped, method="threshold", dimension=3.0)
-    search = GridSearchCV(density, {"threshold": [0.2, 0.5]}, cv=2, n_jobs=2).fit(X)
-    print(np.isfinite(search.cv_results_["mean_test_score"]).all())
-    with open(sys.argv[2], "wb") as file:
-        pickle.dump((search.best_estimator_, X, search.best_estimator_.score_samples(X)), file)
+    for name, wrapped in {
+        "net": net, "frozen": FrozenEstimator(net), "module": net.module_
+    }.items():
+        density = NetworkDensity(wrapped, method="threshold", dimension=3.0)
+        search = GridSearchCV(density, {"threshold": [0.2, 0.5]}, cv=2, n_jobs=2).fit(X)
+        print(name, np.isfinite(search.cv_results_["mean_test_score"]).all())
+        fitted = search.best_estimator_
+        with open(f"{sys.argv[1]}/{name}", "wb") as file:
+            pickle.dump((fitted, X, fitted.score_samples(X)), file)
 """
 
 
@@ -127,18 +130,24 @@ METHODS = {
 methods = pytest.mark.parametrize(("kind", "method"), METHODS.values(), ids=METHODS)
 
 
+@pytest.fixture(scope="module")
+def script_run(tmp_path_factory):
+    """Return the folder with the pickles of a script, and the process that ran it."""
+    folder = tmp_path_factory.mktemp("script")
+    (folder / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(folder / "script.py"), str(folder)]
+    return folder, subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapped", ["net", "frozen", "module"])
-def test_the_class_of_a_network_may_be_defined_in_a_script(wrapped, tmp_path):
+def test_the_class_of_a_network_may_be_defined_in_a_script(wrapped, script_run):
     """The pickle is loaded in worker processes, and in a process that did not run the script."""
-    script, file = tmp_path / "script.py", tmp_path / "density.pickle"
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), wrapped, str(file)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.stdout.strip() == "True", process.stderr
+    folder, process = script_run
+    assert f"{wrapped} True" in process.stdout.splitlines(), process.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("error", LoadedElsewhereWarning)
-        density, X, scores = pickle.loads(file.read_bytes())
+        density, X, scores = pickle.loads((folder / wrapped).read_bytes())
     np.testing.assert_allclose(density.score_samples(X), scores)
 
 

@@ -158,7 +158,8 @@ def test_samples_in_any_form_are_distributed(backend, X, tmp_path, form):
 
 
 def test_more_workers_than_samples_give_the_same_similarities(X):
-    gram = NetworkKernel(perceptron(), n_jobs=4)(X[:3])
+    with joblib.parallel_config(backend="threading"):
+        gram = NetworkKernel(perceptron(), n_jobs=4)(X[:3])
     np.testing.assert_allclose(gram, NetworkKernel(perceptron())(X[:3]), atol=1e-9)
 
 
@@ -217,6 +218,13 @@ def test_warnings_of_workers_are_issued_once(backend, X):
     assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_one_progress_bar_shows_all_workers(X, capsys):
+    NetworkDensity(perceptron(), n_jobs=2, verbose=1).fit(X).score_samples(X)
+    NetworkKernel(perceptron(), n_jobs=2, verbose=1)(X)
+    shown = capsys.readouterr().err
+    assert shown.count("60/60") >= 2 and "3.60k/3.60k" in shown
+
+
 class Failing(nn.Module):
     """Network that raises an error for a sample that contains 7."""
 
@@ -230,6 +238,7 @@ class Failing(nn.Module):
         return self.network(X)
 
 
+# An error and a killed worker end the processes of joblib, so these tests come after the others.
 def test_errors_of_workers_are_raised(backend, X):
     X[33] = 7
     with pytest.raises(ZeroDivisionError, match="seven"):
@@ -379,13 +388,6 @@ def test_a_network_that_kills_each_worker_raises_an_error(X, tmp_path, monkeypat
 def test_invalid_numbers_of_workers_raise_an_error(X, bad):
     with pytest.raises(ValueError, match="n_jobs"):
         NetworkDensity(perceptron(), n_jobs=bad).fit(X)
-
-
-def test_one_progress_bar_shows_all_workers(X, capsys):
-    NetworkDensity(perceptron(), n_jobs=2, verbose=1).fit(X).score_samples(X)
-    NetworkKernel(perceptron(), n_jobs=2, verbose=1)(X)
-    shown = capsys.readouterr().err
-    assert shown.count("60/60") >= 2 and "3.60k/3.60k" in shown
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 60, 99])

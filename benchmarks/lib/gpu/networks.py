@@ -33,14 +33,14 @@ def make_vision_transformer(small):
     """Make ViT-B/16, or a tiny vision transformer."""
     from torchvision import models
 
-    return models.VisionTransformer(64, 16, 2, 2, 32, 64) if small else models.vit_b_16()
+    return models.VisionTransformer(64, 16, 1, 2, 32, 64) if small else models.vit_b_16()
 
 
 def make_bert(small):
     """Make BERT-base, or a tiny BERT, with a head of two outputs."""
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertConfig(**sizes, intermediate_size=64) if small else BertConfig()
     return LastPosition(BertModel(config, add_pooling_layer=False), config.hidden_size, OUTPUTS)
 
@@ -53,7 +53,7 @@ def make_gpt2(small):
     """
     from transformers import GPT2Config, GPT2Model
 
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2} if small else {}
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2} if small else {}
     config = GPT2Config(**sizes, use_cache=False)
     return LastPosition(GPT2Model(config), config.n_embd, OUTPUTS)
 
