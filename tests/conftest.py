@@ -1,11 +1,23 @@
 """Fixtures of all tests."""
 
+import gc
+
 import pytest
 import torch
 
 from .kinds import any_example, example, threads
 
 __all__ = ["any_example", "example", "threads"]
+
+
+def pytest_collection():
+    """Disable garbage collection until the tests are collected, which creates hardly any garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Enable garbage collection again."""
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -30,9 +30,10 @@ def compute_loss(loss, network, X):
     return loss(network, X, GROUPS)
 
 
-def make_perceptron(outputs=1, activation=nn.Tanh):
+def make_perceptron(outputs=1, activation=nn.Tanh, hidden=4):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), activation(), nn.Linear(4, outputs)).double()
+    layers = [nn.Linear(3, hidden), activation(), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*layers).double()
 
 
 def make_samples(count=SAMPLES):

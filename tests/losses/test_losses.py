@@ -91,7 +91,7 @@ def test_derivatives_equal_finite_differences(case, loss):
 @losses
 def test_first_and_second_derivatives_equal_finite_differences(loss, normalize, outputs):
     function, parameters = make_function(
-        loss(normalize=normalize), make_perceptron(outputs), make_samples()
+        loss(normalize=normalize), make_perceptron(outputs, hidden=2), make_samples()
     )
     assert gradcheck(function, parameters)
     assert gradgradcheck(function, parameters)

@@ -76,8 +76,8 @@ def apply_setting(setting):
 
 def release_memory():
     """Release the device memory that is not in use."""
-    gc.collect()
     if torch.cuda.is_initialized():
+        gc.collect()
         torch.cuda.empty_cache()
 
 
