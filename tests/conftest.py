@@ -11,7 +11,7 @@ __all__ = ["any_example", "example", "threads"]
 
 
 def pytest_collection():
-    """Disable garbage collection until the tests are collected, which creates hardly any garbage."""
+    """Disable garbage collection, because a collection of tests creates hardly any garbage."""
     gc.disable()
 
 
