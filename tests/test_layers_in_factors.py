@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sknetsim import NetworkDensity, NetworkKernel
+from sknetsim import NetworkKernel
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
 
 from . import naive
 from .cases import build
@@ -16,26 +19,31 @@ from .networks_of_layers.common import POSITIONS
 
 SAMPLES = 8
 #: Numbers of samples and of samples per batch.
-SIZES = {
-    "batches of one sample": (2, 1),
-    "as many samples as positions": (POSITIONS, POSITIONS),
-}
+ALL, SINGLE, SQUARE = (SAMPLES, SAMPLES - 1), (2, 1), (POSITIONS, POSITIONS)
+SIZES = {"7 and 1 samples": ALL, "single samples": SINGLE, "as many samples as positions": SQUARE}
 #: Cases whose networks compute norms or attention in float32 in any dtype.
 ROUNDED = {"T5", "Llama"}
-#: Cases with a parameter without axes, which the fallback does not compute.
-SCALARS = {"where of a parameter", "temperature", "Swish with a slope", "weight_norm, dim None"}
+#: Cases with complex tensors that are derived from real parameters: their blocks are complex.
+COMPLEX = {"complex weights of frequencies"}
+#: Cases with parameters that the fallback computes.
+EXOTIC = {
+    "token stacked",
+    "token repeat_interleave",
+    "prototypes by cdist",
+    "EmbeddingBag, max",
+    "EmbeddingBag with offsets",
+    "learnt memory of one row through a layer",
+    "Linear on (2 n 2, i)",
+    "tokens sent to experts",
+    "one sample at a time",
+    "some of the tokens",
+    "scripted layers",
+    "autograd.Function",
+    "vmap over weights",
+    "vmap over the samples",
+}
 
-cases = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=[pytest.mark.xfail(raises=IndexError, strict=False)] * (case.name in SCALARS),
-        )
-        for case in CASES
-    ],
-)
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def choose_dtype(case):
@@ -44,42 +52,66 @@ def choose_dtype(case):
 
 
 @functools.cache
-def compute_jacobians(case):
-    """Return the gradients of all samples by the double loop, in float64."""
+def compute_by_loop(case):
+    """Return the gradients of all samples by the double loop, in float64, (n, d, P)."""
     network, X = build(case, SAMPLES)
     return naive.jacobians(network, X)
 
 
-def check_kernels(case, count, batch_size, dtype):
-    """Compare K(x, x') of the first samples with the double loop, relative to the gradients."""
-    network, X = build(case, SAMPLES, dtype)
-    J = compute_jacobians(case)[:count]
-    norms = np.linalg.norm(J, axis=(1, 2))
-    scale = np.outer(norms, norms)[..., None, None]
-    K = NetworkKernel(network, normalize=False, batch_size=batch_size).matrix(X[:count])
-    np.testing.assert_allclose(
-        K / scale, naive.kernel(J, J) / scale, rtol=0, atol=TOLERANCES[dtype]
-    )
+@functools.cache
+def compute_by_engine(case, sizes):
+    """Return the Jacobians of some samples by batches, and the parameters of the fallback."""
+    count, batch_size = sizes
+    network, X = build(case, SAMPLES, choose_dtype(case))
+    engine = GradientEngine(resolve_network(network), batch_size=batch_size)
+    jacobians = [jacobian for _, jacobian in engine.jacobians(Samples(X[:count]), factored=True)]
+    return jacobians, engine.unserved
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @cases
-def test_kernels_equal_the_double_loop(case, sizes):
-    check_kernels(case, *sizes, choose_dtype(case))
+def test_gradients_of_each_parameter_equal_the_double_loop(case, sizes):
+    jacobians, _ = compute_by_engine(case, sizes)
+    J = torch.cat([jacobian.materialize() for jacobian in jacobians]).numpy()
+    expected = compute_by_loop(case)[: len(J)]
+    start, largest = 0, np.abs(expected).max()
+    for name, shape in jacobians[0].layout:
+        part = slice(start, start := start + shape.numel())
+        scale = np.abs(expected[..., part]).max() + largest / 100
+        tolerance = TOLERANCES[choose_dtype(case)] * scale
+        np.testing.assert_allclose(J[..., part], expected[..., part], 0, tolerance, err_msg=name)
 
 
 @cases
-def test_kernels_in_float32_equal_the_double_loop(case):
-    check_kernels(case, SAMPLES, None, torch.float32)
+def test_sums_of_gradients_equal_those_of_the_double_loop(case):
+    jacobian, J = compute_by_engine(case, ALL)[0][0].for_sums(), compute_by_loop(case)[:-1]
+    weights = torch.randn(*J.shape[:2], 3).to(jacobian.outputs)
+    sums = jacobian.weighted_sum(weights)
+    # s[v,p] = sum_n sum_o w[n,o,v] J[n,o,p], left out for parameters that no output depends on
+    expected = np.einsum("nov,nop->vp", weights.numpy(), J)
+    zeros = {name: weights.new_zeros(3, shape.numel()) for name, shape in jacobian.layout}
+    result = np.concatenate([sums.get(name, zeros[name]) for name in zeros], axis=1)
+    tolerance = TOLERANCES[choose_dtype(case)]
+    np.testing.assert_allclose(result, expected, 0, tolerance * np.abs(expected).max())
+    # K(x, x)
+    kernels, expected = jacobian.self_kernel(), np.einsum("nop,nqp->noq", J, J)
+    np.testing.assert_allclose(kernels, expected, 0, tolerance * np.abs(expected).max())
 
 
 @cases
-def test_soft_densities_in_batches_equal_the_double_loop(case):
-    dtype = choose_dtype(case)
-    network, X = build(case, SAMPLES, dtype)
-    J = compute_jacobians(case)
-    # The sum of the similarities to the other samples, k^C(x, x) = 1 left out.
-    sums = naive.correlation(J, J, np.finfo(float).eps).sum(1) - 1
-    density = NetworkDensity(network, method="soft", batch_size=SAMPLES - 1).fit(X)
-    expected = np.log1p(SAMPLES - 1 + sums) - np.log(SAMPLES)
-    np.testing.assert_allclose(density.score_samples(X), expected, rtol=0, atol=TOLERANCES[dtype])
+def test_kernels_in_float32_equal_the_double_loop(case, request):
+    if case.name in COMPLEX:
+        request.applymarker(pytest.mark.xfail(raises=RuntimeError))
+    network, X = build(case, SAMPLES, torch.float32)
+    J = compute_by_loop(case)
+    norms = np.linalg.norm(J, axis=(1, 2))
+    scale = np.outer(norms, norms)[..., None, None]
+    K = NetworkKernel(network, normalize=False).matrix(X)
+    tolerance = TOLERANCES[torch.float32]
+    np.testing.assert_allclose(K / scale, naive.kernel(J, J) / scale, rtol=0, atol=tolerance)
+
+
+@cases
+def test_parameters_are_computed_in_factors(case):
+    _, unserved = compute_by_engine(case, ALL)
+    assert bool(unserved) == (case.name in EXOTIC), unserved
