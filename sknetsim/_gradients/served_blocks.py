@@ -59,8 +59,8 @@ def compute_served_blocks(
     parts: dict[Key, list[Block]] = defaultdict(list)
     failed: set[str] = set()
     for use, groups, cotangent in zip(uses, _group_arguments(uses), cotangents, strict=True):
-        if cotangent is None:
-            continue
+        if cotangent is None or not cotangent.numel():
+            continue  # The outputs do not depend on this call, or it is a call on no rows.
         arguments, own = _cast(use, cotangent, graph)
         for group in groups:
             blocks = _apply_rule(use, arguments, own, group)
@@ -140,7 +140,9 @@ def _name_block(use: Use, block: Block) -> Block:
     if None not in names and len(names) == len(sources):
         return replace(block, layout=_list_layout(sources))
     maps = tuple(make_map(source) for source in sources)
-    return make_sum_block(_list_layout(sources), [Part(block, maps)])
+    summed = make_sum_block(_list_layout(sources), [Part(block, maps)])
+    # Products of complex gradients are not those of the real gradients behind them.
+    return summed.dense() if any(source.tensor.is_complex() for source in sources) else summed
 
 
 def _list_layout(sources: list[Source]) -> tuple[tuple[str, torch.Size], ...]:

@@ -117,7 +117,9 @@ class AutogradMap(ParameterMap):
     def pull(self, vectors: Tensor) -> list[Tensor]:
         step = max(1, _MAPPED_ELEMENTS // max(1, sum(p.numel() for p in self._parameters)))
         parts = [self._pull(part) for part in vectors.split(step)]
-        return [torch.cat(gradients).to(vectors) for gradients in zip(*parts, strict=True)]
+        # Parameters behind a complex tensor are real.
+        dtype = vectors.dtype.to_real()
+        return [torch.cat(g).to(vectors.device, dtype) for g in zip(*parts, strict=True)]
 
     def _pull(self, vectors: Tensor) -> list[Tensor]:
         # The gradient of <v, w> in theta is v D.

@@ -103,16 +103,24 @@ def find_permutation(function: Any, args: tuple[Any, ...], samples: int) -> Tens
     """Return the index by which a call permutes an axis of n elements; None if it does not."""
     name = find_name(function)
     if name == "index_select" and len(args) == 3:
-        index = args[2]
+        axis, index = args[1:]
     elif name == "__getitem__":
-        index = args[1]
-        if isinstance(index, tuple):
-            tensors = [part for part in index if isinstance(part, Tensor)]
-            index = tensors[0] if len(tensors) == 1 else None
+        axis, index = _find_indexed_axis(args[0], args[1])
     else:
         return None
     is_vector = isinstance(index, Tensor) and index.shape == (samples,)
-    if not is_vector or index.dtype != torch.int64:
+    # An index of n elements may also select n of more positions, or look up rows of a table.
+    if not is_vector or index.dtype != torch.int64 or args[0].shape[axis] != samples:
         return None
     index = index.detach()
     return index if torch.equal(index.sort().values.cpu(), torch.arange(samples)) else None
+
+
+def _find_indexed_axis(tensor: Tensor, index: Any) -> tuple[int, Tensor | None]:
+    """Return the axis that the only tensor of an index selects from, and this tensor."""
+    parts = [p for p in index if p is not None] if isinstance(index, tuple) else [index]
+    places = [place for place, part in enumerate(parts) if isinstance(part, Tensor)]
+    if len(places) != 1:
+        return 0, None
+    has_ellipsis = any(part is Ellipsis for part in parts[: places[0]])
+    return places[0] - len(parts) * has_ellipsis, parts[places[0]]

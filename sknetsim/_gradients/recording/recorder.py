@@ -144,7 +144,7 @@ class _Recorder(TorchFunctionMode):
             return
         order = next((order for order in orders if order is not None), None)
         permutation = find_permutation(function, args, self._count)
-        if permutation is not None:
+        if permutation is not None and args[0] in self._orders:
             order = permutation if order is None else order[permutation]
         is_setting = result is None and args and isinstance(args[0], Tensor)
         for output in iterate_tensors((args[0] if is_setting else result,)):

@@ -1,0 +1,115 @@
+"""Networks whose calls are easily mistaken: their gradients against a double loop.
+
+Index legend: n samples; t positions; i features.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sknetsim import NetworkKernel
+from sknetsim._gradients.engine import GradientEngine
+from sknetsim._networks.network import resolve_network
+from sknetsim._networks.samples import Samples
+
+from .. import naive
+
+
+class Network(nn.Module):
+    """Linear layers around a function of this module and hidden values (n, 4, 6)."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.LazyLinear(2)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.function = function
+
+    def forward(self, x):
+        return self.last(self.function(self, torch.tanh(self.first(x))).flatten(1))
+
+
+def make_parameter(*shape):
+    return nn.Parameter(torch.randn(shape))
+
+
+def build(function, make_parts, n_samples=5):
+    """Return a network in float64 and some samples (n, 4, 3)."""
+    torch.manual_seed(0)
+    network, X = Network(function, **make_parts()).double(), torch.randn(n_samples, 4, 3).double()
+    network(X)
+    return network.eval(), X
+
+
+def check_jacobians(network, X, batch_size=None):
+    """Compare the Jacobians of all chunks with a double loop of autograd.grad."""
+    engine = GradientEngine(resolve_network(network), batch_size=batch_size)
+    chunks = engine.jacobians(Samples(X), factored=True)
+    J = torch.cat([jacobian.materialize() for _, jacobian in chunks])
+    np.testing.assert_allclose(J.detach(), naive.jacobians(network, X), rtol=0, atol=1e-10)
+
+
+def choose_expert(p, h):
+    """Return products with the expert of each sample, looked up in a table."""
+    return torch.bmm(h, p.experts[(h[:, 0, 0] > 0).long()])
+
+
+def swap_positions(p, h):
+    return p.layer(h[:, torch.tensor([1, 0])])
+
+
+def swap_last_axis(p, h):
+    return p.layer(h.mT[..., torch.tensor([1, 0])].mT)
+
+
+def sort_samples(p, h):
+    """Return the layer's output for sorted samples, on the second axis, in their own order."""
+    order = h[:, 0, 0].argsort()
+    return p.layer(h.transpose(0, 1)[:, order, None])[:, order.argsort(), 0].transpose(0, 1)
+
+
+INDEXING = {
+    choose_expert: lambda: {"experts": make_parameter(3, 6, 6)},
+    swap_positions: lambda: {"layer": nn.Linear(6, 6)},
+    swap_last_axis: lambda: {"layer": nn.Linear(6, 6)},
+    sort_samples: lambda: {"layer": nn.Linear(6, 6)},
+}
+
+
+@pytest.mark.parametrize("function", INDEXING, ids=lambda f: f.__name__)
+def test_an_index_of_n_elements_need_not_permute_the_samples(function):
+    # The last chunk has as many samples as the index has elements.
+    network, X = build(function, INDEXING[function], n_samples=14)
+    check_jacobians(network, X, batch_size=3)
+    # The signs that choose an expert are 0, 0 in the first chunk and 1, 0 in the third.
+    signs = (network.first(X)[:, 0, 0] > 0).tolist()
+    X = X[torch.tensor(signs).argsort(stable=True)]
+    check_jacobians(network, X[[0, 1, 2, 3, -1, 0]], batch_size=2)
+
+
+def call_on_few_rows(p, h):
+    """Return sums of the outputs for positive rows only, of which a sample may have none."""
+    rows, samples = h.flatten(0, 1), torch.arange(len(h)).repeat_interleave(h.shape[1])
+    is_used = rows[:, 0] > 0.6
+    return h.new_zeros(len(h), 6).index_add(0, samples[is_used], p.layer(rows[is_used]))
+
+
+def test_a_layer_may_be_called_on_no_rows():
+    network, X = build(call_on_few_rows, lambda: {"layer": nn.Linear(6, 6)})
+    counts = (network.first(X).tanh()[:, :, 0] > 0.6).sum(dim=1)
+    assert counts.min() == 0
+    # Samples with rows come first.
+    check_jacobians(network, X[counts.argsort(descending=True)], batch_size=1)
+
+
+def multiply_complex(p, h):
+    return torch.view_as_real(h.to(torch.complex128) @ torch.view_as_complex(p.weight))
+
+
+def test_weights_may_be_views_of_parameters_as_complex_numbers():
+    network, X = build(multiply_complex, lambda: {"weight": make_parameter(6, 6, 2)})
+    check_jacobians(network, X)
+    J = naive.jacobians(network, X)
+    K = NetworkKernel(network, normalize=False).matrix(X)
+    np.testing.assert_allclose(K, naive.kernel(J, J), rtol=0, atol=1e-8)
