@@ -74,7 +74,17 @@ def _differentiate_batched(
     # directions[p,n,o] = 1 if o = p, else 0: the gradient of sum_n f_p(x_n) for each p.
     directions = torch.eye(count, dtype=outputs.dtype, device=outputs.device)
     directions = directions[:, None].expand(count, samples, count)
-    return list(_grad(outputs, edges, directions, graph, batched=True))
+    nonzero: list[int] = []
+
+    def differentiate(direction: Tensor) -> list[Tensor]:
+        gradients = _grad(outputs, edges, direction, graph)
+        nonzero[:] = [index for index, value in enumerate(gradients) if value is not None]
+        return [value for value in gradients if value is not None]
+
+    # This vmap supports more functions than `is_grads_batched`, but no result that is None.
+    batched = torch.func.vmap(differentiate)(directions)
+    by_edge = dict(zip(nonzero, batched, strict=True))
+    return [by_edge.get(index) for index in range(len(edges))]
 
 
 def _differentiate_one_by_one(
@@ -102,7 +112,6 @@ def _grad(
     edges: list[GradientEdge],
     direction: Tensor,
     graph: bool,
-    batched: bool = False,
 ) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(
         outputs,
@@ -110,7 +119,6 @@ def _grad(
         direction,
         retain_graph=True,
         create_graph=graph,
-        is_grads_batched=batched,
         allow_unused=True,
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -80,7 +81,6 @@ class _Recorder(TorchFunctionMode):
             self._orders[tensor] = None
         # Parameters of the layers with a rule of their own that are being called.
         self._claimed: Counter[int] = Counter()
-        self._is_recurrent = False
 
     def claim(self, layer: nn.Module) -> RemovableHandle:
         """Attribute the parameters of a layer with a rule to its calls, not to inner functions."""
@@ -128,11 +128,7 @@ class _Recorder(TorchFunctionMode):
 
     def _has_source(self, tensors: list[Tensor]) -> bool:
         """Return whether a call on some tensors is recorded."""
-        return (
-            not self._is_recurrent
-            and torch.is_grad_enabled()
-            and any(id(tensor) in self._sources for tensor in tensors)
-        )
+        return torch.is_grad_enabled() and any(id(tensor) in self._sources for tensor in tensors)
 
     def _follow(
         self, function: Any, args: tuple[Any, ...], tensors: list[Tensor], result: Any
@@ -161,12 +157,10 @@ class _Recorder(TorchFunctionMode):
             arguments = {"input": inputs, "weight": weight, "bias": bias}
             self._append(functional.linear, arguments, [preactivations], tensors)
 
-        self._is_recurrent = True
-        try:
-            with self:
-                result = recurrence(record, *args, **kwargs)
-        finally:
-            self._is_recurrent = False
+        # This mode is not active inside, so that only these calls are recorded. Neither are others,
+        # which watch the code of the network.
+        with no_dispatch():
+            result = recurrence(record, *args, **kwargs)
         if result is not NotImplemented:
             self._follow(recurrence, args, tensors, result)
         return result
