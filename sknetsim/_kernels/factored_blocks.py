@@ -58,8 +58,13 @@ class FactorBlock(PositionBlock):
 
     def _weight_gradients(self) -> Tensor:
         """Return sum_t e[n,o,t,g,j] a[n,t,g,i], of shape (n, o, g j i), in stored order."""
-        if self.positions == 1:
+        _, outputs, positions, groups, out = self.cotangents.shape
+        if positions == 1:
             matrix = self.cotangents[:, :, 0, :, :, None] * self.activations[:, None, 0, :, None]
+        elif groups == 1:
+            # matrix[n,oj,i] = sum_t e[n,oj,t] a[n,t,i]
+            cotangents = self.cotangents[:, :, :, 0].mT.reshape(-1, outputs * out, positions)
+            matrix = torch.bmm(cotangents, self.activations[:, :, 0]).unflatten(1, (outputs, out))
         else:
             matrix = torch.einsum("notgj,ntgi->nogji", self.cotangents, self.activations)
         return matrix.flatten(2)

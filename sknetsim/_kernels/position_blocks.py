@@ -29,6 +29,16 @@ from .blocks import Block, DenseBlock, concatenate_tensors
 # Elements of a temporary over pairs of positions (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
 
+# A multiplication of factors in float64 takes about as long as this many in float32.
+_DOUBLE_OPERATIONS = 3
+
+# Operations for each element that is written out and read again: in the cache, or in memory.
+_WRITTEN_OPERATIONS = 8
+_KEPT_OPERATIONS = 64
+
+# Number of elements that are written out at a time for a self-kernel (1 MiB in float32).
+_WRITTEN_ELEMENTS = 2**18
+
 # Moving one element through memory takes about as long as this many multiplications.
 _ELEMENT_OPERATIONS = 16
 
@@ -76,12 +86,28 @@ class PositionBlock(Block):
         return self.dense()
 
     def for_sums(self) -> Block:
-        # The gradients of one sample and group have o j i elements. Each takes o multiplications in
-        # the self-kernel, and o more in weighted sums with o weights per output.
-        _, outputs, positions, _, out = self.cotangents.shape
-        dense_operations = outputs * out * self._width * (2 * outputs + _ELEMENT_OPERATIONS)
-        factored_operations = positions * self._pair_operations()
-        return self.written() if dense_operations < factored_operations else self
+        # Each of the o j i elements takes t multiplications when it is written out, o in the
+        # self-kernel, and o in weighted sums with o weights per output.
+        outputs, positions = self.cotangents.shape[1:3]
+        per_element = positions + 2 * outputs + _KEPT_OPERATIONS
+        dense_operations = self._count_elements() * per_element
+        # From the factors, a weighted sum multiplies only the weighted sum of the outputs.
+        sum_operations = positions * self._count_elements() // outputs
+        self_operations = min(self._count_written_operations(), self._count_paired_operations())
+        return self.written() if dense_operations < sum_operations + self_operations else self
+
+    def _count_elements(self) -> int:
+        """Return the number o j i of elements of one sample and group, if written out."""
+        return self.cotangents.shape[1] * self.cotangents.shape[-1] * self._width
+
+    def _count_written_operations(self) -> int:
+        """Return the operations of a self-kernel if the gradients are written out for it."""
+        outputs, positions = self.cotangents.shape[1:3]
+        return self._count_elements() * (positions + outputs + _WRITTEN_OPERATIONS)
+
+    def _count_paired_operations(self) -> int:
+        """Return the operations of a self-kernel over pairs of positions, in float64."""
+        return _DOUBLE_OPERATIONS * self.positions * self._pair_operations()
 
     def for_pairs(self) -> Block:
         # For one pair of samples and one group, the o j i elements take one multiplication each.
@@ -109,6 +135,16 @@ class PositionBlock(Block):
         return replace(self, cotangents=cotangents.view(self.cotangents.shape))
 
     def self_kernel(self) -> Tensor:
+        if self._count_paired_operations() <= self._count_written_operations():
+            return self._multiply_pairs()
+        # The gradients of a few samples at a time are written out, so that they stay in the cache.
+        step = max(1, _WRITTEN_ELEMENTS // (self._count_elements() * self.cotangents.shape[3]))
+        starts = range(0, len(self.cotangents), step)
+        parts: list[Any] = [self.rows(slice(start, start + step)) for start in starts]
+        return torch.cat([part.written().self_kernel() for part in parts])
+
+    def _multiply_pairs(self) -> Tensor:
+        """Return the self-kernel from products of all pairs of positions."""
         doubled: Any = self.double()
         cotangents = doubled.cotangents.movedim(3, 1)
         # spread[n,g,o,t,j] = sum_s (a[n,t,g] . a[n,s,g]) e[n,o,s,g,j]

@@ -5,7 +5,8 @@ Index legend: n samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,15 +103,40 @@ def read_version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def iterate_tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among some values, also inside lists, tuples and dicts."""
+def list_tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among some values, also inside lists, tuples and dicts."""
+    tensors: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from iterate_tensors(value)
-        elif isinstance(value, dict):
-            yield from iterate_tensors(value.values())
+            tensors.append(value)
+        elif value.__class__ not in _ATOMS and isinstance(value, (list, tuple, dict)):
+            parts = value.values() if isinstance(value, dict) else value
+            tensors += list_tensors_in(parts)
+    return tensors
+
+
+# Types of arguments that contain no tensors; most others are tensors.
+_ATOMS = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size])
+
+
+class TensorMap:
+    """Values by tensor, for tensors that exist: they are kept no longer than by others."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[weakref.ref[Tensor], Any]] = {}
+
+    def __setitem__(self, tensor: Tensor, value: Any) -> None:
+        key, entries = id(tensor), self._entries
+
+        def remove(reference: Any) -> None:
+            if key in entries and entries[key][0] is reference:
+                del entries[key]
+
+        entries[key] = weakref.ref(tensor, remove), value
+
+    def list_values(self, tensors: Iterable[Tensor]) -> list[Any]:
+        """Return the values of those tensors that have one."""
+        return [self._entries[id(t)][1] for t in tensors if id(t) in self._entries]
 
 
 @dataclass(eq=False)

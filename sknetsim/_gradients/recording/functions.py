@@ -33,6 +33,27 @@ _NEW = frozenset(
 )
 
 
+# Names of properties of tensors that are tensors themselves.
+_VIEWS = frozenset(["T", "mT", "H", "mH", "data", "real", "imag"])
+
+# Names of methods of tensors that return no new tensor.
+_QUESTIONS = frozenset(
+    [
+        *("dim", "ndimension", "size", "numel", "nelement", "stride", "is_contiguous", "__len__"),
+        *("is_floating_point", "is_complex", "requires_grad_", "register_hook", "__hash__"),
+    ]
+)
+
+
+@functools.cache
+def returns_no_tensor(function: Any) -> bool:
+    """Return whether a function only reads or sets an attribute that is no tensor."""
+    name = getattr(function, "__name__", "")
+    if name == "__get__":
+        return find_name(function) not in _VIEWS
+    return name == "__set__" or name in _QUESTIONS
+
+
 def find_name(function: Any) -> str:
     """Return the name of a function; for a property of a tensor, the name of the property."""
     name: str = getattr(function, "__name__", "")

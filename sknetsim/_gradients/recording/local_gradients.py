@@ -16,7 +16,7 @@ from torch.func import vjp, vmap
 from ..._kernels.blocks import DenseBlock
 from ...exceptions import is_out_of_memory
 from ...rules import layout_of
-from .calls import iterate_tensors
+from .calls import list_tensors_in
 from .resolution import Use
 
 
@@ -46,7 +46,7 @@ def differentiate_call(
 
     def compute_output(sample: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
         result = evaluate({**arguments, **sample, **values})
-        return list(iterate_tensors((result,)))[use.output]
+        return list_tensors_in((result,))[use.output]
 
     def differentiate(sample: dict[str, Tensor], cotangents: Tensor) -> dict[str, Tensor]:
         # The gradient of sum c y(p) in p is the product of c and the derivative of y.

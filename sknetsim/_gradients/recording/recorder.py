@@ -18,17 +18,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..._networks.batches import Inputs, list_tensors
 from ..._networks.isolation import attach_hooks
 from ...rules import find_decomposition, find_function_rule, find_recurrence, find_rule
-from .calls import Call, Source, Tape, iterate_tensors, read_version
+from .calls import Call, Source, Tape, TensorMap, list_tensors_in, read_version
 from .functions import (
     find_out_of_place,
     find_permutation,
     list_values,
     open_function,
+    returns_no_tensor,
     selects_elements,
 )
 
@@ -76,7 +76,7 @@ class _Recorder(TorchFunctionMode):
         layers = tape.module.modules()
         self.ruled_layers = [layer for layer in layers if find_rule(layer) is not None]
         # Sample at each position of each tensor that depends on samples; None for 0, 1, 2, ...
-        self._orders = WeakTensorKeyDictionary()
+        self._orders = TensorMap()
         for tensor in list_tensors(tape.inputs):
             self._orders[tensor] = None
         # Parameters of the layers with a rule of their own that are being called.
@@ -107,7 +107,9 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         """Run a function, and record it if an argument is a source."""
         kwargs = kwargs or {}
-        tensors = list(iterate_tensors((*args, *kwargs.values())))
+        if returns_no_tensor(function):
+            return function(*args, **kwargs)
+        tensors = list_tensors_in((*args, *kwargs.values()))
         if not self._has_source(tensors):
             result = function(*args, **kwargs)
             self._follow(function, args, tensors, result)
@@ -134,8 +136,7 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, args: tuple[Any, ...], tensors: list[Tensor], result: Any
     ) -> None:
         """Note that the results depend on samples if the arguments do, and in which order."""
-        values = list_values(function, tensors)
-        orders = [self._orders[tensor] for tensor in values if tensor in self._orders]
+        orders = self._orders.list_values(list_values(function, tensors))
         if not orders:
             return
         order = next((order for order in orders if order is not None), None)
@@ -143,7 +144,7 @@ class _Recorder(TorchFunctionMode):
         if permutation is not None and args[0] in self._orders:
             order = permutation if order is None else order[permutation]
         is_setting = result is None and args and isinstance(args[0], Tensor)
-        for output in iterate_tensors((args[0] if is_setting else result,)):
+        for output in list_tensors_in((args[0] if is_setting else result,)):
             self._orders[output] = order
             if output.is_floating_point():
                 self.tape.dtypes.add(output.dtype)
@@ -174,7 +175,7 @@ class _Recorder(TorchFunctionMode):
             recorded, kept = out_of_place, (args[0].clone(), *args[1:])
         result = function(*args, **kwargs)
         self._follow(function, args, tensors, result)
-        outputs = list(iterate_tensors((args[0] if result is None else result,)))
+        outputs = list_tensors_in((args[0] if result is None else result,))
         arguments, evaluate = _name_arguments(recorded, kept, kwargs)
         self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
         return result
@@ -195,7 +196,7 @@ class _Recorder(TorchFunctionMode):
         }
         if not sources or not any(output.requires_grad for output in outputs):
             return
-        orders = [self._orders[tensor] for tensor in tensors if tensor in self._orders]
+        orders = self._orders.list_values(tensors)
         derived = []
         if not orders:
             derived = [
@@ -269,7 +270,7 @@ def _make_selections(
     def make_selection(index: int) -> Callable[[Tensor], Tensor]:
         def select(tensor: Tensor) -> Tensor:
             assert evaluate is not None
-            return list(iterate_tensors((evaluate({**arguments, first: tensor}),)))[index]
+            return list_tensors_in((evaluate({**arguments, first: tensor}),))[index]
 
         return select
 
