@@ -1,5 +1,6 @@
 """Similarity of inputs according to a trained neural network, as scikit-learn estimators."""
 
+from ._gradients.coverage import ParameterCoverage, RuleCoverage, rule_coverage
 from .active import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
 from .displays.explorer import explore
 from .estimators import (
@@ -47,7 +48,9 @@ __all__ = [
     "NetworkNeighbors",
     "NoNeighborsWarning",
     "OutputTooLargeError",
+    "ParameterCoverage",
     "PerceptualKernel",
+    "RuleCoverage",
     "SoftmaxOutputWarning",
     "UnsupportedNetworkError",
     "UntrainedNetworkWarning",
@@ -56,4 +59,5 @@ __all__ = [
     "explore",
     "featurize",
     "register_rule",
+    "rule_coverage",
 ]

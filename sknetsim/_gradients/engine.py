@@ -6,6 +6,7 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,15 @@ from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import is_differentiable, list_layout, select_parameters
-from .recording import Resolver, Tape, Use, record_calls
-from .served_blocks import compute_served_blocks, is_used_outside
+from .recording import (
+    Resolver,
+    Tape,
+    Use,
+    compute_served_blocks,
+    is_used_outside,
+    reasons,
+    record_calls,
+)
 from .verification import (
     are_checked,
     are_verified,
@@ -62,10 +70,14 @@ class GradientEngine(BaseEngine):
     ----------
     selected : set of str
         Names of the parameters.
-    refused : set of str
-        Names of the parameters for which a rule is wrong on this network.
-    unserved : list of str
-        Names of the parameters that the fallback has computed in the latest chunk.
+    refused : dict of str to str
+        Names of the parameters that the fallback computes from now on, with the reasons.
+    unserved : dict of str to str
+        Names of the parameters that the fallback has computed in the latest chunk, with the
+        reasons.
+    without_rule : set of str
+        Names of the parameters of which some call was differentiated without a rule in the latest
+        chunk.
     """
 
     def __init__(
@@ -82,8 +94,9 @@ class GradientEngine(BaseEngine):
             self.selected = select_parameters(network.module, parameters)
         super().__init__(network, self.selected, batch_size, device, self.outputs.list_compared)
         self._fallback = Fallback(self.call, self.outputs.select)
-        self.refused: set[str] = set()
-        self.unserved: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.unserved: dict[str, str] = {}
+        self.without_rule: set[str] = set()
         self._resolver = Resolver()
         self._trainable = {n for n, p in network.module.named_parameters() if p.requires_grad}
         self._has_chosen_gradients = self.selected == self._trainable
@@ -184,7 +197,7 @@ class GradientEngine(BaseEngine):
         varies = graph.moves_samples or is_used_outside(tape, graph.uses)
         is_alike = graph.structure in self._verified and not varies
         try:
-            jacobian = self._compute_jacobian(module, uses, unserved, inputs, targets, outputs)
+            jacobian = self._compute_jacobian(tape, uses, unserved, targets, outputs)
             if jacobian is None or (
                 verified and not self._verify(tape, unserved, targets, jacobian, is_alike)
             ):
@@ -194,7 +207,8 @@ class GradientEngine(BaseEngine):
                 raise
             # Reentrant checkpoints support backward(), but not autograd.grad. The loop of the
             # fallback calls backward().
-            self.refused, self._fallback.loop = set(self.selected), True
+            self.refused = dict.fromkeys(self.selected, reasons.CHECKPOINT)
+            self._fallback.loop = True
             return None
         self._verified |= {graph.structure} if verified else set()
         jacobian = replace(jacobian, outputs=outputs.detach())
@@ -248,10 +262,9 @@ class GradientEngine(BaseEngine):
 
     def _compute_jacobian(
         self,
-        module: nn.Module,
+        tape: Tape,
         uses: list[Use],
-        unserved: list[str],
-        inputs: Inputs,
+        unserved: Mapping[str, str],
         targets: Tensor | None,
         outputs: Tensor,
     ) -> Jacobian | None:
@@ -259,19 +272,21 @@ class GradientEngine(BaseEngine):
 
         The result is None if some use cannot be differentiated; its parameters are refused then.
         """
+        module, inputs = tape.module, tape.inputs
         served = compute_served_blocks(uses, compute_cotangents(outputs, uses))
+        self.without_rule = served.without_rule
         if served.failed:
             self.refused |= served.failed
             return None
         blocks = served.blocks
         if unserved:
-            blocks[tuple(unserved)] = self._fallback.block(module, unserved, inputs, targets)
+            blocks[tuple(unserved)] = self._fallback.block(module, list(unserved), inputs, targets)
         return Jacobian(blocks, list_layout(module, self.selected), outputs)
 
     def _verify(
         self,
         tape: Tape,
-        unserved: list[str],
+        unserved: Mapping[str, str],
         targets: Tensor | None,
         jacobian: Jacobian,
         is_alike: bool,
@@ -302,11 +317,13 @@ class GradientEngine(BaseEngine):
             raise make_batches_error(min(wrong))
         return not wrong
 
-    def _is_loop(self, unserved: list[str]) -> bool:
+    def _is_loop(self, unserved: Mapping[str, str]) -> bool:
         """Return whether all gradients are computed by the loop, which is their definition."""
         return self._fallback.loop and set(unserved) == self.selected
 
-    def _refuse_wrong(self, tape: Tape, unserved: list[str], jacobian: Jacobian) -> set[str]:
+    def _refuse_wrong(
+        self, tape: Tape, unserved: Mapping[str, str], jacobian: Jacobian
+    ) -> set[str]:
         """Return the parameters with wrong gradients, and change how these are computed.
 
         A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
@@ -318,6 +335,6 @@ class GradientEngine(BaseEngine):
         served = wrong - set(unserved)
         if not served and self._fallback.loop:
             return set()
-        self.refused |= served
+        self.refused |= dict.fromkeys(served, reasons.WRONG)
         self._fallback.loop |= bool(wrong) and not served
         return wrong

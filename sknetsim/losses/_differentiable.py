@@ -21,8 +21,14 @@ from .._gradients.fallback import Fallback
 from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import list_layout
-from .._gradients.recording import Resolver, Tape, record_calls
-from .._gradients.served_blocks import compute_served_blocks, is_used_outside
+from .._gradients.recording import (
+    Resolver,
+    Tape,
+    compute_served_blocks,
+    is_used_outside,
+    reasons,
+    record_calls,
+)
 from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation
@@ -53,8 +59,8 @@ class _Verification:
         Whether the verified batch had more than one sample.
     selected : set of str
         Names of the parameters that are differentiated.
-    refused : set of str
-        Names of the parameters for which a rule is wrong on this network.
+    refused : dict of str to str
+        Names of the parameters that the fallback computes, with the reasons.
     loop : bool
         Whether parameters without a rule need a loop over samples.
     resolver : Resolver
@@ -66,7 +72,7 @@ class _Verification:
     sample_shapes: list[torch.Size]
     has_several_samples: bool
     selected: set[str]
-    refused: set[str]
+    refused: dict[str, str]
     loop: bool
     resolver: Resolver
 
@@ -148,13 +154,14 @@ class DifferentiableEngine:
         if not wrong:
             self._structures |= {structure} - {None}
             return jacobian
-        if wrong <= verification.refused:
+        if wrong <= verification.refused.keys():
             raise UnsupportedNetworkError(
                 "`network` must treat all batches in the same way; got a network whose gradients"
                 f" of {min(wrong)!r} are correct in some batches and wrong in others. Make one loss"
                 " object for each form of batch."
             )
-        self._verification = replace(verification, refused=verification.refused | wrong)
+        refused = verification.refused | dict.fromkeys(wrong, reasons.WRONG)
+        self._verification = replace(verification, refused=refused)
         return self._compute_verified(network, outputs, self._verification, module, inputs)
 
     def _verify(self, network: Network, inputs: Inputs) -> _Verification:
@@ -297,7 +304,7 @@ def _compute_jacobian(
     if unserved:
         fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop
-        blocks[tuple(unserved)] = fallback.block(module, unserved, inputs, targets)
+        blocks[tuple(unserved)] = fallback.block(module, list(unserved), inputs, targets)
     varies = graph.moves_samples or is_used_outside(tape, graph.uses)
     jacobian = Jacobian(blocks, list_layout(module, verification.selected), selected)
     return jacobian, tape, None if varies else graph.structure

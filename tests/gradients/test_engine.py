@@ -51,7 +51,7 @@ def test_each_layer_is_served_by_its_rule(case):
     network, X = build(case)
     engine = GradientEngine(resolve_network(network))
     list(engine.jacobians(Samples(X)))
-    assert engine.unserved == []
+    assert engine.unserved == {}
 
 
 @cases

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from ..._networks.batches import Inputs, list_tensors
+from .functions import find_name
 
 
 @dataclass(eq=False)
@@ -74,6 +75,8 @@ class Call:
         Function that returns the output for other values of the arguments.
     order : Tensor or None
         Sample at each position along the axis of the samples; None for 0, 1, 2, ...
+    recurrence : callable or None
+        The recurrent function of torch that the call is a part of.
     """
 
     function: Any
@@ -85,6 +88,14 @@ class Call:
     versions: dict[str, int]
     evaluate: Callable[[dict[str, Any]], Any] | None = None
     order: Tensor | None = None
+    recurrence: Any = None
+
+    @property
+    def name(self) -> str:
+        """Name of the function, or of the type of the layer."""
+        if isinstance(self.function, nn.Module):
+            return type(self.function).__name__
+        return find_name(self.function if self.recurrence is None else self.recurrence)
 
     @property
     def is_current(self) -> bool:

@@ -116,7 +116,7 @@ class _Recorder(TorchFunctionMode):
             return result
         recurrence = find_recurrence(function)
         if recurrence is not None:
-            result = self._run_recurrence(recurrence, args, kwargs, tensors)
+            result = self._run_recurrence(function, recurrence, args, kwargs, tensors)
             if result is not NotImplemented:
                 return result
         has_rule = find_function_rule(function) is not None
@@ -150,13 +150,19 @@ class _Recorder(TorchFunctionMode):
                 self.tape.dtypes.add(output.dtype)
 
     def _run_recurrence(
-        self, recurrence: Callable[..., Any], args: Any, kwargs: Any, tensors: list[Tensor]
+        self,
+        function: Any,
+        recurrence: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        tensors: list[Tensor],
     ) -> Any:
         """Return the result of an implementation that records calls of linear layers itself."""
 
         def record(inputs: Tensor, weight: Tensor, bias: Any, preactivations: Tensor) -> None:
             arguments = {"input": inputs, "weight": weight, "bias": bias}
-            self._append(functional.linear, arguments, [preactivations], tensors)
+            outputs = [preactivations]
+            self._append(functional.linear, arguments, outputs, tensors, recurrence=function)
 
         # This mode is not active inside, so that only these calls are recorded. Neither are others,
         # which watch the code of the network.
@@ -187,6 +193,7 @@ class _Recorder(TorchFunctionMode):
         outputs: list[Tensor],
         tensors: list[Tensor],
         evaluate: Callable[[dict[str, Any]], Any] | None = None,
+        recurrence: Any = None,
     ) -> None:
         """Append a call to the tape, unless its output requires no gradient."""
         sources = {
@@ -220,6 +227,7 @@ class _Recorder(TorchFunctionMode):
                 versions,
                 evaluate,
                 next((order for order in orders if order is not None), None),
+                recurrence,
             )
         )
 

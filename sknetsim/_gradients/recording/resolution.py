@@ -8,13 +8,14 @@ Index legend: n samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..._networks.batches import Inputs, take_batch
+from . import reasons
 from .calls import Call, Source, Tape
 from .recorder import record_calls
 from .sample_axes import CallAxes, SampleAxis, assume_first_axes, compare_tapes
@@ -46,18 +47,19 @@ class Use:
         """Index of the output with a place in the autograd graph."""
         return next(i for i, edge in enumerate(self.call.edges) if edge is not None)
 
-    @property
-    def is_supported(self) -> bool:
-        """True if the axes of the samples are known, and the arguments are those of the call."""
-        is_single = sum(edge is not None for edge in self.call.edges) == 1
-        if not (is_single and self.call.is_current and self.axes.fits(self.call, self.samples)):
-            return False
-        if not isinstance(self.call.function, nn.Module):
-            return True
-        # The rule of a layer takes one row of inputs and outputs per sample.
-        rows = (len(self.call.arguments["inputs"]), self.call.output_shapes[0][0])
-        axes = (self.axes.arguments["inputs"], self.axes.outputs[0])
-        return axes == (SampleAxis(0),) * 2 and rows == (self.samples,) * 2
+    def explain_unsupported(self) -> str | None:
+        """Return why the gradients cannot be computed from the call; None if they can."""
+        if sum(edge is not None for edge in self.call.edges) != 1:
+            return reasons.explain_outputs(self.call)
+        if not self.call.is_current:
+            return reasons.explain_changes(self.call)
+        is_known = self.axes.fits(self.call, self.samples)
+        if is_known and isinstance(self.call.function, nn.Module):
+            # The rule of a layer takes one row of inputs and outputs per sample.
+            rows = (len(self.call.arguments["inputs"]), self.call.output_shapes[0][0])
+            axes = (self.axes.arguments["inputs"], self.axes.outputs[0])
+            is_known = axes == (SampleAxis(0),) * 2 and rows == (self.samples,) * 2
+        return None if is_known else reasons.explain_axes(self.call)
 
     def parameter_names(self) -> set[str]:
         """Return the names of all parameters behind the used arguments."""
@@ -96,18 +98,20 @@ class Resolver:
     def find_uses(
         self,
         tape: Tape,
-        refused: set[str],
+        refused: Mapping[str, str],
         reached: Iterable[int],
         evaluate: Callable[[Inputs], Any],
-    ) -> tuple[list[Use], list[str]]:
+    ) -> tuple[list[Use], dict[str, str]]:
         """Return the uses of parameters on samples, and the names of the other parameters.
+
+        The latter have the reasons why their gradients are not computed from their uses.
 
         Parameters
         ----------
         tape : Tape
             The recorded calls with a batch.
-        refused : set of str
-            Names of parameters whose gradients must not be computed from their uses.
+        refused : dict of str to str
+            Names of parameters whose gradients must not be computed from their uses, with reasons.
         reached : iterable of int
             Ids of the parameters that the outputs depend on, according to their graph.
         evaluate : callable
@@ -116,7 +120,9 @@ class Resolver:
         names = tape.name_parameters()
         uses = _list_uses(tape, self._find_axes(tape, evaluate))
         reached_names = {names[parameter] for parameter in reached if parameter in names}
-        return _divide_parameters(uses, names.values(), refused, reached_names)
+        recorded = {name for use in uses for name in use.parameter_names()}
+        unserved = reasons.explain_unrecorded(tape, reached_names - recorded) | dict(refused)
+        return _divide_parameters(uses, names.values(), unserved)
 
     def _find_axes(self, tape: Tape, evaluate: Callable[[Inputs], Any]) -> list[CallAxes]:
         """Return the axes of the samples in each call."""
@@ -148,8 +154,8 @@ def _list_uses(tape: Tape, axes: list[CallAxes]) -> list[Use]:
 
 
 def _divide_parameters(
-    uses: list[Use], selected: Iterable[str], refused: set[str], reached: set[str]
-) -> tuple[list[Use], list[str]]:
+    uses: list[Use], selected: Iterable[str], unserved: dict[str, str]
+) -> tuple[list[Use], dict[str, str]]:
     """Return the uses that blocks are computed from, and the names of all other parameters.
 
     Parameters
@@ -158,22 +164,27 @@ def _divide_parameters(
         All uses on samples.
     selected : iterable of str
         Names of the parameters that are differentiated, in the network's order.
-    refused : set of str
-        Names of parameters whose gradients must not be computed from their uses.
-    reached : set of str
-        Names of the parameters that the outputs depend on, according to their graph.
+    unserved : dict of str to str
+        Names of parameters whose gradients must not be computed from their uses, with reasons.
     """
-    recorded = {name for use in uses for name in use.parameter_names()}
-    unserved = refused | (reached - recorded)
     groups = [set(s.find_parameters()) for use in uses for s in use.sources.values()]
-    groups += [use.parameter_names() for use in uses if not use.is_supported]
-    unserved |= {name for use in uses if not use.is_supported for name in use.parameter_names()}
+    for use in uses:
+        reason = use.explain_unsupported()
+        if reason is not None:
+            unserved = dict.fromkeys(use.parameter_names(), reason) | unserved
     # A tensor that is derived from several parameters is served for all of them or for none.
-    while added := {n for group in groups if group & unserved for n in group} - unserved:
-        unserved |= added
+    while added := {
+        name: unserved[min(known)]
+        for group in groups
+        if (known := group & unserved.keys())
+        for name in group - known
+    }:
+        unserved = unserved | added
     served = []
     for use in uses:
-        sources = {n: s for n, s in use.sources.items() if not unserved & set(s.find_parameters())}
+        sources = {
+            n: s for n, s in use.sources.items() if not unserved.keys() & s.find_parameters()
+        }
         if sources:
             served.append(replace(use, sources=sources))
-    return served, [name for name in selected if name in unserved]
+    return served, {name: unserved[name] for name in selected if name in unserved}

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._kernels.blocks import Block, DenseBlock, add_blocks
-from .._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
-from .._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
-from ..rules import find_function_rule, find_rule
-from .recording import Source, Tape, Use
-from .recording.local_gradients import differentiate_call
+from ..._kernels.blocks import Block, DenseBlock, add_blocks
+from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
+from ..._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
+from ...rules import find_function_rule, find_rule
+from .calls import Source, Tape
+from .local_gradients import differentiate_call
+from .reasons import explain_failure
+from .resolution import Use
 
 #: Names of the parameters of a block.
 Key = tuple[str, ...]
@@ -32,12 +34,15 @@ class ServedBlocks:
     ----------
     blocks : dict of tuple of str to Block
         Block of each group of parameters, by their names.
-    failed : set of str
-        Names of parameters of which some use could not be differentiated.
+    without_rule : set of str
+        Names of parameters of which some call was differentiated without a rule.
+    failed : dict of str to str
+        Names of parameters of which some call could not be differentiated, with the reason.
     """
 
     blocks: dict[Key, Block]
-    failed: set[str]
+    without_rule: set[str]
+    failed: dict[str, str]
 
 
 def compute_served_blocks(
@@ -57,20 +62,26 @@ def compute_served_blocks(
     # A parameter may be used several times:
     # J_o(x_n) = sum over uses of the rule at (arguments_n, c[n,o]).
     parts: dict[Key, list[Block]] = defaultdict(list)
-    failed: set[str] = set()
+    without_rule: set[str] = set()
+    failed: dict[str, str] = {}
     for use, groups, cotangent in zip(uses, _group_arguments(uses), cotangents, strict=True):
         if cotangent is None or not cotangent.numel():
             continue  # The outputs do not depend on this call, or it is a call on no rows.
         arguments, own = _cast(use, cotangent, graph)
         for group in groups:
+            names = _find_names(use, group)
             blocks = _apply_rule(use, arguments, own, group)
             if blocks is None:
-                failed |= set(_find_names(use, group))
-            for block in blocks or ():
+                without_rule |= set(names)
+                dense = differentiate_call(use, arguments, own, group)
+                if dense is None:
+                    failed |= dict.fromkeys(names, explain_failure(use.call))
+                blocks = [] if dense is None else [dense]
+            for block in blocks:
                 named = _name_block(use, block)
                 parts[tuple(name for name, _ in named.layout)].append(named)
     added = {key: _add_blocks(blocks) for key, blocks in parts.items()}
-    return ServedBlocks(_separate_shared(added), failed)
+    return ServedBlocks(_separate_shared(added), without_rule, failed)
 
 
 def _find_names(use: Use, group: tuple[str, ...]) -> dict[str, Tensor]:
@@ -114,7 +125,7 @@ def _cast(use: Use, cotangents: Tensor, graph: bool) -> tuple[dict[str, Any], Te
 def _apply_rule(
     use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
 ) -> list[Block] | None:
-    """Return the blocks of some arguments of a use; None if they cannot be differentiated."""
+    """Return the blocks of some arguments of a use by a rule; None if no rule covers them."""
     function = use.call.function
     if isinstance(function, nn.Module):
         rule = find_rule(function)
@@ -124,10 +135,8 @@ def _apply_rule(
     entry = find_function_rule(function)
     if entry is not None and entry.parameters.issuperset(group):
         blocks = entry.rule(arguments, cotangents, group)
-        if blocks is not NotImplemented:
-            return blocks
-    block = differentiate_call(use, arguments, cotangents, group)
-    return None if block is None else [block]
+        return None if blocks is NotImplemented else blocks
+    return None
 
 
 def _name_block(use: Use, block: Block) -> Block:
