@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -286,24 +286,19 @@ class _ObservedEngine(GradientEngine):
         )
 
     def _compute_jacobian(
-        self,
-        tape: Tape,
-        uses: list[Use],
-        unserved: Mapping[str, str],
-        targets: Tensor | None,
-        outputs: Tensor,
+        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor
     ) -> Jacobian | None:
-        jacobian = super()._compute_jacobian(tape, uses, unserved, targets, outputs)
+        jacobian = super()._compute_jacobian(tape, uses, targets, outputs)
         if jacobian is not None:
             served = {name for key in jacobian.blocks for name in key}
             for name in self.selected:
                 self._methods[name].add(self._find_method(name, served))
-            self._reasons |= unserved
+            self._reasons |= self.unserved
             for use in uses:
                 self._note_function(use.parameter_names(), use.call.name)
             for call in tape.calls:
                 if not call.derived:
-                    self._note_function(call.parameter_names() & unserved.keys(), call.name)
+                    self._note_function(call.parameter_names() & self.unserved.keys(), call.name)
         return jacobian
 
     def _find_method(self, name: str, served: set[str]) -> str:
@@ -396,11 +391,11 @@ def _give_advice(parameters: Sequence[ParameterCoverage]) -> list[str]:
     for parameter in sorted(parameters, key=lambda parameter: -parameter.n_elements):
         if parameter.reason:
             reasons[parameter.reason].append(parameter.name)
-    return [
-        f"The fallback computes the gradients of {_abbreviate(names)}: {reason}, see"
-        " docs/layers.md."
+    advice = [
+        f"The fallback computes the gradients of {_abbreviate(names)}: {reason}."
         for reason, names in reasons.items()
     ]
+    return [*advice, "See docs/layers.md."] if advice else []
 
 
 def _abbreviate(names: Sequence[str]) -> str:

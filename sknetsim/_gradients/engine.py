@@ -6,7 +6,6 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,15 +24,8 @@ from .fallback import Fallback
 from .graph import describe_graph
 from .outputs import Outputs
 from .parameters import is_differentiable, list_layout, select_parameters
-from .recording import (
-    Resolver,
-    Tape,
-    Use,
-    compute_served_blocks,
-    is_used_outside,
-    reasons,
-    record_calls,
-)
+from .recording import Resolver, Tape, Use, reasons, record_calls
+from .recording.served_blocks import compute_served_blocks, is_used_outside
 from .verification import (
     are_checked,
     are_verified,
@@ -188,18 +180,18 @@ class GradientEngine(BaseEngine):
         graph = describe_graph(outputs)
         if self._isolated.depends_on_original(graph.uses.keys()):
             return None
-        uses, unserved = self._resolver.find_uses(
+        uses, self.unserved = self._resolver.find_uses(
             tape, self.refused, graph.uses, lambda batch: self.forward(module, batch)
         )
-        self.unserved = unserved
-        check_affordable(self.outputs.output, outputs, uses, list_layout(module, set(unserved)))
+        unserved = list_layout(module, set(self.unserved))
+        check_affordable(self.outputs.output, outputs, uses, unserved)
         # Few samples are verified in a chunk that is like one of those before.
         varies = graph.moves_samples or is_used_outside(tape, graph.uses)
         is_alike = graph.structure in self._verified and not varies
         try:
-            jacobian = self._compute_jacobian(tape, uses, unserved, targets, outputs)
+            jacobian = self._compute_jacobian(tape, uses, targets, outputs)
             if jacobian is None or (
-                verified and not self._verify(tape, unserved, targets, jacobian, is_alike)
+                verified and not self._verify(tape, targets, jacobian, is_alike)
             ):
                 return None
         except RuntimeError as error:
@@ -261,12 +253,7 @@ class GradientEngine(BaseEngine):
         return outputs.to(self.dtype), targets
 
     def _compute_jacobian(
-        self,
-        tape: Tape,
-        uses: list[Use],
-        unserved: Mapping[str, str],
-        targets: Tensor | None,
-        outputs: Tensor,
+        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor
     ) -> Jacobian | None:
         """Return the Jacobians of a batch: by the rules, and by the fallback for the rest.
 
@@ -278,18 +265,13 @@ class GradientEngine(BaseEngine):
         if served.failed:
             self.refused |= served.failed
             return None
-        blocks = served.blocks
+        blocks, unserved = served.blocks, list(self.unserved)
         if unserved:
-            blocks[tuple(unserved)] = self._fallback.block(module, list(unserved), inputs, targets)
+            blocks[tuple(unserved)] = self._fallback.block(module, unserved, inputs, targets)
         return Jacobian(blocks, list_layout(module, self.selected), outputs)
 
     def _verify(
-        self,
-        tape: Tape,
-        unserved: Mapping[str, str],
-        targets: Tensor | None,
-        jacobian: Jacobian,
-        is_alike: bool,
+        self, tape: Tape, targets: Tensor | None, jacobian: Jacobian, is_alike: bool
     ) -> bool:
         """Return whether the Jacobians are correct; if not, change how they are computed.
 
@@ -305,34 +287,32 @@ class GradientEngine(BaseEngine):
             rows = select_rows(len(outputs), number)
             again = compute_again(self.call, self.outputs, module, inputs, targets, outputs, rows)
             part = replace(jacobian.rows(rows), outputs=again)
-            is_known = not are_verified(number) or self._is_loop(unserved)
+            is_known = not are_verified(number) or self._is_loop()
             if is_known or not find_wrong_parameters(tape, part):
                 return True
         if len(jacobian) > 1:
             check_no_mixing(self.call, self.outputs, module, inputs, targets, jacobian.outputs)
             warn_if_probabilities(self.network, jacobian.outputs)
-        wrong = self._refuse_wrong(tape, unserved, jacobian)
+        wrong = self._refuse_wrong(tape, jacobian)
         if wrong and is_alike and self._passed_chunks:
             # Only a few samples of the chunks before, which were alike, have been verified.
             raise make_batches_error(min(wrong))
         return not wrong
 
-    def _is_loop(self, unserved: Mapping[str, str]) -> bool:
+    def _is_loop(self) -> bool:
         """Return whether all gradients are computed by the loop, which is their definition."""
-        return self._fallback.loop and set(unserved) == self.selected
+        return self._fallback.loop and self.unserved.keys() == self.selected
 
-    def _refuse_wrong(
-        self, tape: Tape, unserved: Mapping[str, str], jacobian: Jacobian
-    ) -> set[str]:
+    def _refuse_wrong(self, tape: Tape, jacobian: Jacobian) -> set[str]:
         """Return the parameters with wrong gradients, and change how these are computed.
 
         A parameter whose rule is wrong is computed by the fallback from then on. If vmap is wrong,
         the fallback loops over samples from then on.
         """
-        if self._is_loop(unserved):
+        if self._is_loop():
             return set()
         wrong = find_wrong_parameters(tape, jacobian)
-        served = wrong - set(unserved)
+        served = wrong - self.unserved.keys()
         if not served and self._fallback.loop:
             return set()
         self.refused |= dict.fromkeys(served, reasons.WRONG)

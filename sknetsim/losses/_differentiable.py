@@ -21,14 +21,8 @@ from .._gradients.fallback import Fallback
 from .._gradients.graph import describe_graph, iterate_graph
 from .._gradients.outputs import Outputs
 from .._gradients.parameters import list_layout
-from .._gradients.recording import (
-    Resolver,
-    Tape,
-    compute_served_blocks,
-    is_used_outside,
-    reasons,
-    record_calls,
-)
+from .._gradients.recording import Resolver, Tape, reasons, record_calls
+from .._gradients.recording.served_blocks import compute_served_blocks, is_used_outside
 from .._gradients.verification import find_wrong_parameters
 from .._kernels.jacobian import Jacobian
 from .._kernels.precision import exact_evaluation

@@ -5,15 +5,5 @@ from __future__ import annotations
 from .calls import Call, Source, Tape
 from .recorder import record_calls
 from .resolution import Resolver, Use
-from .served_blocks import compute_served_blocks, is_used_outside
 
-__all__ = [
-    "Call",
-    "Resolver",
-    "Source",
-    "Tape",
-    "Use",
-    "compute_served_blocks",
-    "is_used_outside",
-    "record_calls",
-]
+__all__ = ["Call", "Resolver", "Source", "Tape", "Use", "record_calls"]
