@@ -168,13 +168,14 @@ def test_a_complex_parameter_is_a_reason():
     assert "complex" in entry.reason
 
 
-def test_a_scripted_layer_is_a_reason():
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("is_whole", [True, False], ids=["network", "layer"])
+def test_a_scripted_module_is_a_reason(is_whole):
     torch.manual_seed(0)
-    scripted = torch.jit.script(nn.Linear(FEATURES, FEATURES))
-    coverage = rule_coverage(nn.Sequential(scripted, nn.Linear(FEATURES, 2)), draw())
-    assert ["scripted" in entry.reason for entry in coverage.parameters] == [True, True] + 2 * [
-        False
-    ]
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(FEATURES, 2)))
+    network = scripted if is_whole else nn.Sequential(scripted, nn.Linear(2, 2))
+    entries = rule_coverage(network, draw()).parameters
+    assert ["scripted" in entry.reason for entry in entries[:2]] == [True, True]
 
 
 def test_a_wrong_rule_is_a_reason(monkeypatch):

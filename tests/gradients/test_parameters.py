@@ -64,7 +64,7 @@ def list_blocks(network, X):
 def test_tied_parameters_have_their_own_blocks():
     blocks, unserved = list_blocks(TwinLayers().double(), torch.randn(6, 5).double())
     assert blocks == {("first.weight",), ("first.bias",), ("second.bias",)}
-    assert unserved == []
+    assert not unserved
 
 
 def test_parameters_of_one_layer_share_a_block():

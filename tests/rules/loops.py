@@ -21,8 +21,8 @@ def find_use(layer, X, names=None):
     parameters = dict(layer.named_parameters())
     with record_calls(layer, set(parameters if names is None else names), X) as tape:
         layer(X)
-    (use,), unserved = Resolver().find_uses(tape, set(), map(id, parameters.values()), layer)
-    assert unserved == []
+    (use,), unserved = Resolver().find_uses(tape, {}, map(id, parameters.values()), layer)
+    assert not unserved
     return use
 
 

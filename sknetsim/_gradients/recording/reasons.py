@@ -67,7 +67,7 @@ def _explain_unrecorded(tape: Tape, name: str) -> str:
     if calls:
         return explain_axes(calls[-1])
     owner, _, own_name = name.rpartition(".")
-    layer = tape.module.get_submodule(owner)
+    layer = dict(tape.module.named_modules())[owner]
     if getattr(layer, own_name).is_complex():
         return "it is complex, and rules apply to real parameters. Use a real parameter"
     if isinstance(layer, jit.ScriptModule):
