@@ -65,7 +65,8 @@ def describe_graph(outputs: Tensor) -> Graph:
                 cuts.append(place)  # One of several results, as of unbind.
         kind = _find_kind(node.name())
         if isinstance(node, BackwardCFunction):
-            moves_samples = True
+            own: Any = getattr(node, "_forward_cls", None)
+            moves_samples |= not getattr(own, "keeps_samples", False)
         elif kind == _PARAMETER:
             parameters.append(node)
             continue

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,9 +76,14 @@ class FactorBlock(PositionBlock):
         return torch.cat([weight, self.cotangents.sum(dim=2).flatten(2)], dim=2)
 
     def written(self) -> DenseBlock:
-        if self._has_bias:
-            return self.dense()
-        return DenseBlock(self.layout, self._weight_gradients(), self.order)
+        if not self._has_bias:
+            return DenseBlock(self.layout, self._weight_gradients(), self.order)
+        # The bias is one more column of the weight, with the activation 1.
+        ones = self.activations.new_ones(()).expand(*self.activations.shape[:3], 1)
+        columns = replace(self, activations=torch.cat([self.activations, ones], dim=3))
+        groups, out = self.cotangents.shape[3:]
+        order = self.order.with_bias(groups, out, self._width)
+        return DenseBlock(self.layout, columns._weight_gradients(), order)
 
     def self_kernel(self) -> Tensor:
         if math.prod(self.cotangents.shape[2:4]) > 1:

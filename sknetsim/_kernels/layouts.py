@@ -21,20 +21,41 @@ class Order:
 
     The stored array has the shape ``shape``. Permuting it to ``axes`` gives the order of the
     layout. Without ``axes``, both orders are the same.
+
+    With a bias, each row of the stored array, of the channels (g, j), has one more element: that of
+    the bias, which comes after the weight in the layout.
     """
 
     shape: tuple[int, ...] = ()
     axes: tuple[int, ...] = ()
+    has_bias: bool = False
 
     def to_layout(self, stored: Tensor) -> Tensor:
         """Return (..., w) in the layout's order, from (..., w) in stored order."""
-        return _permute(stored, self.shape, self.axes)
+        if not self.has_bias:
+            return _permute(stored, self.shape, self.axes)
+        rows = stored.unflatten(-1, (self._count_rows(), -1))
+        weight = _permute(rows[..., :-1].flatten(-2), self.shape, self.axes)
+        return torch.cat([weight, rows[..., -1]], dim=-1)
 
     def from_layout(self, written: Tensor) -> Tensor:
         """Return (..., w) in stored order, from (..., w) in the layout's order."""
         shape = tuple(self.shape[axis] for axis in self.axes)
         inverse = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
-        return _permute(written, shape, inverse)
+        if not self.has_bias:
+            return _permute(written, shape, inverse)
+        count = self._count_rows()
+        weight, bias = written[..., :-count], written[..., -count:]
+        rows = _permute(weight, shape, inverse).unflatten(-1, (count, -1))
+        return torch.cat([rows, bias[..., None]], dim=-1).flatten(-2)
+
+    def with_bias(self, groups: int, out: int, width: int) -> Order:
+        """Return the order of the same weight (g, j, i) stored with its bias."""
+        return Order(self.shape or (groups, out, width), self.axes, True)
+
+    def _count_rows(self) -> int:
+        """Return the number of channels (g, j) of a weight with a bias."""
+        return self.shape[0] * self.shape[1]
 
     @property
     def keeps_rows(self) -> bool:

@@ -32,6 +32,10 @@ _PAIR_ELEMENTS = 2**24
 # A multiplication of factors in float64 takes about as long as this many in float32.
 _DOUBLE_OPERATIONS = 3
 
+# Largest ratio of (sum_t |a_t| |e_t|)^2 to K for which products in float32 are exact enough: the
+# relative error of K is at most about this many roundings.
+_LARGEST_CANCELLATION = 64
+
 # Operations for each element that is written out and read again: in the cache, or in memory.
 _WRITTEN_OPERATIONS = 8
 _KEPT_OPERATIONS = 64
@@ -106,8 +110,9 @@ class PositionBlock(Block):
         return self._count_elements() * (positions + outputs + _WRITTEN_OPERATIONS)
 
     def _count_paired_operations(self) -> int:
-        """Return the operations of a self-kernel over pairs of positions, in float64."""
-        return _DOUBLE_OPERATIONS * self.positions * self._pair_operations()
+        """Return the operations of a self-kernel over pairs of positions."""
+        factor = _DOUBLE_OPERATIONS if self.cotangents.shape[1] > 1 else 1
+        return factor * self.positions * self._pair_operations()
 
     def for_pairs(self) -> Block:
         # For one pair of samples and one group, the o j i elements take one multiplication each.
@@ -145,6 +150,24 @@ class PositionBlock(Block):
 
     def _multiply_pairs(self) -> Tensor:
         """Return the self-kernel from products of all pairs of positions."""
+        if self.cotangents.shape[1] > 1 or self.cotangents.dtype is torch.float64:
+            return self._multiply_pairs_in_double()
+        # With one output, K[n] = sum_gts A[n,g,t,s] E[n,g,t,s], where A are the products of
+        # activations and E those of cotangents.
+        activations, cotangents = self._paired_activation_gram(self), self._paired_cotangents(self)
+        norms = [gram.diagonal(dim1=2, dim2=3) for gram in (activations, cotangents)]
+        kernel = cotangents.mul(activations).sum(dim=(1, 2, 3), dtype=torch.float64)
+        # Each term has a rounding error relative to |a_t| |e_t| |a_s| |e_s|. If the terms cancel,
+        # it is large relative to K, and the products are computed in float64. This includes NaN.
+        bound = (norms[0] * norms[1]).clamp(min=0).sqrt().sum(dim=(1, 2), dtype=torch.float64)
+        inexact = torch.nonzero(~(bound.square() < _LARGEST_CANCELLATION * kernel))[:, 0]
+        if len(inexact):
+            part: Any = self.rows(inexact)
+            kernel[inexact] = part._multiply_pairs_in_double()[:, 0, 0]
+        return kernel[:, None, None]
+
+    def _multiply_pairs_in_double(self) -> Tensor:
+        """Return the self-kernel from products of all pairs of positions in float64."""
         doubled: Any = self.double()
         cotangents = doubled.cotangents.movedim(3, 1)
         # spread[n,g,o,t,j] = sum_s (a[n,t,g] . a[n,s,g]) e[n,o,s,g,j]

@@ -124,6 +124,9 @@ class Recurrence(Function):
     The gradients of the weight and the bias of the hidden side pass through ``Link``.
     """
 
+    # Functions of networks may permute the samples; this one does not.
+    keeps_samples = True
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -181,6 +184,8 @@ class Link(Function):
     The first (t, n, g) receives delta, the second (t, n, h) the previous states. A graph that leads
     to the pre-activations only does not run this function, and saves the product.
     """
+
+    keeps_samples = True
 
     @staticmethod
     def forward(

@@ -15,10 +15,16 @@ _SELECTIONS = frozenset(
     [
         *("T", "mT", "t", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims"),
         *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel"),
-        *("squeeze", "unsqueeze", "contiguous", "clone", "roll", "flip", "rot90"),
+        *("squeeze", "unsqueeze", "roll", "flip", "rot90"),
         *("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "narrow", "select"),
         *("__getitem__", "index_select", "take", "diagonal", "embedding"),
     ]
+)
+
+# Names of functions whose results have the elements of their first argument in another dtype or
+# memory.
+_CASTS = frozenset(
+    ["to", "type_as", "type", "float", "double", "cpu", "cuda", "contiguous", "clone"]
 )
 
 # Names of functions whose results have the values of the first argument, and the form of others.
@@ -65,6 +71,11 @@ def find_name(function: Any) -> str:
 def selects_elements(function: Any) -> bool:
     """Return whether results consist of elements of the first argument."""
     return find_name(function) in _SELECTIONS
+
+
+def casts_elements(function: Any) -> bool:
+    """Return whether results are the first argument in another dtype or memory."""
+    return find_name(function) in _CASTS
 
 
 def list_values(function: Any, tensors: list[Tensor]) -> list[Tensor]:

@@ -24,6 +24,7 @@ from ..._networks.isolation import attach_hooks
 from ...rules import find_decomposition, find_function_rule, find_recurrence, find_rule
 from .calls import Call, Source, Tape, TensorMap, list_tensors_in, read_version
 from .functions import (
+    casts_elements,
     find_out_of_place,
     find_permutation,
     list_values,
@@ -141,7 +142,7 @@ class _Recorder(TorchFunctionMode):
             return
         order = next((order for order in orders if order is not None), None)
         permutation = find_permutation(function, args, self._count)
-        if permutation is not None and args[0] in self._orders:
+        if permutation is not None and self._orders.list_values(args[:1]):
             order = permutation if order is None else order[permutation]
         is_setting = result is None and args and isinstance(args[0], Tensor)
         for output in list_tensors_in((args[0] if is_setting else result,)):
@@ -271,6 +272,8 @@ def _make_selections(
     They are None if the outputs are not selected elements of the only source.
     """
     first = next(iter(arguments))
+    if casts_elements(function) and list(sources) == [first]:
+        yield lambda tensor: tensor
     is_selection = evaluate is not None and selects_elements(function) and list(sources) == [first]
     # Padding has no gradient.
     is_selection = is_selection and arguments.get("padding_idx", -1) < 0
