@@ -23,8 +23,6 @@ ALL, SINGLE, SQUARE = (SAMPLES, SAMPLES - 1), (2, 1), (POSITIONS, POSITIONS)
 SIZES = {"7 and 1 samples": ALL, "single samples": SINGLE, "as many samples as positions": SQUARE}
 #: Cases whose networks compute norms or attention in float32 in any dtype.
 ROUNDED = {"T5", "Llama"}
-#: Cases with complex tensors that are derived from real parameters: their blocks are complex.
-COMPLEX = {"complex weights of frequencies"}
 #: Cases with parameters that the fallback computes.
 EXOTIC = {
     "token stacked",
@@ -99,9 +97,7 @@ def test_sums_of_gradients_equal_those_of_the_double_loop(case):
 
 
 @cases
-def test_kernels_in_float32_equal_the_double_loop(case, request):
-    if case.name in COMPLEX:
-        request.applymarker(pytest.mark.xfail(raises=RuntimeError))
+def test_kernels_in_float32_equal_the_double_loop(case):
     network, X = build(case, SAMPLES, torch.float32)
     J = compute_by_loop(case)
     norms = np.linalg.norm(J, axis=(1, 2))
