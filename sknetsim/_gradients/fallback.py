@@ -90,9 +90,10 @@ class Fallback:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 gradients = vmap(jacrev(compute_outputs), in_dims=axes)(values, inputs, targets)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            # torch has no error class for operations that vmap does not support. The batch itself
-            # has been evaluated before, so the error comes from vmap, or the loop raises it again.
+        except Exception as error:
+            # torch has no error class for operations that vmap does not support, and the network's
+            # code may raise another one. The batch itself has been evaluated before, so the error
+            # comes from vmap, or the loop raises it again.
             if is_out_of_memory(error):
                 raise
             return None

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sknetsim import NetworkKernel
 from sknetsim._gradients.engine import GradientEngine
+from sknetsim._kernels.sum_blocks import SumBlock
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 
@@ -113,3 +115,63 @@ def test_weights_may_be_views_of_parameters_as_complex_numbers():
     J = naive.jacobians(network, X)
     K = NetworkKernel(network, normalize=False).matrix(X)
     np.testing.assert_allclose(K, naive.kernel(J, J), rtol=0, atol=1e-8)
+
+
+def cast_weights(p, h):
+    """Return a linear layer's output for weights that methods of tensors return as they are."""
+    weight = p.layer.weight.to(h.dtype).contiguous().requires_grad_(True)
+    return functional.linear(h, weight, p.layer.bias.to(h)) + p.layer(h)
+
+
+def test_a_parameter_that_is_returned_unchanged_is_no_derived_tensor():
+    network, X = build(cast_weights, lambda: {"layer": nn.Linear(6, 6)})
+    check_jacobians(network, X)
+    (jacobian,) = [j for _, j in GradientEngine(resolve_network(network)).jacobians(Samples(X))]
+    assert not any(isinstance(block, SumBlock) for block in jacobian.blocks.values())
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_network_may_refuse_batches_of_another_size(size):
+    class Sized(nn.Sequential):
+        def forward(self, x):
+            if len(x) not in (1, size):
+                raise ValueError("The batch has a wrong size.")
+            return super().forward(x)
+
+    network, X = Sized(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(size, 3)
+    check_jacobians(network, X.double(), batch_size=size)
+
+
+def attend(p, h):
+    return p.layer(h, h, h)[0]
+
+
+def test_functions_of_torch_that_are_replaced_later_are_called(monkeypatch):
+    network, X = build(attend, lambda: {"layer": nn.MultiheadAttention(6, 2, batch_first=True)})
+    check_jacobians(network, X)
+    linear = functional.linear
+    monkeypatch.setattr(functional, "linear", lambda *arguments: 2 * linear(*arguments))
+    check_jacobians(network, X)
+
+
+class Scale(torch.autograd.Function):
+    """Product of hidden values and a weight, which the recorder cannot see."""
+
+    @staticmethod
+    def forward(context, hidden, weight):
+        context.save_for_backward(hidden, weight)
+        return hidden * weight
+
+    @staticmethod
+    def backward(context, cotangents):
+        hidden, weight = context.saved_tensors
+        return cotangents * weight, (cotangents * hidden).sum((0, 1))
+
+
+def fail_in_vmap(p, h):
+    """Return the hidden values times a weight; raise a KeyError in vmap."""
+    return {False: Scale}[torch._C._functorch.is_functorch_wrapped_tensor(h)].apply(h, p.weight)
+
+
+def test_a_network_may_raise_any_error_in_vmap():
+    check_jacobians(*build(fail_in_vmap, lambda: {"weight": make_parameter(6)}))

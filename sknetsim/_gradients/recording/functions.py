@@ -106,13 +106,24 @@ def _set_items(tensor: Tensor, index: Any, value: Any) -> Tensor:
     return result
 
 
+class _Globals(dict[str, Any]):
+    """Globals of a module, as they are at each time, but with some replaced."""
+
+    def __init__(self, names: dict[str, Any], replaced: dict[str, Any]):
+        super().__init__(replaced)
+        self._names = names
+
+    def __missing__(self, name: str) -> Any:
+        return self._names[name]
+
+
 @functools.cache
 def open_function(function: Any) -> Callable[..., Any] | None:
     """Return a function of torch, written in Python, as one whose inner calls can be recorded.
 
     It is None for other functions. Such a function calls itself again through the active mode
-    before anything else. The result is the same function, but with names in its module by which it
-    finds that no mode is active.
+    before anything else. The result is the same function, but with other globals, by which it finds
+    that no mode is active.
     """
     code, names = getattr(function, "__code__", None), getattr(function, "__globals__", {})
     if code is None or not names.get("__name__", "").startswith("torch."):
@@ -122,7 +133,7 @@ def open_function(function: Any) -> Callable[..., Any] | None:
         return None
     opened = types.FunctionType(
         code,
-        {**names, **dict.fromkeys(checks, lambda *tensors: False)},
+        _Globals(names, dict.fromkeys(checks, lambda *tensors: False)),
         function.__name__,
         function.__defaults__,
         function.__closure__,

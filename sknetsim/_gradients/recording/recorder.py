@@ -180,12 +180,23 @@ class _Recorder(TorchFunctionMode):
         if out_of_place is not None and id(args[0]) not in self._sources:
             # The first argument is overwritten, so its contents before the call are kept.
             recorded, kept = out_of_place, (args[0].clone(), *args[1:])
+        versions = [read_version(tensor) for tensor in tensors]
         result = function(*args, **kwargs)
+        returned = args[0] if result is None and args else result
+        if self._is_unchanged_source(returned, tensors, versions):
+            return result
         self._follow(function, args, tensors, result)
-        outputs = list_tensors_in((args[0] if result is None else result,))
+        outputs = list_tensors_in((returned,))
         arguments, evaluate = _name_arguments(recorded, kept, kwargs)
         self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
         return result
+
+    def _is_unchanged_source(self, result: Any, tensors: list[Tensor], versions: list[int]) -> bool:
+        """Return whether a function returns a source as it was, as `contiguous` and `to` may do."""
+        return id(result) in self._sources and any(
+            tensor is result and read_version(tensor) == version
+            for tensor, version in zip(tensors, versions, strict=True)
+        )
 
     def _append(
         self,

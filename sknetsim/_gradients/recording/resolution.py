@@ -8,6 +8,7 @@ Index legend: n samples.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,9 +134,14 @@ class Resolver:
         if key not in self._axes:
             count = 3 if tape.samples == 2 else 2
             batch = take_batch(tape.inputs, [row % tape.samples for row in range(count)])
-            with record_calls(tape.module, tape.names, batch) as other:
+            axes = None
+            # A network may only take batches of another size, such as one sample at a time.
+            with (
+                contextlib.suppress(Exception),
+                record_calls(tape.module, tape.names, batch) as other,
+            ):
                 evaluate(batch)
-            axes = compare_tapes(tape, other)
+                axes = compare_tapes(tape, other)
             self._axes[key] = assume_first_axes(tape) if axes is None else axes
         return self._axes[key]
 
