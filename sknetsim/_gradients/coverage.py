@@ -35,6 +35,9 @@ METHODS = {
 # Largest number of rows of a table whose layers are listed one by one, and of any table.
 _MOST_LAYERS, _MOST_ROWS = 12, 24
 
+# Parts of the name of a layer that are numbers.
+_NUMBERS = re.compile(r"(?<![^.])\d+(?![^.])")
+
 # Largest number of parameter names in a cell.
 _MOST_NAMES = 3
 
@@ -352,17 +355,17 @@ def _make_rows(parameters: Sequence[ParameterCoverage]) -> list[_Row]:
     for parameter in parameters:
         layer = parameter.name.rpartition(".")[0]
         layers[layer, parameter.method, parameter.functions].append(parameter)
-    groups: dict[Any, list[int]] = defaultdict(list)
+    groups: dict[Any, dict[str, int]] = defaultdict(dict)
     for (layer, method, functions), members in layers.items():
         names = tuple(parameter.name.rpartition(".")[2] for parameter in members)
-        pattern = re.sub(r"\d+", "*", layer) if len(layers) > _MOST_LAYERS else layer
-        groups[pattern, names, method, functions].append(
-            sum(member.n_elements for member in members)
-        )
-    rows = [
-        _Row(layer, names, sum(counts), sum(counts) / total, method, functions, len(counts))
-        for (layer, names, method, functions), counts in groups.items()
-    ]
+        pattern = _NUMBERS.sub("*", layer) if len(layers) > _MOST_LAYERS else layer
+        counts = groups[pattern, names, method, functions]
+        counts[layer] = sum(member.n_elements for member in members)
+    rows = []
+    for (pattern, names, method, functions), counts in groups.items():
+        layer = pattern if len(counts) > 1 else next(iter(counts))
+        count = sum(counts.values())
+        rows.append(_Row(layer, names, count, count / total, method, functions, len(counts)))
     return sorted(rows, key=lambda row: -row.n_elements)
 
 

@@ -282,9 +282,11 @@ def test_the_table_has_a_row_for_each_layer_with_the_largest_first():
 
 def test_many_layers_that_differ_by_numbers_share_a_row():
     names = [(f"layers.{i}.{part}.weight", size) for i in range(9) for part, size in PARTS]
+    names += [("layers.0.norm1.weight", 1)]
     assert list_cells(make_coverage(*names)) == [
         ("layers.*.attention (9)", "weight"),
         ("layers.*.mlp (9)", "weight"),
+        ("layers.0.norm1", "weight"),
     ]
 
 
