@@ -20,7 +20,7 @@ import torch
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sknetsim import NetworkKernel, NetworkNeighbors
+from sknetsim import NetworkKernel, NetworkNeighbors, rule_coverage
 from sknetsim.datasets import load_mnist
 from sknetsim.displays import ContributionsDisplay, NeighborsDisplay, SimilarityMatrixDisplay
 
@@ -92,10 +92,11 @@ plt.show()
 # %%
 # Comparison with gradients from autograd
 # ---------------------------------------
-# Linear layers and normalisations have rules that compute their gradients efficiently. Attention
-# and the position parameter have none, and recurrent cells would have none either: ``torch.func``
-# computes their gradients sample by sample, which takes longer. The result is the same, as a
-# comparison with autograd's gradients of single images shows.
+# The gradients in all linear layers, those of the attention included, and in the normalisations are
+# computed by rules. The position parameter is added to all images: ``torch.func`` differentiates
+# this addition on its own. The result is that of autograd, as a comparison with its gradients of
+# single images shows.
+print(rule_coverage(net, X[:100], output="predicted"))
 
 
 def compute_gradient(rows):

@@ -190,6 +190,14 @@ def test_a_wrong_rule_is_a_reason(monkeypatch):
     assert "differ from those of autograd" in entry.reason
 
 
+@pytest.mark.parametrize("count", [2, FEATURES, FEATURES + 1])
+def test_one_sample_at_a_time_is_left_to_the_fallback_for_any_number_of_samples(count):
+    """An axis of features may be as long as that of the samples."""
+    torch.manual_seed(0)
+    network = Net(lambda hidden, W: torch.stack([nn.functional.linear(row, W) for row in hidden]))
+    assert rule_coverage(network, draw()[:count]).parameters[0].method == "vmap"
+
+
 def test_parameters_are_in_the_order_of_the_network_with_their_sizes():
     torch.manual_seed(0)
     network = Net()

@@ -54,10 +54,14 @@ Axis = SampleAxis | None | bool
 
 @dataclass(frozen=True)
 class CallAxes:
-    """Axes of the samples in the arguments and outputs of one call."""
+    """Axes of the samples in the arguments and outputs of one call.
+
+    They are assumed if two batches cannot be compared, and may then be wrong.
+    """
 
     arguments: dict[str, Axis]
     outputs: list[Axis]
+    is_assumed: bool = False
 
     @property
     def grows(self) -> bool:
@@ -96,6 +100,7 @@ def assume_first_axes(tape: Tape) -> list[CallAxes]:
         CallAxes(
             {name: assume(tensor.shape) for name, tensor in _find_arguments(call)},
             [assume(shape) for shape in call.output_shapes],
+            is_assumed=True,
         )
         for call in tape.calls
     ]

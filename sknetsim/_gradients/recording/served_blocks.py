@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from ..._kernels.blocks import Block, DenseBlock, add_blocks
 from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
 from ..._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
+from ...exceptions import is_out_of_memory
 from ...rules import find_function_rule, find_rule
 from .calls import Source, Tape
 from .local_gradients import differentiate_call
-from .reasons import explain_failure
+from .reasons import explain_axes, explain_failure
 from .resolution import Use
 
 #: Names of the parameters of a block.
@@ -75,7 +76,8 @@ def compute_served_blocks(
                 without_rule |= set(names)
                 dense = differentiate_call(use, arguments, own, group)
                 if dense is None:
-                    failed |= dict.fromkeys(names, explain_failure(use.call))
+                    explain = explain_axes if use.axes.is_assumed else explain_failure
+                    failed |= dict.fromkeys(names, explain(use.call))
                 blocks = [] if dense is None else [dense]
             for block in blocks:
                 named = _name_block(use, block)
@@ -126,6 +128,17 @@ def _apply_rule(
     use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
 ) -> list[Block] | None:
     """Return the blocks of some arguments of a use by a rule; None if no rule covers them."""
+    try:
+        return _call_rule(use, arguments, cotangents, group)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if not use.axes.is_assumed or is_out_of_memory(error):
+            raise
+        return None
+
+
+def _call_rule(
+    use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
+) -> list[Block] | None:
     function = use.call.function
     if isinstance(function, nn.Module):
         rule = find_rule(function)
