@@ -225,9 +225,11 @@ def lock_networks() -> contextlib.AbstractContextManager[bool]:
 
 def restore_memory(tensor: Tensor, data: Tensor) -> bool:
     """Restore the memory of a tensor, and return whether it had been replaced."""
-    replaced = tensor.data_ptr() != data.data_ptr()
-    if replaced:
-        tensor.data = data
+    # This is no part of the network, and is not recorded with its calls.
+    with torch._C.DisableTorchFunction():
+        replaced = tensor.data_ptr() != data.data_ptr()
+        if replaced:
+            tensor.data = data
     return replaced
 
 
@@ -321,9 +323,11 @@ def is_inside_vmap() -> bool:
 def group_by_storage(tensors: Iterable[Tensor]) -> dict[int, list[Tensor]]:
     """Return the tensors by the identity of their memory."""
     groups: dict[int, list[Tensor]] = {}
-    for tensor in tensors:
-        if _has_storage(tensor):
-            groups.setdefault(_identify_storage(tensor), []).append(tensor)
+    # This is no part of the network, and is not recorded with its calls.
+    with torch._C.DisableTorchFunction():
+        for tensor in tensors:
+            if _has_storage(tensor):
+                groups.setdefault(_identify_storage(tensor), []).append(tensor)
     return groups
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sknetsim import NetworkKernel
 from sknetsim._gradients.engine import GradientEngine
+from sknetsim._gradients.recording import recorder
 from sknetsim._kernels.sum_blocks import SumBlock
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -175,3 +176,30 @@ def fail_in_vmap(p, h):
 
 def test_a_network_may_raise_any_error_in_vmap():
     check_jacobians(*build(fail_in_vmap, lambda: {"weight": make_parameter(6)}))
+
+
+def call_by_names(p, h):
+    """Return states of a cell whose parameters are passed by name, and clamped values."""
+    weights = {"w_ih": p.w_ih, "w_hh": p.w_hh, "b_ih": p.bias, "b_hh": p.bias}
+    states = torch.gru_cell(h[:, 0], hx=h[:, 1, :3], **weights)
+    return torch.cat([states, torch.clamp_(input=h[:, 2] + 0, max=p.limit)], dim=1)
+
+
+def test_arguments_may_be_passed_by_name():
+    def make_parts():
+        shapes = {"w_ih": (9, 6), "w_hh": (9, 3), "bias": (9,), "limit": (6,)}
+        return {name: make_parameter(*shape) for name, shape in shapes.items()}
+
+    check_jacobians(*build(call_by_names, make_parts))
+
+
+def test_only_calls_of_the_network_are_recorded(monkeypatch):
+    names, run = set(), recorder._Recorder._run
+
+    def collect(self, function, *arguments):
+        names.add(function.__name__)
+        return run(self, function, *arguments)
+
+    monkeypatch.setattr(recorder._Recorder, "_run", collect)
+    check_jacobians(*build(lambda p, h: p.layer(h), lambda: {"layer": nn.Linear(6, 6)}))
+    assert names == {"linear"}

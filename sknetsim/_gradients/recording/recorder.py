@@ -116,8 +116,8 @@ class _Recorder(TorchFunctionMode):
             self._follow(function, args, tensors, result)
             return result
         recurrence = find_recurrence(function)
-        if recurrence is not None:
-            result = self._run_recurrence(function, recurrence, args, kwargs, tensors)
+        if recurrence is not None and not kwargs:
+            result = self._run_recurrence(function, recurrence, args, tensors)
             if result is not NotImplemented:
                 return result
         has_rule = find_function_rule(function) is not None
@@ -155,7 +155,6 @@ class _Recorder(TorchFunctionMode):
         function: Any,
         recurrence: Callable[..., Any],
         args: Any,
-        kwargs: Any,
         tensors: list[Tensor],
     ) -> Any:
         """Return the result of an implementation that records calls of linear layers itself."""
@@ -168,7 +167,7 @@ class _Recorder(TorchFunctionMode):
         # This mode is not active inside, so that only these calls are recorded. Neither are others,
         # which watch the code of the network.
         with no_dispatch():
-            result = recurrence(record, *args, **kwargs)
+            result = recurrence(record, *args)
         if result is not NotImplemented:
             self._follow(recurrence, args, tensors, result)
         return result
@@ -177,7 +176,7 @@ class _Recorder(TorchFunctionMode):
         """Return the result of a function of torch whose arguments contain a source."""
         recorded, kept = function, args
         out_of_place = find_out_of_place(function)
-        if out_of_place is not None and id(args[0]) not in self._sources:
+        if out_of_place is not None and args and id(args[0]) not in self._sources:
             # The first argument is overwritten, so its contents before the call are kept.
             recorded, kept = out_of_place, (args[0].clone(), *args[1:])
         versions = [read_version(tensor) for tensor in tensors]
@@ -187,8 +186,9 @@ class _Recorder(TorchFunctionMode):
             return result
         self._follow(function, args, tensors, result)
         outputs = list_tensors_in((returned,))
-        arguments, evaluate = _name_arguments(recorded, kept, kwargs)
-        self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
+        if any(output.requires_grad for output in outputs):
+            arguments, evaluate = _name_arguments(recorded, kept, kwargs)
+            self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
         return result
 
     def _is_unchanged_source(self, result: Any, tensors: list[Tensor], versions: list[int]) -> bool:
