@@ -296,7 +296,7 @@ class DenseBlock(Block):
         return replace(self, gradients=concatenate_tensors([block.gradients for block in blocks]))
 
     def _add(self, blocks: Sequence[DenseBlock]) -> DenseBlock:
-        return replace(self, gradients=torch.stack([block.gradients for block in blocks]).sum(0))
+        return replace(self, gradients=functools.reduce(torch.add, [b.gradients for b in blocks]))
 
 
 def sum_products(first: Tensor, second: Tensor) -> Tensor:

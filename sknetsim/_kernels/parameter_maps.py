@@ -114,6 +114,12 @@ class AutogradMap(ParameterMap):
     def __init__(self, layout: Layout, derived: Tensor, parameters: list[Tensor]):
         self.layout, self._derived, self._parameters = layout, derived, parameters
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AutogradMap) and self._derived is other._derived
+
+    def __hash__(self) -> int:
+        return id(self._derived)
+
     def pull(self, vectors: Tensor) -> list[Tensor]:
         step = max(1, _MAPPED_ELEMENTS // max(1, sum(p.numel() for p in self._parameters)))
         parts = [self._pull(part) for part in vectors.split(step)]

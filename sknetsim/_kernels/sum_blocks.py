@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Block, DenseBlock
+from .blocks import Block, DenseBlock, add_blocks
 from .layouts import FourierMap, Layout
 from .parameter_maps import IdentityMap, ParameterMap, are_disjoint
 
@@ -200,8 +200,17 @@ class SumBlock(Block):
 
 def make_sum_block(layout: Layout, parts: Sequence[Part]) -> SumBlock:
     """Return the block of parameters with the given layout, from all uses of them."""
-    maps = [parameter_map for part in parts for parameter_map in part.maps]
-    return SumBlock(layout, tuple(parts), are_disjoint(maps))
+    # J_w D + J_w' D = (J_w + J_w') D: a tensor that is used several times is mapped once.
+    groups: dict[Any, list[Part]] = {}
+    for part in parts:
+        shapes = tuple(shape for _, shape in part.block.layout)
+        groups.setdefault((part.maps, shapes, part.block._form()), []).append(part)
+    merged = tuple(
+        replace(group[0], block=add_blocks([part.block for part in group]))
+        for group in groups.values()
+    )
+    maps = [parameter_map for part in merged for parameter_map in part.maps]
+    return SumBlock(layout, merged, are_disjoint(maps))
 
 
 def wrap_block(block: Block) -> SumBlock:

@@ -203,3 +203,39 @@ def test_only_calls_of_the_network_are_recorded(monkeypatch):
     monkeypatch.setattr(recorder._Recorder, "_run", collect)
     check_jacobians(*build(lambda p, h: p.layer(h), lambda: {"layer": nn.Linear(6, 6)}))
     assert names == {"linear"}
+
+
+def use_twice(p, h):
+    """Return states of a cell with two halves of a weight, each of them used twice."""
+    first, second = p.weight.chunk(2)
+    for _ in range(2):
+        h = torch.cat([functional.linear(h, first), functional.linear(h, second)], dim=2).tanh()
+    return h
+
+
+def use_scaled_twice(p, h):
+    """Return states of a cell with a scaled weight that is used twice."""
+    weight = 2 * p.weight
+    return functional.linear(functional.linear(h, weight).tanh(), weight)
+
+
+@pytest.mark.parametrize(("function", "count"), [(use_twice, 2), (use_scaled_twice, 1)])
+def test_a_tensor_that_is_used_twice_is_one_part_of_its_block(function, count):
+    network, X = build(function, lambda: {"weight": make_parameter(6, 6)})
+    check_jacobians(network, X)
+    (jacobian,) = [j for _, j in GradientEngine(resolve_network(network)).jacobians(Samples(X))]
+    block = jacobian.blocks["weight",]
+    assert len(block.parts) == count
+    assert block.is_orthogonal == (function is use_twice)
+
+
+def use_rounded_weight(p, h):
+    return functional.linear(h, p.layer.weight.float().to(h), p.layer.bias)
+
+
+def test_weights_that_are_rounded_are_verified_with_the_rounded_precision():
+    network, X = build(use_rounded_weight, lambda: {"layer": nn.Linear(6, 6)})
+    engine = GradientEngine(resolve_network(network))
+    J = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(Samples(X))])
+    np.testing.assert_allclose(J.detach(), naive.jacobians(network, X), rtol=0, atol=1e-6)
+    assert not engine.refused

@@ -165,7 +165,7 @@ class Tape:
     calls : list of Call
         The calls, in order.
     dtypes : set of dtype
-        Floating-point dtypes of the results that depend on the samples.
+        Floating-point dtypes of the results that depend on the samples or on parameters.
     """
 
     module: nn.Module

@@ -187,6 +187,8 @@ class _Recorder(TorchFunctionMode):
         self._follow(function, args, tensors, result)
         outputs = list_tensors_in((returned,))
         if any(output.requires_grad for output in outputs):
+            # Weights may be computed in another dtype than the parameters, too.
+            self.tape.dtypes |= {output.dtype for output in outputs if output.is_floating_point()}
             arguments, evaluate = _name_arguments(recorded, kept, kwargs)
             self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
         return result
