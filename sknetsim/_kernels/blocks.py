@@ -161,9 +161,16 @@ class Block(abc.ABC):
     def sketched_vectors(self) -> int:
         """Number of complex vectors of length f that `sketch` holds for each sample."""
 
-    def for_sums(self) -> Block:
-        """Return the form that is cheaper for a self-kernel and a weighted sum."""
+    def for_sums(self, vectors: int = 1) -> Block:
+        """Return the form that is cheaper for a self-kernel and q = ``vectors`` weighted sums."""
         return self
+
+    def prefers_pairs(self, sums: int) -> bool:
+        """Return whether all pairs of samples are cheaper than sums over groups of samples.
+
+        There are ``sums`` groups, with one sum of the gradients of each output.
+        """
+        return False
 
     def for_pairs(self) -> Block:
         """Return the form that is cheaper for gram matrices."""

@@ -60,11 +60,13 @@ class FactorBlock(PositionBlock):
         """Return sum_t e[n,o,t,g,j] a[n,t,g,i], of shape (n, o, g j i), in stored order."""
         _, outputs, positions, groups, out = self.cotangents.shape
         if positions == 1:
-            matrix = self.cotangents[:, :, 0, :, :, None] * self.activations[:, None, 0, :, None]
+            cotangents, activations = self.cotangents.squeeze(2), self.activations.squeeze(1)
+            matrix = cotangents[..., None] * activations[:, None, :, None]
         elif groups == 1:
             # matrix[n,oj,i] = sum_t e[n,oj,t] a[n,t,i]
-            cotangents = self.cotangents[:, :, :, 0].mT.reshape(-1, outputs * out, positions)
-            matrix = torch.bmm(cotangents, self.activations[:, :, 0]).unflatten(1, (outputs, out))
+            cotangents, activations = self.cotangents.squeeze(3), self.activations.squeeze(2)
+            cotangents = cotangents.mT.reshape(-1, outputs * out, positions)
+            matrix = torch.bmm(cotangents, activations).unflatten(1, (outputs, out))
         else:
             matrix = torch.einsum("notgj,ntgi->nogji", self.cotangents, self.activations)
         return matrix.flatten(2)

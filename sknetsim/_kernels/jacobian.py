@@ -69,9 +69,16 @@ class Jacobian:
         return sum(block.nbytes for block in self.blocks.values())
 
     @in_full_precision
-    def for_sums(self) -> Jacobian:
-        """Return each block in the form that is cheaper for self-kernels and sums."""
-        return self._map(lambda block: block.for_sums())
+    def for_sums(self, vectors: int = 1) -> Jacobian:
+        """Return each block in the form that is cheaper for self-kernels and weighted sums.
+
+        The weighted sums have ``vectors`` weights for each output, see `weighted_sum`.
+        """
+        return self._map(lambda block: block.for_sums(vectors))
+
+    def double(self) -> Jacobian:
+        """Return the Jacobians with their blocks in float64."""
+        return self._map(lambda block: block.double())
 
     @in_full_precision
     def for_pairs(self) -> Jacobian:
@@ -100,7 +107,7 @@ class Jacobian:
         if self.outputs.dtype is not torch.float64:
             unsafe = torch.nonzero(_may_leave_float32(total))[:, 0]
             for samples in unsafe.split(_DOUBLE_SAMPLES) if len(unsafe) else ():
-                doubled = self.rows(samples)._map(lambda block: block.double())
+                doubled = self.rows(samples).double()
                 total[samples] = doubled._sum_self_kernels()
         return total
 

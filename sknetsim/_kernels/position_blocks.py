@@ -89,16 +89,24 @@ class PositionBlock(Block):
         """Return the gradients written out, in the order that is cheapest to form."""
         return self.dense()
 
-    def for_sums(self) -> Block:
+    def for_sums(self, vectors: int = 1) -> Block:
         # Each of the o j i elements takes t multiplications when it is written out, o in the
         # self-kernel, and o in weighted sums with o weights per output.
         outputs, positions = self.cotangents.shape[1:3]
         per_element = positions + 2 * outputs + _KEPT_OPERATIONS
         dense_operations = self._count_elements() * per_element
-        # From the factors, a weighted sum multiplies only the weighted sum of the outputs.
-        sum_operations = positions * self._count_elements() // outputs
+        # From the factors, a weighted sum multiplies only the weighted sums of the outputs.
+        sum_operations = vectors * positions * self._count_elements() // outputs
         self_operations = min(self._count_written_operations(), self._count_paired_operations())
         return self.written() if dense_operations < sum_operations + self_operations else self
+
+    def prefers_pairs(self, sums: int) -> bool:
+        samples, _, positions = self.cotangents.shape[:3]
+        pair_operations = samples**2 * positions * self._pair_operations()
+        # Each of the o j i elements takes n t multiplications in all sums together, and each sum is
+        # kept.
+        per_element = samples * positions + sums * _KEPT_OPERATIONS
+        return _DOUBLE_OPERATIONS * pair_operations < self._count_elements() * per_element
 
     def _count_elements(self) -> int:
         """Return the number o j i of elements of one sample and group, if written out."""

@@ -126,8 +126,11 @@ class SumBlock(Block):
     def sketched_vectors(self) -> int:
         return self.rows(slice(0, 1)).dense().sketched_vectors
 
-    def for_sums(self) -> Block:
-        return self._map_blocks(lambda block: block.for_sums())
+    def for_sums(self, vectors: int = 1) -> Block:
+        return self._map_blocks(lambda block: block.for_sums(vectors))
+
+    def prefers_pairs(self, sums: int) -> bool:
+        return self.is_orthogonal and all(part.block.prefers_pairs(sums) for part in self.parts)
 
     def for_pairs(self) -> Block:
         if self.is_orthogonal:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from .._gradients.outputs import check_output
-from .._kernels.blocks import squared_norms
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs
 from ._differentiable import DifferentiableEngine
@@ -73,8 +72,10 @@ class BaseSimilarityLoss(nn.Module):
 
     def _whiten(self, network: Any, inputs: Inputs) -> WhitenedBatch:
         """Return the Jacobians of a batch and their whitening, with their graph."""
-        jacobian = self._engine.jacobian(network, inputs).for_sums()
-        kernel, outputs = jacobian.self_kernel(), jacobian.outputs.shape[1]
+        jacobian = self._engine.jacobian(network, inputs)
+        outputs = jacobian.outputs.shape[1]
+        jacobian = jacobian.for_sums(outputs)
+        kernel = jacobian.self_kernel()
         if self.normalize:
             # root = K(x, x)^{-1/2} / sqrt(r), r the rank of K(x, x), so that
             # k^C(x, x') = <root J(x), root' J(x')>_F, and k^C(x, x) = 1 (0 at a zero gradient).
@@ -146,8 +147,3 @@ def order_by_group(groups: Any, samples: int) -> tuple[Tensor, list[int]]:
             f" {len(sizes)} groups. Draw larger batches, or several samples of a group at a time."
         )
     return torch.as_tensor(np.argsort(codes, kind="stable")), sizes.tolist()
-
-
-def squared_length(vectors: dict[str, Any]) -> Tensor:
-    """Return the squared length of one vector over all parameters, given by parameter."""
-    return torch.stack([squared_norms(vector).sum() for vector in vectors.values()]).sum()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .._networks.batches import Inputs, list_tensors, map_tensors
-from ._base import BaseSimilarityLoss, order_by_group, squared_length
+from ._base import BaseSimilarityLoss, order_by_group
+from ._sums import sum_over_pairs
 
 __all__ = [
     "ContrastiveSimilarityLoss",
@@ -228,16 +229,8 @@ class _GroupLoss(BaseSimilarityLoss):
         """
         order, sizes = order_by_group(groups, len(list_tensors(inputs)[0]))
         whitened = self._whiten(network, map_tensors(lambda tensor: tensor[order], inputs))
-        jacobian, roots = whitened.jacobian, whitened.root.split(sizes)
-        # s_S = sum_{i in S} root_i J(x_i) = n_S mu_S for each group S, one vector per output
-        parts = zip(jacobian.split(sizes), roots, strict=True)
-        sums = [part.weighted_sum(root.mT) for part, root in parts]
-        # sum_S ||s_S||^2 = sum of k(x_i, x_j) over all i, j of one group, i = j included
-        within = torch.stack([squared_length(part) for part in sums]).sum()
-        # ||sum_S s_S||^2 = sum of k(x_i, x_j) over all i, j
-        total = squared_length(
-            {name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]}
-        )
+        jacobian = whitened.jacobian
+        within, total = sum_over_pairs(jacobian, whitened.root, sizes)
         # Pairs i != j of one group: sum_S n_S^2 - n. Pairs of two groups: n^2 - sum_S n_S^2.
         squares = sum(size**2 for size in sizes)
         same_pairs, other_pairs = squares - len(jacobian), len(jacobian) ** 2 - squares

@@ -10,7 +10,7 @@ import torch
 from sknetsim import NetworkKernel
 from sknetsim.exceptions import UnsupportedNetworkError
 from sknetsim.losses import GroupSimilarityLoss, PairSimilarityLoss
-from sknetsim.losses._base import order_by_group, squared_length
+from sknetsim.losses._base import order_by_group
 
 from .batches import SAMPLES, compute_loss, losses, make_perceptron, make_samples
 
@@ -131,11 +131,6 @@ def test_a_zero_gradient_has_self_similarity_0():
     X = torch.zeros(1, 3, dtype=torch.float64)
     torch.nn.init.zeros_(network[0].bias)
     assert PairSimilarityLoss()._whiten(network, X).self_similarity.tolist() == [0]
-
-
-def test_squared_lengths_are_summed_over_parameters():
-    vectors = {"a": torch.tensor([[3.0, 4.0]]), "b": torch.tensor([[1.0], [2.0]])}
-    assert squared_length(vectors).item() == 30
 
 
 def test_a_part_of_the_network_does_not_become_a_part_of_the_loss():
