@@ -23,6 +23,10 @@ from .recording import Use
 # Longest time, estimated on a CPU, that one sample's gradients of all outputs may take.
 _LONGEST_SECONDS = 10
 
+# Largest mean number of elements of a call's output for which the backward passes of all outputs,
+# with their graph, are one batched pass. For larger ones, new memory takes longer than more passes.
+_BATCHED_ELEMENTS = 2**17
+
 # Multiplications per second of one core: a product of two matrices of 1,000 x 1,000 numbers in
 # float64 took 0.033 s, the eigendecomposition of one 0.14 s, on one core of an AMD EPYC.
 _OPERATIONS_PER_SECOND = 3e10
@@ -53,6 +57,8 @@ def compute_cotangents(
     edges = [edge for use in uses if (edge := use.call.edges[use.output]) is not None]
     if not edges or not outputs.requires_grad:
         return [None] * len(uses)
+    if graph and _is_quicker_one_by_one(outputs, uses):
+        return _differentiate_one_by_one(outputs, edges, graph)
     try:
         gradients = _differentiate_batched(outputs, edges, graph)
     except RuntimeError as error:
@@ -61,6 +67,12 @@ def compute_cotangents(
         # vmap does not support some operation of the network.
         gradients = _differentiate_one_by_one(outputs, edges, graph)
     return gradients
+
+
+def _is_quicker_one_by_one(outputs: Tensor, uses: Sequence[Use]) -> bool:
+    """Return whether one backward pass with its graph for each output is quicker than a batch."""
+    elements = sum(map(_count_elements, uses))
+    return outputs.device.type == "cpu" and elements > _BATCHED_ELEMENTS * len(uses)
 
 
 def _differentiate_batched(
@@ -104,7 +116,9 @@ def _stack(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
     nonzero = next((gradient for gradient in gradients if gradient is not None), None)
     if nonzero is None:
         return None
-    return torch.stack([torch.zeros_like(nonzero) if g is None else g for g in gradients])
+    # Samples come first in memory, as in the blocks, which then need no copy.
+    columns = [torch.zeros_like(nonzero) if g is None else g for g in gradients]
+    return torch.stack(columns, dim=1).movedim(1, 0) if nonzero.ndim else torch.stack(columns)
 
 
 def _grad(

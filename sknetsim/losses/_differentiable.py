@@ -31,7 +31,12 @@ from .._networks.isolation import borrow_and_restore, is_half, refuse_writes
 from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
-from ._second_derivatives import describe_failing_layer, differentiate, record_parts
+from ._second_derivatives import (
+    FastSecondDerivatives,
+    describe_failing_layer,
+    differentiate,
+    record_parts,
+)
 
 # Number of samples on which a network is verified.
 _VERIFICATION_SAMPLES = 8
@@ -262,6 +267,7 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(exact_evaluation(module, device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(borrow_and_restore(module, None))
+        stack.enter_context(FastSecondDerivatives())
         yield module
 
 

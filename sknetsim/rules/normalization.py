@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._kernels.blocks import Block, DenseBlock
+from .._kernels.blocks import Block, DenseBlock, sum_products
 from ._registry import layout_of, register_rule
 
 Arguments = Mapping[str, Any]
@@ -102,7 +102,12 @@ def batch_norm(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...])
 @register_rule(torch.prelu, parameters=["weight"], arguments=("input", "weight"))
 def prelu(arguments: Arguments, cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
     """Return dW[c] = sum_t e[n,o,c,t] min(x[n,c,t], 0), with one slope per channel or for all."""
-    return _sum_per_channel(arguments, arguments["input"].clamp(max=0), cotangents, names)
+    negative = arguments["input"].clamp(max=0)
+    if arguments["weight"].numel() > 1:
+        return _sum_per_channel(arguments, negative, cotangents, names)
+    # A product with a vector does not form e[n,o,ct] min(x[n,ct], 0) for each o.
+    sums = sum_products(cotangents.flatten(2), negative.flatten(1)[..., None])
+    return [DenseBlock(layout_of(arguments, names), sums.to(cotangents.dtype))]
 
 
 def _get_statistics(arguments: Arguments) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Jacobians with their graph: verification, second derivatives, and no trace in the network."""
 
+import contextlib
 import gc
 import warnings
 
@@ -11,8 +12,9 @@ from torch import nn
 from torch.autograd import grad, gradcheck
 
 from sknetsim.exceptions import UnsupportedNetworkError
-from sknetsim.losses import ContrastiveSimilarityLoss, PairSimilarityLoss
+from sknetsim.losses import ContrastiveSimilarityLoss, GroupSimilarityLoss, PairSimilarityLoss
 from sknetsim.losses._differentiable import DifferentiableEngine, borrow_in_eval_mode
+from sknetsim.losses._second_derivatives import FastSecondDerivatives
 
 from ..cases import NETWORKS, BagOfWords, build
 from ..naive import jacobians
@@ -320,3 +322,30 @@ def test_jacobians_are_those_of_autograd(output):
     expected = jacobians(network, X, SELECT[output])
     np.testing.assert_allclose(jacobian.materialize(), expected, atol=1e-12)
     assert not jacobian.outputs.requires_grad
+
+
+@pytest.mark.parametrize(("shape", "slopes"), [((), 1), ((5,), 1), ((4, 3), 3), ((2, 3, 2), 3)])
+def test_fast_second_derivatives_of_prelu_are_those_of_torch(shape, slopes):
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape).double(), torch.rand(slopes).double()
+    x.flatten()[:1].zero_()
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    results = []
+    for mode in (contextlib.nullcontext(), FastSecondDerivatives()):
+        with mode:
+            values = nn.functional.prelu(x, weight)
+        # The factor makes the first derivatives depend on x.
+        first = torch.autograd.grad((values * x).sum(), leaves, create_graph=True)
+        total = sum(gradient.square().sum() for gradient in first)
+        results.append([values, *first, *torch.autograd.grad(total, leaves)])
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_large_calls_have_the_derivatives_of_small_ones(monkeypatch):
+    network, X = make_perceptron(2), make_samples()
+    gradients = []
+    for elements in (2**17, 0):
+        monkeypatch.setattr("sknetsim._gradients.capture._BATCHED_ELEMENTS", elements)
+        value = compute_loss(GroupSimilarityLoss(), network, X)
+        gradients.append(torch.autograd.grad(value, list(network.parameters())[:3]))
+    torch.testing.assert_close(gradients[1], gradients[0])
