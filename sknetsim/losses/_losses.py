@@ -201,7 +201,7 @@ class _GroupLoss(BaseSimilarityLoss):
         """Return the loss for a weight of 1."""
 
     def similarities(self, network: Any, inputs: Inputs, groups: Any) -> GroupSimilarities:
-        r"""Return the mean similarities within groups and between them, without forming pairs.
+        r"""Return the mean similarities within groups and between them.
 
         With :math:`\mu` the mean of the n unit gradients of a group,
         :math:`\sum_{i \ne j} k^C(x_i, x_j) = n^2 \|\mu\|^2 - n`.
@@ -250,8 +250,8 @@ class GroupSimilarityLoss(_GroupLoss):
     where S runs over the groups of a batch: classes, or copies of a sample to which the network
     should become invariant. For several outputs, whitened Jacobians replace the unit gradients. The
     fraction is the mean of k^C over all pairs of different samples of a group, so the normalised
-    loss is between :math:`-|w|` and :math:`|w|`. Each group costs one sum of gradients; no pairs
-    are formed.
+    loss is between :math:`-|w|` and :math:`|w|`. Each layer takes
+    the cheaper one of two ways: one sum of gradients for each group, or products of all pairs.
 
     Parameters
     ----------
