@@ -71,8 +71,9 @@ def compute_cotangents(
 
 def _is_quicker_one_by_one(outputs: Tensor, uses: Sequence[Use]) -> bool:
     """Return whether one backward pass with its graph for each output is quicker than a batch."""
-    elements = sum(map(_count_elements, uses))
-    return outputs.device.type == "cpu" and elements > _BATCHED_ELEMENTS * len(uses)
+    elements, count = sum(map(_count_elements, uses)), outputs.shape[1]
+    is_large = elements > _BATCHED_ELEMENTS * len(uses)
+    return count > 1 and is_large and outputs.device.type == "cpu"
 
 
 def _differentiate_batched(
