@@ -22,7 +22,7 @@ _WRITTEN_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
-class Part:
+class Summand:
     """Block of the gradients in some tensors, and the maps to the parameters behind them.
 
     Attributes
@@ -53,14 +53,14 @@ class SumBlock(Block):
 
     Attributes
     ----------
-    parts : tuple of Part
+    parts : tuple of Summand
         One part for each use of the parameters.
     is_orthogonal : bool
         Whether products of gradients are sums of the products of each part, because the elements
         of the derived tensors are different elements of the parameters.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Summand, ...]
     is_orthogonal: bool
 
     def _form(self) -> tuple[object, ...]:
@@ -105,7 +105,7 @@ class SumBlock(Block):
             [pair for part in self.parts for pair in part.pull(part.block.weighted_sum(weights))]
         )
 
-    def _push(self, part: Part, vectors: Sequence[Tensor]) -> list[Tensor]:
+    def _push(self, part: Summand, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return D v for the entries of a part, from one tensor (q, p) for each parameter."""
         named = {name: vector for (name, _), vector in zip(self.layout, vectors, strict=True)}
         return [parameter_map.push(named) for parameter_map in part.maps]
@@ -201,10 +201,10 @@ class SumBlock(Block):
         return DenseBlock, (self.layout, self.materialize())
 
 
-def make_sum_block(layout: Layout, parts: Sequence[Part]) -> SumBlock:
+def make_sum_block(layout: Layout, parts: Sequence[Summand]) -> SumBlock:
     """Return the block of parameters with the given layout, from all uses of them."""
     # J_w D + J_w' D = (J_w + J_w') D: a tensor that is used several times is mapped once.
-    groups: dict[Any, list[Part]] = {}
+    groups: dict[Any, list[Summand]] = {}
     for part in parts:
         shapes = tuple(shape for _, shape in part.block.layout)
         groups.setdefault((part.maps, shapes, part.block._form()), []).append(part)
@@ -219,4 +219,4 @@ def make_sum_block(layout: Layout, parts: Sequence[Part]) -> SumBlock:
 def wrap_block(block: Block) -> SumBlock:
     """Return a block of the parameters themselves as a `SumBlock`."""
     maps = tuple(IdentityMap((entry,)) for entry in block.layout)
-    return make_sum_block(block.layout, [Part(block, maps)])
+    return make_sum_block(block.layout, [Summand(block, maps)])

@@ -12,8 +12,8 @@ convolution.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._kernels.blocks import Block
+from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import Layout
 from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
@@ -206,14 +208,17 @@ class ContributionArrays:
 
     def _match_layers(
         self, first: Chunk, second: Chunk, positions: Any
-    ) -> dict[str, tuple[str, ...]]:
-        """Return the keys of the blocks of the matching layers, by layer."""
+    ) -> dict[str, list[tuple[str, ...]]]:
+        """Return the keys of the blocks of the matching layers, by layer.
+
+        A recurrent layer has several blocks, with the same positions: the time steps.
+        """
         block_dicts = [chunk.jacobian.blocks for chunk in (first, second)]
-        keys = {
-            self.roles[key[0]].layer: key
-            for key in block_dicts[0]
-            if all(isinstance(blocks.get(key), PositionBlock) for blocks in block_dicts)
-        }
+        keys: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for key in block_dicts[0]:
+            if all(isinstance(blocks.get(key), PositionBlock) for blocks in block_dicts):
+                keys[self.roles[key[0]].layer].append(key)
+        keys = {n: k for n, k in keys.items() if _have_same_positions(block_dicts[0], k)}
         matching = match_names(keys, positions)
         if not matching:
             cure = (
@@ -225,7 +230,7 @@ class ContributionArrays:
                 "`positions` must match layers that apply their weight to the activations at"
                 f" positions, such as convolutions; got {positions!r}. {cure}."
             )
-        return {layer: key for layer, key in keys.items() if layer in matching}
+        return {layer: own for layer, own in keys.items() if layer in matching}
 
     def add(self, first: Chunk, second: Chunk, scale: float) -> None:
         """Add the contributions of a chunk of pairs, multiplied by ``scale``."""
@@ -233,8 +238,9 @@ class ContributionArrays:
         marginals = first.jacobian.marginals(second.jacobian, self._by_rows)
         for name, values in marginals.items():
             self.activations[name][first.rows] = values.cpu().numpy() * scale
-        for layer, key in self._keys.items():
-            self._add_positions(layer, key, first, second, scale)
+        for layer, keys in self._keys.items():
+            for key in keys:
+                self._add_positions(layer, key, first, second, scale)
 
     def _add_positions(
         self, layer: str, key: tuple[str, ...], first: Chunk, second: Chunk, scale: float
@@ -242,7 +248,7 @@ class ContributionArrays:
         """Add the contributions of the pairs of positions of one layer."""
         # A bias with a block of its own is one more activation equal to 1 at each position:
         # values[n,t,s] = sum_g (a[n,t,g] . a'[n,s,g] + 1) (e[n,t,g] . e'[n,s,g])
-        constant = float((self.roles[key[0]].bias,) in first.jacobian.blocks)
+        constant = float(_adds_bias(first.jacobian, second.jacobian, key, self.roles[key[0]].bias))
         limit = max(1, _PAIR_ELEMENTS // _count_position_pairs(first, second, key))
         for part, other in zip(first.split(limit), second.split(limit), strict=True):
             own, others = (chunk.jacobian.blocks[key] for chunk in (part, other))
@@ -250,7 +256,7 @@ class ContributionArrays:
             with torch.no_grad(), full_precision(part.jacobian.outputs.device):
                 values = own.paired_positions(others, constant)
             array = self._get_position_array(layer, values.shape[1:])
-            array[part.rows] = values.cpu().numpy() * scale
+            array[part.rows] += values.cpu().numpy() * scale
 
     def _get_position_array(self, layer: str, shape: torch.Size) -> np.ndarray:
         """Return the array of a layer, which the first call allocates with the shape (n, t, s)."""
@@ -259,6 +265,7 @@ class ContributionArrays:
             size = (self.count, *shape)
             dtype = np.dtype(np.float64)
             self.positions[layer] = allocate(described, size, dtype, _FEWER_POSITIONS)
+            self.positions[layer].fill(0)
         array = self.positions[layer]
         if array.shape[1:] != shape:
             raise ValueError(
@@ -280,6 +287,29 @@ def _make_activation_arrays(
     edges = list(itertools.accumulate(widths, initial=0))
     columns = itertools.starmap(slice, itertools.pairwise(edges))
     return {name: table[:, part] for (name, _), part in zip(layout, columns, strict=True)}
+
+
+def _have_same_positions(
+    blocks: Mapping[tuple[str, ...], Block], keys: Sequence[tuple[str, ...]]
+) -> bool:
+    """Return whether the blocks of a layer have the same number of positions."""
+    return len({blocks[key].positions for key in keys}) == 1
+
+
+def _adds_bias(first: Jacobian, second: Jacobian, key: tuple[str, ...], bias: str | None) -> bool:
+    """Return whether a bias with a block of its own is added to each product with a weight.
+
+    Its gradient is sum_t e[n,t,g] then, which gives the same products.
+    """
+    own = [jacobian.blocks.get((bias or "",)) for jacobian in (first, second)]
+    if own[0] is None or own[1] is None:
+        return False
+    weights: list[Any] = [jacobian.blocks[key] for jacobian in (first, second)]
+    expected = weights[0]._paired_cotangents(weights[1]).sum(dim=(1, 2, 3)).double()
+    products = own[0].paired(own[1]).double()
+    return bool(
+        torch.allclose(products, expected, rtol=1e-3, atol=float(expected.abs().max()) / 1e3)
+    )
 
 
 def _count_position_pairs(first: Chunk, second: Chunk, key: tuple[str, ...]) -> int:

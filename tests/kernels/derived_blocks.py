@@ -5,7 +5,7 @@ import torch
 from torch.autograd.functional import jacobian
 
 from sknetsim._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap
-from sknetsim._kernels.sum_blocks import Part, make_sum_block
+from sknetsim._kernels.sum_blocks import Summand, make_sum_block
 
 from .random_blocks import GROUPS, OUT, WIDTH, make_dense_block, make_embedding_block
 from .random_blocks import make_factor_block as make_factors
@@ -149,7 +149,7 @@ def make_sum(make_parts, samples):
     return make_sum_block(
         layout,
         [
-            Part(block, tuple(derivation.map for derivation in derivations))
+            Summand(block, tuple(derivation.map for derivation in derivations))
             for (block, _), derivations in zip(parts, kept, strict=True)
         ],
     )

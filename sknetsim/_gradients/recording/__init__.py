@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .calls import Call, Source, Tape
+from .calls import Call, Origin, Tape
 from .recorder import record_calls
 from .resolution import Resolver, Use
 
-__all__ = ["Call", "Resolver", "Source", "Tape", "Use", "record_calls"]
+__all__ = ["Call", "Origin", "Resolver", "Tape", "Use", "record_calls"]

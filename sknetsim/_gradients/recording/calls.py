@@ -19,7 +19,7 @@ from .functions import find_name
 
 
 @dataclass(eq=False)
-class Source:
+class Origin:
     """A parameter, or a tensor that a forward pass derives from parameters.
 
     Attributes
@@ -28,7 +28,7 @@ class Source:
         The tensor.
     name : str or None
         Name of the parameter; None for a derived tensor.
-    parents : list of Source
+    parents : list of Origin
         Sources that a derived tensor was computed from; empty for a parameter.
     select : callable or None
         Function that returns the same elements of another tensor in the place of the parent's, if
@@ -37,7 +37,7 @@ class Source:
 
     tensor: Tensor
     name: str | None = None
-    parents: list[Source] = field(default_factory=list)
+    parents: list[Origin] = field(default_factory=list)
     select: Callable[[Tensor], Tensor] | None = None
 
     def find_parameters(self) -> dict[str, Tensor]:
@@ -61,13 +61,13 @@ class Call:
         The function or the layer.
     arguments : dict of str to object
         Its arguments by name. Functions without a rule have numbered arguments.
-    sources : dict of str to Source
+    sources : dict of str to Origin
         The arguments that are parameters or derived tensors.
     outputs : list of Tensor
         The tensors that it returns.
     edges : list of (GradientEdge or None)
         Places of these tensors in the autograd graph; None if they require no gradient.
-    derived : list of Source
+    derived : list of Origin
         These tensors as sources, if they may be derived from parameters only.
     versions : dict of str to int
         Versions of the tensors among the arguments; each in-place operation increases it.
@@ -81,10 +81,10 @@ class Call:
 
     function: Any
     arguments: dict[str, Any]
-    sources: dict[str, Source]
+    sources: dict[str, Origin]
     output_shapes: list[torch.Size]
     edges: list[GradientEdge | None]
-    derived: list[Source]
+    derived: list[Origin]
     versions: dict[str, int]
     evaluate: Callable[[dict[str, Any]], Any] | None = None
     order: Tensor | None = None

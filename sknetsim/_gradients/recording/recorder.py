@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..._networks.batches import Inputs, list_tensors
 from ..._networks.isolation import attach_hooks
 from ...rules import find_decomposition, find_function_rule, find_recurrence, find_rule
-from .calls import Call, Source, Tape, TensorMap, list_tensors_in, read_version
+from .calls import Call, Origin, Tape, TensorMap, list_tensors_in, read_version
 from .functions import (
     casts_elements,
     find_out_of_place,
@@ -70,7 +70,7 @@ class _Recorder(TorchFunctionMode):
         self.tape = tape
         self._count = tape.samples
         self._sources = {
-            id(parameter): Source(parameter, name)
+            id(parameter): Origin(parameter, name)
             for name, parameter in tape.module.named_parameters()
             if name in tape.names and not parameter.is_complex()
         }
@@ -221,7 +221,7 @@ class _Recorder(TorchFunctionMode):
         derived = []
         if not orders:
             derived = [
-                Source(output, None, list(sources.values()), select)
+                Origin(output, None, list(sources.values()), select)
                 for output, select in zip(
                     outputs, _make_selections(function, sources, evaluate, arguments), strict=False
                 )
@@ -276,7 +276,7 @@ def _name_arguments(
 
 def _make_selections(
     function: Any,
-    sources: dict[str, Source],
+    sources: dict[str, Origin],
     evaluate: Callable[[dict[str, Any]], Any] | None,
     arguments: dict[str, Any],
 ) -> Iterator[Callable[[Tensor], Tensor] | None]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..._networks.batches import Inputs, take_batch
 from . import reasons
-from .calls import Call, Source, Tape
+from .calls import Call, Origin, Tape
 from .recorder import record_calls
 from .sample_axes import CallAxes, SampleAxis, assume_first_axes, compare_tapes
 
@@ -30,7 +30,7 @@ class Use:
     ----------
     call : Call
         The call.
-    sources : dict of str to Source
+    sources : dict of str to Origin
         The arguments that are parameters or derived tensors without samples.
     axes : CallAxes
         The axes of the samples.
@@ -39,7 +39,7 @@ class Use:
     """
 
     call: Call
-    sources: dict[str, Source]
+    sources: dict[str, Origin]
     axes: CallAxes
     samples: int
 
@@ -148,7 +148,7 @@ class Resolver:
 
 def _list_uses(tape: Tape, axes: list[CallAxes]) -> list[Use]:
     """Return the calls with samples that have a source without samples."""
-    with_samples: set[Source] = set()
+    with_samples: set[Origin] = set()
     uses = []
     for call, own in zip(tape.calls, axes, strict=True):
         sources = {n: s for n, s in call.sources.items() if s not in with_samples}

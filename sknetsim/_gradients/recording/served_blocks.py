@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..._kernels.blocks import Block, DenseBlock, add_blocks
 from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
-from ..._kernels.sum_blocks import Part, SumBlock, make_sum_block, wrap_block
+from ..._kernels.sum_blocks import SumBlock, Summand, make_sum_block, wrap_block
 from ...exceptions import is_out_of_memory
 from ...rules import find_function_rule, find_rule
-from .calls import Source, Tape
+from .calls import Origin, Tape
 from .local_gradients import differentiate_call
 from .reasons import explain_axes, explain_failure
 from .resolution import Use
@@ -162,18 +162,18 @@ def _name_block(use: Use, block: Block) -> Block:
     if None not in names and len(names) == len(sources):
         return replace(block, layout=_list_layout(sources))
     maps = tuple(make_map(source) for source in sources)
-    summed = make_sum_block(_list_layout(sources), [Part(block, maps)])
+    summed = make_sum_block(_list_layout(sources), [Summand(block, maps)])
     # Products of complex gradients are not those of the real gradients behind them.
     return summed.dense() if any(source.tensor.is_complex() for source in sources) else summed
 
 
-def _list_layout(sources: list[Source]) -> tuple[tuple[str, torch.Size], ...]:
+def _list_layout(sources: list[Origin]) -> tuple[tuple[str, torch.Size], ...]:
     """Return the layout of all parameters behind some tensors."""
     shapes = {n: p.shape for source in sources for n, p in source.find_parameters().items()}
     return tuple(shapes.items())
 
 
-def make_map(source: Source) -> ParameterMap:
+def make_map(source: Origin) -> ParameterMap:
     """Return the linear map from the gradient in a tensor to those in the parameters behind it."""
     parameters = source.find_parameters()
     layout = tuple((name, parameter.shape) for name, parameter in parameters.items())
@@ -185,7 +185,7 @@ def make_map(source: Source) -> ParameterMap:
     return AutogradMap(layout, source.tensor, list(parameters.values()))
 
 
-def _find_indices(source: Source) -> Tensor | None:
+def _find_indices(source: Origin) -> Tensor | None:
     """Return the position in the flattened parameter of each element; None if it has none."""
     if source.name is not None:
         numbers = torch.arange(source.tensor.numel(), device=source.tensor.device)
