@@ -132,10 +132,14 @@ class ActivationEngine(BaseEngine):
         """Return the fingerprint of the network and of the names of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
-    def _count_affordable_samples(self, samples: Samples, labels: Tensor | None) -> int:
-        return 1 if self._one_by_one else super()._count_affordable_samples(samples, labels)
+    def _count_affordable_samples(
+        self, samples: Samples, labels: Tensor | None, factored: bool
+    ) -> int:
+        if self._one_by_one:
+            return 1
+        return super()._count_affordable_samples(samples, labels, factored)
 
-    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
+    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
         """Choose the layers, and estimate the bytes that the network needs for one sample."""
         recorded = self._record(samples, slice(0, 1), None)
         if recorded is None:
@@ -148,14 +152,14 @@ class ActivationEngine(BaseEngine):
         # for the recorded and the scaled copies.
         leaves = [name for name, part in module.named_modules() if not list(part.children())]
         held = sum(_nbytes(calls[name]) for name in leaves if name in calls)
-        self._sample_bytes = max(1, 3 * held)
+        self._sample_bytes[factored] = max(1, 3 * held)
 
     def _compute_chunk(
         self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
     ) -> Jacobian | None:
         """Return the activations of a chunk; None if the chunk must be computed again."""
         while not self._sizes:
-            self._measure(samples, labels)
+            self._measure(samples, labels, factored)
         computed = self._compute_activations(samples, chunk)
         if computed is None or not self._are_independent(*computed, samples, chunk):
             return None

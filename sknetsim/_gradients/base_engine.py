@@ -78,7 +78,8 @@ class BaseEngine(abc.ABC):
         self.device = network.device if device is None else check_device(device)
         self.n_jobs: int | None = 1
         self.dtype = network.dtype
-        self._sample_bytes = 0
+        # Bytes per sample, if the blocks keep their factors and if not; 0 before it is measured.
+        self._sample_bytes = {True: 0, False: 0}
         self._list_compared = list_compared
         self._cast_integers: bool | None = None
         self._isolated = IsolatedNetwork(network.module, selected, self.device)
@@ -129,8 +130,8 @@ class BaseEngine(abc.ABC):
         return fingerprint_value((self.identity(), self.fingerprint_of_samples(X), labels))
 
     @abc.abstractmethod
-    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
-        """Set ``_sample_bytes``, the bytes per sample; leave 0 if it must be measured again."""
+    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
+        """Set ``_sample_bytes[factored]``; leave 0 if it must be measured again."""
 
     @abc.abstractmethod
     def _compute_chunk(
@@ -166,7 +167,7 @@ class BaseEngine(abc.ABC):
         labels = None if y is None else make_label_tensor(y)
         limit = self.batch_size or _CHUNK_SAMPLES
         while start < len(samples):
-            affordable = self._count_affordable_samples(samples, labels)
+            affordable = self._count_affordable_samples(samples, labels, factored)
             step = min(limit, affordable, len(samples) - start)
             chunk = slice(start, start + step)
             try:
@@ -176,21 +177,23 @@ class BaseEngine(abc.ABC):
                 continue
             if jacobian is None:
                 # The chunk is computed again, in another way that may need more memory.
-                self._sample_bytes = 0
+                self._sample_bytes[factored] = 0
                 continue
             yield chunk, jacobian
             start = chunk.stop
 
-    def _count_affordable_samples(self, samples: Samples, labels: Tensor | None) -> int:
+    def _count_affordable_samples(
+        self, samples: Samples, labels: Tensor | None, factored: bool
+    ) -> int:
         """Return the number of samples per chunk that fit in the memory budget."""
         if len(samples) == 1 or self.batch_size:
             return len(samples)
-        while self._sample_bytes == 0:
-            self._measure(samples, labels)
+        while self._sample_bytes[factored] == 0:
+            self._measure(samples, labels, factored)
         budget = memory_budget(CHUNK, self.device)
         # The caches of a CUDA device are small beside its memory, and it needs large batches.
         largest = budget if self.device.type == "cuda" else min(_CHUNK_BYTES, budget)
-        return max(1, largest // self._sample_bytes)
+        return max(1, largest // self._sample_bytes[factored])
 
     @contextlib.contextmanager
     def batch(

@@ -233,17 +233,18 @@ def _make_too_large_error(limit: str, needed: str, output: Any, count: int) -> O
 def bytes_per_sample(jacobian: Jacobian, uses: Sequence[Use]) -> int:
     """Return an estimate of the bytes per sample that a chunk needs.
 
-    It is three times the size of what is known: windows of the inputs, cotangents, blocks and
-    self-kernels. The rest is for intermediate results.
+    It is twice the size of what is kept: inputs, cotangents, blocks and self-kernels. The rest is
+    for intermediate results. For the largest windows of the inputs of one call, three times their
+    size is added.
     """
     samples, count = jacobian.outputs.shape
-    elements = sum(
-        sum(tensor.numel() for tensor in _list_inputs(use)) * _window_size(use)
-        + count * _count_elements(use)
-        for use in uses
-    )
-    captured = elements * jacobian.outputs.element_size()
-    return 3 * (captured + jacobian.nbytes + 8 * samples * count**2) // samples
+    inputs = [sum(tensor.numel() for tensor in _list_inputs(use)) for use in uses]
+    # Windows that the blocks keep are a part of the blocks.
+    windows = [size * _window_size(use) for size, use in zip(inputs, uses, strict=True)]
+    cotangents = count * sum(map(_count_elements, uses))
+    size = jacobian.outputs.element_size()
+    kept = (sum(inputs) + cotangents) * size + jacobian.nbytes + 8 * samples * count**2
+    return (2 * kept + 3 * max(windows, default=0) * size) // samples
 
 
 def _window_size(use: Use) -> int:

@@ -289,9 +289,9 @@ class _ObservedEngine(GradientEngine):
         )
 
     def _compute_jacobian(
-        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor
+        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor, factored: bool
     ) -> Jacobian | None:
-        jacobian = super()._compute_jacobian(tape, uses, targets, outputs)
+        jacobian = super()._compute_jacobian(tape, uses, targets, outputs, factored)
         if jacobian is not None:
             served = {name for key in jacobian.blocks for name in key}
             for name in self.selected:

@@ -111,9 +111,9 @@ class GradientEngine(BaseEngine):
         own = (self.network.module, self.network.criterion, self.network.classifier)
         return fingerprint_value((own, (self.outputs.output, sorted(self.selected))))
 
-    def _measure(self, samples: Samples, labels: Tensor | None) -> None:
+    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
         with self.batch(samples, labels, samples.measured) as (module, inputs, y), self._guard():
-            self._attempt(module, inputs, y, verified=False)
+            self._attempt(module, inputs, y, factored, verified=False)
 
     def _guard(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which the backward pass is checked not to change weights.
@@ -153,20 +153,23 @@ class GradientEngine(BaseEngine):
                 # wrong rules are refused before the whole chunk is computed.
                 some = slice_batch(inputs, part), None if y is None else y[part]
                 with locate_rows(range(count)[part]):
-                    if self._attempt(module, *some) is None:
+                    if self._attempt(module, *some, factored) is None:
                         return None
-            jacobian = self._attempt(module, inputs, y)
-            if jacobian is not None and not factored:
-                jacobian = jacobian.for_sums()
+            jacobian = self._attempt(module, inputs, y, factored)
         if jacobian is None or self._isolated.shared_copy is not shared_copy:
             return None
         self._passed_chunks += count > 1
         return jacobian
 
     def _attempt(
-        self, module: nn.Module, inputs: Inputs, y: Tensor | None, verified: bool = True
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        y: Tensor | None,
+        factored: bool,
+        verified: bool = True,
     ) -> Jacobian | None:
-        """Return the Jacobians of a batch, ``verified`` or not.
+        """Return the Jacobians of a batch, ``factored`` and ``verified`` or not.
 
         The result is None if the next attempt must compute something differently, because a rule
         or vmap is wrong on this network, or because the outputs depend on the original network.
@@ -189,7 +192,7 @@ class GradientEngine(BaseEngine):
         varies = graph.moves_samples or is_used_outside(tape, graph.uses)
         is_alike = graph.structure in self._verified and not varies
         try:
-            jacobian = self._compute_jacobian(tape, uses, targets, outputs)
+            jacobian = self._compute_jacobian(tape, uses, targets, outputs, factored)
             if jacobian is None or (
                 verified and not self._verify(tape, targets, jacobian, is_alike)
             ):
@@ -205,7 +208,8 @@ class GradientEngine(BaseEngine):
         self._verified |= {graph.structure} if verified else set()
         jacobian = replace(jacobian, outputs=outputs.detach())
         # Padded samples take more memory in some chunks than in others.
-        self._sample_bytes = max(self._sample_bytes, bytes_per_sample(jacobian.for_sums(), uses))
+        needed = bytes_per_sample(jacobian, uses)
+        self._sample_bytes[factored] = max(self._sample_bytes[factored], needed)
         return jacobian
 
     def _choose_gradients(self, module: nn.Module, inputs: Inputs, y: Tensor | None) -> None:
@@ -253,14 +257,14 @@ class GradientEngine(BaseEngine):
         return outputs.to(self.dtype), targets
 
     def _compute_jacobian(
-        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor
+        self, tape: Tape, uses: list[Use], targets: Tensor | None, outputs: Tensor, factored: bool
     ) -> Jacobian | None:
         """Return the Jacobians of a batch: by the rules, and by the fallback for the rest.
 
         The result is None if some use cannot be differentiated; its parameters are refused then.
         """
         module, inputs = tape.module, tape.inputs
-        served = compute_served_blocks(uses, compute_cotangents(outputs, uses))
+        served = compute_served_blocks(uses, compute_cotangents(outputs, uses), factored=factored)
         self.without_rule = served.without_rule
         if served.failed:
             self.refused |= served.failed

@@ -1,6 +1,7 @@
 """Isolated evaluation, chunk by chunk: precision, the caller's settings, and memory."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import nn
 
 from sknetsim import NetworkKernel, UnsupportedNetworkError
 from sknetsim._gradients.engine import GradientEngine
+from sknetsim._gradients.recording import served_blocks
+from sknetsim._kernels.factored_blocks import FactorBlock
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
 
@@ -95,11 +98,11 @@ def small_device(monkeypatch):
     """Make batches of more than five samples fail; return the sizes of the others."""
     attempt, sizes = GradientEngine._attempt, []
 
-    def attempted(self, module, inputs, y, verified=True):
+    def attempted(self, module, inputs, y, factored, verified=True):
         if len(inputs) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         sizes.append(len(inputs))
-        return attempt(self, module, inputs, y, verified)
+        return attempt(self, module, inputs, y, factored, verified)
 
     monkeypatch.setattr(GradientEngine, "_attempt", attempted)
     return sizes
@@ -116,7 +119,7 @@ def test_the_chunk_is_halved_if_memory_is_exhausted(small_device):
 def test_a_device_must_have_memory_for_one_sample(monkeypatch):
     network, X = make_network_and_samples(4)
 
-    def full(self, module, inputs, y, verified=True):
+    def full(self, module, inputs, y, factored, verified=True):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(GradientEngine, "_attempt", full)
@@ -128,7 +131,7 @@ def test_other_errors_do_not_halve_the_chunk(monkeypatch):
     network, X = make_network_and_samples(4)
     sizes = []
 
-    def failing(self, module, inputs, y, verified=True):
+    def failing(self, module, inputs, y, factored, verified=True):
         sizes.append(len(inputs))
         raise RuntimeError("no such operation")
 
@@ -166,3 +169,37 @@ def test_the_jacobians_of_later_samples_are_computed_from_a_start():
 def test_an_error_of_the_network_is_raised_with_the_shape_of_the_samples():
     with pytest.raises(UnsupportedNetworkError, match=r"samples of shape \(3,\) \(torch.float32\)"):
         NetworkKernel(nn.Linear(4, 2))(torch.ones(5, 3))
+
+
+def make_convolutions():
+    """Return a network of convolutions at many positions, and samples for it."""
+    layers = [nn.Conv2d(2, 4, 5, padding=2), nn.Tanh(), nn.Conv2d(4, 4, 5), nn.Flatten()]
+    return nn.Sequential(*layers, nn.LazyLinear(1)), torch.randn(6, 2, 16, 16)
+
+
+@pytest.mark.parametrize(("factored", "expected"), [(True, [0, 1, 2]), (False, [0, 0, 0])])
+def test_windows_of_one_layer_are_in_memory_at_a_time(factored, expected, monkeypatch):
+    """They are converted before those of the next layer are computed, unless they are kept."""
+    network, X = make_convolutions()
+    network(X)
+    rule, windows, kept = served_blocks._call_rule, [], []
+
+    def call_rule(*args):
+        kept.append(sum(reference() is not None for reference in windows))
+        blocks = rule(*args)
+        windows.extend(weakref.ref(b.activations) for b in blocks if isinstance(b, FactorBlock))
+        return blocks
+
+    monkeypatch.setattr(served_blocks, "_call_rule", call_rule)
+    engine = GradientEngine(resolve_network(network), batch_size=len(X))
+    list(engine.jacobians(Samples(X), factored=factored))
+    assert kept == expected
+
+
+def test_chunks_of_factors_have_fewer_samples():
+    network, X = make_convolutions()
+    network(X)
+    engine = GradientEngine(resolve_network(network))
+    for factored in (True, False):
+        list(engine.jacobians(Samples(X), factored=factored))
+    assert engine._sample_bytes[True] > engine._sample_bytes[False]

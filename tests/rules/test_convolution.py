@@ -45,10 +45,41 @@ def test_the_activations_are_the_unfolded_inputs():
 
 
 def test_each_group_sees_its_own_channels():
-    X = torch.randn(2, 4, 6, dtype=torch.float64)
+    X = torch.randn(2, 4, 1, dtype=torch.float64)
     weight, _ = apply_to_convolution(nn.Conv1d(4, 6, 1, groups=2), X)
     assert torch.equal(weight.activations[:, :, 0], X[:, :2].mT)
     assert torch.equal(weight.activations[:, :, 1], X[:, 2:].mT)
+
+
+GROUPED = {
+    "1d": ((4, 9), (8, 1, 3), {"groups": 4, "padding": "same"}),
+    "2d": ((4, 7, 6), (6, 2, 3, 2), {"groups": 2, "stride": (2, 1), "padding": 1}),
+    "2d with an even kernel": ((3, 6, 6), (3, 1, 2, 2), {"groups": 3, "padding": "same"}),
+    "3d": ((2, 4, 5, 4), (2, 1, 2, 3, 1), {"groups": 2, "dilation": (2, 1, 1)}),
+}
+
+
+@pytest.mark.parametrize("case", GROUPED.values(), ids=GROUPED)
+def test_gradients_of_small_groups_are_written_out(case):
+    """With a graph, they are factors. Each sample has two images."""
+    shape, kernel, options = case
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(3, 2, *shape, generator=generator, dtype=torch.float64)
+    arguments = {"input": X, "weight": torch.zeros(kernel).double(), **options}
+    function = getattr(functional, f"conv{len(kernel) - 2}d")
+    output_shape = function(X.flatten(0, 1), arguments["weight"], **options).shape[1:]
+    cotangents = torch.randn(3, 5, 2, *output_shape, generator=generator, dtype=torch.float64)
+    (written,) = convolution(arguments, cotangents, ("weight",))
+    (factors,) = convolution(arguments, cotangents.requires_grad_(), ("weight",))
+    assert isinstance(written, DenseBlock) and isinstance(factors, FactorBlock)
+    torch.testing.assert_close(written.materialize(), factors.materialize().detach())
+
+
+def test_gradients_of_groups_that_are_larger_than_their_factors_are_not_written_out():
+    X, weight = torch.randn(2, 1, 8, 3), torch.randn(16, 4, 2)
+    arguments = {"input": X, "weight": weight, "groups": 2}
+    (block,) = convolution(arguments, torch.randn(2, 1, 1, 16, 2), ("weight",))
+    assert isinstance(block, FactorBlock)
 
 
 def test_weight_and_bias_have_a_block_each():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..._kernels.blocks import Block, DenseBlock, add_blocks
 from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
+from ..._kernels.precision import full_precision
 from ..._kernels.sum_blocks import SumBlock, Summand, make_sum_block, wrap_block
 from ...exceptions import is_out_of_memory
 from ...rules import find_function_rule, find_rule
@@ -47,7 +48,10 @@ class ServedBlocks:
 
 
 def compute_served_blocks(
-    uses: Sequence[Use], cotangents: Sequence[Tensor | None], graph: bool = False
+    uses: Sequence[Use],
+    cotangents: Sequence[Tensor | None],
+    graph: bool = False,
+    factored: bool = True,
 ) -> ServedBlocks:
     """Return the blocks of all uses, added for each group of parameters.
 
@@ -59,6 +63,10 @@ def compute_served_blocks(
         Cotangents at the output of each use; None for zero.
     graph : bool
         Whether the arguments keep their autograd graph; cotangents always keep theirs.
+    factored : bool
+        Whether the blocks keep their factors. If not, the block of each use is converted to the
+        form that is cheaper for sums before the next one is computed, so that large factors of
+        several uses are not in memory together.
     """
     # A parameter may be used several times:
     # J_o(x_n) = sum over uses of the rule at (arguments_n, c[n,o]).
@@ -79,11 +87,21 @@ def compute_served_blocks(
                     explain = explain_axes if use.axes.is_assumed else explain_failure
                     failed |= dict.fromkeys(names, explain(use.call))
                 blocks = [] if dense is None else [dense]
-            for block in blocks:
-                named = _name_block(use, block)
+            while blocks:
+                # The factors are no longer referenced when those of the next use are computed.
+                named = _name_block(use, _convert(blocks.pop(0), factored))
                 parts[tuple(name for name, _ in named.layout)].append(named)
-    added = {key: _add_blocks(blocks) for key, blocks in parts.items()}
+    added = {key: _convert(_add_blocks(blocks), factored) for key, blocks in parts.items()}
     return ServedBlocks(_separate_shared(added), without_rule, failed)
+
+
+def _convert(block: Block, factored: bool) -> Block:
+    """Return a block that keeps its factors, or is in the form that is cheaper for sums."""
+    if factored:
+        return block
+    device = next(iter(block._tensors().values())).device
+    with torch.no_grad(), full_precision(device):
+        return block.for_sums()
 
 
 def _find_names(use: Use, group: tuple[str, ...]) -> dict[str, Tensor]:
