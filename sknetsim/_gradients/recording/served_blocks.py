@@ -162,11 +162,11 @@ def _call_rule(
         rule = find_rule(function)
         assert rule is not None
         # The batch of each sample has one entry.
-        return rule(function, arguments["inputs"][:, 0], cotangents[:, :, 0], group)
+        return list(rule(function, arguments["inputs"][:, 0], cotangents[:, :, 0], group))
     entry = find_function_rule(function)
     if entry is not None and entry.parameters.issuperset(group):
         blocks = entry.rule(arguments, cotangents, group)
-        return None if blocks is NotImplemented else blocks
+        return None if blocks is NotImplemented else list(blocks)
     return None
 
 
