@@ -194,10 +194,18 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def _is_unchanged_source(self, result: Any, tensors: list[Tensor], versions: list[int]) -> bool:
-        """Return whether a function returns a source as it was, as `contiguous` and `to` may do."""
-        return id(result) in self._sources and any(
-            tensor is result and read_version(tensor) == version
-            for tensor, version in zip(tensors, versions, strict=True)
+        """Return whether a function returns a parameter as it was, as `contiguous` and `to` may do.
+
+        For a derived tensor, that may depend on the number of samples, so the call is recorded.
+        """
+        source = self._sources.get(id(result))
+        return (
+            source is not None
+            and source.name is not None
+            and any(
+                tensor is result and read_version(tensor) == version
+                for tensor, version in zip(tensors, versions, strict=True)
+            )
         )
 
     def _append(

@@ -136,11 +136,10 @@ class Resolver:
             batch = take_batch(tape.inputs, [row % tape.samples for row in range(count)])
             axes = None
             # A network may only take batches of another size, such as one sample at a time.
-            with (
-                contextlib.suppress(Exception),
-                record_calls(tape.module, tape.names, batch) as other,
-            ):
-                evaluate(batch)
+            with contextlib.suppress(Exception):
+                with record_calls(tape.module, tape.names, batch) as other:
+                    evaluate(batch)
+                # Not inside the recording, which this comparison would extend.
                 axes = compare_tapes(tape, other)
             self._axes[key] = assume_first_axes(tape) if axes is None else axes
         return self._axes[key]
