@@ -3,6 +3,7 @@
 import importlib
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ def run_script(monkeypatch):
 @pytest.mark.slow
 def test_every_network_has_its_rows(run_script, monkeypatch, tmp_path):
     # One call of each function fills the row, and the medians are not tested.
-    monkeypatch.setattr(importlib.import_module("lib.gpu.subjects"), "ROUNDS", 1)
+    timing = importlib.import_module("lib.timing")
+    monkeypatch.setattr(timing, "time_in_turns", partial(timing.time_in_turns, rounds=1))
     run_script("--device", "cpu", "--small", "--seconds", 1000, "--out", tmp_path / "new")
     text = (tmp_path / "new" / "gpu.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
