@@ -43,7 +43,7 @@ def convolution(
 ) -> list[Block]:
     """Return dW[g,j,i] = sum_t e[n,o,t,g,j] a[n,t,g,i] as factors, and db[g,j] = sum_t e.
 
-    The gradient of the weight is written out if it consists of small groups.
+    The gradient of the weight of a depthwise convolution is written out if it is small.
     """
     if arguments["input"].ndim != arguments["weight"].ndim + 1:
         return NotImplemented  # An image without an axis of images.
@@ -62,14 +62,15 @@ def convolution(
 
 
 def _has_small_groups(arguments: Mapping[str, Any], cotangents: Tensor) -> bool:
-    """Return whether the weight has groups whose gradients are no larger than their factors.
+    """Return whether each channel is a group whose gradient is no larger than its factors.
 
     On a CPU, they are written out much faster by torch than from the factors, but torch's second
     derivative takes one step for each group.
     """
     weight, groups = arguments["weight"], arguments.get("groups", 1)
     needs_graph = cotangents.requires_grad or arguments["input"].requires_grad
-    if groups == 1 or needs_graph or weight.device.type != "cpu":
+    is_depthwise = groups == len(weight) > 1
+    if not is_depthwise or needs_graph or weight.device.type != "cpu":
         return False
     _, outputs, positions, channels = cotangents.shape
     width, rows = weight.shape[1:].numel(), outputs * channels // groups

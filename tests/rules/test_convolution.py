@@ -51,16 +51,16 @@ def test_each_group_sees_its_own_channels():
     assert torch.equal(weight.activations[:, :, 1], X[:, 2:].mT)
 
 
-GROUPED = {
-    "1d": ((4, 9), (8, 1, 3), {"groups": 4, "padding": "same"}),
-    "2d": ((4, 7, 6), (6, 2, 3, 2), {"groups": 2, "stride": (2, 1), "padding": 1}),
+DEPTHWISE = {
+    "1d": ((4, 9), (4, 1, 3), {"groups": 4, "padding": "same"}),
+    "2d": ((4, 7, 6), (4, 1, 3, 2), {"groups": 4, "stride": (2, 1), "padding": 1}),
     "2d with an even kernel": ((3, 6, 6), (3, 1, 2, 2), {"groups": 3, "padding": "same"}),
     "3d": ((2, 4, 5, 4), (2, 1, 2, 3, 1), {"groups": 2, "dilation": (2, 1, 1)}),
 }
 
 
-@pytest.mark.parametrize("case", GROUPED.values(), ids=GROUPED)
-def test_gradients_of_small_groups_are_written_out(case):
+@pytest.mark.parametrize("case", DEPTHWISE.values(), ids=DEPTHWISE)
+def test_gradients_of_depthwise_convolutions_are_written_out(case):
     """With a graph, they are factors. Each sample has two images."""
     shape, kernel, options = case
     generator = torch.Generator().manual_seed(0)

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ...rules import find_function_rule
 
 # Names of functions whose results consist of elements of their first argument, each at most once.
 _SELECTIONS = frozenset(
@@ -167,3 +170,31 @@ def _find_indexed_axis(tensor: Tensor, index: Any) -> tuple[int, Tensor | None]:
         return 0, None
     has_ellipsis = any(part is Ellipsis for part in parts[: places[0]])
     return places[0] - len(parts) * has_ellipsis, parts[places[0]]
+
+
+def name_arguments(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
+    """Return the arguments of a call by name, and a function of such arguments.
+
+    The names are those of the function's rule. Without a rule they are numbers, also of the
+    elements of lists and other containers.
+    """
+    entry = find_function_rule(function)
+    if entry is not None:
+        names = entry.arguments[: len(args)]
+
+        def evaluate_named(values: dict[str, Any]) -> Any:
+            return function(
+                *(values[name] for name in names), **{name: values[name] for name in kwargs}
+            )
+
+        return dict(zip(names, args, strict=False)) | kwargs, evaluate_named
+    leaves, structure = tree_flatten((args, kwargs))
+    numbers = [str(index) for index in range(len(leaves))]
+
+    def evaluate(values: dict[str, Any]) -> Any:
+        args, kwargs = tree_unflatten([values[number] for number in numbers], structure)
+        return function(*args, **kwargs)
+
+    return dict(zip(numbers, leaves, strict=True)), evaluate

@@ -16,7 +16,6 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from ..._networks.batches import Inputs, list_tensors
@@ -28,6 +27,7 @@ from .functions import (
     find_out_of_place,
     find_permutation,
     list_values,
+    name_arguments,
     open_function,
     returns_no_tensor,
     selects_elements,
@@ -189,7 +189,7 @@ class _Recorder(TorchFunctionMode):
         if any(output.requires_grad for output in outputs):
             # Weights may be computed in another dtype than the parameters, too.
             self.tape.dtypes |= {output.dtype for output in outputs if output.is_floating_point()}
-            arguments, evaluate = _name_arguments(recorded, kept, kwargs)
+            arguments, evaluate = name_arguments(recorded, kept, kwargs)
             self._append(recorded, arguments, outputs, list_values(function, tensors), evaluate)
         return result
 
@@ -252,34 +252,6 @@ class _Recorder(TorchFunctionMode):
                 recurrence,
             )
         )
-
-
-def _name_arguments(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
-    """Return the arguments of a call by name, and a function of such arguments.
-
-    The names are those of the function's rule. Without a rule they are numbers, also of the
-    elements of lists and other containers.
-    """
-    entry = find_function_rule(function)
-    if entry is not None:
-        names = entry.arguments[: len(args)]
-
-        def evaluate_named(values: dict[str, Any]) -> Any:
-            return function(
-                *(values[name] for name in names), **{name: values[name] for name in kwargs}
-            )
-
-        return dict(zip(names, args, strict=False)) | kwargs, evaluate_named
-    leaves, structure = tree_flatten((args, kwargs))
-    numbers = [str(index) for index in range(len(leaves))]
-
-    def evaluate(values: dict[str, Any]) -> Any:
-        args, kwargs = tree_unflatten([values[number] for number in numbers], structure)
-        return function(*args, **kwargs)
-
-    return dict(zip(numbers, leaves, strict=True)), evaluate
 
 
 def _make_selections(
