@@ -224,7 +224,8 @@ def _compute_by_rule(
     keyed = {tuple(name for name, _ in block.layout): block for block in blocks}
     flat = cotangents.reshape(*cotangents.shape[:2], -1)
     # A Jacobian only needs the shape (n, o), the dtype and the device of its outputs.
-    return Jacobian(keyed, list_layout(layer, set(names)), flat[:, :, 0])
+    parameters = {name: p for name, p in layer.named_parameters() if name in names}
+    return Jacobian(keyed, list_layout(parameters), flat[:, :, 0])
 
 
 class _Contraction(nn.Module):

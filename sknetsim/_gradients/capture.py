@@ -60,13 +60,12 @@ def compute_cotangents(
     if graph and _is_quicker_one_by_one(outputs, uses):
         return _differentiate_one_by_one(outputs, edges, graph)
     try:
-        gradients = _differentiate_batched(outputs, edges, graph)
+        return _differentiate_batched(outputs, edges, graph)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         # vmap does not support some operation of the network.
-        gradients = _differentiate_one_by_one(outputs, edges, graph)
-    return gradients
+        return _differentiate_one_by_one(outputs, edges, graph)
 
 
 def _is_quicker_one_by_one(outputs: Tensor, uses: Sequence[Use]) -> bool:

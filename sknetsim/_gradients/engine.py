@@ -186,7 +186,7 @@ class GradientEngine(BaseEngine):
         uses, self.unserved = self._resolver.find_uses(
             tape, self.refused, graph.uses, lambda batch: self.forward(module, batch)
         )
-        unserved = list_layout(module, set(self.unserved))
+        unserved = list_layout({name: tape.parameters[name] for name in self.unserved})
         check_affordable(self.outputs.output, outputs, uses, unserved)
         # Few samples are verified in a chunk that is like one of those before.
         varies = graph.moves_samples or is_used_outside(tape, graph.uses)
@@ -263,7 +263,6 @@ class GradientEngine(BaseEngine):
 
         The result is None if some use cannot be differentiated; its parameters are refused then.
         """
-        module, inputs = tape.module, tape.inputs
         served = compute_served_blocks(uses, compute_cotangents(outputs, uses), factored=factored)
         self.without_rule = served.without_rule
         if served.failed:
@@ -271,8 +270,9 @@ class GradientEngine(BaseEngine):
             return None
         blocks, unserved = served.blocks, list(self.unserved)
         if unserved:
-            blocks[tuple(unserved)] = self._fallback.block(module, unserved, inputs, targets)
-        return Jacobian(blocks, list_layout(module, self.selected), outputs)
+            block = self._fallback.block(tape.module, unserved, tape.inputs, targets)
+            blocks[tuple(unserved)] = block
+        return Jacobian(blocks, list_layout(tape.parameters), outputs)
 
     def _verify(
         self, tape: Tape, targets: Tensor | None, jacobian: Jacobian, is_alike: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from .._networks.modules import format_names, match_names
 from ..exceptions import UnsupportedNetworkError
 
 
-def list_layout(module: nn.Module, selected: set[str]) -> Layout:
-    """Return the names and shapes of the selected parameters, in the network's order."""
-    return tuple((n, find_real_shape(p)) for n, p in module.named_parameters() if n in selected)
+def list_layout(parameters: Mapping[str, Tensor]) -> Layout:
+    """Return the names of parameters, and the shapes of their gradients as real numbers."""
+    return tuple((name, find_real_shape(parameter)) for name, parameter in parameters.items())
 
 
 def is_differentiable(parameter: Tensor) -> bool:

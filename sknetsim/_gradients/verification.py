@@ -6,7 +6,7 @@ Index legend: n samples; o outputs (d of them); p, q parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -202,7 +202,7 @@ def find_wrong_parameters(tape: Tape, jacobian: Jacobian) -> set[str]:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(outputs.shape, generator=generator).to(outputs)
     sums = jacobian.weighted_sum(weights[..., None])
-    expected = _autograd_sum(tape.module, tape.names, outputs, weights)
+    expected = _autograd_sum(tape.parameters, outputs, weights)
     # Gradients of a parameter p are correct if
     # |S_p - A_p| <= sqrt(eps) |A_p| + 100 eps sum_q |A_q|, where A is the S of autograd.
     # NaN is not less than or equal to any number, so it is wrong.
@@ -219,10 +219,9 @@ def find_wrong_parameters(tape: Tape, jacobian: Jacobian) -> set[str]:
 
 
 def _autograd_sum(
-    module: nn.Module, selected: set[str], outputs: Tensor, weights: Tensor
+    parameters: Mapping[str, Tensor], outputs: Tensor, weights: Tensor
 ) -> ParameterVectors:
     """Return the gradient of sum_n sum_o w[n,o] f_o(x_n), of shape (1, P) for each parameter."""
-    parameters = {n: p for n, p in module.named_parameters() if n in selected}
     gradients: Sequence[Tensor | None] = [None] * len(parameters)
     if outputs.requires_grad:
         gradients = torch.autograd.grad(

@@ -386,6 +386,13 @@ def add_blocks(blocks: Sequence[Block]) -> Block:
     return blocks[0]._add(blocks)
 
 
+def split_by_parameter(block: Block) -> list[DenseBlock]:
+    """Return one block for each parameter of a block, written out."""
+    sizes = [shape.numel() for _, shape in block.layout]
+    parts = block.materialize().split(sizes, dim=2)
+    return [DenseBlock((entry,), part) for entry, part in zip(block.layout, parts, strict=True)]
+
+
 def _convert_to_one_form(blocks: Sequence[Block]) -> Sequence[Block]:
     """Return the blocks as they are if their forms are equal, and written out if not."""
     if len({block._form() for block in blocks}) == 1:

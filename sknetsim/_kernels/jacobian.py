@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..exceptions import NonFiniteError
-from .blocks import Block, DenseBlock, concatenate_blocks
+from .blocks import Block, DenseBlock, concatenate_blocks, split_by_parameter
 from .layouts import FourierMap, Layout
 from .precision import in_full_precision
 from .whitening import identity_root, inverse_root
@@ -312,12 +312,8 @@ class Jacobian:
         blocks: dict[tuple[str, ...], Block],
     ) -> dict[tuple[str, ...], DenseBlock]:
         """Return one block per parameter, written out."""
-        split: dict[tuple[str, ...], DenseBlock] = {}
-        for block in blocks.values():
-            parts = block.materialize().split(_sizes(block.layout), dim=2)
-            for entry, part in zip(block.layout, parts, strict=True):
-                split[entry[0],] = DenseBlock((entry,), part)
-        return split
+        parts = [part for block in blocks.values() for part in split_by_parameter(block)]
+        return {(part.layout[0][0],): part for part in parts}
 
 
 def _may_leave_float32(self_kernel: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ p elements of the block's parameters, flattened in the order of its layout.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,8 +89,7 @@ class SumBlock(Block):
 
     def self_kernel(self) -> Tensor:
         if self.is_orthogonal:
-            kernels = [part.block.self_kernel() for part in self.parts]
-            return torch.stack(kernels).sum(dim=0)
+            return _add([part.block.self_kernel() for part in self.parts])
         return torch.cat([part.dense().self_kernel() for part in self._split_to_write()])
 
     def _split_to_write(self) -> list[Block]:
@@ -112,12 +112,10 @@ class SumBlock(Block):
 
     def inner(self, vectors: Sequence[Tensor]) -> Tensor:
         # <J_w D, v> = <J_w, D v>
-        products = [part.block.inner(self._push(part, vectors)) for part in self.parts]
-        return torch.stack(products).sum(dim=0)
+        return _add([part.block.inner(self._push(part, vectors)) for part in self.parts])
 
     def product(self, vectors: Sequence[Tensor]) -> Tensor:
-        products = [part.block.product(self._push(part, vectors)) for part in self.parts]
-        return torch.stack(products).sum(dim=0)
+        return _add([part.block.product(self._push(part, vectors)) for part in self.parts])
 
     def sketch(self, maps: Sequence[FourierMap]) -> Tensor:
         return torch.cat([part.dense().sketch(maps) for part in self._split_to_write()])
@@ -169,8 +167,7 @@ class SumBlock(Block):
     def _sum_parts(self, other: SumBlock, name: str) -> Tensor:
         """Return the sum over the parts of a method of their blocks, if `is_orthogonal`."""
         pairs = zip(self.parts, other.parts, strict=True)
-        products = [getattr(part.block, name)(others.block) for part, others in pairs]
-        return torch.stack(products).sum(dim=0)
+        return _add([getattr(part.block, name)(others.block) for part, others in pairs])
 
     def _gram(self, other: Block) -> Tensor:
         assert isinstance(other, SumBlock)
@@ -199,6 +196,11 @@ class SumBlock(Block):
     def __reduce__(self) -> tuple[Any, ...]:
         # The maps may contain an autograd graph, which cannot be pickled.
         return DenseBlock, (self.layout, self.materialize())
+
+
+def _add(tensors: list[Tensor]) -> Tensor:
+    """Return the sum of the results of all parts."""
+    return functools.reduce(torch.add, tensors)
 
 
 def make_sum_block(layout: Layout, parts: Sequence[Summand]) -> SumBlock:

@@ -281,8 +281,8 @@ def _compute_jacobian(
     """Return J(x) with its graph: by the rules, and by the fallback for other parameters.
 
     The other results are the recorded forward pass, and the structure of its graph. The latter is
-    None if rules that are correct
-    for one batch may be wrong for another one with the same structure.
+    None if rules that are correct for one batch may be wrong for another one with the same
+    structure.
     """
 
     def call(function: Callable[..., Any], inputs: Inputs) -> Any:
@@ -295,7 +295,6 @@ def _compute_jacobian(
     targets = outputs.targets(raw, None)
     selected = outputs.select(raw, targets).to(network.dtype)
     graph = describe_graph(selected)
-
     uses, unserved = verification.resolver.find_uses(
         tape, verification.refused, graph.uses, lambda batch: call(module, batch)
     )
@@ -306,7 +305,7 @@ def _compute_jacobian(
         fallback.loop = verification.loop
         blocks[tuple(unserved)] = fallback.block(module, list(unserved), inputs, targets)
     varies = graph.moves_samples or is_used_outside(tape, graph.uses)
-    jacobian = Jacobian(blocks, list_layout(module, verification.selected), selected)
+    jacobian = Jacobian(blocks, list_layout(tape.parameters), selected)
     return jacobian, tape, None if varies else graph.structure
 
 

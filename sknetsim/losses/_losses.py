@@ -250,8 +250,8 @@ class GroupSimilarityLoss(_GroupLoss):
     where S runs over the groups of a batch: classes, or copies of a sample to which the network
     should become invariant. For several outputs, whitened Jacobians replace the unit gradients. The
     fraction is the mean of k^C over all pairs of different samples of a group, so the normalised
-    loss is between :math:`-|w|` and :math:`|w|`. Each layer takes
-    the cheaper one of two ways: one sum of gradients for each group, or products of all pairs.
+    loss is between :math:`-|w|` and :math:`|w|`. Each layer takes the cheaper one of two ways: one
+    sum of gradients for each group, or products of all pairs.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def convolution(
         return NotImplemented  # An image without an axis of images.
     # (n, o, b, channels, space...) -> (n, o, t, channels)
     moved = move_positions_first(cotangents, arguments["weight"].ndim - 2)
-    is_written = _has_small_groups(arguments, moved)
+    is_written = _is_small_depthwise(arguments, moved)
     make_block = {
         "weight": lambda: (
             _write_weight_block(arguments, cotangents)
@@ -61,7 +61,7 @@ def convolution(
     return [make_block[name]() for name in names]
 
 
-def _has_small_groups(arguments: Mapping[str, Any], cotangents: Tensor) -> bool:
+def _is_small_depthwise(arguments: Mapping[str, Any], cotangents: Tensor) -> bool:
     """Return whether each channel is a group whose gradient is no larger than its factors.
 
     On a CPU, they are written out much faster by torch than from the factors, but torch's second

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .._kernels.blocks import Block
-from .._kernels.layouts import Order
+from .._kernels.layouts import PLAIN_ORDER, Order
 from ._factors import make_bias_block, make_factor_block
 from ._registry import register_rule
 
@@ -34,12 +34,7 @@ def linear(arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, .
     """Return dW[j,i] = sum_t e[n,o,t,j] a[n,t,i] and db[j] = sum_t e[n,o,t,j], as factors."""
     if arguments["weight"].ndim != 2:
         return NotImplemented
-    rows = _merge_positions(cotangents, 2)
-    if "weight" not in names:
-        return [make_bias_block(arguments, "bias", rows)]
-    activations = _merge_positions(arguments["input"], 1)
-    names = tuple(sorted(names, reverse=True))  # The weight comes first.
-    return [make_factor_block(arguments, activations[:, :, None], rows[:, :, :, None], names)]
+    return _make_layer_blocks(arguments, "input", "weight", cotangents, names)
 
 
 @register_rule(
@@ -53,19 +48,8 @@ def addmm(arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ..
     is_scaled = arguments.get("beta", 1) != 1 or arguments.get("alpha", 1) != 1
     if is_scaled or ("input" in names and arguments["input"].ndim != 1):
         return NotImplemented
-    rows = _merge_positions(cotangents, 2)
-    if "mat2" not in names:
-        return [make_bias_block(arguments, "input", rows)]
-    activations = _merge_positions(arguments["mat1"], 1)
-    return [
-        make_factor_block(
-            arguments,
-            activations[:, :, None],
-            rows[:, :, :, None],
-            tuple(sorted(names, reverse=True)),
-            _make_transposed_order(arguments["mat2"]),
-        )
-    ]
+    order = _make_transposed_order(arguments["mat2"])
+    return _make_layer_blocks(arguments, "mat1", "mat2", cotangents, names, order)
 
 
 @register_rule(*_MATMUL, parameters=("input", "other"), arguments=("input", "other"))
@@ -94,6 +78,27 @@ def matmul(arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, .
     activations = _move_groups(inputs, 1, groups)
     cotangents = _move_groups(cotangents, 2, groups)
     return [make_factor_block(arguments, activations, cotangents, names, order)]
+
+
+def _make_layer_blocks(
+    arguments: Mapping[str, Any],
+    inputs: str,
+    weight: str,
+    cotangents: Tensor,
+    names: tuple[str, ...],
+    order: Order = PLAIN_ORDER,
+) -> list[Block]:
+    """Return the block of a weight and its bias, or of one of them.
+
+    The inputs and the weight are given by their names among the arguments.
+    """
+    rows = _merge_positions(cotangents, 2)
+    if weight not in names:
+        (bias,) = names
+        return [make_bias_block(arguments, bias, rows)]
+    activations = _merge_positions(arguments[inputs], 1)[:, :, None]
+    in_order = [weight, *(name for name in names if name != weight)]
+    return [make_factor_block(arguments, activations, rows[:, :, :, None], in_order, order)]
 
 
 def _make_transposed_order(weight: Tensor) -> Order:

@@ -23,6 +23,8 @@ from sknetsim import (
 )
 from sknetsim.rules import DenseBlock, _registry, layout_of
 
+from ..networks_of_layers.routes import Product
+
 SAMPLES, FEATURES = 12, 4
 
 
@@ -37,20 +39,6 @@ class Net(nn.Module):
 
     def forward(self, samples):
         return self.head(torch.tanh(self.compute(self.body(samples), self.W)))
-
-
-class Product(torch.autograd.Function):
-    """Matrix product without a function of torch for its parameter."""
-
-    @staticmethod
-    def forward(context, hidden, W):
-        context.save_for_backward(hidden, W)
-        return hidden @ W
-
-    @staticmethod
-    def backward(context, cotangents):
-        hidden, W = context.saved_tensors
-        return cotangents @ W.mT, hidden.mT @ cotangents
 
 
 def run_each_sample(hidden, W):

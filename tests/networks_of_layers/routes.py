@@ -165,7 +165,8 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(context, cotangents):
         hidden, weight = context.saved_tensors
-        return cotangents @ weight.mT, (hidden.mT @ cotangents).sum(0)
+        # The samples may have positions.
+        return cotangents @ weight.mT, hidden.flatten(0, -2).mT @ cotangents.flatten(0, -2)
 
 
 def call_own_function(p, h):

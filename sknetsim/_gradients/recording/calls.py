@@ -5,6 +5,7 @@ Index legend: n samples.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -44,11 +45,12 @@ class Origin:
         """Return the parameters that the tensor is computed from, by name."""
         if self.name is not None:
             return {self.name: self.tensor}
-        return {
-            name: tensor
-            for parent in self.parents
-            for name, tensor in parent.find_parameters().items()
-        }
+        return find_parameters(self.parents)
+
+
+def find_parameters(sources: Iterable[Origin]) -> dict[str, Tensor]:
+    """Return the parameters that some tensors are computed from, by name."""
+    return {n: tensor for source in sources for n, tensor in source.find_parameters().items()}
 
 
 @dataclass(eq=False)
@@ -63,8 +65,8 @@ class Call:
         Its arguments by name. Functions without a rule have numbered arguments.
     sources : dict of str to Origin
         The arguments that are parameters or derived tensors.
-    outputs : list of Tensor
-        The tensors that it returns.
+    output_shapes : list of Size
+        Shapes of the tensors that it returns.
     edges : list of (GradientEdge or None)
         Places of these tensors in the autograd graph; None if they require no gradient.
     derived : list of Origin
@@ -106,7 +108,7 @@ class Call:
 
     def parameter_names(self) -> set[str]:
         """Return the names of all parameters behind the arguments."""
-        return {name for source in self.sources.values() for name in source.find_parameters()}
+        return set(find_parameters(self.sources.values()))
 
 
 def read_version(tensor: Tensor) -> int:
@@ -179,6 +181,7 @@ class Tape:
         """Number of samples of the batch."""
         return len(list_tensors(self.inputs)[0])
 
-    def name_parameters(self) -> dict[int, str]:
-        """Return the name of each parameter by its id, in the network's order."""
-        return {id(p): name for name, p in self.module.named_parameters() if name in self.names}
+    @functools.cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters by name, in the network's order."""
+        return {name: p for name, p in self.module.named_parameters() if name in self.names}

@@ -96,7 +96,7 @@ def find_out_of_place(function: Any) -> Callable[..., Any] | None:
     if name == "__setitem__":
         return _set_items
     if name.startswith("__i") and name.endswith("__"):
-        return getattr(Tensor, f"__{name[3:]}", None) if name not in ("__invert__",) else None
+        return getattr(Tensor, f"__{name[3:]}", None)
     if name.endswith("_") and not name.endswith("__"):
         return getattr(Tensor, name[:-1], None)
     return None

@@ -71,8 +71,8 @@ class _Recorder(TorchFunctionMode):
         self._count = tape.samples
         self._sources = {
             id(parameter): Origin(parameter, name)
-            for name, parameter in tape.module.named_parameters()
-            if name in tape.names and not parameter.is_complex()
+            for name, parameter in tape.parameters.items()
+            if not parameter.is_complex()
         }
         layers = tape.module.modules()
         self.ruled_layers = [layer for layer in layers if find_rule(layer) is not None]
@@ -115,19 +115,28 @@ class _Recorder(TorchFunctionMode):
             result = function(*args, **kwargs)
             self._follow(function, args, tensors, result)
             return result
+        result = self._run_inner_calls(function, args, kwargs, tensors)
+        if result is NotImplemented:
+            return self._run(function, args, kwargs, tensors)
+        return result
+
+    def _run_inner_calls(self, function: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Return the result of a function whose inner calls are recorded in its place.
+
+        It is NotImplemented if the function itself is to be recorded.
+        """
         recurrence = find_recurrence(function)
         if recurrence is not None and not kwargs:
-            result = self._run_recurrence(function, recurrence, args, tensors)
-            if result is not NotImplemented:
-                return result
-        has_rule = find_function_rule(function) is not None
+            return self._run_recurrence(function, recurrence, args, tensors)
+        if find_function_rule(function) is not None:
+            return NotImplemented
         for inner in (find_decomposition(function), open_function(function)):
-            if inner is not None and not has_rule:
+            if inner is not None:
                 with self:
                     result = inner(*args, **kwargs)
                 if result is not NotImplemented:
                     return result
-        return self._run(function, args, kwargs, tensors)
+        return NotImplemented
 
     def _has_source(self, tensors: list[Tensor]) -> bool:
         """Return whether a call on some tensors is recorded."""
@@ -140,7 +149,7 @@ class _Recorder(TorchFunctionMode):
         orders = self._orders.list_values(list_values(function, tensors))
         if not orders:
             return
-        order = next((order for order in orders if order is not None), None)
+        order = _find_first(orders)
         permutation = find_permutation(function, args, self._count)
         if permutation is not None and self._orders.list_values(args[:1]):
             order = permutation if order is None else order[permutation]
@@ -228,11 +237,10 @@ class _Recorder(TorchFunctionMode):
         orders = self._orders.list_values(tensors)
         derived = []
         if not orders:
+            select = _make_selection(function, sources, evaluate, arguments)
             derived = [
-                Origin(output, None, list(sources.values()), select)
-                for output, select in zip(
-                    outputs, _make_selections(function, sources, evaluate, arguments), strict=False
-                )
+                Origin(output, None, list(sources.values()), _pick(select, index))
+                for index, output in enumerate(outputs)
             ]
         self._sources |= {id(source.tensor): source for source in derived}
         versions = {n: read_version(v) for n, v in arguments.items() if isinstance(v, Tensor)}
@@ -248,37 +256,40 @@ class _Recorder(TorchFunctionMode):
                 derived,
                 versions,
                 evaluate,
-                next((order for order in orders if order is not None), None),
+                _find_first(orders),
                 recurrence,
             )
         )
 
 
-def _make_selections(
+def _find_first(orders: list[Tensor | None]) -> Tensor | None:
+    """Return the first order that is not 0, 1, 2, ...; None if there is none."""
+    return next((order for order in orders if order is not None), None)
+
+
+def _make_selection(
     function: Any,
     sources: dict[str, Origin],
     evaluate: Callable[[dict[str, Any]], Any] | None,
     arguments: dict[str, Any],
-) -> Iterator[Callable[[Tensor], Tensor] | None]:
-    """Yield, for each output, a function that selects the same elements of another tensor.
+) -> Callable[[Tensor], list[Tensor]] | None:
+    """Return a function that selects the elements of all outputs from another tensor.
 
-    They are None if the outputs are not selected elements of the only source.
+    It is None if the outputs are not selected elements of the only source.
     """
     first = next(iter(arguments))
-    if casts_elements(function) and list(sources) == [first]:
-        yield lambda tensor: tensor
-    is_selection = evaluate is not None and selects_elements(function) and list(sources) == [first]
+    if list(sources) != [first]:
+        return None
+    if casts_elements(function):
+        return lambda tensor: [tensor]
     # Padding has no gradient.
-    is_selection = is_selection and arguments.get("padding_idx", -1) < 0
+    if evaluate is None or not selects_elements(function) or arguments.get("padding_idx", -1) >= 0:
+        return None
+    return lambda tensor: list_tensors_in((evaluate({**arguments, first: tensor}),))
 
-    def make_selection(index: int) -> Callable[[Tensor], Tensor]:
-        def select(tensor: Tensor) -> Tensor:
-            assert evaluate is not None
-            return list_tensors_in((evaluate({**arguments, first: tensor}),))[index]
 
-        return select
-
-    index = 0
-    while True:
-        yield make_selection(index) if is_selection else None
-        index += 1
+def _pick(
+    select: Callable[[Tensor], list[Tensor]] | None, index: int
+) -> Callable[[Tensor], Tensor] | None:
+    """Return the function that selects the elements of one output; None if there is none."""
+    return None if select is None else lambda tensor: select(tensor)[index]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..._networks.batches import Inputs, take_batch
 from . import reasons
-from .calls import Call, Origin, Tape
+from .calls import Call, Origin, Tape, find_parameters
 from .recorder import record_calls
 from .sample_axes import CallAxes, SampleAxis, assume_first_axes, compare_tapes
 
@@ -64,7 +64,7 @@ class Use:
 
     def parameter_names(self) -> set[str]:
         """Return the names of all parameters behind the used arguments."""
-        return {name for source in self.sources.values() for name in source.find_parameters()}
+        return set(find_parameters(self.sources.values()))
 
     def split_cotangents(self, cotangents: Tensor) -> Tensor:
         """Return cotangents of shape (d, ...) at the output as (n, d, ...)."""
@@ -118,7 +118,7 @@ class Resolver:
         evaluate : callable
             Function that calls the network on another batch.
         """
-        names = tape.name_parameters()
+        names = {id(parameter): name for name, parameter in tape.parameters.items()}
         uses = _list_uses(tape, self._find_axes(tape, evaluate))
         reached_names = {names[parameter] for parameter in reached if parameter in names}
         recorded = {name for use in uses for name in use.parameter_names()}

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._kernels.blocks import Block, DenseBlock, add_blocks
+from ..._kernels.blocks import Block, add_blocks, split_by_parameter
 from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
 from ..._kernels.precision import full_precision
 from ..._kernels.sum_blocks import SumBlock, Summand, make_sum_block, wrap_block
 from ...exceptions import is_out_of_memory
 from ...rules import find_function_rule, find_rule
-from .calls import Origin, Tape
+from .calls import Origin, Tape, find_parameters
 from .local_gradients import differentiate_call
 from .reasons import explain_axes, explain_failure
 from .resolution import Use
@@ -106,7 +106,7 @@ def _convert(block: Block, factored: bool) -> Block:
 
 def _find_names(use: Use, group: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the parameters behind some arguments of a use, by name."""
-    return {n: p for argument in group for n, p in use.sources[argument].find_parameters().items()}
+    return find_parameters(use.sources[argument] for argument in group)
 
 
 def _group_arguments(uses: Sequence[Use]) -> list[list[tuple[str, ...]]]:
@@ -187,14 +187,12 @@ def _name_block(use: Use, block: Block) -> Block:
 
 def _list_layout(sources: list[Origin]) -> tuple[tuple[str, torch.Size], ...]:
     """Return the layout of all parameters behind some tensors."""
-    shapes = {n: p.shape for source in sources for n, p in source.find_parameters().items()}
-    return tuple(shapes.items())
+    return tuple((name, parameter.shape) for name, parameter in find_parameters(sources).items())
 
 
 def make_map(source: Origin) -> ParameterMap:
     """Return the linear map from the gradient in a tensor to those in the parameters behind it."""
-    parameters = source.find_parameters()
-    layout = tuple((name, parameter.shape) for name, parameter in parameters.items())
+    parameters, layout = source.find_parameters(), _list_layout([source])
     if source.name is not None:
         return IdentityMap(layout)
     indices = _find_indices(source)
@@ -220,8 +218,7 @@ def _add_blocks(blocks: list[Block]) -> Block:
     if not any(isinstance(block, SumBlock) for block in blocks):
         return add_blocks(blocks)
     wrapped = [block if isinstance(block, SumBlock) else wrap_block(block) for block in blocks]
-    layout = wrapped[0].layout
-    return make_sum_block(layout, [part for block in wrapped for part in block.parts])
+    return wrapped[0]._add(wrapped)
 
 
 def _separate_shared(blocks: dict[Key, Block]) -> dict[Key, Block]:
@@ -232,10 +229,8 @@ def _separate_shared(blocks: dict[Key, Block]) -> dict[Key, Block]:
     for key, block in blocks.items():
         if key in separate:
             continue
-        sizes = [shape.numel() for _, shape in block.layout]
-        parts = block.materialize().split(sizes, dim=2)
-        for entry, part in zip(block.layout, parts, strict=True):
-            shared[entry[0]].append(DenseBlock((entry,), part))
+        for part in split_by_parameter(block):
+            shared[part.layout[0][0]].append(part)
     return separate | {(name,): add_blocks(parts) for name, parts in shared.items()}
 
 
