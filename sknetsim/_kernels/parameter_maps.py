@@ -16,10 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .blocks import DenseBlock, squared_norms
 from .layouts import Layout
 
 # Number of elements that are mapped at a time (64 MiB in float32).
 _MAPPED_ELEMENTS = 2**24
+
+# Largest ratio of the gradients along the directions of the rows to their self-kernel for which
+# they are subtracted from the squared norms.
+_LARGEST_CANCELLATION = 64
 
 
 class ParameterMap(abc.ABC):
@@ -40,6 +45,11 @@ class ParameterMap(abc.ABC):
     @abc.abstractmethod
     def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
         """Return D u for vectors u of shape (q, p) by parameter, as (q, w)."""
+
+    def self_kernel(self, gradients: Tensor) -> Tensor:
+        """Return <J_o D, J_p D>, of shape (n, o, p), from gradients J of shape (n, o, w)."""
+        pulled = torch.cat(self.pull(gradients.flatten(0, 1)), dim=1)
+        return DenseBlock(self.layout, pulled.unflatten(0, gradients.shape[:2])).self_kernel()
 
     @property
     def targets(self) -> Tensor | None:
@@ -165,6 +175,83 @@ class AutogradMap(ParameterMap):
         )
         first = next(iter(vectors.values()))
         return pushed.reshape(len(first), -1).to(first)
+
+
+class NormalizedMap(ParameterMap):
+    """Map of a weight w_r = g_r v_r / |v_r| with rows of given lengths g and directions v.
+
+    Index legend: r rows; c the elements of a row. With u_r = v_r / |v_r|, the gradient J_r in a row
+    of w is mapped to the gradients J_r . u_r in g_r and (g_r / |v_r|) (J_r - (J_r . u_r) u_r) in
+    v_r.
+
+    Parameters
+    ----------
+    layout : tuple of two (str, Size)
+        The parameters v and g.
+    v, g : Tensor
+        The parameters.
+    dim : int
+        Axis of v that the rows are indexed by; -1 if all of v is one row.
+    """
+
+    def __init__(self, layout: Layout, v: Tensor, g: Tensor, dim: int = 0):
+        self.layout = layout
+        # Order of the elements w in which each row is contiguous: (r, c) from the shape of v.
+        self._shape, self._axis = v.shape, None if dim == -1 else dim
+        rows = self._split_rows(v.flatten()[None])[0]
+        norms = rows.square().sum(dim=1).sqrt()
+        self._directions, self._scales = rows / norms[:, None], g.flatten() / norms
+
+    def _split_rows(self, vectors: Tensor) -> Tensor:
+        """Return vectors (q, w) as (q, r, c)."""
+        if self._axis is None:
+            return vectors[:, None]
+        axis = self._axis % len(self._shape) + 1
+        rows = vectors.unflatten(1, self._shape).movedim(axis, 1)
+        return rows.reshape(*rows.shape[:2], -1)
+
+    def _join_rows(self, rows: Tensor) -> Tensor:
+        """Return vectors (q, w) from (q, r, c)."""
+        if self._axis is None:
+            return rows.flatten(1)
+        axis = self._axis % len(self._shape)
+        others = [size for index, size in enumerate(self._shape) if index != axis]
+        return rows.unflatten(2, others or (1,)).movedim(1, axis + 1).flatten(1)
+
+    def _project(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return J_r . u_r for vectors J of shape (q, r, c), the directions and the scales."""
+        directions, scales = self._directions.to(rows), self._scales.to(rows)
+        return (rows * directions).sum(dim=2), directions, scales
+
+    def pull(self, vectors: Tensor) -> list[Tensor]:
+        rows = self._split_rows(vectors)
+        lengths, directions, scales = self._project(rows)
+        rows = (rows - lengths[..., None] * directions) * scales[:, None]
+        return [self._join_rows(rows), lengths]
+
+    def push(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        (v, _), (g, _) = self.layout
+        rows = self._split_rows(vectors[v])
+        lengths, directions, scales = self._project(rows)
+        # D is symmetric in the rows: (g_r / |v_r|) (V_r - (V_r . u_r) u_r) + G_r u_r
+        lengths = vectors[g] - lengths * scales
+        return self._join_rows(rows * scales[:, None] + lengths[..., None] * directions)
+
+    def self_kernel(self, gradients: Tensor) -> Tensor:
+        if gradients.shape[1] > 1:
+            return super().self_kernel(gradients)
+        rows = self._split_rows(gradients[:, 0])
+        lengths, _, scales = self._project(rows)
+        # K = sum_r (J_r . u_r)^2 + (g_r / |v_r|)^2 (|J_r|^2 - (J_r . u_r)^2)
+        scales, lengths = scales.double().square(), lengths.double().square()
+        norms = squared_norms(rows)
+        kernel = (lengths + scales * (norms - lengths)).sum(dim=1)
+        # If the difference cancels, rounding errors are large relative to K. This includes NaN.
+        bound = (scales * norms).sum(dim=1)
+        inexact = torch.nonzero(~(bound < _LARGEST_CANCELLATION * kernel))[:, 0]
+        if len(inexact):
+            kernel[inexact] = super().self_kernel(gradients[inexact])[:, 0, 0]
+        return kernel[:, None, None]
 
 
 def are_disjoint(maps: list[ParameterMap]) -> bool:

@@ -18,8 +18,8 @@ from .blocks import Block, DenseBlock, add_blocks
 from .layouts import FourierMap, Layout
 from .parameter_maps import IdentityMap, ParameterMap, are_disjoint
 
-# Number of elements that are written out at a time (64 MiB in float32).
-_WRITTEN_ELEMENTS = 2**24
+# Number of elements that are written out at a time (2 MiB in float32, which stays in the cache).
+_WRITTEN_ELEMENTS = 2**19
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Summand:
 
     block: Block
     maps: tuple[ParameterMap, ...]
+
+    def split_gradients(self) -> tuple[Tensor, ...]:
+        """Return J_w[n,o,w], one tensor for each entry of the block's layout."""
+        return self.block.materialize().split([s.numel() for _, s in self.block.layout], dim=2)
 
     def pull(self, vectors: Sequence[Tensor]) -> list[tuple[str, Tensor]]:
         """Return v D by parameter, from one tensor (q, w) for each entry of the block's layout."""
@@ -79,10 +83,9 @@ class SumBlock(Block):
     def materialize(self) -> Tensor:
         pulled = []
         for part in self.parts:
-            gradients = part.block.materialize()
-            entries = gradients.flatten(0, 1).split([s.numel() for _, s in part.block.layout], 1)
-            pulled += part.pull(entries)
-        return torch.cat(self._assemble(pulled), dim=1).unflatten(0, gradients.shape[:2])
+            gradients = part.split_gradients()
+            pulled += part.pull([entry.flatten(0, 1) for entry in gradients])
+        return torch.cat(self._assemble(pulled), dim=1).unflatten(0, gradients[0].shape[:2])
 
     def whiten(self, root: Tensor) -> SumBlock:
         return self._map_blocks(lambda block: block.whiten(root))
@@ -90,9 +93,22 @@ class SumBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.is_orthogonal:
             return _add([part.block.self_kernel() for part in self.parts])
-        return torch.cat([part.dense().self_kernel() for part in self._split_to_write()])
+        return torch.cat([part._write_self_kernel() for part in self._split_to_write()])
 
-    def _split_to_write(self) -> list[Block]:
+    def _write_self_kernel(self) -> Tensor:
+        """Return the self-kernel from the gradients, written out."""
+        maps = [parameter_map for part in self.parts for parameter_map in part.maps]
+        if sum(len(parameter_map.layout) for parameter_map in maps) > len(self.layout):
+            return self.dense().self_kernel()
+        # Each parameter belongs to one map, so that the kernel is a sum over the maps.
+        kernels = [
+            parameter_map.self_kernel(entry)
+            for part in self.parts
+            for parameter_map, entry in zip(part.maps, part.split_gradients(), strict=True)
+        ]
+        return _add(kernels)
+
+    def _split_to_write(self) -> list[SumBlock]:
         """Return blocks of consecutive samples that are small when they are written out."""
         first = next(iter(self.parts[0].block._tensors().values()))
         width = first.shape[1] * sum(shape.numel() for _, shape in self.layout)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sknetsim import NetworkKernel
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.recording import recorder
+from sknetsim._kernels.parameter_maps import NormalizedMap
 from sknetsim._kernels.sum_blocks import SumBlock
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -239,3 +240,13 @@ def test_weights_that_are_rounded_are_verified_with_the_rounded_precision():
     J = torch.cat([jacobian.materialize() for _, jacobian in engine.jacobians(Samples(X))])
     np.testing.assert_allclose(J.detach(), naive.jacobians(network, X), rtol=0, atol=1e-6)
     assert not engine.refused
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_normalized_weights_are_mapped_without_autograd(dim):
+    network = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2), dim=dim)
+    ((_, jacobian),) = GradientEngine(resolve_network(network)).jacobians(
+        Samples(torch.randn(4, 3)), factored=True
+    )
+    (block,) = (b for b in jacobian.blocks.values() if isinstance(b, SumBlock))
+    assert isinstance(block.parts[0].maps[0], NormalizedMap)

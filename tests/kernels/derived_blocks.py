@@ -1,11 +1,14 @@
 """Blocks of parameters that a network uses through tensors derived from them."""
 
+import functools
+
 import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from sknetsim._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap
+from sknetsim._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, NormalizedMap
 from sknetsim._kernels.sum_blocks import Summand, make_sum_block
+from sknetsim.rules.decompositions import weight_norm
 
 from .random_blocks import GROUPS, OUT, WIDTH, make_dense_block, make_embedding_block
 from .random_blocks import make_factor_block as make_factors
@@ -17,6 +20,9 @@ SHAPES = {
     "weight": (ROWS, WIDTH),
     "bias": (ROWS,),
     "length": (ROWS, 1),
+    "column_length": (1, WIDTH),
+    "whole_length": (),
+    "bias_length": (ROWS,),
     "first": (ROWS, 2),
     "second": (2, WIDTH),
     "table": (9, OUT),
@@ -45,6 +51,8 @@ class Derivation:
         elif kind is IndexMap:
             numbers = torch.arange(parameters[0].numel()).view(parameters[0].shape)
             self.map = IndexMap(layout, function(numbers).flatten())
+        elif kind is NormalizedMap:
+            self.map = NormalizedMap(layout, *parameters, function.keywords["dim"])
         else:
             self.map = AutogradMap(layout, function(*parameters), parameters)
 
@@ -74,6 +82,10 @@ def normalize(v, g):
     return v * (g / v.norm(dim=1, keepdim=True))
 
 
+def normalize_along(dim, *names):
+    return Derivation(NormalizedMap, functools.partial(weight_norm, dim=dim), *names)
+
+
 def adapt(weight, first, second):
     return weight + first @ second
 
@@ -84,6 +96,10 @@ DERIVATIONS = {
     "transposed": select(lambda p: p.T, "weight"),
     "repeated rows": select(lambda p: p[[0, 0, 3]], "weight"),
     "normalized": compute(normalize, "weight", "length"),
+    "normalized rows": normalize_along(0, "weight", "length"),
+    "normalized columns": normalize_along(1, "weight", "column_length"),
+    "normalized as a whole": normalize_along(-1, "weight", "whole_length"),
+    "normalized elements": normalize_along(0, "bias", "bias_length"),
     "adapted": compute(adapt, "weight", "first", "second"),
     "sum of two": compute(lambda a, b: a[:ROWS] + b, "wide", "weight"),
     "exponential": compute(torch.exp, "bias"),
@@ -126,6 +142,17 @@ OTHERS = {
             make_factors(n, 3, bias=True),
             [compute(normalize, "weight", "length"), identity("bias")],
         )
+    ],
+    "normalized rows": lambda n: [(make_factors(n, 3), [normalize_along(0, "weight", "length")])],
+    "normalized columns with a bias": lambda n: [
+        (
+            make_factors(n, 3, bias=True),
+            [normalize_along(1, "weight", "column_length"), identity("bias")],
+        )
+    ],
+    "normalized rows, used twice": lambda n: [
+        (make_factors(n, positions), [normalize_along(0, "weight", "length")])
+        for positions in (1, 3)
     ],
     "adapted": lambda n: [(make_factors(n, 3), [compute(adapt, "weight", "first", "second")])],
     "adapted and used": lambda n: [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sknetsim._kernels import parameter_maps
-from sknetsim._kernels.parameter_maps import IdentityMap, IndexMap, are_disjoint
+from sknetsim._kernels.parameter_maps import IdentityMap, IndexMap, NormalizedMap, are_disjoint
 
 from .derived_blocks import (
     DERIVATIONS,
@@ -128,3 +128,21 @@ def test_a_tensor_with_elements_of_the_parameter_has_their_positions():
     expected = torch.arange(rows * width).view(rows, width)[2:5].flatten()
     assert torch.equal(derivation.map.targets, expected)
     assert DERIVATIONS["normalized"].map.targets is None
+
+
+NORMALIZED = {n: d for n, d in DERIVATIONS.items() if isinstance(d.map, NormalizedMap)}
+
+
+@pytest.mark.parametrize("aligned", [False, True], ids=["any gradients", "gradients along v"])
+@pytest.mark.parametrize("derivation", NORMALIZED.values(), ids=NORMALIZED)
+def test_self_kernels_of_normalized_weights_do_not_cancel(derivation, aligned):
+    """The gradient in v is a small difference if the gradients are almost along v."""
+    v, g = make_parameters(derivation.names)
+    long = NormalizedMap(derivation.map.layout, v, 1e4 * g, derivation.function.keywords["dim"])
+    generator = torch.Generator().manual_seed(2)
+    J = torch.randn(4, 1, v.numel(), generator=generator)
+    if aligned:
+        J = 1e-4 * J + v.detach().float().flatten()
+    kernel = long.self_kernel(J)[:, 0, 0]
+    expected = torch.cat(long.pull(J[:, 0]), dim=1).double().square().sum(dim=1)
+    torch.testing.assert_close(kernel, expected, rtol=1e-5, atol=0)

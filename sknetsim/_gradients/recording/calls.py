@@ -34,12 +34,15 @@ class Origin:
     select : callable or None
         Function that returns the same elements of another tensor in the place of the parent's, if
         a derived tensor consists of elements of its only parent.
+    decomposed : tuple of (callable, tuple) or None
+        The function with a decomposition that returned a derived tensor, and its arguments.
     """
 
     tensor: Tensor
     name: str | None = None
     parents: list[Origin] = field(default_factory=list)
     select: Callable[[Tensor], Tensor] | None = None
+    decomposed: tuple[Any, tuple[Any, ...]] | None = None
 
     def find_parameters(self) -> dict[str, Tensor]:
         """Return the parameters that the tensor is computed from, by name."""

@@ -135,6 +135,8 @@ class _Recorder(TorchFunctionMode):
                 with self:
                     result = inner(*args, **kwargs)
                 if result is not NotImplemented:
+                    if id(result) in self._sources and not kwargs:
+                        self._sources[id(result)].decomposed = function, args
                     return result
         return NotImplemented
 

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..._kernels.blocks import Block, add_blocks, split_by_parameter
-from ..._kernels.parameter_maps import AutogradMap, IdentityMap, IndexMap, ParameterMap
+from ..._kernels.parameter_maps import (
+    AutogradMap,
+    IdentityMap,
+    IndexMap,
+    NormalizedMap,
+    ParameterMap,
+)
 from ..._kernels.precision import full_precision
 from ..._kernels.sum_blocks import SumBlock, Summand, make_sum_block, wrap_block
 from ...exceptions import is_out_of_memory
@@ -198,7 +204,18 @@ def make_map(source: Origin) -> ParameterMap:
     indices = _find_indices(source)
     if indices is not None and all(p.dtype == source.tensor.dtype for p in parameters.values()):
         return IndexMap(layout, indices.flatten())
-    return AutogradMap(layout, source.tensor, list(parameters.values()))
+    normalized = _make_normalized_map(source, parameters)
+    return normalized or AutogradMap(layout, source.tensor, list(parameters.values()))
+
+
+def _make_normalized_map(source: Origin, parameters: dict[str, Tensor]) -> NormalizedMap | None:
+    """Return the map of a weight that `weight_norm` returned, if it normalises two parameters."""
+    function, arguments = source.decomposed or (None, ())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    if function is not torch._weight_norm or len({id(a) for a in arguments[:2]} & names.keys()) < 2:
+        return None
+    layout = tuple((names[id(parameter)], parameter.shape) for parameter in arguments[:2])
+    return NormalizedMap(layout, *arguments)
 
 
 def _find_indices(source: Origin) -> Tensor | None:
