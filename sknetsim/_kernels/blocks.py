@@ -121,6 +121,10 @@ class Block(abc.ABC):
             return self._paired(other)
         return self.dense()._paired(other.dense())
 
+    def paired_positions(self, other: Block) -> Tensor:
+        """Return the share of each pair of positions in `paired`, of shape (n, t, s)."""
+        return self.paired(other)[:, None, None]
+
     def marginals(self, other: Block, by_rows: Sequence[bool]) -> list[Tensor]:
         """Return the share of each row or column of each parameter in `paired`.
 
@@ -196,6 +200,11 @@ class Block(abc.ABC):
     def positions(self) -> int:
         """Number of positions at which the layer applies its parameters to a sample."""
         return 1
+
+    @property
+    def has_positions(self) -> bool:
+        """True if the block keeps the activations at each position apart."""
+        return False
 
     @property
     def nbytes(self) -> int:
@@ -370,11 +379,9 @@ def concatenate_tensors(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def concatenate_blocks(blocks: Sequence[Block]) -> Block:
     """Return one block of the samples of all blocks, which belong to the same parameters."""
     # Factors can be concatenated along the samples only if all have the same number of positions.
-    positions = {block.positions for block in blocks}
-    if len(positions) == 1:
-        blocks = _convert_to_one_form(blocks)
-    else:
+    if len({block.positions for block in blocks}) > 1:
         blocks = [block.dense() for block in blocks]
+    blocks = _convert_to_one_form(blocks)
     return blocks[0]._concatenate(blocks)
 
 

@@ -81,6 +81,10 @@ class PositionBlock(Block):
         return self.cotangents.shape[2]
 
     @property
+    def has_positions(self) -> bool:
+        return True
+
+    @property
     def sketched_vectors(self) -> int:
         # There is at most one vector of cotangents and one of activations for each (o, t, g).
         return 2 * math.prod(self.cotangents.shape[1:4])
@@ -234,14 +238,11 @@ class PositionBlock(Block):
         assert isinstance(other, PositionBlock)
         return self.paired_positions(other).sum((1, 2))
 
-    def paired_positions(self, other: PositionBlock, constant: float = 0.0) -> Tensor:
-        """Return the share of each pair of positions in `paired`, of shape (n, t, s).
-
-        The share is sum_g (a[n,t,g] . a'[n,s,g] + constant) sum_o e[n,o,t,g] . e'[n,o,s,g]. A
-        constant of 1 adds a bias that has a block of its own.
-        """
-        activations = self._paired_activation_gram(other) + constant
-        return self._paired_cotangents(other).mul_(activations).sum(dim=1)
+    def paired_positions(self, other: Block) -> Tensor:
+        assert isinstance(other, PositionBlock)
+        # sum_g (a[n,t,g] . a'[n,s,g]) sum_o e[n,o,t,g] . e'[n,o,s,g]
+        products = self._paired_cotangents(other).mul_(self._paired_activation_gram(other))
+        return products.sum(dim=1)
 
     def _paired_cotangents(self, other: PositionBlock) -> Tensor:
         """Return sum_oj e[n,o,t,g,j] e'[n,o,s,g,j], of shape (n, g, t, s)."""

@@ -155,6 +155,17 @@ class SumBlock(Block):
     def positions(self) -> int:
         return max(part.block.positions for part in self.parts)
 
+    @property
+    def has_positions(self) -> bool:
+        # The parts of a weight may be applied to different sequences.
+        blocks = [part.block for part in self.parts]
+        has_positions = self.is_orthogonal and all(block.has_positions for block in blocks)
+        return has_positions and len({block.positions for block in blocks}) == 1
+
+    def paired_positions(self, other: Block) -> Tensor:
+        assert isinstance(other, SumBlock)
+        return self._sum_parts(other, "paired_positions")
+
     def rows(self, rows: Any) -> SumBlock:
         return self._map_blocks(lambda block: block.rows(rows))
 

@@ -12,7 +12,7 @@ convolution.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,7 @@ import torch
 from torch import nn
 
 from .._kernels.blocks import Block
-from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import Layout
-from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
 from .._networks.memory import allocate
 from .._networks.modules import format_names, match_names
@@ -32,8 +30,6 @@ from .chunks import Chunk, Source, iterate_chunks, with_progress
 
 # Elements of a temporary over pairs of positions (16 MiB in float32).
 _PAIR_ELEMENTS = 2**22
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # Layers whose activations multiply rows of the weight. Others multiply columns.
 _INPUTS_FIRST = (
@@ -59,14 +55,10 @@ class Role:
         Name of the first layer that owns the parameter.
     by_rows : bool
         Whether each activation multiplies a row of the parameter, and not a column.
-    bias : str or None
-        Name of the bias that is added to each product with this weight; None if the weight and the
-        bias share a block, or if there is no bias.
     """
 
     layer: str
     by_rows: bool
-    bias: str | None = None
 
 
 #: Roles if the samples are features, where each feature is one activation.
@@ -76,23 +68,15 @@ ROLES_OF_FEATURES = {"features": Role("features", by_rows=True)}
 def find_roles(module: nn.Module) -> dict[str, Role]:
     """Return the role of each parameter, by its first name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    owners = Counter(id(own) for layer in module.modules() for own in layer._parameters.values())
     roles: dict[str, Role] = {}
     for path, layer in module.named_modules():
-        unshared = all(
-            owners[id(own)] == 1 for own in layer._parameters.values() if own is not None
-        )
-        for local, parameter in layer._parameters.items():
+        for parameter in layer._parameters.values():
             if parameter is None:
                 continue
-            bias = layer._parameters.get("bias") if local == "weight" else None
-            # Only the rule of convolutions gives the bias a block of its own.
-            separate = unshared and type(layer) in _CONVOLUTIONS and bias is not None
             by_rows = isinstance(layer, _INPUTS_FIRST) and parameter.ndim > 1
             # The module of a parametrization is inside the layer whose weight it computes.
             owner = path.partition(".parametrizations")[0]
-            role = Role(owner, by_rows, names[id(bias)] if separate else None)
-            roles.setdefault(names[id(parameter)], role)
+            roles.setdefault(names[id(parameter)], Role(owner, by_rows))
     return roles
 
 
@@ -216,8 +200,12 @@ class ContributionArrays:
         block_dicts = [chunk.jacobian.blocks for chunk in (first, second)]
         keys: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for key in block_dicts[0]:
-            if all(isinstance(blocks.get(key), PositionBlock) for blocks in block_dicts):
-                keys[self.roles[key[0]].layer].append(key)
+            layers = {self.roles[name].layer for name in key}
+            has_positions = all(
+                key in blocks and blocks[key].has_positions for blocks in block_dicts
+            )
+            if has_positions and len(layers) == 1:
+                keys[layers.pop()].append(key)
         keys = {n: k for n, k in keys.items() if _have_same_positions(block_dicts[0], k)}
         matching = match_names(keys, positions)
         if not matching:
@@ -246,15 +234,11 @@ class ContributionArrays:
         self, layer: str, key: tuple[str, ...], first: Chunk, second: Chunk, scale: float
     ) -> None:
         """Add the contributions of the pairs of positions of one layer."""
-        # A bias with a block of its own is one more activation equal to 1 at each position:
-        # values[n,t,s] = sum_g (a[n,t,g] . a'[n,s,g] + 1) (e[n,t,g] . e'[n,s,g])
-        constant = float(_adds_bias(first.jacobian, second.jacobian, key, self.roles[key[0]].bias))
         limit = max(1, _PAIR_ELEMENTS // _count_position_pairs(first, second, key))
         for part, other in zip(first.split(limit), second.split(limit), strict=True):
             own, others = (chunk.jacobian.blocks[key] for chunk in (part, other))
-            assert isinstance(own, PositionBlock) and isinstance(others, PositionBlock)
             with torch.no_grad(), full_precision(part.jacobian.outputs.device):
-                values = own.paired_positions(others, constant)
+                values = own.paired_positions(others)
             array = self._get_position_array(layer, values.shape[1:])
             array[part.rows] += values.cpu().numpy() * scale
 
@@ -294,22 +278,6 @@ def _have_same_positions(
 ) -> bool:
     """Return whether the blocks of a layer have the same number of positions."""
     return len({blocks[key].positions for key in keys}) == 1
-
-
-def _adds_bias(first: Jacobian, second: Jacobian, key: tuple[str, ...], bias: str | None) -> bool:
-    """Return whether a bias with a block of its own is added to each product with a weight.
-
-    Its gradient is sum_t e[n,t,g] then, which gives the same products.
-    """
-    own = [jacobian.blocks.get((bias or "",)) for jacobian in (first, second)]
-    if own[0] is None or own[1] is None:
-        return False
-    weights: list[Any] = [jacobian.blocks[key] for jacobian in (first, second)]
-    expected = weights[0]._paired_cotangents(weights[1]).sum(dim=(1, 2, 3)).double()
-    products = own[0].paired(own[1]).double()
-    return bool(
-        torch.allclose(products, expected, rtol=1e-3, atol=float(expected.abs().max()) / 1e3)
-    )
 
 
 def _count_position_pairs(first: Chunk, second: Chunk, key: tuple[str, ...]) -> int:

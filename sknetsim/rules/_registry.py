@@ -6,7 +6,7 @@ Types must match exactly: a subclass may compute something else, so it does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -31,11 +31,27 @@ class Entry:
         Names of the parameters, or of the arguments, that it applies to.
     arguments : tuple of str
         Names of the arguments of a function, in the order of its signature.
+    rule_for_sums : callable or None
+        Rule of a function that is tried first if its blocks need not keep their factors.
     """
 
     rule: Rule
     parameters: frozenset[str]
     arguments: tuple[str, ...] = ()
+    rule_for_sums: Rule | None = None
+
+    def apply(
+        self, arguments: Mapping[str, Any], cotangents: Any, names: tuple[str, ...], factored: bool
+    ) -> list[Block]:
+        """Return the blocks of a function's rule, with factors or in a form for sums.
+
+        The result is NotImplemented if the rule does not cover the arguments.
+        """
+        if self.rule_for_sums is not None and not factored:
+            blocks = self.rule_for_sums(arguments, cotangents, names)
+            if blocks is not NotImplemented:
+                return blocks
+        return self.rule(arguments, cotangents, names)
 
 
 _layers: dict[type[nn.Module], Entry] = {}
@@ -158,6 +174,20 @@ def has_rule(layer_type: type[nn.Module]) -> bool:
 def find_function_rule(function: Any) -> Entry | None:
     """Return the rule of a function with the names of its arguments, or None if it has none."""
     return _functions.get(function)
+
+
+def register_rule_for_sums(*functions: Any) -> Callable[[Rule], Rule]:
+    """Decorate a rule of functions with rules that is faster if blocks need not keep their factors.
+
+    Its blocks have no autograd graph. It may return NotImplemented; the other rule is applied then.
+    """
+
+    def decorate(rule: Rule) -> Rule:
+        for function in functions:
+            _functions[function] = replace(_functions[function], rule_for_sums=rule)
+        return rule
+
+    return decorate
 
 
 def register_decomposition(*functions: Any) -> Callable[[Any], Any]:

@@ -26,51 +26,67 @@ from ._factors import (
     move_positions_first,
     repeat_number,
 )
-from ._registry import layout_of, register_rule
+from ._registry import layout_of, register_rule, register_rule_for_sums
 
 # Gradient of the weight of a convolution, by the number of its dimensions.
 _WEIGHT_GRADIENTS = {1: grad.conv1d_weight, 2: grad.conv2d_weight, 3: grad.conv3d_weight}
 
 
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+
 @register_rule(
-    torch.conv1d,
-    torch.conv2d,
-    torch.conv3d,
+    *_CONVOLUTIONS,
     arguments=("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
 )
 def convolution(
     arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ...]
 ) -> list[Block]:
-    """Return dW[g,j,i] = sum_t e[n,o,t,g,j] a[n,t,g,i] as factors, and db[g,j] = sum_t e.
-
-    The gradient of the weight of a depthwise convolution is written out if it is small.
-    """
+    """Return dW[g,j,i] = sum_t e[n,o,t,g,j] a[n,t,g,i] and db[g,j] = sum_t e, as factors."""
     if arguments["input"].ndim != arguments["weight"].ndim + 1:
         return NotImplemented  # An image without an axis of images.
-    # (n, o, b, channels, space...) -> (n, o, t, channels)
-    moved = move_positions_first(cotangents, arguments["weight"].ndim - 2)
+    moved = _move_positions(arguments, cotangents)
+    if "weight" not in names:
+        return [make_bias_block(arguments, "bias", moved)]
+    in_order = ["weight", *(name for name in names if name != "weight")]
+    return [_make_weight_block(arguments, moved, in_order)]
+
+
+@register_rule_for_sums(*_CONVOLUTIONS)
+def convolution_for_sums(
+    arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ...]
+) -> list[Block]:
+    """Return a block of the weight, which is written out if that is faster, and one of the bias.
+
+    A bias with a block of its own needs no column in the matrix of the windows.
+    """
+    if arguments["input"].ndim != arguments["weight"].ndim + 1:
+        return NotImplemented
+    moved = _move_positions(arguments, cotangents)
     is_written = _is_small_depthwise(arguments, moved)
     make_block = {
         "weight": lambda: (
             _write_weight_block(arguments, cotangents)
             if is_written
-            else _make_weight_block(arguments, moved)
+            else _make_weight_block(arguments, moved, ["weight"])
         ),
         "bias": lambda: make_bias_block(arguments, "bias", moved),
     }
     return [make_block[name]() for name in names]
 
 
+def _move_positions(arguments: Mapping[str, Any], cotangents: Tensor) -> Tensor:
+    """Return (n, o, t, channels) from cotangents (n, o, b, channels, space...)."""
+    return move_positions_first(cotangents, arguments["weight"].ndim - 2)
+
+
 def _is_small_depthwise(arguments: Mapping[str, Any], cotangents: Tensor) -> bool:
     """Return whether each channel is a group whose gradient is no larger than its factors.
 
-    On a CPU, they are written out much faster by torch than from the factors, but torch's second
-    derivative takes one step for each group.
+    On a CPU, they are written out much faster by torch than from the factors.
     """
     weight, groups = arguments["weight"], arguments.get("groups", 1)
-    needs_graph = cotangents.requires_grad or arguments["input"].requires_grad
-    is_depthwise = groups == len(weight) > 1
-    if not is_depthwise or needs_graph or weight.device.type != "cpu":
+    if not groups == len(weight) > 1 or weight.device.type != "cpu":
         return False
     _, outputs, positions, channels = cotangents.shape
     width, rows = weight.shape[1:].numel(), outputs * channels // groups
@@ -101,14 +117,17 @@ def _write_weight_block(arguments: Mapping[str, Any], cotangents: Tensor) -> Den
     return DenseBlock(layout_of(arguments, ["weight"]), gradients)
 
 
-def _make_weight_block(arguments: Mapping[str, Any], cotangents: Tensor) -> Block:
+def _make_weight_block(
+    arguments: Mapping[str, Any], cotangents: Tensor, names: Sequence[str]
+) -> Block:
+    """Return the block of the weight, or of both parameters, from cotangents (n, o, t, c)."""
     weight, groups = arguments["weight"], arguments.get("groups", 1)
     cotangents = cotangents.unflatten(-1, (groups, -1))
     kernel = math.prod(weight.shape[2:])
     # Stored as (g, j, k, c); the parameter is (g j, c, k).
     order = Order((groups, cotangents.shape[-1], kernel, weight.shape[1]), (0, 1, 3, 2))
     activations = _make_activations(arguments)
-    return make_factor_block(arguments, activations, cotangents, ["weight"], order)
+    return make_factor_block(arguments, activations, cotangents, names, order)
 
 
 def _make_activations(arguments: Mapping[str, Any]) -> Tensor:

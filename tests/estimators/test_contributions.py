@@ -207,6 +207,48 @@ def test_activations_of_a_transposed_convolution_are_its_input_channels():
     assert (contributions[:, [0, 2]] != 0).all()
 
 
+LAYERS_WITH_POSITIONS = {
+    "depthwise convolution": (nn.Conv1d(4, 4, 3, groups=4), lambda p, h: p.layer(h.mT)),
+    "grouped convolution": (nn.Conv1d(4, 6, 3, groups=2), lambda p, h: p.layer(h.mT)),
+    "layer with its weight in two parts": (
+        nn.Linear(4, 6),
+        lambda p, h: functional.linear(h, p.layer.weight[:3]) * (h @ p.layer.weight[3:].mT),
+    ),
+    "queries, keys and values of one weight": (
+        nn.MultiheadAttention(4, 2, batch_first=True),
+        lambda p, h: p.layer(h, 2 * h, h)[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS_WITH_POSITIONS)
+def test_layers_keep_their_positions(kind):
+    layer, compute = LAYERS_WITH_POSITIONS[kind]
+    network = HiddenLayer(layer, compute).double()
+    X, Y = torch.randn(2, 3, 5, 3, dtype=torch.float64)
+    network(X)
+    kernel = NetworkKernel(network, normalize=False)
+    contributions = kernel.contributions(X, Y, positions="layer")
+    positions = contributions.by_position("layer")
+    # One weight, and its bias if it is used.
+    names = [n for n in contributions.by_parameter() if contributions.layers[n] == "layer"]
+    expected = sum(contributions.by_parameter()[name] for name in names)
+    assert positions.shape[1] > 1
+    np.testing.assert_allclose(positions.sum(axis=(1, 2)), expected, atol=1e-10)
+
+
+class HiddenLayer(nn.Module):
+    """Network with a function of itself and of hidden values (n, t, 4)."""
+
+    def __init__(self, layer, compute):
+        super().__init__()
+        self.body, self.layer, self.head = nn.Linear(3, 4), layer, nn.LazyLinear(2)
+        self.compute = compute
+
+    def forward(self, X):
+        return self.head(torch.tanh(self.compute(self, self.body(X).tanh())).flatten(1))
+
+
 def test_a_layer_that_is_called_twice_has_the_positions_of_both_calls():
     network, X, Y = make_pairs(BY_NAME["Siamese net calling its trunk twice"])
     contributions = NetworkKernel(network).contributions(X, Y, positions="trunk.*")

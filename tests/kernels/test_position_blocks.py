@@ -47,16 +47,10 @@ def define_position_products(block, other, constant):
     return products
 
 
-@pytest.mark.parametrize("constant", [0.0, 1.0])
-def test_position_products_equal_a_loop_over_pairs_of_positions(constant):
-    block, other = make_factor_block(4, 3), make_factor_block(4, 2)
-    expected = define_position_products(block, other, constant)
-    torch.testing.assert_close(block.paired_positions(other, constant), expected)
-
-
-def test_position_products_with_a_constant_are_those_with_a_bias():
-    block, other = make_factor_block(4, 3, bias=True), make_factor_block(4, 2, bias=True)
-    expected = define_position_products(block, other, 1.0)
+@pytest.mark.parametrize("bias", [False, True])
+def test_position_products_equal_a_loop_over_pairs_of_positions(bias):
+    block, other = make_factor_block(4, 3, bias=bias), make_factor_block(4, 2, bias=bias)
+    expected = define_position_products(block, other, float(bias))
     torch.testing.assert_close(block.paired_positions(other), expected)
 
 

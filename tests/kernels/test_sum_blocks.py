@@ -117,6 +117,17 @@ def test_the_positions_are_those_of_the_part_with_most():
     assert make_sum(SUMS["halves"], 2).positions == 3
 
 
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_has_positions_if_all_parts_have_the_same_ones(name):
+    block, other = (make_sum(SUMS[name], 2) for _ in range(2))
+    expected = {"halves with a bias": 1, "some rows": 3, "rows of a table": 5}
+    assert block.has_positions == (name in expected)
+    if block.has_positions:
+        shares = block.paired_positions(other)
+        assert shares.shape == (2, expected[name], expected[name])
+        torch.testing.assert_close(shares.sum((1, 2)), block.paired(other))
+
+
 @kinds
 def test_a_wrapped_block_has_the_same_gradients(make):
     block = make(2)

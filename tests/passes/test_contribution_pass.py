@@ -85,13 +85,13 @@ def test_patterns_that_match_no_layer_with_positions_raise_an_error(data):
         contributions(network, X, Y, positions="1")
 
 
-def test_roles_name_the_layer_the_axis_and_the_separate_bias():
+def test_roles_name_the_layer_and_the_axis():
     network = nn.ModuleDict({"embed": nn.Embedding(3, 2), "conv": nn.Conv1d(2, 3, 2)})
     network["tied"] = nn.Linear(2, 3)
     network["tied"].weight = network["embed"].weight
     assert find_roles(network) == {
         "embed.weight": Role("embed", by_rows=True),
-        "conv.weight": Role("conv", by_rows=False, bias="conv.bias"),
+        "conv.weight": Role("conv", by_rows=False),
         "conv.bias": Role("conv", by_rows=False),
         "tied.bias": Role("tied", by_rows=False),
     }

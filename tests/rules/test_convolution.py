@@ -5,9 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sknetsim._kernels.blocks import DenseBlock
+from sknetsim._kernels.blocks import DenseBlock, split_by_parameter
 from sknetsim._kernels.factored_blocks import FactorBlock
-from sknetsim.rules.convolution import _flatten_windows, _pad, convolution
+from sknetsim.rules.convolution import (
+    _flatten_windows,
+    _pad,
+    convolution,
+    convolution_for_sums,
+)
 
 from .loops import apply_rule, draw_cotangents
 
@@ -36,7 +41,7 @@ def apply_to_convolution(layer, X, names=("weight", "bias")):
 
 def test_the_activations_are_the_unfolded_inputs():
     X = torch.randn(2, 3, 6, 5, dtype=torch.float64)
-    weight, _ = apply_to_convolution(nn.Conv2d(3, 4, (2, 3), padding=1, stride=2), X)
+    (weight,) = apply_to_convolution(nn.Conv2d(3, 4, (2, 3), padding=1, stride=2), X)
     unfolded = functional.unfold(X, (2, 3), padding=1, stride=2)
     # unfold has the channels before the kernel: (n, (c k), t) -> (n, t, (k c)).
     expected = unfolded.unflatten(1, (3, 6)).transpose(1, 2).flatten(1, 2).mT
@@ -46,7 +51,7 @@ def test_the_activations_are_the_unfolded_inputs():
 
 def test_each_group_sees_its_own_channels():
     X = torch.randn(2, 4, 1, dtype=torch.float64)
-    weight, _ = apply_to_convolution(nn.Conv1d(4, 6, 1, groups=2), X)
+    (weight,) = apply_to_convolution(nn.Conv1d(4, 6, 1, groups=2), X)
     assert torch.equal(weight.activations[:, :, 0], X[:, :2].mT)
     assert torch.equal(weight.activations[:, :, 1], X[:, 2:].mT)
 
@@ -60,8 +65,8 @@ DEPTHWISE = {
 
 
 @pytest.mark.parametrize("case", DEPTHWISE.values(), ids=DEPTHWISE)
-def test_gradients_of_depthwise_convolutions_are_written_out(case):
-    """With a graph, they are factors. Each sample has two images."""
+def test_gradients_of_depthwise_convolutions_are_written_out_for_sums(case):
+    """Each sample has two images."""
     shape, kernel, options = case
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(3, 2, *shape, generator=generator, dtype=torch.float64)
@@ -69,27 +74,35 @@ def test_gradients_of_depthwise_convolutions_are_written_out(case):
     function = getattr(functional, f"conv{len(kernel) - 2}d")
     output_shape = function(X.flatten(0, 1), arguments["weight"], **options).shape[1:]
     cotangents = torch.randn(3, 5, 2, *output_shape, generator=generator, dtype=torch.float64)
-    (written,) = convolution(arguments, cotangents, ("weight",))
-    (factors,) = convolution(arguments, cotangents.requires_grad_(), ("weight",))
+    (written,) = convolution_for_sums(arguments, cotangents, ("weight",))
+    (factors,) = convolution(arguments, cotangents, ("weight",))
     assert isinstance(written, DenseBlock) and isinstance(factors, FactorBlock)
-    torch.testing.assert_close(written.materialize(), factors.materialize().detach())
+    torch.testing.assert_close(written.materialize(), factors.materialize())
 
 
 def test_gradients_of_groups_that_are_larger_than_their_factors_are_not_written_out():
     X, weight = torch.randn(2, 1, 8, 3), torch.randn(16, 4, 2)
     arguments = {"input": X, "weight": weight, "groups": 2}
-    (block,) = convolution(arguments, torch.randn(2, 1, 1, 16, 2), ("weight",))
+    (block,) = convolution_for_sums(arguments, torch.randn(2, 1, 1, 16, 2), ("weight",))
     assert isinstance(block, FactorBlock)
 
 
-def test_weight_and_bias_have_a_block_each():
-    X = torch.randn(2, 3, 6, dtype=torch.float64)
-    blocks = apply_to_convolution(nn.Conv1d(3, 4, 2), X)
-    assert [name for block in blocks for name, _ in block.layout] == ["weight", "bias"]
-    assert isinstance(blocks[1], DenseBlock)
+@pytest.mark.parametrize("names", [("weight", "bias"), ("bias", "weight"), ("weight",), ("bias",)])
+def test_weight_and_bias_have_a_block_each_for_sums(names):
+    """Their factors share the cotangents, and are in one block."""
+    X, weight, bias = torch.randn(2, 1, 3, 6), torch.randn(4, 3, 2), torch.randn(4)
+    arguments = {"input": X, "weight": weight, "bias": bias}
+    cotangents = torch.randn(2, 3, 1, 4, 5)
+    separate = convolution_for_sums(arguments, cotangents, names)
+    assert [name for block in separate for name, _ in block.layout] == list(names)
+    (block,) = convolution(arguments, cotangents, names)
+    split = {part.layout: part for part in split_by_parameter(block)}
+    for part in separate:
+        torch.testing.assert_close(part.materialize(), split[part.layout].materialize())
 
 
 def test_images_without_samples_are_not_covered():
     X, weight = torch.randn(2, 1, 6), torch.randn(4, 1, 2)
     arguments = {"input": X, "weight": weight}
-    assert convolution(arguments, torch.randn(2, 3, 4, 5), ("weight",)) is NotImplemented
+    for rule in (convolution, convolution_for_sums):
+        assert rule(arguments, torch.randn(2, 3, 4, 5), ("weight",)) is NotImplemented

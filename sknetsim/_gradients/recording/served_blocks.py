@@ -85,7 +85,7 @@ def compute_served_blocks(
         arguments, own = _cast(use, cotangent, graph)
         for group in groups:
             names = _find_names(use, group)
-            blocks = _apply_rule(use, arguments, own, group)
+            blocks = _apply_rule(use, arguments, own, group, factored)
             if blocks is None:
                 without_rule |= set(names)
                 dense = differentiate_call(use, arguments, own, group)
@@ -149,11 +149,15 @@ def _cast(use: Use, cotangents: Tensor, graph: bool) -> tuple[dict[str, Any], Te
 
 
 def _apply_rule(
-    use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
+    use: Use,
+    arguments: dict[str, Any],
+    cotangents: Tensor,
+    group: tuple[str, ...],
+    factored: bool,
 ) -> list[Block] | None:
     """Return the blocks of some arguments of a use by a rule; None if no rule covers them."""
     try:
-        return _call_rule(use, arguments, cotangents, group)
+        return _call_rule(use, arguments, cotangents, group, factored)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         if not use.axes.is_assumed or is_out_of_memory(error):
             raise
@@ -161,7 +165,11 @@ def _apply_rule(
 
 
 def _call_rule(
-    use: Use, arguments: dict[str, Any], cotangents: Tensor, group: tuple[str, ...]
+    use: Use,
+    arguments: dict[str, Any],
+    cotangents: Tensor,
+    group: tuple[str, ...],
+    factored: bool,
 ) -> list[Block] | None:
     function = use.call.function
     if isinstance(function, nn.Module):
@@ -171,7 +179,7 @@ def _call_rule(
         return list(rule(function, arguments["inputs"][:, 0], cotangents[:, :, 0], group))
     entry = find_function_rule(function)
     if entry is not None and entry.parameters.issuperset(group):
-        blocks = entry.rule(arguments, cotangents, group)
+        blocks = entry.apply(arguments, cotangents, group, factored)
         return None if blocks is NotImplemented else list(blocks)
     return None
 
