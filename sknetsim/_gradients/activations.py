@@ -30,7 +30,7 @@ from .._networks.network import Network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from .base_engine import BaseEngine
-from .graph import describe_graph
+from .graph import GraphMemory, describe_graph
 from .verification import is_close, make_mixing_error, select_rows
 
 
@@ -127,6 +127,7 @@ class ActivationEngine(BaseEngine):
         self.layers = layers
         self._sizes: dict[str, int] = {}
         self._one_by_one = self._moves_samples = False
+        self._graphs = GraphMemory()
 
     def identity(self) -> str:
         """Return the fingerprint of the network and of the names of the layers."""
@@ -188,7 +189,10 @@ class ActivationEngine(BaseEngine):
             tensors = find_tensors(self.forward(module, inputs))
             outputs = [tensor for tensor in tensors if tensor.is_floating_point()]
             graphs = [describe_graph(tensor) for tensor in outputs if tensor.ndim]
-            self._moves_samples |= any(graph.moves_samples for graph in graphs)
+            for graph in graphs:
+                self._moves_samples |= self._graphs.moves_samples(graph)
+                if graph.samples == 1:
+                    self._graphs.add(graph)
         return (
             (calls, [tensor.detach() for tensor in outputs])
             if self._isolated.shared_copy is shared_copy

@@ -9,10 +9,11 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
-from .._networks.batches import Inputs, slice_batch
+from .._networks.batches import Inputs, list_tensors, slice_batch
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
@@ -183,13 +184,17 @@ class GradientEngine(BaseEngine):
         graph = describe_graph(outputs)
         if self._isolated.depends_on_original(graph.uses.keys()):
             return None
-        uses, self.unserved = self._resolver.find_uses(
-            tape, self.refused, graph.uses, lambda batch: self.forward(module, batch)
-        )
+
+        def evaluate(batch: Inputs) -> Tensor:
+            rows = torch.arange(len(list_tensors(batch)[0])) % len(outputs)
+            return self._compute_outputs(module, batch, None if y is None else y[rows])[0]
+
+        uses, self.unserved = self._resolver.find_uses(tape, self.refused, graph.uses, evaluate)
         unserved = list_layout({name: tape.parameters[name] for name in self.unserved})
         check_affordable(self.outputs.output, outputs, uses, unserved)
         # Few samples are verified in a chunk that is like one of those before.
-        varies = graph.moves_samples or is_used_outside(tape, graph.uses)
+        moves_samples = self._resolver.graphs.moves_samples(graph)
+        varies = moves_samples or is_used_outside(tape, graph.uses)
         is_alike = graph.structure in self._verified and not varies
         try:
             jacobian = self._compute_jacobian(tape, uses, targets, outputs, factored)

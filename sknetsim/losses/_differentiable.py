@@ -290,13 +290,17 @@ def _compute_jacobian(
         with refuse_writes(module):
             return network.call(function, map_tensors(torch.clone, inputs))
 
+    def evaluate(batch: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Return the outputs and the targets."""
+        raw = call(module, batch)
+        targets = outputs.targets(raw, None)
+        return outputs.select(raw, targets).to(network.dtype), targets
+
     with record_calls(module, verification.selected, inputs) as tape:
-        raw = call(module, inputs)
-    targets = outputs.targets(raw, None)
-    selected = outputs.select(raw, targets).to(network.dtype)
+        selected, targets = evaluate(inputs)
     graph = describe_graph(selected)
     uses, unserved = verification.resolver.find_uses(
-        tape, verification.refused, graph.uses, lambda batch: call(module, batch)
+        tape, verification.refused, graph.uses, lambda batch: evaluate(batch)[0]
     )
     cotangents = compute_cotangents(selected, uses, graph=True)
     blocks = compute_served_blocks(uses, cotangents, graph=True).blocks
@@ -304,7 +308,8 @@ def _compute_jacobian(
         fallback = Fallback(call, outputs.select, graph=True)
         fallback.loop = verification.loop
         blocks[tuple(unserved)] = fallback.block(module, list(unserved), inputs, targets)
-    varies = graph.moves_samples or is_used_outside(tape, graph.uses)
+    moves_samples = verification.resolver.graphs.moves_samples(graph)
+    varies = moves_samples or is_used_outside(tape, graph.uses)
     jacobian = Jacobian(blocks, list_layout(tape.parameters), selected)
     return jacobian, tape, None if varies else graph.structure
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from sknetsim._gradients.graph import describe_graph
+from sknetsim._gradients.graph import GraphMemory, describe_graph
 
 N, T = 6, 4
 RANGE, SORTED = torch.arange(N), torch.tensor([2, 1, 0, 3, 4, 5])
@@ -107,18 +107,82 @@ def describe(function):
 
 @pytest.mark.parametrize("function", MOVING.values(), ids=MOVING)
 def test_operations_that_move_samples_are_recognised(function):
-    assert describe(function).moves_samples
+    assert GraphMemory().moves_samples(describe(function))
 
 
 @pytest.mark.parametrize("function", STAYING.values(), ids=STAYING)
 def test_operations_that_do_not_move_samples_are_recognised(function):
-    assert not describe(function).moves_samples
+    assert not GraphMemory().moves_samples(describe(function))
+
+
+def sort_samples(h):
+    return h[h[:, 0, 0].argsort()]
+
+
+def permute(h):
+    """Return a permutation matrix of the samples."""
+    return torch.eye(len(h))[h[:, 0, 0].argsort()]
+
+
+WEIGHTS = nn.Parameter(torch.randn(T, T))
+POSITIONS = torch.tensor([1, 0, 3, 2])
+ALONG_SAMPLES = {
+    "mean": lambda h: h.mean(0),
+    "sum with a mask": lambda h: (permute(h)[:, :, None] * h[:, 0]).sum(1),
+    "product with a permutation matrix": lambda h: permute(h) @ h[:, 0],
+    "indices": sort_samples,
+    "index_select": lambda h: h.index_select(0, h[:, 0, 0].argsort()),
+    "gather": lambda h: h.gather(0, h.argsort(0)),
+    "sort": lambda h: h.sort(0)[0],
+}
+ALONG_POSITIONS = {
+    "mean": lambda h: h.mean(1),
+    "sum with a mask": lambda h: (WEIGHTS[:, :, None] * h[:, None]).sum(2),
+    "product with derived weights": lambda h: h[:, :, 0] @ (WEIGHTS * 2),
+    "indices": lambda h: h[:, POSITIONS],
+    "index_select": lambda h: h.index_select(1, POSITIONS),
+    "gather": lambda h: h.gather(1, h.argsort(1)),
+    "sort": lambda h: h.sort(1)[0],
+    "rows of a derived table": lambda h: (
+        h + nn.functional.embedding(POSITIONS[None], WEIGHTS[:, :3] * 2)
+    ),
+}
+
+
+SCALE = nn.Parameter(torch.ones(3))
+
+
+def describe_batch(function, samples):
+    hidden = torch.randn(samples, T, 3) * SCALE
+    return describe_graph(function(hidden).flatten()[:1].expand(samples)[:, None])
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("function", ALONG_SAMPLES.values(), ids=ALONG_SAMPLES)
+def test_another_batch_does_not_hide_an_operation_along_the_samples(function, samples):
+    memory = GraphMemory()
+    memory.add(describe_batch(function, samples))
+    assert memory.moves_samples(describe_batch(function, T))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("function", ALONG_POSITIONS.values(), ids=ALONG_POSITIONS)
+def test_another_batch_shows_that_as_many_positions_as_samples_are_no_samples(function, samples):
+    memory, graph = GraphMemory(), describe_batch(function, T)
+    memory.add(graph)
+    assert memory.moves_samples(graph)
+    memory.add(describe_batch(function, samples))
+    assert not memory.moves_samples(graph)
+
+
+def test_a_single_sample_is_not_moved_along_an_axis():
+    assert not GraphMemory().moves_samples(describe_batch(lambda h: h.mean(0), 1))
 
 
 def test_the_structure_does_not_depend_on_the_number_of_samples():
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     first, second = (describe_graph(network(torch.randn(n, 3))) for n in (2, 5))
-    assert first == second
+    assert (first.structure, first.uses) == (second.structure, second.uses)
 
 
 def test_the_structure_depends_on_the_uses_of_a_parameter():

@@ -1,5 +1,6 @@
 """Networks and gradients that are verified in each chunk."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from sknetsim import GradientFeaturizer, NetworkKernel, UnsupportedNetworkError
+from sknetsim._gradients import engine as engine_module
 from sknetsim._gradients.engine import GradientEngine
 from sknetsim._gradients.verification import are_checked, are_verified, select_part, select_rows
 from sknetsim._networks.network import resolve_network
@@ -284,6 +286,34 @@ def test_a_network_that_treats_batches_differently_has_correct_gradients(kind, b
     np.testing.assert_allclose(
         gram, naive.correlation(J, J, torch.finfo(torch.float64).eps), atol=1e-10
     )
+
+
+@pytest.mark.parametrize("is_normalized", [False, True], ids=["plain", "weight_norm"])
+def test_chunks_with_as_many_samples_as_positions_are_not_all_verified(is_normalized, monkeypatch):
+    """The networks have means over 4 positions, and products with a weight of 4 columns."""
+    layer = nn.Linear(3, 4)
+    last = nn.Linear(4, 2)
+    if is_normalized:
+        last = nn.utils.parametrizations.weight_norm(last)
+    network = nn.Sequential(layer, nn.Tanh(), Mean(), last)
+    counts, find = Counter(), engine_module.find_wrong_parameters
+
+    def count(tape, jacobian):
+        counts[batch_size] += 1
+        return find(tape, jacobian)
+
+    monkeypatch.setattr(engine_module, "find_wrong_parameters", count)
+    for batch_size in (4, 5):
+        engine = GradientEngine(resolve_network(network), batch_size=batch_size)
+        list(engine.jacobians(Samples(torch.randn(7 * batch_size, 4, 3))))
+    assert counts[4] == counts[5]
+
+
+class Mean(nn.Module):
+    """Mean over the positions."""
+
+    def forward(self, hidden):
+        return hidden.mean(1)
 
 
 def test_a_network_that_is_wrong_in_a_later_chunk_raises_an_error():

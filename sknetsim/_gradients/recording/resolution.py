@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..._networks.batches import Inputs, take_batch
+from ..graph import GraphMemory, describe_graph
 from . import reasons
 from .calls import Call, Origin, Tape, find_parameters
 from .recorder import record_calls
@@ -91,17 +92,24 @@ class Use:
 
 
 class Resolver:
-    """Search for the axes of the samples, which is remembered for each sequence of calls."""
+    """Search for the axes of the samples, which is remembered for each sequence of calls.
+
+    Attributes
+    ----------
+    graphs : GraphMemory
+        Graphs of the batches that other batches have been compared with.
+    """
 
     def __init__(self) -> None:
         self._axes: dict[Any, list[CallAxes]] = {}
+        self.graphs = GraphMemory()
 
     def find_uses(
         self,
         tape: Tape,
         refused: Mapping[str, str],
         reached: Iterable[int],
-        evaluate: Callable[[Inputs], Any],
+        evaluate: Callable[[Inputs], Tensor],
     ) -> tuple[list[Use], dict[str, str]]:
         """Return the uses of parameters on samples, and the names of the other parameters.
 
@@ -116,7 +124,7 @@ class Resolver:
         reached : iterable of int
             Ids of the parameters that the outputs depend on, according to their graph.
         evaluate : callable
-            Function that calls the network on another batch.
+            Function that returns the outputs for the first samples of the batch, in cycles.
         """
         names = {id(parameter): name for name, parameter in tape.parameters.items()}
         uses = _list_uses(tape, self._find_axes(tape, evaluate))
@@ -125,7 +133,7 @@ class Resolver:
         unserved = reasons.explain_unrecorded(tape, reached_names - recorded) | dict(refused)
         return _divide_parameters(uses, names.values(), unserved)
 
-    def _find_axes(self, tape: Tape, evaluate: Callable[[Inputs], Any]) -> list[CallAxes]:
+    def _find_axes(self, tape: Tape, evaluate: Callable[[Inputs], Tensor]) -> list[CallAxes]:
         """Return the axes of the samples in each call."""
         key = tuple(
             (call.function, tuple(call.arguments), tuple(s.name for s in call.sources.values()))
@@ -138,9 +146,10 @@ class Resolver:
             # A network may only take batches of another size, such as one sample at a time.
             with contextlib.suppress(Exception):
                 with record_calls(tape.module, tape.names, batch) as other:
-                    evaluate(batch)
+                    outputs = evaluate(batch)
                 # Not inside the recording, which this comparison would extend.
                 axes = compare_tapes(tape, other)
+                self.graphs.add(describe_graph(outputs))
             self._axes[key] = assume_first_axes(tape) if axes is None else axes
         return self._axes[key]
 
