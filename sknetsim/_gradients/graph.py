@@ -93,7 +93,7 @@ def describe_graph(outputs: Tensor) -> Graph:
     parameters, cuts = [], []
     lengths: list[int] = []
     moves_samples = works_along_samples = False
-    for node, followers in iterate_graph(outputs):
+    for node, followers in iterate_graph(outputs.grad_fn):
         for following, place in followers:
             edges[following] += 1
             if place:
@@ -128,9 +128,9 @@ def _find_kind(name: str) -> str:
     return name.rstrip("0123456789").removesuffix("Backward")
 
 
-def iterate_graph(outputs: Tensor) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """Yield each node of the autograd graph of the outputs, with the edges from it."""
-    seen, waiting = {None, outputs.grad_fn}, [outputs.grad_fn]
+def iterate_graph(start: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Yield each node of the autograd graph behind a node, with the edges from it."""
+    seen, waiting = {None, start}, [start]
     while waiting:
         node = waiting.pop()
         if node is None:

@@ -6,6 +6,7 @@ Index legend: n samples; o outputs (d of them).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from .._networks.network import Network, resolve_network
 from .._networks.samples import Samples
 from ..exceptions import UnsupportedNetworkError
 from ._second_derivatives import (
-    FastSecondDerivatives,
+    ReplacedFunctions,
     describe_failing_layer,
     differentiate,
     record_parts,
@@ -245,12 +246,19 @@ def _check_precision(module: nn.Module) -> None:
         )
 
 
-def _check_no_weight_norm(outputs: Tensor) -> None:
-    # torch._weight_norm has the correct gradient, but a wrong second derivative.
-    if any("WeightNorm" in node.name() for node, _ in iterate_graph(outputs)):
+def _check_no_weight_norm(outputs: Tensor, selected: set[int]) -> None:
+    """Raise an error if torch normalises weights that depend on parameters with selected ids.
+
+    The second derivative of ``torch._weight_norm`` is wrong. Calls in compiled code cannot be
+    replaced.
+    """
+    nodes = [node for node, _ in iterate_graph(outputs.grad_fn) if "WeightNorm" in node.name()]
+    behind = itertools.chain.from_iterable(map(iterate_graph, nodes))
+    if any(id(getattr(node, "variable", None)) in selected for node, _ in behind):
         raise UnsupportedNetworkError(
-            "`network` must have correct second derivatives; got weight_norm, for which torch"
-            " computes wrong ones. Remove weight_norm."
+            "`network` must have correct second derivatives; got weight_norm in compiled code, for"
+            " which torch computes wrong ones. Remove weight_norm, or pass the module as it was"
+            " before torch.jit."
         )
 
 
@@ -267,7 +275,7 @@ def borrow_in_eval_mode(module: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(exact_evaluation(module, device))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(borrow_and_restore(module, None))
-        stack.enter_context(FastSecondDerivatives())
+        stack.enter_context(ReplacedFunctions())
         yield module
 
 
@@ -322,8 +330,8 @@ def check_second_derivatives(
     with borrow_in_eval_mode(network.module) as module, record_parts(module) as calls:
         trainable = [p for p in module.parameters() if p.requires_grad]
         try:
-            jacobian = _compute_jacobian(network, outputs, verification, module, first)[0]
-            _check_no_weight_norm(jacobian.outputs)
+            jacobian, tape, _ = _compute_jacobian(network, outputs, verification, module, first)
+            _check_no_weight_norm(jacobian.outputs, {id(p) for p in tape.parameters.values()})
             differentiate(jacobian.self_kernel().sum(), trainable)
         except RuntimeError as error:
             raise UnsupportedNetworkError(

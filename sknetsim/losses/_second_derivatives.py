@@ -1,4 +1,4 @@
-"""Second derivatives of layers: a cheaper form, and layers that have none."""
+"""Second derivatives of layers: correct and fast ones, and layers that have none."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from torch.utils.hooks import RemovableHandle
 
 from .._networks.batches import list_tensors
 from .._networks.isolation import attach_hooks
+from ..rules import find_decomposition
 
 # Calls of parts of a network, with their arguments.
 Calls = list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
 
 
-class FastSecondDerivatives(TorchFunctionMode):
-    """Replacement of PReLU by an equal function whose second derivatives take a third of the time.
+class ReplacedFunctions(TorchFunctionMode):
+    """Replacement of functions by equal ones with better second derivatives.
 
-    The slopes are computed once and not again in the backward pass of each output.
+    Those of torch are wrong for `weight_norm`. Those of PReLU take three times as long, because the
+    slopes are computed again in the backward pass of each output.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call a function of torch, or the replacement of `torch.prelu`."""
-        function = _prelu if func in (torch.prelu, Tensor.prelu) else func
-        return function(*args, **kwargs or {})
+        """Call a function of torch, or its replacement."""
+        return _REPLACEMENTS.get(func, func)(*args, **kwargs or {})
 
 
 def _prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -38,6 +39,13 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     # x (p + w q) with q = 1 if x <= 0, else 0, and p = 1 - q. Products are faster than a choice.
     is_scaled = (input <= 0).to(input.dtype)
     return input * torch.addcmul(1 - is_scaled, is_scaled, slopes)
+
+
+_REPLACEMENTS = {
+    torch.prelu: _prelu,
+    Tensor.prelu: _prelu,
+    torch._weight_norm: find_decomposition(torch._weight_norm),
+}
 
 
 def differentiate(value: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:

@@ -14,7 +14,7 @@ from torch.autograd import grad, gradcheck
 from sknetsim.exceptions import UnsupportedNetworkError
 from sknetsim.losses import ContrastiveSimilarityLoss, GroupSimilarityLoss, PairSimilarityLoss
 from sknetsim.losses._differentiable import DifferentiableEngine, borrow_in_eval_mode
-from sknetsim.losses._second_derivatives import FastSecondDerivatives
+from sknetsim.losses._second_derivatives import ReplacedFunctions
 
 from ..cases import NETWORKS, BagOfWords, build
 from ..naive import jacobians
@@ -103,18 +103,65 @@ def test_similarities_with_weight_norm_have_the_gradient_of_a_double_loop(
     torch.testing.assert_close(*gradients)
 
 
-def test_weight_norm_of_a_tensor_that_depends_on_samples_raises_an_error():
-    class Normalized(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(3, 3)
+class Normalized(nn.Module):
+    """Network that normalises a weight, or hidden values, which depend on the samples."""
 
-        def forward(self, X):
-            hidden = self.layer(X)
-            return torch._weight_norm(hidden, hidden[:, :1].exp(), 0)
+    def __init__(self, normalize, of_samples=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.v, self.g = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 1))
+        self.normalize, self.of_samples = normalize, of_samples
+        self.double()
 
-    with pytest.raises(UnsupportedNetworkError, match="got weight_norm, for which torch"):
-        compute_loss(PairSimilarityLoss(), Normalized().double(), make_samples())
+    def forward(self, X):
+        hidden = self.first(X).tanh()
+        if self.of_samples:
+            hidden = self.normalize(hidden, hidden[:, :1].exp(), 0)
+        weight = self.normalize(self.v, self.g, 0)
+        return self.last(nn.functional.linear(hidden, weight).tanh())
+
+
+def compute_gradients(network, X, **options):
+    """Return the gradients of a loss in all parameters of a network."""
+    compute_loss(PairSimilarityLoss(output="sum", **options), network, X)
+    return [parameter.grad for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("of_samples", [False, True])
+@pytest.mark.parametrize("parameters", [None, "first.*", "last.*", ["v", "g"]])
+def test_second_derivatives_behind_weight_norm_are_correct(parameters, of_samples):
+    """The normalised weight and the layer before it may be compared or not."""
+    gradients, expected = (
+        compute_gradients(Normalized(normalize, of_samples), make_samples(), parameters=parameters)
+        for normalize in (torch._weight_norm, normalize_by_hand)
+    )
+    torch.testing.assert_close(gradients, expected)
+
+
+def compile_weight_norm():
+    def normalize(v: torch.Tensor, g: torch.Tensor, dim: int) -> torch.Tensor:
+        return torch._weight_norm(v, g, dim)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(normalize)
+
+
+@pytest.mark.parametrize("parameters", [None, ["v", "g"]])
+def test_compiled_weight_norm_of_compared_parameters_raises_an_error(parameters):
+    loss = PairSimilarityLoss(output="sum", parameters=parameters)
+    with pytest.raises(UnsupportedNetworkError, match="got weight_norm in compiled code"):
+        compute_loss(loss, Normalized(compile_weight_norm()), make_samples())
+
+
+@pytest.mark.parametrize("parameters", ["first.*", "last.*"])
+def test_compiled_weight_norm_of_other_parameters_has_correct_gradients(parameters):
+    gradients, expected = (
+        compute_gradients(Normalized(normalize), make_samples(), parameters=parameters)
+        for normalize in (compile_weight_norm(), normalize_by_hand)
+    )
+    torch.testing.assert_close(gradients, expected)
 
 
 @losses
@@ -331,7 +378,7 @@ def test_fast_second_derivatives_of_prelu_are_those_of_torch(shape, slopes):
     x.flatten()[:1].zero_()
     leaves = [x.requires_grad_(), weight.requires_grad_()]
     results = []
-    for mode in (contextlib.nullcontext(), FastSecondDerivatives()):
+    for mode in (contextlib.nullcontext(), ReplacedFunctions()):
         with mode:
             values = nn.functional.prelu(x, weight)
         # The factor makes the first derivatives depend on x.
