@@ -2,6 +2,7 @@
 
 from ._gradients.coverage import ParameterCoverage, RuleCoverage, rule_coverage
 from .active import ActiveLearningCurve, ActiveLearningSampler, active_learning_curve
+from .attribution import InfluentialSamples, TrainingInfluence
 from .displays.explorer import explore
 from .estimators import (
     Contributions,
@@ -41,6 +42,7 @@ __all__ = [
     "FewerComponentsWarning",
     "FitDiagnostics",
     "GradientFeaturizer",
+    "InfluentialSamples",
     "LabelDenoiser",
     "LoadedElsewhereWarning",
     "NetworkDensity",
@@ -52,6 +54,7 @@ __all__ = [
     "PerceptualKernel",
     "RuleCoverage",
     "SoftmaxOutputWarning",
+    "TrainingInfluence",
     "UnsupportedNetworkError",
     "UntrainedNetworkWarning",
     "ZeroGradientWarning",

@@ -25,9 +25,10 @@ LEVELS = [
     ["_kernels"],
     ["_networks", "rules"],
     ["_gradients", "_passes"],
-    ["_features", "losses", "testing"],
+    ["_features", "_curvature", "losses", "testing"],
     ["estimators", "training"],
     ["labels", "active"],
+    ["attribution"],
     ["displays", "adapters"],
     ["__init__"],
 ]
@@ -44,7 +45,7 @@ HOME = {
 #: Largest file, in lines of code: docstrings, comments and blank lines are not counted.
 LINES_OF_CODE = 220
 FILES_IN_A_FOLDER = 12
-ENTRIES_AT_THE_TOP = 18
+ENTRIES_AT_THE_TOP = 20
 
 
 def format_path(path):

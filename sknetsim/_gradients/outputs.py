@@ -49,12 +49,21 @@ class SelectedOutput:
     cause: str
 
 
+@dataclass(frozen=True)
+class Combinations:
+    """Output that consists of linear combinations of all outputs.
+
+    The labels are their weights, of shape (n, k, d): combination k of sample n is
+    sum_o labels[n,k,o] z_o(x_n).
+    """
+
+
 class Outputs:
     """Compared outputs, by name, index, list of indices or callable.
 
     Parameters
     ----------
-    output : str, int, list of int, callable or SelectedOutput
+    output : str, int, list of int, callable, SelectedOutput or Combinations
         A name of `NAMES`, indices, or a callable that returns outputs of shape (n, ...) from the
         network's raw output.
     network : Network
@@ -65,7 +74,8 @@ class Outputs:
         self.output = output
         self.network = network
         self._chosen = output.name if isinstance(output, SelectedOutput) else output
-        check_output(self._chosen)
+        if not isinstance(output, Combinations):
+            check_output(self._chosen)
         self._criterion = make_criterion(network, self._cause) if self._is("loss") else None
 
     def targets(self, raw: Any, y: Tensor | None) -> Tensor | None:
@@ -76,11 +86,13 @@ class Outputs:
         Returns
         -------
         targets : Tensor of n targets, or None
-            None unless the output is "loss" or "predicted".
+            None unless the output is "loss", "predicted" or `Combinations`.
         """
         if callable(self._chosen):
             return None
         check_probabilities(self.network, self.pick(raw))
+        if isinstance(self._chosen, Combinations):
+            return y
         if self._is("predicted"):
             return self.logits(raw).detach().argmax(dim=1)
         return self._labels(self.pick(raw), y) if self._is("loss") else None
@@ -92,6 +104,9 @@ class Outputs:
         if self._is("loss"):
             return self._loss(self.pick(raw), targets)
         logits = self.logits(raw)
+        if isinstance(self._chosen, Combinations):
+            assert targets is not None
+            return torch.einsum("nko,no->nk", targets.to(logits), logits)
         if isinstance(self._chosen, str):
             return _SELECTIONS[self._chosen](logits, targets)
         indices = self._chosen if isinstance(self._chosen, list | tuple) else [self._chosen]

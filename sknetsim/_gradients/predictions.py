@@ -26,7 +26,7 @@ _CHUNK_SAMPLES = 256
 
 def predict_outputs(engine: GradientEngine, X: Samples) -> np.ndarray:
     """Return all outputs, before a final softmax or sigmoid, of shape (n, d), float64."""
-    outputs = [engine.outputs.logits(raw).double() for raw in _iterate_outputs(engine, X)]
+    outputs = [engine.outputs.logits(raw).double() for raw in iterate_outputs(engine, X)]
     return torch.cat(outputs).cpu().numpy()
 
 
@@ -38,7 +38,7 @@ def predict_distributions(engine: GradientEngine, X: Samples) -> np.ndarray:
     """
     probabilities = [
         _make_class_logits(engine, raw).double().softmax(dim=2)
-        for raw in _iterate_outputs(engine, X)
+        for raw in iterate_outputs(engine, X)
     ]
     return torch.cat(probabilities).cpu().numpy()
 
@@ -52,7 +52,7 @@ def predict_probabilities(engine: GradientEngine, X: Samples) -> np.ndarray:
     return distributions[:, 0] if distributions.shape[1] == 1 else distributions[:, :, 1]
 
 
-def _iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
+def iterate_outputs(engine: GradientEngine, X: Samples) -> Iterator[Tensor]:
     """Yield the network's outputs, chunk by chunk; chunks are halved if memory is exhausted."""
     samples, start = engine.network.prepare(X), 0
     step = engine.batch_size or _count_affordable_samples(engine, samples)

@@ -276,8 +276,8 @@ class DenseBlock(Block):
         assert isinstance(other, DenseBlock)
         # K[no,mp] = sum_w J[no,w] J'[mp,w], then the axes are moved to (n, m, o, p).
         product = sum_products(self.gradients.flatten(0, 1), other.gradients.flatten(0, 1).mT)
-        outputs = self.gradients.shape[1]
-        return product.unflatten(1, (-1, outputs)).unflatten(0, (-1, outputs)).transpose(1, 2)
+        rows, columns = self.gradients.shape[:2], other.gradients.shape[:2]
+        return product.unflatten(1, columns).unflatten(0, rows).transpose(1, 2)
 
     def _trace_gram(self, other: Block) -> Tensor:
         assert isinstance(other, DenseBlock)

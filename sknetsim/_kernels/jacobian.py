@@ -333,9 +333,11 @@ def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
     if len(jacobians) == 1:
         return jacobians[0]
     outputs = torch.cat([jacobian.outputs for jacobian in jacobians])
-    if len({frozenset(jacobian.blocks) for jacobian in jacobians}) > 1:
-        # The chunks differ in their groups of parameters, so their blocks do not correspond.
-        jacobians = [_merge_blocks(jacobian) for jacobian in jacobians]
+    shared = set.intersection(*(set(jacobian.blocks) for jacobian in jacobians))
+    others = {name for j in jacobians for key in j.blocks.keys() - shared for name in key}
+    if others:
+        # The chunks differ in their groups of parameters, so these blocks do not correspond.
+        jacobians = [_merge_blocks(jacobian, shared, others) for jacobian in jacobians]
     blocks = {
         key: concatenate_blocks([jacobian.blocks[key] for jacobian in jacobians])
         for key in jacobians[0].blocks
@@ -343,7 +345,11 @@ def concatenate_jacobians(jacobians: Sequence[Jacobian]) -> Jacobian:
     return replace(jacobians[0], blocks=blocks, outputs=outputs)
 
 
-def _merge_blocks(jacobian: Jacobian) -> Jacobian:
-    """Return the Jacobian as a single block, written out."""
-    key = tuple(name for name, _ in jacobian.layout)
-    return replace(jacobian, blocks={key: DenseBlock(jacobian.layout, jacobian.materialize())})
+def _merge_blocks(jacobian: Jacobian, kept: set[tuple[str, ...]], merged: set[str]) -> Jacobian:
+    """Return the Jacobian with the gradients of some parameters as a single block, written out."""
+    blocks = {key: block for key, block in jacobian.blocks.items() if key in kept}
+    layout = tuple(entry for entry in jacobian.layout if entry[0] in merged)
+    rest = {key: block for key, block in jacobian.blocks.items() if key not in kept}
+    written = replace(jacobian, blocks=rest, layout=layout).materialize()
+    blocks[tuple(name for name, _ in layout)] = DenseBlock(layout, written)
+    return replace(jacobian, blocks=blocks)

@@ -114,7 +114,9 @@ class FittedNetwork:
         """Raise an error if other outputs, or gradients of other parameters, are compared."""
         compared = _list_compared(fitted, source)
         # The fingerprint of a function contains its code, which other versions of Python alter.
-        is_comparable = self._versions == get_versions() or not callable(fitted.output)
+        is_comparable = self._versions == get_versions() or not callable(
+            getattr(fitted, "output", None)
+        )
         for name, before in self._compared.items():
             if compared[name] != before and (is_comparable or name != "output"):
                 cause = f"`{name}`"
@@ -210,7 +212,7 @@ def _list_surroundings(fitted: Any, source: BaseEngine) -> tuple[Any, ...]:
     outputs are probabilities.
     """
     network, output = source.network, getattr(fitted, "output", None)
-    takes_loss = isinstance(output, str) and output == "loss"
+    takes_loss = getattr(fitted, "_takes_loss", isinstance(output, str) and output == "loss")
     criterion = network.criterion if takes_loss else type(network.criterion)
     return criterion, network.classifier, list_steps(fitted.estimator_)
 

@@ -254,7 +254,7 @@ class Classification(Target):
 
     def values(self, y: Any) -> np.ndarray:
         """Return the one-hot labels, of shape (n, c)."""
-        return np.eye(len(self.classes))[self._encode_known(y)]
+        return np.eye(len(self.classes))[self.encode(y)]
 
     def label_keys(self, y: Any) -> list[Hashable]:
         """Return the index of each label's class."""
@@ -279,9 +279,9 @@ class Classification(Target):
 
     def agreement(self, y: Any, values: np.ndarray) -> np.ndarray:
         """Return the value of each label's class."""
-        return np.take_along_axis(values, self._encode_known(y)[:, None], axis=1)[:, 0]
+        return np.take_along_axis(values, self.encode(y)[:, None], axis=1)[:, 0]
 
-    def _encode_known(self, y: Any) -> np.ndarray:
+    def encode(self, y: Any) -> np.ndarray:
         """Return the index of each label's class, and raise an error for other labels."""
         codes = self._encode(y)
         if (codes < 0).any():

@@ -1,0 +1,73 @@
+"""Choice of a damped inverse of the curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .._kernels.jacobian import Jacobian
+from .._networks.samples import Samples
+from .pair_ridges import fit_dual_ridge, fit_landmark_ridge
+from .parameter_ridge import fit_parameter_ridge
+from .sources import CombinationEngine, Ridge
+
+#: Names of curvatures.
+CURVATURES = ("ggn", "none")
+
+
+class Identity(Ridge):
+    """Identity in place of a damped inverse, which leaves the gradients unchanged."""
+
+    damping = 1.0
+
+    def jacobians(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        yield from source.jacobians(X, y, start, factored)
+
+
+def fit_ridge(
+    curvature: str,
+    source: CombinationEngine,
+    X: Samples,
+    roots: Tensor | None,
+    damping: float,
+    n_landmarks: int | None,
+    random_state: np.random.RandomState,
+) -> Ridge:
+    """Return the damped inverse of the curvature at the fitted samples.
+
+    Parameters
+    ----------
+    curvature : str
+        One of `CURVATURES`.
+    source : CombinationEngine
+        The source of gradients.
+    X : Samples of length n
+        The fitted samples.
+    roots : Tensor of shape (n, k, d), float64, or None
+        Roots of the Hessians of the loss; None if ``curvature`` is "none".
+    damping : float
+        The number lambda, in units of the mean eigenvalue of H.
+    n_landmarks : int or None
+        Number of landmarks; None for the exact curvature, in the parameters or in its dual form,
+        whichever is smaller.
+    random_state : RandomState
+        Random number generator, by which landmarks are drawn.
+    """
+    if curvature != "ggn" and n_landmarks is not None:
+        raise ValueError(
+            "`n_components` must be None unless `curvature` is 'ggn', because only its inverse is"
+            f" computed from landmarks; got {n_landmarks}. Set n_components=None."
+        )
+    if roots is None:
+        return Identity()
+    if n_landmarks is not None:
+        return fit_landmark_ridge(source, X, roots, damping, n_landmarks, random_state)
+    # The curvature has at most as many eigenvalues that are not zero as there are combinations.
+    if source.count_elements() <= roots.shape[0] * roots.shape[1]:
+        return fit_parameter_ridge(source, X, roots, damping)
+    return fit_dual_ridge(source, X, roots, damping)

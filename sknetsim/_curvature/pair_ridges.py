@@ -1,0 +1,200 @@
+"""Damped inverses of the curvature from products of gradients with those of fitted samples.
+
+The rows of A are the combinations A_m / sqrt(N) of N fitted samples, so that H = A^T A. The rows of
+Z are those of some or all fitted samples, the landmarks.
+
+Index legend: n samples; m landmarks; j, k combinations of outputs; f features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._kernels.blocks import DenseBlock
+from .._kernels.jacobian import Jacobian
+from .._kernels.subtracted_block import SubtractedBlock
+from .._networks.memory import check_within_budget
+from .._networks.samples import Samples
+from .._passes.chunks import Chunk
+from .._passes.reductions import compute_pair_matrix
+from .sources import CURE, CombinationEngine, Ridge
+
+# Number of samples whose features are yielded at a time.
+_CHUNK_SAMPLES = 1024
+
+_NO_WHITENINGS = ("none", "none")
+
+
+def multiply_pairs(
+    source: CombinationEngine, first: tuple[Samples, Tensor], second: Any = None
+) -> Tensor:
+    """Return the products <G_j(x_n), G_k(x_m)> of two sets, of shape (n j, m k), float64.
+
+    Each set is a tuple of samples and the weights of their combinations; without a second one, the
+    products within the first are returned.
+    """
+    X, weights = first
+    Y, others = (None, weights) if second is None else second
+    grams = compute_pair_matrix(source, X, Y, _NO_WHITENINGS, _gram, labels=(weights, others))
+    rows, columns, combinations, other_combinations = grams.shape
+    grams = grams.transpose(0, 2, 1, 3)
+    return torch.from_numpy(
+        np.ascontiguousarray(grams).reshape(rows * combinations, columns * other_combinations)
+    )
+
+
+def _gram(rows: Chunk, columns: Chunk) -> Tensor:
+    return rows.jacobian.gram(columns.jacobian)
+
+
+@dataclass(frozen=True)
+class PairRidge(Ridge):
+    """Base class of the ridges that need products with the gradients Z of landmarks.
+
+    Attributes
+    ----------
+    landmarks : Samples
+        The samples z_m.
+    roots : Tensor of shape (m, k, d), float64
+        Weights of the outputs in the combinations Z.
+    transform : Tensor of shape (m k, f), float64
+        Matrix T of the features G Z^T T.
+    damping : float
+        The number lambda.
+    """
+
+    landmarks: Samples
+    roots: Tensor
+    transform: Tensor
+    damping: float
+
+    @property
+    def n_features(self) -> int:
+        """Number f of features."""
+        return self.transform.shape[1]
+
+    def _compute_features(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int
+    ) -> Tensor:
+        """Return the features of the samples from ``start`` on, of shape (n, j, f), float64."""
+        samples = X.select(list(range(start, len(X)))) if start else X
+        weights = torch.as_tensor(y)[start:]
+        products = multiply_pairs(source, (samples, weights), (self.landmarks, self.roots))
+        return (products @ self.transform).unflatten(0, weights.shape[:2])
+
+
+class DualRidge(PairRidge):
+    """Exact ridge of which all fitted samples are landmarks.
+
+    By the Woodbury identity, (A^T A + lambda)^{-1} = (1 - A^T (A A^T + lambda)^{-1} A) / lambda.
+    With A A^T + lambda = C C^T and T = C^{-T}, this is (G G'^T - F F'^T) / lambda for features
+    F = G A^T T.
+    """
+
+    def jacobians(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        features = self._compute_features(source, X, y, start) / math.sqrt(self.damping)
+        layout = (("ridge", features.shape[2:]),)
+        for rows, jacobian in source.jacobians(X, y, start, factored):
+            own = features[rows.start - start : rows.stop - start].to(jacobian.outputs)
+            scale = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
+            scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
+            blocks = {**scaled.blocks, ("ridge",): SubtractedBlock(layout, own)}
+            yield rows, replace(scaled, blocks=blocks)
+
+
+class LandmarkRidge(PairRidge):
+    """Ridge in the span of the landmarks' gradients.
+
+    Q = Z^T R is an orthonormal basis of the span, and S = Q^T H Q the curvature in it. With
+    T = R C^{-T} and C C^T = S + lambda, products of the features G Z^T T are
+    G Q (S + lambda)^{-1} Q^T G'^T: gradients beyond the span are left out.
+    """
+
+    def jacobians(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        features = self._compute_features(source, X, y, start).to(source.dtype)
+        layout = (("ridge", features.shape[2:]),)
+        for first in range(0, len(features), _CHUNK_SAMPLES):
+            own = features[first : first + _CHUNK_SAMPLES]
+            rows = slice(start + first, start + first + len(own))
+            yield rows, Jacobian({("ridge",): DenseBlock(layout, own)}, layout, own[:, :, 0])
+
+
+def fit_dual_ridge(
+    source: CombinationEngine, X: Samples, roots: Tensor, damping: float
+) -> DualRidge:
+    """Return the exact ridge of the fitted samples; see `fit_parameter_ridge` for the parameters.
+
+    The mean eigenvalue of H is its trace, divided by the number of parameters.
+    """
+    roots = roots / math.sqrt(len(X))
+    size = roots.shape[0] * roots.shape[1]
+    check_within_budget("The products of the gradients of all samples", 8 * size**2, CURE)
+    gram = multiply_pairs(source, (X, roots))
+    absolute = damping * float(gram.trace()) / source.count_elements()
+    gram.diagonal().add_(absolute)
+    factor = torch.linalg.cholesky(gram)
+    identity = torch.eye(len(factor), dtype=factor.dtype)
+    # T = C^{-T}
+    transform = torch.linalg.solve_triangular(factor.mT, identity, upper=True)
+    return DualRidge(X, roots, transform, absolute)
+
+
+def fit_landmark_ridge(
+    source: CombinationEngine,
+    X: Samples,
+    roots: Tensor,
+    damping: float,
+    n_landmarks: int,
+    random_state: np.random.RandomState,
+) -> LandmarkRidge:
+    """Return the ridge in the span of the gradients of randomly drawn fitted samples.
+
+    See `fit_parameter_ridge` for the parameters.
+    """
+    chosen = np.sort(random_state.permutation(len(X))[:n_landmarks]).tolist()
+    roots = roots / math.sqrt(len(X))
+    landmarks, own = X.select(chosen), roots[chosen]
+    gram = multiply_pairs(source, (landmarks, own))
+    root = _invert_root(gram, torch.finfo(source.dtype).eps)
+    # Phi = A Q, and S = Q^T H Q = Phi^T Phi
+    features = multiply_pairs(source, (X, roots), (landmarks, own)) @ root
+    curvature = features.mT @ features
+    absolute = damping * _sum_squares(source, X, roots) / source.count_elements()
+    curvature.diagonal().add_(absolute)
+    factor = torch.linalg.cholesky(curvature)
+    # T = R C^{-T}, with C C^T = S + lambda
+    transform = torch.linalg.solve_triangular(factor.mT, root, upper=True, left=False)
+    return LandmarkRidge(landmarks, own, transform, absolute)
+
+
+def _invert_root(gram: Tensor, eps: float) -> Tensor:
+    """Return R of shape (m k, r), so that Z^T R is an orthonormal basis of the span of Z.
+
+    ``gram`` is Z Z^T, and r its rank up to rounding.
+    """
+    # The rows of Z are first scaled to length 1, because some are much shorter than others: those
+    # of a sample with a confident prediction.
+    lengths = gram.diagonal().sqrt()
+    scales = torch.where(lengths > 0, 1 / lengths, 0.0)
+    values, vectors = torch.linalg.eigh(scales[:, None] * gram * scales)
+    kept = values > len(gram) * eps
+    return scales[:, None] * vectors[:, kept] * values[kept].rsqrt()
+
+
+def _sum_squares(source: CombinationEngine, X: Samples, roots: Tensor) -> float:
+    """Return the trace of H: the sum of the squared norms of all combinations."""
+    return sum(
+        float(jacobian.for_sums().self_kernel().diagonal(dim1=1, dim2=2).sum())
+        for _, jacobian in source.jacobians(X, roots)
+    )

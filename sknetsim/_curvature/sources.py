@@ -1,0 +1,129 @@
+"""Sources of the gradients of combinations of outputs, and of preconditioned gradients.
+
+Index legend: n samples; k combinations; d outputs.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .._gradients.engine import GradientEngine
+from .._gradients.outputs import Combinations
+from .._gradients.parameters import list_layout
+from .._kernels.jacobian import Jacobian
+from .._networks.fingerprint import fingerprint_value
+from .._networks.network import Network
+from .._networks.samples import Samples
+from .._networks.samples.labels import make_label_tensor
+
+#: Cure for a curvature that is too large.
+CURE = "Set `n_components` to a number of landmarks, or curvature='ekfac'"
+
+
+class CombinationEngine(GradientEngine):
+    """Source of the gradients of combinations of outputs, whose weights are the labels.
+
+    The labels have the shape (n, k, d). The gradient of combination k of sample n is
+    sum_o labels[n,k,o] J_o(x_n).
+
+    Parameters
+    ----------
+    network, parameters, batch_size, device
+        See `GradientEngine`.
+    """
+
+    def __init__(
+        self, network: Network, parameters: Any = None, batch_size: Any = None, device: Any = None
+    ):
+        super().__init__(network, Combinations(), parameters, batch_size, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._list_settings()
+
+    def _list_settings(self) -> tuple[Any, ...]:
+        """Return the arguments with which a copy is constructed."""
+        return self.network, self._parameters, self.batch_size, self.device
+
+    def count_elements(self) -> int:
+        """Return the number P of elements of the selected parameters."""
+        parameters = dict(self.network.module.named_parameters())
+        layout = list_layout({name: parameters[name] for name in self.selected})
+        return sum(shape.numel() for _, shape in layout)
+
+    def jacobians(
+        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        """Yield the gradients of the combinations from sample ``start`` on, chunk by chunk."""
+        weights = make_label_tensor(y)
+        # The network is differentiated with weights of length 1, because the gradients of short
+        # ones would leave the range of float32.
+        lengths = weights.flatten(1).norm(dim=1)
+        scales = torch.where(lengths > 0, lengths, 1.0)[:, None, None]
+        identity = torch.eye(weights.shape[1], dtype=scales.dtype)
+        for rows, jacobian in super().jacobians(X, weights / scales, start, factored):
+            matrices = (scales[rows] * identity).to(jacobian.outputs.device)
+            outputs = jacobian.outputs * scales[rows, 0].to(jacobian.outputs)
+            yield rows, replace(jacobian.whiten(matrices), outputs=outputs)
+
+
+class Ridge(abc.ABC):
+    """Damped inverse (H + lambda)^{-1} of H = sum_n A_n^T A_n / N, from N fitted samples.
+
+    A_n are k combinations of the gradients of the outputs at the fitted sample n.
+
+    Attributes
+    ----------
+    damping : float
+        The number lambda.
+    """
+
+    damping: float
+
+    @property
+    def n_features(self) -> int:
+        """Number of explicit features of each combination; 0 if there are none."""
+        return 0
+
+    @abc.abstractmethod
+    def jacobians(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        """Yield Jacobians G' of the samples whose inner products are G (H + lambda)^{-1} G^T.
+
+        G are the gradients of the combinations of outputs with the weights y.
+        """
+
+
+class PreconditionedEngine(CombinationEngine):
+    """Source of gradients whose inner products are those of a ridge.
+
+    Parameters
+    ----------
+    ridge : Ridge
+        The damped inverse.
+    network, parameters, batch_size, device
+        See `GradientEngine`.
+    """
+
+    def __init__(self, ridge: Ridge, *settings: Any):
+        super().__init__(*settings)
+        self.ridge = ridge
+        self._source = CombinationEngine(*settings)
+
+    def _list_settings(self) -> tuple[Any, ...]:
+        return self.ridge, *super()._list_settings()
+
+    def jacobians(
+        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+    ) -> Iterator[tuple[slice, Jacobian]]:
+        """Yield the preconditioned gradients from sample ``start`` on, chunk by chunk."""
+        yield from self.ridge.jacobians(self._source, X, y, start, factored)
+
+    def identity(self) -> str:
+        """Return the fingerprint of the network, the parameters and the ridge."""
+        return fingerprint_value((super().identity(), self.ridge))
