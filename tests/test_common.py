@@ -18,6 +18,7 @@ from sknetsim import (
     NetworkKernel,
     NetworkNeighbors,
     PerceptualKernel,
+    TrainingInfluence,
 )
 from sknetsim._networks import default_network
 
@@ -45,6 +46,8 @@ ESTIMATORS = [
     NetworkNeighbors(n_components=2, n_candidates=3),
     PerceptualKernel(),
     PerceptualKernel(normalize=False),
+    TrainingInfluence(),
+    TrainingInfluence(n_components=3, random_state=0),
 ]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._networks.samples import Samples
+from .loss_derivatives import LossDerivatives
 from .pair_ridges import fit_dual_ridge, fit_landmark_ridge
 from .parameter_ridge import fit_parameter_ridge
 from .sources import CombinationEngine, Ridge
@@ -18,10 +19,23 @@ from .sources import CombinationEngine, Ridge
 CURVATURES = ("ggn", "none")
 
 
+@dataclass(frozen=True)
 class Identity(Ridge):
-    """Identity in place of a damped inverse, which leaves the gradients unchanged."""
+    """Identity in place of a damped inverse, which leaves the gradients unchanged.
 
-    damping = 1.0
+    Attributes
+    ----------
+    n_elements : int
+        The number P of elements of all parameters.
+    """
+
+    n_elements: int
+    damping: float = 1.0
+
+    @property
+    def n_features(self) -> int:
+        """Number P of features."""
+        return self.n_elements
 
     def jacobians(
         self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
@@ -33,7 +47,7 @@ def fit_ridge(
     curvature: str,
     source: CombinationEngine,
     X: Samples,
-    roots: Tensor | None,
+    derivatives: LossDerivatives,
     damping: float,
     n_landmarks: int | None,
     random_state: np.random.RandomState,
@@ -48,8 +62,8 @@ def fit_ridge(
         The source of gradients.
     X : Samples of length n
         The fitted samples.
-    roots : Tensor of shape (n, k, d), float64, or None
-        Roots of the Hessians of the loss; None if ``curvature`` is "none".
+    derivatives : LossDerivatives
+        Derivatives of the loss of the fitted samples; Hessians are not needed for "none".
     damping : float
         The number lambda, in units of the mean eigenvalue of H.
     n_landmarks : int or None
@@ -63,10 +77,12 @@ def fit_ridge(
             "`n_components` must be None unless `curvature` is 'ggn', because only its inverse is"
             f" computed from landmarks; got {n_landmarks}. Set n_components=None."
         )
-    if roots is None:
-        return Identity()
+    if curvature == "none":
+        return Identity(source.count_elements())
+    roots = derivatives.compute_roots()
     if n_landmarks is not None:
-        return fit_landmark_ridge(source, X, roots, damping, n_landmarks, random_state)
+        basis = derivatives.compute_basis()
+        return fit_landmark_ridge(source, X, roots, damping, basis, n_landmarks, random_state)
     # The curvature has at most as many eigenvalues that are not zero as there are combinations.
     if source.count_elements() <= roots.shape[0] * roots.shape[1]:
         return fit_parameter_ridge(source, X, roots, damping)

@@ -68,6 +68,20 @@ class LossDerivatives:
         roots = values.clamp_min(0).sqrt()[:, :, None] * vectors.mT
         return roots[:, ~is_zero]
 
+    def compute_basis(self) -> Tensor:
+        """Return orthonormal rows, of shape (k, d), whose span contains all gradients and Hessians.
+
+        For a cross-entropy of d classes, k is d - 1: a common part of all logits has no effect.
+        """
+        # sum_n grad_n grad_n^T / |grad_n|^2 + H_n / tr H_n, so that each sample has a weight
+        outer = self.gradients[:, :, None] * self.gradients[:, None]
+        parts = []
+        for matrices in (outer, self.hessians):
+            traces = matrices.diagonal(dim1=1, dim2=2).sum(dim=1)
+            parts.append((matrices / traces.clamp_min(1e-300)[:, None, None]).mean(dim=0))
+        values, vectors = torch.linalg.eigh(parts[0] + parts[1])
+        return vectors[:, values > _ROUNDING].mT
+
 
 def differentiate_losses(
     engine: GradientEngine, X: Samples, y: Any, with_hessians: bool = True
@@ -120,7 +134,14 @@ def _differentiate(total: Tensor, logits: Tensor) -> Tensor:
     """Return the gradient of a sum in the outputs; zero if it does not depend on them."""
     if not total.requires_grad:
         return torch.zeros_like(logits)
-    (gradient,) = torch.autograd.grad(total, logits, retain_graph=True, allow_unused=True)
+    try:
+        (gradient,) = torch.autograd.grad(total, logits, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise UnsupportedNetworkError(
+            "`estimator` must have a criterion with a second derivative in the outputs, because its"
+            f" curvature is needed; got one without: {error}. Set curvature='none', or use a"
+            " criterion such as CrossEntropyLoss or MSELoss."
+        ) from error
     return torch.zeros_like(logits) if gradient is None else gradient
 
 

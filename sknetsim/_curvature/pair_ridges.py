@@ -1,13 +1,14 @@
 """Damped inverses of the curvature from products of gradients with those of fitted samples.
 
 The rows of A are the combinations A_m / sqrt(N) of N fitted samples, so that H = A^T A. The rows of
-Z are those of some or all fitted samples, the landmarks.
+Z are combinations of the gradients at some or all fitted samples, the landmarks.
 
 Index legend: n samples; m landmarks; j, k combinations of outputs; f features.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from .._networks.memory import check_within_budget
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk
 from .._passes.reductions import compute_pair_matrix
+from ..exceptions import describe_integers
 from .sources import CURE, CombinationEngine, Ridge
 
 # Number of samples whose features are yielded at a time.
@@ -68,12 +70,15 @@ class PairRidge(Ridge):
         Matrix T of the features G Z^T T.
     damping : float
         The number lambda.
+    eps : float
+        Machine epsilon of the dtype of the gradients.
     """
 
     landmarks: Samples
     roots: Tensor
     transform: Tensor
     damping: float
+    eps: float
 
     @property
     def n_features(self) -> int:
@@ -90,13 +95,33 @@ class PairRidge(Ridge):
         return (products @ self.transform).unflatten(0, weights.shape[:2])
 
 
+@dataclass(frozen=True)
 class DualRidge(PairRidge):
     """Exact ridge of which all fitted samples are landmarks.
 
     By the Woodbury identity, (A^T A + lambda)^{-1} = (1 - A^T (A A^T + lambda)^{-1} A) / lambda.
     With A A^T + lambda = C C^T and T = C^{-T}, this is (G G'^T - F F'^T) / lambda for features
     F = G A^T T.
+
+    Attributes
+    ----------
+    gram : Tensor of shape (m k, m k), float64
+        The matrix A A^T + lambda.
     """
+
+    gram: Tensor
+
+    def to_features(self) -> LandmarkRidge:
+        """Return the ridge in the span of the gradients of all fitted samples."""
+        return self._features
+
+    @functools.cached_property
+    def _features(self) -> LandmarkRidge:
+        gram = self.gram - self.damping * torch.eye(len(self.gram), dtype=self.gram.dtype)
+        root = _invert_root(gram, self.eps)
+        # A Q = A A^T R
+        transform = _whiten_root(root, gram @ root, self.damping)
+        return LandmarkRidge(self.landmarks, self.roots, transform, self.damping, self.eps)
 
     def jacobians(
         self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
@@ -147,7 +172,7 @@ def fit_dual_ridge(
     identity = torch.eye(len(factor), dtype=factor.dtype)
     # T = C^{-T}
     transform = torch.linalg.solve_triangular(factor.mT, identity, upper=True)
-    return DualRidge(X, roots, transform, absolute)
+    return DualRidge(X, roots, transform, absolute, torch.finfo(source.dtype).eps, gram)
 
 
 def fit_landmark_ridge(
@@ -155,27 +180,48 @@ def fit_landmark_ridge(
     X: Samples,
     roots: Tensor,
     damping: float,
+    basis: Tensor,
     n_landmarks: int,
     random_state: np.random.RandomState,
 ) -> LandmarkRidge:
     """Return the ridge in the span of the gradients of randomly drawn fitted samples.
 
-    See `fit_parameter_ridge` for the parameters.
+    Parameters
+    ----------
+    source, X, roots, damping
+        See `fit_parameter_ridge`.
+    basis : Tensor of shape (k, d), float64
+        Combinations of outputs whose gradients at the landmarks form the rows of Z.
+    n_landmarks : int
+        Number of landmarks.
+    random_state : RandomState
+        Random number generator.
     """
+    if n_landmarks > len(X):
+        raise ValueError(
+            f"`n_components` must be {describe_integers(1, len(X))} (the number of samples from"
+            f" which landmarks are drawn); got {n_landmarks}. Set a smaller `n_components`, or fit"
+            " more samples."
+        )
     chosen = np.sort(random_state.permutation(len(X))[:n_landmarks]).tolist()
     roots = roots / math.sqrt(len(X))
-    landmarks, own = X.select(chosen), roots[chosen]
+    landmarks, own = X.select(chosen), basis.expand(n_landmarks, -1, -1)
     gram = multiply_pairs(source, (landmarks, own))
-    root = _invert_root(gram, torch.finfo(source.dtype).eps)
-    # Phi = A Q, and S = Q^T H Q = Phi^T Phi
-    features = multiply_pairs(source, (X, roots), (landmarks, own)) @ root
-    curvature = features.mT @ features
+    eps = torch.finfo(source.dtype).eps
+    root = _invert_root(gram, eps)
+    # A Q = A Z^T R
+    projected = multiply_pairs(source, (X, roots), (landmarks, own)) @ root
     absolute = damping * _sum_squares(source, X, roots) / source.count_elements()
-    curvature.diagonal().add_(absolute)
+    transform = _whiten_root(root, projected, absolute)
+    return LandmarkRidge(landmarks, own, transform, absolute, eps)
+
+
+def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> Tensor:
+    """Return T = R C^{-T} with C C^T = S + lambda, from the projected gradients A Q."""
+    curvature = projected.mT @ projected
+    curvature.diagonal().add_(damping)
     factor = torch.linalg.cholesky(curvature)
-    # T = R C^{-T}, with C C^T = S + lambda
-    transform = torch.linalg.solve_triangular(factor.mT, root, upper=True, left=False)
-    return LandmarkRidge(landmarks, own, transform, absolute)
+    return torch.linalg.solve_triangular(factor.mT, root, upper=True, left=False)
 
 
 def _invert_root(gram: Tensor, eps: float) -> Tensor:
@@ -183,8 +229,7 @@ def _invert_root(gram: Tensor, eps: float) -> Tensor:
 
     ``gram`` is Z Z^T, and r its rank up to rounding.
     """
-    # The rows of Z are first scaled to length 1, because some are much shorter than others: those
-    # of a sample with a confident prediction.
+    # The rows of Z are first scaled to length 1, because some are much shorter than others.
     lengths = gram.diagonal().sqrt()
     scales = torch.where(lengths > 0, 1 / lengths, 0.0)
     values, vectors = torch.linalg.eigh(scales[:, None] * gram * scales)

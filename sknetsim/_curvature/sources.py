@@ -85,9 +85,13 @@ class Ridge(abc.ABC):
     damping: float
 
     @property
+    @abc.abstractmethod
     def n_features(self) -> int:
-        """Number of explicit features of each combination; 0 if there are none."""
-        return 0
+        """Number of features that the preconditioned gradient of a combination has."""
+
+    def to_features(self) -> Ridge:
+        """Return the ridge in a form in which preconditioned gradients can be written out."""
+        return self
 
     @abc.abstractmethod
     def jacobians(

@@ -18,9 +18,9 @@ from ..exceptions import describe_integers
 
 @dataclass(frozen=True, eq=False)
 class InfluentialSamples:
-    """Fitted samples with the largest influence on each of n queries.
+    """Fitted samples with the largest influence, of both signs, on each of n queries.
 
-    Attributes
+    Parameters
     ----------
     helpful : ndarray of shape (n, k), int64
         Indices of the fitted samples with the largest influence, in descending order.
@@ -30,6 +30,20 @@ class InfluentialSamples:
         Indices of the fitted samples with the smallest influence, in ascending order.
     harmful_influence : ndarray of shape (n, k), float64
         Their influence.
+
+    See Also
+    --------
+    TrainingInfluence : Estimator whose method ``top`` returns this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknetsim import TrainingInfluence
+    >>> X = np.linspace(-2, 2, 30)[:, None]
+    >>> y = (X[:, 0] > 0).astype(int)
+    >>> samples = TrainingInfluence(random_state=0).fit(X, y).top(X[:4], n_samples=2)
+    >>> samples.helpful.shape
+    (4, 2)
     """
 
     helpful: np.ndarray

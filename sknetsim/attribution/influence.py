@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.metaestimators import available_if
 from torch import Tensor
 
 from .._curvature.fitting import CURVATURES, fit_ridge
+from .._curvature.loss_derivatives import LossDerivatives
 from .._curvature.sources import CombinationEngine, PreconditionedEngine
 from .._gradients.predictions import predict_outputs
 from .._networks.network import resolve_network
@@ -30,11 +31,6 @@ from ._extremes import Extremes, InfluentialSamples, check_number
 from ._quantities import TrainingLoss
 
 _NO_WHITENINGS = ("none", "none")
-
-
-def _has_features(influence: Any) -> bool:
-    """Return whether the preconditioned gradients are explicit features."""
-    return influence.n_components is not None or influence.curvature in ("kfac", "ekfac")
 
 
 class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabelledReference):
@@ -127,10 +123,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
 
     Notes
     -----
-    `transform` exists if the gradients are explicit features: with ``n_components``, "kfac" or
-    "ekfac". The inner product of two features is the cosine of the gradients of the measured
-    quantity (at the predicted labels) in the metric of :math:`(H + \lambda)^{-1}`. Other
-    estimators take them with ``estimator="features"``.
+    The inner product of two features of `transform` is the cosine of the gradients of the measured
+    quantity, at the predicted labels, in the metric of :math:`(H + \lambda)^{-1}`. Other estimators
+    take them with ``estimator="features"``. There is one feature for each dimension that the
+    landmarks span (without landmarks: the fitted samples, or all parameters). So features with
+    ``n_components`` are the smallest.
 
     If the network is trained further after `fit`, a `ChangedNetworkError` is raised.
 
@@ -148,6 +145,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     >>> import numpy as np
     >>> from sknetsim import TrainingInfluence
     >>> X = np.random.default_rng(0).normal(size=(40, 2))
+    >>> X[:, 0] += np.sign(X[:, 0])  # two classes with a gap
     >>> y = (X[:, 0] > 0).astype(int)
     >>> y[0] = 1 - y[0]  # a wrong label
     >>> influence = TrainingInfluence(random_state=0).fit(X, y)
@@ -229,17 +227,14 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         has_curvature = self.curvature != "none"
         derivatives = self._loss.differentiate(engine, samples, y, has_curvature)
         self._X, self._derivatives = samples, derivatives
-        roots = derivatives.compute_roots() if has_curvature else None
         generator = check_random_state(self.random_state)
         self._ridge = fit_ridge(
-            self.curvature, engine, samples, roots, self.damping, self.n_components, generator
+            self.curvature, engine, samples, derivatives, self.damping, self.n_components, generator
         )
         self.damping_ = self._ridge.damping
         self.kernel_error_ = 0.0
         self.n_samples_fit_ = len(samples)
-        self._n_features_out = self._ridge.n_features
-        for name in ("_self_influence", "_leverage"):
-            self.__dict__.pop(name, None)
+        self._own: dict[str, np.ndarray] = {}
         return self
 
     def influence(self, X: Any, y: Any = None) -> np.ndarray:
@@ -375,7 +370,6 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         gradients = torch.linalg.solve(matrices, derivatives.gradients)
         return outputs + torch.einsum("nop,np->no", moves, gradients).numpy()
 
-    @available_if(_has_features)
     def transform(self, X: Any) -> np.ndarray:
         """Compute features whose inner products are cosines of preconditioned gradients.
 
@@ -390,7 +384,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             Features of length 1, or 0 for a zero gradient.
         """
         samples, weights = self._weigh_queries(X, None)
-        source = self._make_preconditioned()
+        source = PreconditionedEngine(self._ridge.to_features(), *self._list_settings())
         chunks = iterate_chunks(source, samples, "unit", weights)
         chunks = with_progress(chunks, len(samples), self.verbose)
         return np.concatenate(
@@ -400,21 +394,33 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     @property
     def self_influence_(self) -> np.ndarray:
         """Decrease of each fitted sample's loss by the sample itself, of shape (n_samples_fit,)."""
-        self._check_fitted_network()
-        if "_self_influence" not in vars(self):
-            kernels = self._compute_own_kernels(self._derivatives.gradients[:, None])
-            self._self_influence = kernels[:, 0, 0].numpy() / self.n_samples_fit_
-        return self._self_influence
+        return self._get_own("self_influence", lambda loss: loss.gradients[:, None])
 
     @property
     def leverage_(self) -> np.ndarray:
         """Share of each fitted sample's outputs that it determines, of shape (n_samples_fit,)."""
+        return self._get_own("leverage", LossDerivatives.compute_roots)
+
+    def __dir__(self) -> list[str]:
+        """List all attributes except those that a notebook would compute to display them."""
+        computed = ("self_influence_", "leverage_")
+        names = (name for name in object.__dir__(self) if name not in computed)
+        return [name for name in names if hasattr(self, name)]
+
+    def _get_own(self, name: str, weigh: Callable[[LossDerivatives], Tensor]) -> np.ndarray:
+        """Return the traces of self-kernels at the fitted samples, divided by their number."""
         self._check_fitted_network()
-        if "_leverage" not in vars(self):
-            kernels = self._compute_own_kernels(self._derivatives.compute_roots())
+        if name not in self._own:
+            kernels = self._compute_own_kernels(weigh(self._derivatives))
+            # In a dict, because scikit-learn allows no new attribute after `fit`.
             traces = kernels.diagonal(dim1=1, dim2=2).sum(dim=1)
-            self._leverage = traces.numpy() / self.n_samples_fit_
-        return self._leverage
+            self._own[name] = traces.numpy() / self.n_samples_fit_
+        return self._own[name]
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of features that `transform` returns."""
+        return self._ridge.to_features().n_features
 
     def _compute_own_kernels(self, weights: Tensor) -> Tensor:
         """Return the self-kernels of preconditioned gradients at the fitted samples."""
