@@ -25,11 +25,8 @@ SIZES = {"7 and 1 samples": ALL, "single samples": SINGLE, "as many samples as p
 ROUNDED = {"T5", "Llama"}
 #: Cases with parameters that the fallback computes.
 EXOTIC = {
-    "token stacked",
-    "token repeat_interleave",
     "prototypes by cdist",
     "EmbeddingBag, max",
-    "EmbeddingBag with offsets",
     "learnt memory of one row through a layer",
     "Linear on (2 n 2, i)",
     "tokens sent to experts",

@@ -44,12 +44,22 @@ def linear(arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, .
     arguments=("input", "mat1", "mat2", "beta", "alpha"),
 )
 def addmm(arguments: Mapping[str, Any], cotangents: Tensor, names: tuple[str, ...]) -> list[Block]:
-    """Return the gradients of W = mat2, of shape (i, j), and of the bias, ``input``."""
-    is_scaled = arguments.get("beta", 1) != 1 or arguments.get("alpha", 1) != 1
-    if is_scaled or ("input" in names and arguments["input"].ndim != 1):
+    """Return the gradients of W = mat2, of shape (i, j), and of the bias, ``input``.
+
+    The layer computes y = alpha a W + beta b.
+    """
+    if "input" in names and arguments["input"].ndim != 1:
         return NotImplemented
     order = _make_transposed_order(arguments["mat2"])
-    return _make_layer_blocks(arguments, "mat1", "mat2", cotangents, names, order)
+    factors = {"mat2": arguments.get("alpha", 1), "input": arguments.get("beta", 1)}
+    # Parameters with the same factor share a block.
+    groups = [tuple(n for n in names if factors[n] == f) for f in {factors[n] for n in names}]
+    blocks: list[Block] = []
+    for group in groups:
+        factor = factors[group[0]]
+        scaled = cotangents if factor == 1 else factor * cotangents
+        blocks += _make_layer_blocks(arguments, "mat1", "mat2", scaled, group, order)
+    return blocks
 
 
 @register_rule(*_MATMUL, parameters=("input", "other"), arguments=("input", "other"))

@@ -84,6 +84,18 @@ def unfold_and_multiply(p, h):
     return h.unfold(1, 2, 1).flatten(2) @ p.W
 
 
+def embed_bags(p, h):
+    """Return the sums of rows of a table in bags of 1 to 4 numbers of a sample."""
+    numbers, lengths = choose(h, 9), 1 + choose(h, 4)[:, 1]
+    is_used = torch.arange(POSITIONS) < lengths[:, None]
+    return p.bag(numbers[is_used], lengths.cumsum(0) - lengths)
+
+
+def make_bag():
+    """Make an embedding of bags in a dict."""
+    return {"bag": nn.EmbeddingBag(9, WIDTH, mode="sum")}
+
+
 CASES = [
     # Tokens
     make_case("token expanded", lambda p, h: prepend(p.t.expand(len(h), -1, -1), h), t=(1, 1, 6)),
@@ -94,6 +106,8 @@ CASES = [
         "token broadcast", lambda p, h: prepend(torch.broadcast_to(p.t, h.shape), h), t=(1, 1, 6)
     ),
     make_case("token stacked", lambda p, h: prepend(torch.stack([p.t] * len(h)), h), t=(1, 6)),
+    make_case("tokens concatenated", lambda p, h: h + torch.cat([p.t] * len(h)), t=(1, 4, 6)),
+    make_case("constants stacked", lambda p, h: h + torch.stack([p.t] * 4), t=ROW),
     make_case(
         "token repeat_interleave",
         lambda p, h: prepend(p.t.repeat_interleave(len(h), 0), h),
@@ -312,9 +326,10 @@ CASES = [
         lambda p, h: p.bag(choose(h, 9), per_sample_weights=h[..., 1]),
         lambda: {"bag": nn.EmbeddingBag(9, WIDTH, mode="sum")},
     ),
+    make_case("EmbeddingBag with offsets of bags of different length", embed_bags, make_bag),
     make_case(
         "EmbeddingBag with offsets",
         lambda p, h: p.bag(choose(h, 9).flatten(), POSITIONS * torch.arange(len(h))),
-        lambda: {"bag": nn.EmbeddingBag(9, WIDTH, mode="sum")},
+        make_bag,
     ),
 ]
