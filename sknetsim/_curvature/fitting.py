@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._networks.samples import Samples
+from .kronecker_ridge import fit_kronecker
 from .loss_derivatives import LossDerivatives
 from .pair_ridges import fit_dual_ridge, fit_landmark_ridge
 from .parameter_ridge import fit_parameter_ridge
 from .sources import CombinationEngine, Ridge
 
 #: Names of curvatures.
-CURVATURES = ("ggn", "none")
+CURVATURES = ("ggn", "kfac", "ekfac", "none")
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,7 @@ class Identity(Ridge):
         return self.n_elements
 
     def jacobians(
-        self,
-        source: CombinationEngine,
-        X: Samples,
-        y: Any,
-        start: int,
-        factored: bool,
-        products: Tensor | None = None,
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
     ) -> Iterator[tuple[slice, Jacobian]]:
         yield from source.jacobians(X, y, start, factored)
 
@@ -72,7 +66,8 @@ def fit_ridge(
     derivatives : LossDerivatives
         Derivatives of the loss of the fitted samples; Hessians are not needed for "none".
     damping : float
-        The number lambda, in units of the mean eigenvalue of H.
+        The number lambda, in units of the mean eigenvalue of H, or of each of its blocks for "kfac"
+        and "ekfac".
     n_landmarks : int or None
         Number of landmarks; None for the exact curvature, in the parameters or in its dual form,
         whichever is smaller.
@@ -87,6 +82,8 @@ def fit_ridge(
     if curvature == "none":
         return Identity(source.count_elements())
     roots = derivatives.compute_roots()
+    if curvature != "ggn":
+        return fit_kronecker(source, X, roots, damping, corrected=curvature == "ekfac")
     if n_landmarks is not None:
         basis = derivatives.compute_basis()
         return fit_landmark_ridge(source, X, roots, damping, basis, n_landmarks, random_state)

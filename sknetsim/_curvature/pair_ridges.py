@@ -85,12 +85,14 @@ class PairRidge(Ridge):
         """Number f of features."""
         return self.transform.shape[1]
 
-    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor:
-        """Return the features of the samples, of shape (n, j, f), in the dtype of the gradients."""
-        weights = torch.as_tensor(y)
-        products = multiply_pairs(source, (X, weights), (self.landmarks, self.roots))
-        features = (products @ self.transform).to(source.dtype)
-        return features.unflatten(0, weights.shape[:2])
+    def _compute_features(
+        self, source: CombinationEngine, X: Samples, y: Any, start: int
+    ) -> Tensor:
+        """Return the features of the samples from ``start`` on, of shape (n, j, f), float64."""
+        samples = X.select(list(range(start, len(X)))) if start else X
+        weights = torch.as_tensor(y)[start:]
+        products = multiply_pairs(source, (samples, weights), (self.landmarks, self.roots))
+        return (products @ self.transform).unflatten(0, weights.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -122,19 +124,12 @@ class DualRidge(PairRidge):
         return LandmarkRidge(self.landmarks, self.roots, transform, self.damping, self.eps)
 
     def jacobians(
-        self,
-        source: CombinationEngine,
-        X: Samples,
-        y: Any,
-        start: int,
-        factored: bool,
-        products: Tensor | None = None,
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self.multiply(source, X, y) if products is None else products
-        features = features / math.sqrt(self.damping)
+        features = self._compute_features(source, X, y, start) / math.sqrt(self.damping)
         layout = (("ridge", features.shape[2:]),)
         for rows, jacobian in source.jacobians(X, y, start, factored):
-            own = features[rows].to(jacobian.outputs)
+            own = features[rows.start - start : rows.stop - start].to(jacobian.outputs)
             scale = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
             scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
             blocks = {**scaled.blocks, ("ridge",): SubtractedBlock(layout, own)}
@@ -150,19 +145,13 @@ class LandmarkRidge(PairRidge):
     """
 
     def jacobians(
-        self,
-        source: CombinationEngine,
-        X: Samples,
-        y: Any,
-        start: int,
-        factored: bool,
-        products: Tensor | None = None,
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self.multiply(source, X, y) if products is None else products
+        features = self._compute_features(source, X, y, start).to(source.dtype)
         layout = (("ridge", features.shape[2:]),)
-        for first in range(start, len(features), _CHUNK_SAMPLES):
+        for first in range(0, len(features), _CHUNK_SAMPLES):
             own = features[first : first + _CHUNK_SAMPLES]
-            rows = slice(first, first + len(own))
+            rows = slice(start + first, start + first + len(own))
             yield rows, Jacobian({("ridge",): DenseBlock(layout, own)}, layout, own[:, :, 0])
 
 

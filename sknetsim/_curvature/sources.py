@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .._gradients.engine import GradientEngine
 from .._gradients.outputs import Combinations
@@ -96,23 +95,12 @@ class Ridge(abc.ABC):
 
     @abc.abstractmethod
     def jacobians(
-        self,
-        source: CombinationEngine,
-        X: Samples,
-        y: Any,
-        start: int,
-        factored: bool,
-        products: Tensor | None,
+        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield Jacobians G' of the samples whose inner products are G (H + lambda)^{-1} G^T.
 
-        G are the gradients of the combinations of outputs with the weights y. ``products`` are what
-        `multiply` returns for these samples, if it is known.
+        G are the gradients of the combinations of outputs with the weights y.
         """
-
-    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor | None:
-        """Return products of the gradients that `jacobians` needs; None if it needs none."""
-        return None
 
 
 class PreconditionedEngine(CombinationEngine):
@@ -130,21 +118,15 @@ class PreconditionedEngine(CombinationEngine):
         super().__init__(*settings)
         self.ridge = ridge
         self._source = CombinationEngine(*settings)
-        self._known: tuple[Any, Tensor | None] = (None, None)
 
     def _list_settings(self) -> tuple[Any, ...]:
         return self.ridge, *super()._list_settings()
-
-    def remember(self, y: Any, products: Tensor | None) -> None:
-        """Keep the products of the samples with the weights y, an object that is passed later."""
-        self._known = y, products
 
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the preconditioned gradients from sample ``start`` on, chunk by chunk."""
-        products = self._known[1] if y is self._known[0] else None
-        yield from self.ridge.jacobians(self._source, X, y, start, factored, products)
+        yield from self.ridge.jacobians(self._source, X, y, start, factored)
 
     def identity(self) -> str:
         """Return the fingerprint of the network, the parameters and the ridge."""

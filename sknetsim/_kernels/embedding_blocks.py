@@ -9,14 +9,14 @@ index[n,t] is v.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .blocks import Block
-from .layouts import FourierMap, multiply_complex
+from .layouts import FourierMap, Order, multiply_complex
 from .position_blocks import PositionBlock, weight_cotangents
 
 
@@ -69,6 +69,39 @@ class EmbeddingBlock(PositionBlock):
         cotangents = multiply_complex(self.cotangents[:, :, :, 0], maps[0].columns)
         rows = maps[0].rows[self.indices]
         return torch.einsum("ontf,of,ntf->nf", cotangents.transpose(0, 1), maps[0].outputs, rows)
+
+    def as_matrices(self, name: str) -> EmbeddingBlock:
+        return replace(self, layout=((name, self.layout[0][1]),))
+
+    @property
+    def matrix_order(self) -> Order:
+        return Order((1, self.cotangents.shape[-1], self._width), (0, 2, 1))
+
+    def activation_moments(self) -> Tensor:
+        # A[v,v] is the number of uses of row v. Different rows are never used at one position.
+        return torch.bincount(self.indices.flatten(), minlength=self._width)[None].double()
+
+    def rotate(self, left: Tensor, right: Tensor | None) -> EmbeddingBlock:
+        assert right is None  # One-hot activations would not stay one-hot.
+        return replace(self, cotangents=self._rotate_cotangents(left))
+
+    def sum_squares(self) -> Tensor:
+        samples, outputs, _, _, out = self.cotangents.shape
+        # The gradients of a sample are added for each row that it uses, u for all samples together:
+        # G[u,o,j] = sum_t e[n,o,t,j], over the t with index[n,t] = v.
+        offsets = torch.arange(samples, device=self.indices.device)[:, None] * self._width
+        used, inverse = torch.unique(self.indices + offsets, return_inverse=True)
+        gradients = self.cotangents.new_zeros(len(used), outputs, out, dtype=torch.float64)
+        cotangents = self.cotangents[:, :, :, 0].transpose(1, 2).flatten(0, 1).double()
+        gradients.index_add_(0, inverse.flatten(), cotangents)
+        sums = gradients.new_zeros(self._width, out)
+        sums.index_add_(0, used % self._width, gradients.square().sum(dim=1))
+        return sums.T[None]
+
+    def scale(self, factors: Tensor) -> EmbeddingBlock:
+        # factors[j,v] G[v,j] = sum_t factors[j,index[n,t]] e[n,o,t,j], over the t of row v
+        rows = factors[0].T.to(self.cotangents)[self.indices]
+        return replace(self, cotangents=self.cotangents * rows[:, None, :, None])
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, EmbeddingBlock)

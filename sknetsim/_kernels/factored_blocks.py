@@ -10,6 +10,7 @@ side are one flattened axis, as in J[n,o,gji], or, under a sum, several indices.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,12 @@ from torch import Tensor
 
 from .blocks import Block, DenseBlock, squared_norms
 from .layouts import PLAIN_ORDER, FourierMap, Order, longest_first_axis, multiply_complex
-from .position_blocks import PositionBlock, multiply_positions, weight_cotangents
+from .position_blocks import (
+    PositionBlock,
+    multiply_positions,
+    sum_outer_products,
+    weight_cotangents,
+)
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,49 @@ class FactorBlock(PositionBlock):
     def written(self) -> DenseBlock:
         if not self._has_bias:
             return DenseBlock(self.layout, self._weight_gradients(), self.order)
-        # The bias is one more column of the weight, with the activation 1.
-        ones = self.activations.new_ones(()).expand(*self.activations.shape[:3], 1)
-        columns = replace(self, activations=torch.cat([self.activations, ones], dim=3))
-        groups, out = self.cotangents.shape[3:]
-        order = self.order.with_bias(groups, out, self._width)
+        columns = replace(self, activations=self._append_ones())
+        order = self.order.with_bias(*self.matrix_shape)
         return DenseBlock(self.layout, columns._weight_gradients(), order)
+
+    def _append_ones(self) -> Tensor:
+        """Return the activations with one more input channel, that of the bias."""
+        ones = self.activations.new_ones(()).expand(*self.activations.shape[:3], 1)
+        return torch.cat([self.activations, ones], dim=3)
+
+    def as_matrices(self, name: str) -> FactorBlock:
+        activations = self._append_ones() if self._has_bias else self.activations
+        groups, out = self.cotangents.shape[3:]
+        layout = ((name, torch.Size([groups * out, activations.shape[3]])),)
+        return FactorBlock(layout, self.cotangents, activations)
+
+    @property
+    def matrix_order(self) -> Order:
+        return self.order
+
+    def activation_moments(self) -> Tensor:
+        return sum_outer_products(self.activations.movedim(2, 0).flatten(1, 2))
+
+    def rotate(self, left: Tensor, right: Tensor | None) -> FactorBlock:
+        activations = self.activations
+        if right is not None:
+            activations = torch.einsum("ntgi,gik->ntgk", activations, right.to(activations))
+        return replace(self, cotangents=self._rotate_cotangents(left), activations=activations)
+
+    def sum_squares(self) -> Tensor:
+        if self.positions == 1:
+            # G = e a^T, so sum_no G^2 = sum_n (sum_o e[n,o,g,j]^2) a[n,g,i]^2
+            squares = self.cotangents[:, :, 0].double().square().sum(dim=1)
+            return torch.einsum("ngj,ngi->gji", squares, self.activations[:, 0].double().square())
+        sums = [
+            part._weight_gradients().square().sum(dim=(0, 1), dtype=torch.float64)
+            for part in self._split_to_write()
+        ]
+        return functools.reduce(torch.add, sums).view(self.matrix_shape)
+
+    def scale(self, factors: Tensor) -> DenseBlock:
+        gradients = self._weight_gradients()
+        gradients *= factors.flatten().to(gradients)
+        return DenseBlock(self.layout, gradients, self.order)
 
     def self_kernel(self) -> Tensor:
         if math.prod(self.cotangents.shape[2:4]) > 1:

@@ -24,7 +24,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .blocks import Block, DenseBlock, concatenate_tensors
+from .blocks import Block, DenseBlock, concatenate_tensors, sum_products
+from .layouts import Order
 
 # Elements of a temporary over pairs of positions (64 MiB in float32).
 _PAIR_ELEMENTS = 2**24
@@ -65,6 +66,53 @@ class PositionBlock(Block):
     @abc.abstractmethod
     def _paired_activation_gram(self, other: Any) -> Tensor:
         """Return a[n,t,g] . a'[n,s,g] of the n-th samples of both blocks, as (n, g, t, s)."""
+
+    @abc.abstractmethod
+    def as_matrices(self, name: str) -> PositionBlock:
+        """Return the gradients of a weight and its bias as those of one weight of this name.
+
+        The bias is one more input channel, whose activation is always 1.
+        """
+
+    @property
+    @abc.abstractmethod
+    def matrix_order(self) -> Order:
+        """Order in which the weight, stored as (g, j, i), is arranged in the layout."""
+
+    @property
+    def matrix_shape(self) -> tuple[int, int, int]:
+        """Numbers g, j and i of groups, and of output and input channels of a group."""
+        return *self.cotangents.shape[3:], self._width
+
+    def cotangent_moments(self) -> Tensor:
+        """Return S[g,j,k] = sum_not e[n,o,t,g,j] e[n,o,t,g,k], float64."""
+        return sum_outer_products(self.cotangents.movedim(3, 0).flatten(1, 3))
+
+    @abc.abstractmethod
+    def activation_moments(self) -> Tensor:
+        """Return A[g,i,k] = sum_nt a[n,t,g,i] a[n,t,g,k], float64.
+
+        If A is diagonal by construction, the result is the diagonal, of shape (g, i).
+        """
+
+    @abc.abstractmethod
+    def rotate(self, left: Tensor, right: Tensor | None) -> PositionBlock:
+        """Return the block of L^T G R, with a matrix G for each sample, output and group.
+
+        The matrices L have the shape (g, j, j), and R (g, i, i); None stands for the identity.
+        """
+
+    def _rotate_cotangents(self, left: Tensor) -> Tensor:
+        # L^T (sum_t e_t a_t^T) R = sum_t (L^T e_t) (R^T a_t)^T
+        return torch.einsum("notgj,gjk->notgk", self.cotangents, left.to(self.cotangents))
+
+    @abc.abstractmethod
+    def sum_squares(self) -> Tensor:
+        """Return sum_no G[n,o,g,j,i]^2, float64, where G are the gradients."""
+
+    @abc.abstractmethod
+    def scale(self, factors: Tensor) -> Block:
+        """Return the block of the gradients factors[g,j,i] G[n,o,g,j,i]."""
 
     @property
     @abc.abstractmethod
@@ -154,11 +202,13 @@ class PositionBlock(Block):
     def self_kernel(self) -> Tensor:
         if self._count_paired_operations() <= self._count_written_operations():
             return self._multiply_pairs()
-        # The gradients of a few samples at a time are written out, so that they stay in the cache.
+        return torch.cat([part.written().self_kernel() for part in self._split_to_write()])
+
+    def _split_to_write(self) -> list[Any]:
+        """Return parts of the samples whose gradients stay in the cache when written out."""
         step = max(1, _WRITTEN_ELEMENTS // (self._count_elements() * self.cotangents.shape[3]))
         starts = range(0, len(self.cotangents), step)
-        parts: list[Any] = [self.rows(slice(start, start + step)) for start in starts]
-        return torch.cat([part.written().self_kernel() for part in parts])
+        return [self.rows(slice(start, start + step)) for start in starts]
 
     def _multiply_pairs(self) -> Tensor:
         """Return the self-kernel from products of all pairs of positions."""
@@ -262,6 +312,11 @@ class PositionBlock(Block):
         step = max(1, _PAIR_ELEMENTS // max(1, per_sample))
         samples = len(self.cotangents)
         return [self.rows(slice(start, start + step)) for start in range(0, samples, step)]
+
+
+def sum_outer_products(vectors: Tensor) -> Tensor:
+    """Return sum_r v[g,r,:] v[g,r,:]^T, of shape (g, j, j), float64, from v of shape (g, r, j)."""
+    return sum_products(vectors.mT, vectors).double()
 
 
 def multiply_positions(vectors: Tensor, others: Tensor, constant: float = 0.0) -> Tensor:
