@@ -250,3 +250,25 @@ def test_normalized_weights_are_mapped_without_autograd(dim):
     )
     (block,) = (b for b in jacobian.blocks.values() if isinstance(b, SumBlock))
     assert isinstance(block.parts[0].maps[0], NormalizedMap)
+
+
+def tie(p, h):
+    """Return rows of a table times its transpose, by a linear layer."""
+    numbers = (3 * h[..., 0]).long() % 9
+    return functional.linear(functional.embedding(numbers, p.weight).tanh(), p.weight)
+
+
+def multiply_twice(p, h):
+    """Return products with a weight and with its transpose."""
+    return functional.linear((h @ p.weight).tanh(), p.weight)
+
+
+@pytest.mark.parametrize(("function", "shape"), [(tie, (9, 6)), (multiply_twice, (6, 6))])
+def test_sums_over_uses_of_different_forms_need_no_gradients(function, shape, monkeypatch):
+    network, X = build(function, lambda: {"weight": make_parameter(*shape)})
+    check_jacobians(network, X)
+    (jacobian,) = [j for _, j in GradientEngine(resolve_network(network)).jacobians(Samples(X))]
+    weights = torch.ones(*jacobian.outputs.shape, 1, dtype=torch.float64)
+    expected = jacobian.blocks["weight",].dense().weighted_sum(weights)[0]
+    monkeypatch.setattr(SumBlock, "materialize", None)
+    torch.testing.assert_close(jacobian.weighted_sum(weights)["weight"], expected)

@@ -21,6 +21,7 @@ from ..._kernels.parameter_maps import (
     NormalizedMap,
     ParameterMap,
 )
+from ..._kernels.position_blocks import PositionBlock
 from ..._kernels.precision import full_precision
 from ..._kernels.sum_blocks import SumBlock, Summand, make_sum_block, wrap_block
 from ...exceptions import is_out_of_memory
@@ -239,8 +240,13 @@ def _find_indices(source: Origin) -> Tensor | None:
 
 
 def _add_blocks(blocks: list[Block]) -> Block:
-    """Return the sum of blocks of the same parameters."""
-    if not any(isinstance(block, SumBlock) for block in blocks):
+    """Return the sum of blocks of the same parameters.
+
+    Factors of different forms, as of an embedding that is also the last layer, are not written out.
+    """
+    is_mixed = len({block._form() for block in blocks}) > 1
+    has_factors = any(isinstance(block, PositionBlock) for block in blocks)
+    if not any(isinstance(block, SumBlock) for block in blocks) and not (is_mixed and has_factors):
         return add_blocks(blocks)
     wrapped = [block if isinstance(block, SumBlock) else wrap_block(block) for block in blocks]
     return wrapped[0]._add(wrapped)
