@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .._kernels.jacobian import Jacobian
 from .._networks.samples import Samples
@@ -39,7 +40,13 @@ class Identity(Ridge):
         return self.n_elements
 
     def jacobians(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+        self,
+        source: CombinationEngine,
+        X: Samples,
+        y: Any,
+        start: int,
+        factored: bool,
+        products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
         yield from source.jacobians(X, y, start, factored)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._kernels.blocks import DenseBlock
+from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
 from .._kernels.subtracted_block import SubtractedBlock
 from .._networks.memory import check_within_budget
@@ -26,7 +26,7 @@ from .._networks.samples import Samples
 from .._passes.chunks import Chunk
 from .._passes.reductions import compute_pair_matrix
 from ..exceptions import describe_integers
-from .sources import CURE, CombinationEngine, Ridge
+from .sources import CURE, CombinationEngine, CombinedJacobian, Ridge
 
 # Number of samples whose features are yielded at a time.
 _CHUNK_SAMPLES = 1024
@@ -85,14 +85,12 @@ class PairRidge(Ridge):
         """Number f of features."""
         return self.transform.shape[1]
 
-    def _compute_features(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int
-    ) -> Tensor:
-        """Return the features of the samples from ``start`` on, of shape (n, j, f), float64."""
-        samples = X.select(list(range(start, len(X)))) if start else X
-        weights = torch.as_tensor(y)[start:]
-        products = multiply_pairs(source, (samples, weights), (self.landmarks, self.roots))
-        return (products @ self.transform).unflatten(0, weights.shape[:2])
+    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor:
+        """Return the features of the samples, of shape (n, j, f), in the dtype of the gradients."""
+        weights = torch.as_tensor(y)
+        products = multiply_pairs(source, (X, weights), (self.landmarks, self.roots))
+        features = (products @ self.transform).to(source.dtype)
+        return features.unflatten(0, weights.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,19 @@ class DualRidge(PairRidge):
         return LandmarkRidge(self.landmarks, self.roots, transform, self.damping, self.eps)
 
     def jacobians(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+        self,
+        source: CombinationEngine,
+        X: Samples,
+        y: Any,
+        start: int,
+        factored: bool,
+        products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self._compute_features(source, X, y, start) / math.sqrt(self.damping)
+        features = self.multiply(source, X, y) if products is None else products
+        features = features / math.sqrt(self.damping)
         layout = (("ridge", features.shape[2:]),)
         for rows, jacobian in source.jacobians(X, y, start, factored):
-            own = features[rows.start - start : rows.stop - start].to(jacobian.outputs)
+            own = features[rows].to(jacobian.outputs)
             scale = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
             scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
             blocks = {**scaled.blocks, ("ridge",): SubtractedBlock(layout, own)}
@@ -145,14 +150,21 @@ class LandmarkRidge(PairRidge):
     """
 
     def jacobians(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+        self,
+        source: CombinationEngine,
+        X: Samples,
+        y: Any,
+        start: int,
+        factored: bool,
+        products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self._compute_features(source, X, y, start).to(source.dtype)
+        features = self.multiply(source, X, y) if products is None else products
         layout = (("ridge", features.shape[2:]),)
-        for first in range(0, len(features), _CHUNK_SAMPLES):
+        for first in range(start, len(features), _CHUNK_SAMPLES):
             own = features[first : first + _CHUNK_SAMPLES]
-            rows = slice(start + first, start + first + len(own))
-            yield rows, Jacobian({("ridge",): DenseBlock(layout, own)}, layout, own[:, :, 0])
+            rows = slice(first, first + len(own))
+            blocks: dict[tuple[str, ...], Block] = {("ridge",): DenseBlock(layout, own)}
+            yield rows, CombinedJacobian(blocks, layout, own[:, :, 0])
 
 
 def fit_dual_ridge(

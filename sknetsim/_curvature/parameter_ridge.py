@@ -41,7 +41,13 @@ class ParameterRidge(Ridge):
         return len(self.factor)
 
     def jacobians(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+        self,
+        source: CombinationEngine,
+        X: Samples,
+        y: Any,
+        start: int,
+        factored: bool,
+        products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
         for rows, jacobian in source.jacobians(X, y, start):
             yield rows, self._precondition(jacobian)

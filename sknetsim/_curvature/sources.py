@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._gradients.engine import GradientEngine
 from .._gradients.outputs import Combinations
@@ -23,6 +23,15 @@ from .._networks.samples.labels import make_label_tensor
 
 #: Cure for a curvature that is too large.
 CURE = "Set `n_components` to a number of landmarks, or curvature='ekfac'"
+
+
+class CombinedJacobian(Jacobian):
+    """Gradients of combinations of outputs, of which some may be zero without a loss of digits."""
+
+    def roots(self, kernel: Tensor, inverted: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the roots; unless ``inverted``, all ranks are k, so that no zero is reported."""
+        root, rank, dropped = super().roots(kernel, inverted)
+        return root, rank if inverted else torch.full_like(rank, kernel.shape[1]), dropped
 
 
 class CombinationEngine(GradientEngine):
@@ -68,7 +77,8 @@ class CombinationEngine(GradientEngine):
         for rows, jacobian in super().jacobians(X, weights / scales, start, factored):
             matrices = (scales[rows] * identity).to(jacobian.outputs.device)
             outputs = jacobian.outputs * scales[rows, 0].to(jacobian.outputs)
-            yield rows, replace(jacobian.whiten(matrices), outputs=outputs)
+            blocks = jacobian.whiten(matrices).blocks
+            yield rows, CombinedJacobian(blocks, jacobian.layout, outputs)
 
 
 class Ridge(abc.ABC):
@@ -95,12 +105,23 @@ class Ridge(abc.ABC):
 
     @abc.abstractmethod
     def jacobians(
-        self, source: CombinationEngine, X: Samples, y: Any, start: int, factored: bool
+        self,
+        source: CombinationEngine,
+        X: Samples,
+        y: Any,
+        start: int,
+        factored: bool,
+        products: Tensor | None,
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield Jacobians G' of the samples whose inner products are G (H + lambda)^{-1} G^T.
 
-        G are the gradients of the combinations of outputs with the weights y.
+        G are the gradients of the combinations of outputs with the weights y. ``products`` are what
+        `multiply` returns for these samples, if it is known.
         """
+
+    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor | None:
+        """Return products of the gradients that `jacobians` needs; None if it needs none."""
+        return None
 
 
 class PreconditionedEngine(CombinationEngine):
@@ -118,15 +139,21 @@ class PreconditionedEngine(CombinationEngine):
         super().__init__(*settings)
         self.ridge = ridge
         self._source = CombinationEngine(*settings)
+        self._known: tuple[Any, Tensor | None] = (None, None)
 
     def _list_settings(self) -> tuple[Any, ...]:
         return self.ridge, *super()._list_settings()
+
+    def remember(self, y: Any, products: Tensor | None) -> None:
+        """Keep the products of the samples with the weights y, an object that is passed later."""
+        self._known = y, products
 
     def jacobians(
         self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the preconditioned gradients from sample ``start`` on, chunk by chunk."""
-        yield from self.ridge.jacobians(self._source, X, y, start, factored)
+        products = self._known[1] if y is self._known[0] else None
+        yield from self.ridge.jacobians(self._source, X, y, start, factored, products)
 
     def identity(self) -> str:
         """Return the fingerprint of the network, the parameters and the ridge."""

@@ -227,6 +227,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         has_curvature = self.curvature != "none"
         derivatives = self._loss.differentiate(engine, samples, y, has_curvature)
         self._X, self._derivatives = samples, derivatives
+        self._weights = derivatives.gradients[:, None]
         generator = check_random_state(self.random_state)
         self._ridge = fit_ridge(
             self.curvature, engine, samples, derivatives, self.damping, self.n_components, generator
@@ -234,7 +235,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         self.damping_ = self._ridge.damping
         self.kernel_error_ = 0.0
         self.n_samples_fit_ = len(samples)
-        self._own: dict[str, np.ndarray] = {}
+        self._own: dict[str, Any] = {}
         return self
 
     def influence(self, X: Any, y: Any = None) -> np.ndarray:
@@ -308,8 +309,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         samples, weights = self._weigh_queries(X, y)
         source = self._make_preconditioned()
         total = sum_jacobians(source, samples, None, "none", self.verbose, weights)
-        fitted = self._derivatives.gradients[:, None]
-        sums, _ = kernel_sums(source, self._X, total, "none", self.verbose, fitted)
+        sums, _ = kernel_sums(source, self._X, total, "none", self.verbose, self._weights)
         return sums[:, 0] / (self.n_samples_fit_ * len(samples))
 
     def group_influence(self, X: Any, groups: Any, y: Any = None) -> np.ndarray:
@@ -341,8 +341,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             )
         source = self._make_preconditioned()
         values = np.eye(codes.max() + 1)[codes]
-        fitted = self._derivatives.gradients[:, None]
-        total = sum_jacobians(source, self._X, values, "none", self.verbose, fitted)
+        total = sum_jacobians(source, self._X, values, "none", self.verbose, self._weights)
         sums, _ = kernel_sums(source, samples, total, "none", self.verbose, weights)
         return sums / self.n_samples_fit_
 
@@ -394,7 +393,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     @property
     def self_influence_(self) -> np.ndarray:
         """Decrease of each fitted sample's loss by the sample itself, of shape (n_samples_fit,)."""
-        return self._get_own("self_influence", lambda loss: loss.gradients[:, None])
+        return self._get_own("self_influence", lambda _: self._weights)
 
     @property
     def leverage_(self) -> np.ndarray:
@@ -415,7 +414,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             # In a dict, because scikit-learn allows no new attribute after `fit`.
             traces = kernels.diagonal(dim1=1, dim2=2).sum(dim=1)
             self._own[name] = traces.numpy() / self.n_samples_fit_
-        return self._own[name]
+        own: np.ndarray = self._own[name]
+        return own
 
     @property
     def _n_features_out(self) -> int:
@@ -446,8 +446,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     def _list_pairs(self, queries: tuple[Samples, Tensor], function: Any) -> tuple[Any, ...]:
         """Return the arguments of a pass over all pairs of queries and fitted samples."""
         samples, weights = queries
-        labels = weights, self._derivatives.gradients[:, None]
-        source = self._make_preconditioned()
+        source, labels = self._make_preconditioned(), (weights, self._weights)
         return source, samples, self._X, _NO_WHITENINGS, function, self.verbose, labels
 
     def _choose_output(self) -> Any:
@@ -467,7 +466,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
 
     def _make_preconditioned(self) -> PreconditionedEngine:
         """Return the source of preconditioned gradients."""
+        if "products" not in self._own:
+            source = self._make_combinations()
+            self._own["products"] = self._ridge.multiply(source, self._X, self._weights)
         engine = PreconditionedEngine(self._ridge, *self._list_settings())
+        engine.remember(self._weights, self._own["products"])
         engine.n_jobs = self.n_jobs
         return engine
 

@@ -9,6 +9,7 @@ import skorch
 import torch
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -295,3 +296,21 @@ def test_the_network_is_left_as_it_was():
     assert module.training
     assert all(parameter.grad is None for parameter in module.parameters())
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_the_metric_of_the_influence_separates_samples_of_real_data():
+    X, y = load_digits(return_X_y=True)
+    X, y = (X[:150] / 16).astype("float32"), y[:150]
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    settings = {"optimizer": torch.optim.Adam, "lr": 0.01, "train_split": None, "verbose": 0}
+    net = skorch.NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, **settings)
+    net.set_params(max_epochs=10).fit(X, y)
+    similarities = []
+    for curvature in ("none", "ggn"):
+        influence = TrainingInfluence(net, curvature=curvature).fit(X, y)
+        features = influence.transform(X)
+        similarities.append((features @ features.T)[np.triu_indices(150, 1)])
+    plain, preconditioned = (np.square(values).mean() for values in similarities)
+    # The directions that many samples share have the largest curvature, and count least.
+    assert preconditioned < plain / 2
