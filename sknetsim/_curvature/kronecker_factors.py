@@ -11,7 +11,12 @@ of the second moments
 With A = R diag(A_i) R^T and S = L diag(S_j) L^T, the eigenvalues of H are S_j A_i, and the
 coordinates of G in its eigenvectors are (L^T G R)_ji. EK-FAC keeps the eigenvectors and replaces
 the eigenvalues by the means over samples of sum_o (L^T G_o R)_ji^2. Each group of a convolution has
-its own A and S. The A of an embedding is diagonal, because its activations are one-hot.
+its own A and S. The A of an embedding is diagonal, because its activations are one-hot. Padding counts
+as positions.
+
+The factors of layers with one position, and all eigenvalues of EK-FAC, are those of kronfluence.
+With several positions, kronfluence also divides S by their number, so that the eigenvalues of K-FAC
+have another scale than those of H and of EK-FAC.
 
 A parameter that belongs to no such layer has e = J and a = 1. So its H is exact, or exact in the
 blocks on its diagonal that `matrix_gradients.py` chooses.
@@ -75,6 +80,11 @@ class Eigenbasis:
     left: Tensor
     right: Tensor | None
     eigenvalues: Tensor
+
+    def cpu(self) -> Eigenbasis:
+        """Return the eigenvectors and eigenvalues on the CPU."""
+        right = None if self.right is None else self.right.cpu()
+        return replace(self, left=self.left.cpu(), right=right, eigenvalues=self.eigenvalues.cpu())
 
     def rotate(self, block: PositionBlock) -> PositionBlock:
         """Return the block of the coordinates L^T G R."""

@@ -43,7 +43,8 @@ class KroneckerRidge(Ridge):
     """
 
     def __init__(self, bases: Mapping[str, Eigenbasis], damping: float):
-        self._bases = dict(bases)
+        # A ridge can be unpickled on a machine without the device.
+        self._bases = {name: basis.cpu() for name, basis in bases.items()}
         elements = self.n_features
         total = sum(float(basis.eigenvalues.sum()) for basis in bases.values())
         if not total > 0:

@@ -79,7 +79,9 @@ class EmbeddingBlock(PositionBlock):
 
     def activation_moments(self) -> Tensor:
         # A[v,v] is the number of uses of row v. Different rows are never used at one position.
-        return torch.bincount(self.indices.flatten(), minlength=self._width)[None].double()
+        counts = self.cotangents.new_zeros(self._width, dtype=torch.float64)
+        indices = self.indices.flatten()
+        return counts.index_add_(0, indices, counts.new_ones(indices.shape))[None]
 
     def rotate(self, left: Tensor, right: Tensor | None) -> EmbeddingBlock:
         assert right is None  # One-hot activations would not stay one-hot.
