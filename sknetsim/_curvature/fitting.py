@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -43,12 +42,11 @@ class Identity(Ridge):
         self,
         source: CombinationEngine,
         X: Samples,
-        y: Any,
         start: int,
         factored: bool,
         products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        yield from source.jacobians(X, y, start, factored)
+        yield from source.jacobians(X, start, factored)
 
 
 def fit_ridge(

@@ -197,7 +197,7 @@ def _iterate_matrices(
     source: Source, X: Samples, weights: Any
 ) -> Iterator[dict[str, MatrixGradients]]:
     """Yield the gradients of some samples after the other as matrices, without a graph."""
-    for _, jacobian in source.jacobians(X, weights, factored=True):
+    for _, jacobian in source.jacobians(X.with_labels(weights), factored=True):
         for part in split_samples(jacobian, keeps_factors=True):
             with torch.no_grad(), full_precision(part.outputs.device):
                 yield list_matrices(part)

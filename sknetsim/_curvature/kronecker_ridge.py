@@ -67,7 +67,6 @@ class KroneckerRidge(Ridge):
         self,
         source: Source,
         X: Samples,
-        y: Any,
         start: int = 0,
         factored: bool = False,
         products: Any = None,
@@ -76,7 +75,7 @@ class KroneckerRidge(Ridge):
 
         Most of them are written out, so the chunks of the source are split into smaller ones.
         """
-        for rows, jacobian in source.jacobians(X, y, start, factored=True):
+        for rows, jacobian in source.jacobians(X, start, factored=True):
             first = rows.start
             for part in split_samples(jacobian, keeps_factors=False):
                 yield slice(first, first + len(part)), self.precondition(part)

@@ -12,7 +12,6 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,17 +33,12 @@ _CHUNK_SAMPLES = 1024
 _NO_WHITENINGS = ("none", "none")
 
 
-def multiply_pairs(
-    source: CombinationEngine, first: tuple[Samples, Tensor], second: Any = None
-) -> Tensor:
-    """Return the products <G_j(x_n), G_k(x_m)> of two sets, of shape (n j, m k), float64.
+def multiply_pairs(source: CombinationEngine, X: Samples, Y: Samples | None = None) -> Tensor:
+    """Return the products <G_j(x_n), G_k(y_m)> of two sets, of shape (n j, m k), float64.
 
-    Each set is a tuple of samples and the weights of their combinations; without a second one, the
-    products within the first are returned.
+    The labels are the weights of the combinations. Without Y, the products within X are returned.
     """
-    X, weights = first
-    Y, others = (None, weights) if second is None else second
-    grams = compute_pair_matrix(source, X, Y, _NO_WHITENINGS, _gram, labels=(weights, others))
+    grams = compute_pair_matrix(source, X, Y, _NO_WHITENINGS, _gram)
     rows, columns, combinations, other_combinations = grams.shape
     grams = grams.transpose(0, 2, 1, 3)
     return torch.from_numpy(
@@ -63,9 +57,8 @@ class PairRidge(Ridge):
     Attributes
     ----------
     landmarks : Samples
-        The samples z_m.
-    roots : Tensor of shape (m, k, d), float64
-        Weights of the outputs in the combinations Z.
+        The samples z_m, whose labels of shape (m, k, d) are the weights of the outputs in the
+        combinations Z.
     transform : Tensor of shape (m k, f), float64
         Matrix T of the features G Z^T T.
     damping : float
@@ -75,7 +68,6 @@ class PairRidge(Ridge):
     """
 
     landmarks: Samples
-    roots: Tensor
     transform: Tensor
     damping: float
     eps: float
@@ -85,12 +77,10 @@ class PairRidge(Ridge):
         """Number f of features."""
         return self.transform.shape[1]
 
-    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor:
+    def multiply(self, source: CombinationEngine, X: Samples) -> Tensor:
         """Return the features of the samples, of shape (n, j, f), in the dtype of the gradients."""
-        weights = torch.as_tensor(y)
-        products = multiply_pairs(source, (X, weights), (self.landmarks, self.roots))
-        features = (products @ self.transform).to(source.dtype)
-        return features.unflatten(0, weights.shape[:2])
+        features = multiply_pairs(source, X, self.landmarks) @ self.transform
+        return features.to(source.dtype).unflatten(0, (len(X), -1))
 
 
 @dataclass(frozen=True)
@@ -119,21 +109,20 @@ class DualRidge(PairRidge):
         root = _invert_root(gram, self.eps)
         # A Q = A A^T R
         transform = _whiten_root(root, gram @ root, self.damping)
-        return LandmarkRidge(self.landmarks, self.roots, transform, self.damping, self.eps)
+        return LandmarkRidge(self.landmarks, transform, self.damping, self.eps)
 
     def jacobians(
         self,
         source: CombinationEngine,
         X: Samples,
-        y: Any,
         start: int,
         factored: bool,
         products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self.multiply(source, X, y) if products is None else products
+        features = self.multiply(source, X) if products is None else products
         features = features / math.sqrt(self.damping)
         layout = (("ridge", features.shape[2:]),)
-        for rows, jacobian in source.jacobians(X, y, start, factored):
+        for rows, jacobian in source.jacobians(X, start, factored):
             own = features[rows].to(jacobian.outputs)
             scale = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
             scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
@@ -153,12 +142,11 @@ class LandmarkRidge(PairRidge):
         self,
         source: CombinationEngine,
         X: Samples,
-        y: Any,
         start: int,
         factored: bool,
         products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self.multiply(source, X, y) if products is None else products
+        features = self.multiply(source, X) if products is None else products
         layout = (("ridge", features.shape[2:]),)
         for first in range(start, len(features), _CHUNK_SAMPLES):
             own = features[first : first + _CHUNK_SAMPLES]
@@ -174,17 +162,17 @@ def fit_dual_ridge(
 
     The mean eigenvalue of H is its trace, divided by the number of parameters.
     """
-    roots = roots / math.sqrt(len(X))
     size = roots.shape[0] * roots.shape[1]
     check_within_budget("The products of the gradients of all samples", 8 * size**2, CURE)
-    gram = multiply_pairs(source, (X, roots))
+    rows = X.with_labels(roots / math.sqrt(len(X)))
+    gram = multiply_pairs(source, rows)
     absolute = damping * float(gram.trace()) / source.count_elements()
     gram.diagonal().add_(absolute)
     factor = torch.linalg.cholesky(gram)
     identity = torch.eye(len(factor), dtype=factor.dtype)
     # T = C^{-T}
     transform = torch.linalg.solve_triangular(factor.mT, identity, upper=True)
-    return DualRidge(X, roots, transform, absolute, torch.finfo(source.dtype).eps, gram)
+    return DualRidge(rows, transform, absolute, torch.finfo(source.dtype).eps, gram)
 
 
 def fit_landmark_ridge(
@@ -216,16 +204,16 @@ def fit_landmark_ridge(
             " more samples."
         )
     chosen = np.sort(random_state.permutation(len(X))[:n_landmarks]).tolist()
-    roots = roots / math.sqrt(len(X))
-    landmarks, own = X.select(chosen), basis.expand(n_landmarks, -1, -1)
-    gram = multiply_pairs(source, (landmarks, own))
+    rows = X.with_labels(roots / math.sqrt(len(X)))
+    landmarks = X.select(chosen).with_labels(basis.expand(n_landmarks, -1, -1))
+    gram = multiply_pairs(source, landmarks)
     eps = torch.finfo(source.dtype).eps
     root = _invert_root(gram, eps)
     # A Q = A Z^T R
-    projected = multiply_pairs(source, (X, roots), (landmarks, own)) @ root
-    absolute = damping * _sum_squares(source, X, roots) / source.count_elements()
+    projected = multiply_pairs(source, rows, landmarks) @ root
+    absolute = damping * _sum_squares(source, rows) / source.count_elements()
     transform = _whiten_root(root, projected, absolute)
-    return LandmarkRidge(landmarks, own, transform, absolute, eps)
+    return LandmarkRidge(landmarks, transform, absolute, eps)
 
 
 def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> Tensor:
@@ -249,9 +237,9 @@ def _invert_root(gram: Tensor, eps: float) -> Tensor:
     return scales[:, None] * vectors[:, kept] * values[kept].rsqrt()
 
 
-def _sum_squares(source: CombinationEngine, X: Samples, roots: Tensor) -> float:
+def _sum_squares(source: CombinationEngine, X: Samples) -> float:
     """Return the trace of H: the sum of the squared norms of all combinations."""
     return sum(
         float(jacobian.for_sums().self_kernel().diagonal(dim1=1, dim2=2).sum())
-        for _, jacobian in source.jacobians(X, roots)
+        for _, jacobian in source.jacobians(X)
     )

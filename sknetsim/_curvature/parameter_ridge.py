@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +43,11 @@ class ParameterRidge(Ridge):
         self,
         source: CombinationEngine,
         X: Samples,
-        y: Any,
         start: int,
         factored: bool,
         products: Tensor | None = None,
     ) -> Iterator[tuple[slice, Jacobian]]:
-        for rows, jacobian in source.jacobians(X, y, start):
+        for rows, jacobian in source.jacobians(X, start):
             yield rows, self._precondition(jacobian)
 
     def _precondition(self, jacobian: Jacobian) -> Jacobian:
@@ -83,7 +81,7 @@ def fit_parameter_ridge(
     size = source.count_elements()
     check_within_budget("The curvature of all parameters", 8 * size**2, CURE)
     curvature = torch.zeros(size, size, dtype=torch.float64)
-    for _, jacobian in source.jacobians(X, roots / math.sqrt(len(X))):
+    for _, jacobian in source.jacobians(X.with_labels(roots / math.sqrt(len(X)))):
         rows = jacobian.materialize().flatten(0, 1).double()
         # H[w,v] = sum_nk A[nk,w] A[nk,v]
         curvature += (rows.mT @ rows).cpu()

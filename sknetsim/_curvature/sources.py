@@ -19,7 +19,6 @@ from .._kernels.jacobian import Jacobian
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
-from .._networks.samples.labels import make_label_tensor
 
 #: Cure for a curvature that is too large.
 CURE = "Set `n_components` to a number of landmarks, or curvature='ekfac'"
@@ -65,16 +64,18 @@ class CombinationEngine(GradientEngine):
         return sum(shape.numel() for _, shape in layout)
 
     def jacobians(
-        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the gradients of the combinations from sample ``start`` on, chunk by chunk."""
-        weights = make_label_tensor(y)
+        weights = X.labels
+        assert weights is not None
         # The network is differentiated with weights of length 1, because the gradients of short
         # ones would leave the range of float32.
         lengths = weights.flatten(1).norm(dim=1)
         scales = torch.where(lengths > 0, lengths, 1.0)[:, None, None]
         identity = torch.eye(weights.shape[1], dtype=scales.dtype)
-        for rows, jacobian in super().jacobians(X, weights / scales, start, factored):
+        scaled = X.with_labels(weights / scales)
+        for rows, jacobian in super().jacobians(scaled, start, factored):
             matrices = (scales[rows] * identity).to(jacobian.outputs.device)
             outputs = jacobian.outputs * scales[rows, 0].to(jacobian.outputs)
             blocks = jacobian.whiten(matrices).blocks
@@ -108,18 +109,17 @@ class Ridge(abc.ABC):
         self,
         source: CombinationEngine,
         X: Samples,
-        y: Any,
         start: int,
         factored: bool,
         products: Tensor | None,
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield Jacobians G' of the samples whose inner products are G (H + lambda)^{-1} G^T.
 
-        G are the gradients of the combinations of outputs with the weights y. ``products`` are what
-        `multiply` returns for these samples, if it is known.
+        G are the gradients of the combinations of outputs whose weights are the labels.
+        ``products`` are what `multiply` returns for these samples, if it is known.
         """
 
-    def multiply(self, source: CombinationEngine, X: Samples, y: Any) -> Tensor | None:
+    def multiply(self, source: CombinationEngine, X: Samples) -> Tensor | None:
         """Return products of the gradients that `jacobians` needs; None if it needs none."""
         return None
 
@@ -144,16 +144,16 @@ class PreconditionedEngine(CombinationEngine):
     def _list_settings(self) -> tuple[Any, ...]:
         return self.ridge, *super()._list_settings()
 
-    def remember(self, y: Any, products: Tensor | None) -> None:
-        """Keep the products of the samples with the weights y, an object that is passed later."""
-        self._known = y, products
+    def remember(self, X: Samples, products: Tensor | None) -> None:
+        """Keep the products of the samples whose weights are the object ``X.labels``."""
+        self._known = X.labels, products
 
     def jacobians(
-        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the preconditioned gradients from sample ``start`` on, chunk by chunk."""
-        products = self._known[1] if y is self._known[0] else None
-        yield from self.ridge.jacobians(self._source, X, y, start, factored, products)
+        products = self._known[1] if X.labels is self._known[0] else None
+        yield from self.ridge.jacobians(self._source, X, start, factored, products)
 
     def identity(self) -> str:
         """Return the fingerprint of the network, the parameters and the ridge."""

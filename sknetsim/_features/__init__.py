@@ -9,7 +9,7 @@ from .nystroem import fit_nystroem
 from .projection import Projection
 from .sketch import fit_sketch
 
-#: Functions of (source, X, y, n_components, kernel_error, random_state) that return a `Projection`,
+#: Functions of (source, X, n_components, kernel_error, random_state) that return a `Projection`,
 #: by the name of the featurizer's method.
 METHODS: dict[str, Callable[..., Projection]] = {
     "exact": fit_exact,

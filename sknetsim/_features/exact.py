@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .._networks.samples import Samples
-from .._networks.samples.labels import select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .projection import allocate_features
 
@@ -34,10 +33,10 @@ class Exact:
     kernel_error: float = 0.0
     whitening: str = "unit"
 
-    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, verbose: Any = 0) -> np.ndarray:
         """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
-        chunks = iterate_chunks(source, X, self.whitening, y)
+        chunks = iterate_chunks(source, X, self.whitening)
         for chunk in with_progress(chunks, len(features), verbose):
             # The whitened Jacobian of a sample, of shape (d, P), becomes one row of length d P.
             features[chunk.rows] = chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy()
@@ -47,7 +46,6 @@ class Exact:
 def fit_exact(
     source: Source,
     X: Samples,
-    y: Any,
     n_components: int | str | None,
     kernel_error: float,
     random_state: np.random.RandomState,
@@ -59,5 +57,5 @@ def fit_exact(
             f" of a gradient; got {n_components!r}. Set n_components=None, or choose another"
             " method."
         )
-    _, jacobian = next(source.jacobians(X.select([0]), select_labels(y, [0])))
+    _, jacobian = next(source.jacobians(X.select([0])))
     return Exact(jacobian.width)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from .._networks.samples import Samples
-from .._networks.samples.labels import select_labels
 from .._passes.chunks import Chunk, Source
 from .._passes.pairs import UNIT_WHITENINGS, iterate_pair_values
 from .._passes.reductions import gram_matrix
@@ -44,8 +43,6 @@ class Nystroem:
     ----------
     landmarks : Samples
         The m landmarks Z, which are fitted samples.
-    labels : array-like or None
-        Labels of the landmarks; None if the compared outputs do not depend on labels.
     root : ndarray of shape (m, m), float64
         Pseudo-inverse square root K(Z, Z)^{-1/2} of the landmarks' gram matrix.
     kernel_error : float
@@ -53,7 +50,6 @@ class Nystroem:
     """
 
     landmarks: Any
-    labels: Any
     root: np.ndarray
     kernel_error: float
 
@@ -62,12 +58,12 @@ class Nystroem:
         """Number m of features."""
         return len(self.root)
 
-    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, verbose: Any = 0) -> np.ndarray:
         """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
         features.fill(0)
-        sets, labels = (X, self.landmarks), (y, self.labels)
-        grams = iterate_pair_values(source, *sets, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
+        sets = (X, self.landmarks)
+        grams = iterate_pair_values(source, *sets, UNIT_WHITENINGS, Chunk.cosines, verbose)
         for rows, columns, gram in grams:
             # torch multiplies, because numpy's threads and torch's would wait for each other.
             root = torch.from_numpy(self.root[columns]).to(gram)
@@ -79,7 +75,6 @@ class Nystroem:
 def fit_nystroem(
     source: Source,
     X: Samples,
-    y: Any,
     n_components: int | str,
     kernel_error: float,
     random_state: np.random.RandomState,
@@ -90,8 +85,7 @@ def fit_nystroem(
     """
     candidates, others = _draw_candidates(len(X), n_components, random_state)
     chosen = np.concatenate([candidates, others]).tolist()
-    samples, labels = X.select(chosen), select_labels(y, chosen)
-    gram = gram_matrix(source, samples, labels=(labels, labels))
+    gram = gram_matrix(source, X.select(chosen))
     eps = float(torch.finfo(source.dtype).eps)
     # With fewer than two held-out samples, the error is measured on the candidates as well.
     held_out = np.arange(len(candidates) if len(others) > 1 else 0, len(chosen))
@@ -106,7 +100,7 @@ def fit_nystroem(
         warn_if_missed(reached, kernel_error, len(indices), "fit more samples")
     drawn = candidates[indices].tolist()
     root = _inverse_root(gram[np.ix_(indices, indices)], eps)
-    return Nystroem(X.select(drawn), select_labels(y, drawn), root, reached)
+    return Nystroem(X.select(drawn), root, reached)
 
 
 def _draw_candidates(

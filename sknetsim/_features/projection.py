@@ -25,7 +25,7 @@ class Projection(Protocol):
     def kernel_error(self) -> float:
         """Root mean squared error of the similarity of different samples."""
 
-    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, verbose: Any = 0) -> np.ndarray:
         """Return features of shape (n, m), in the dtype of the gradients."""
 
 
@@ -40,11 +40,11 @@ def allocate_features(source: Source, samples: int, width: int) -> np.ndarray:
 
 
 def compute_features(
-    projection: Projection, source: Source, X: Samples, y: Any = None, verbose: Any = 0
+    projection: Projection, source: Source, X: Samples, verbose: Any = 0
 ) -> np.ndarray:
     """Return the features of X by a `Projection`, of shape (n, m), computed by all workers."""
     samples, features = len(X), None
-    for rows, part in map_samples(projection.transform, source, X, (y,), (), verbose):
+    for rows, part in map_samples(projection.transform, source, X, verbose=verbose):
         if len(part) == samples:
             # A single worker returns all features, which are not copied.
             features = part

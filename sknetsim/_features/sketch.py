@@ -24,7 +24,6 @@ from .._kernels.jacobian import Jacobian
 from .._kernels.layouts import FourierMap
 from .._networks.memory import SKETCH, memory_budget
 from .._networks.samples import Samples
-from .._networks.samples.labels import select_labels
 from .._passes.chunks import Source, iterate_chunks, with_progress
 from .._passes.reductions import gram_matrix
 from .projection import allocate_features, off_diagonal_error, warn_if_missed
@@ -68,11 +67,11 @@ class TensorSketch:
     kernel_error: float = 0.0
     whitening: str = "unit"
 
-    def transform(self, source: Source, X: Samples, y: Any = None, verbose: Any = 0) -> np.ndarray:
+    def transform(self, source: Source, X: Samples, verbose: Any = 0) -> np.ndarray:
         """Return features of shape (n, m), in the dtype of the gradients."""
         features = allocate_features(source, len(X), self.n_components)
         maps: dict[str, FourierMap] = {}
-        chunks = iterate_chunks(source, X, self.whitening, y)
+        chunks = iterate_chunks(source, X, self.whitening)
         for chunk in with_progress(chunks, len(features), verbose):
             maps = maps or self._draw_maps(chunk.jacobian)
             for part in chunk.split(self._count_rows(chunk.jacobian)):
@@ -115,7 +114,6 @@ class TensorSketch:
 def fit_sketch(
     source: Source,
     X: Samples,
-    y: Any,
     n_components: int | str,
     kernel_error: float,
     random_state: np.random.RandomState,
@@ -126,12 +124,12 @@ def fit_sketch(
     """
     seed = int(random_state.randint(2**31))
     measured = np.sort(random_state.permutation(len(X))[:_MEASURED]).tolist()
-    samples, labels = X.select(measured), select_labels(y, measured)
-    gram = gram_matrix(source, samples, labels=(labels, labels))
+    samples = X.select(measured)
+    gram = gram_matrix(source, samples)
     size = _LEAST if isinstance(n_components, str) else int(n_components)
     while True:
         sketch = TensorSketch(size, seed)
-        features = sketch.transform(source, samples, labels).astype(np.float64)
+        features = sketch.transform(source, samples).astype(np.float64)
         # difference[n,n'] = sum_m features[n,m] features[n',m] - k^C(x_n, x_n')
         error = off_diagonal_error(features @ features.T - gram)
         if n_components != "auto" or error <= kernel_error or size >= _MOST:

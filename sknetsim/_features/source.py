@@ -41,7 +41,7 @@ class FeatureSource:
         return type(self), (self.dtype,)
 
     def jacobians(
-        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the features of the samples from ``start`` on as Jacobians, chunk by chunk."""
         step = self._count_affordable_samples(X)
@@ -59,7 +59,7 @@ class FeatureSource:
         affordable = memory_budget(CHUNK) // max(1, 3 * first.numel() * first.element_size())
         return max(1, min(self._CHUNK_SAMPLES, affordable))
 
-    def fingerprint(self, X: Samples, y: Any = None) -> str:
+    def fingerprint(self, X: Samples) -> str:
         """Return a fingerprint of the features."""
         return self.fingerprint_of_samples(X)
 

@@ -133,14 +133,12 @@ class ActivationEngine(BaseEngine):
         """Return the fingerprint of the network and of the names of the layers."""
         return fingerprint_value((self.network.module, self.layers))
 
-    def _count_affordable_samples(
-        self, samples: Samples, labels: Tensor | None, factored: bool
-    ) -> int:
+    def _count_affordable_samples(self, samples: Samples, factored: bool) -> int:
         if self._one_by_one:
             return 1
-        return super()._count_affordable_samples(samples, labels, factored)
+        return super()._count_affordable_samples(samples, factored)
 
-    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
+    def _measure(self, samples: Samples, factored: bool) -> None:
         """Choose the layers, and estimate the bytes that the network needs for one sample."""
         recorded = self._record(samples, slice(0, 1), None)
         if recorded is None:
@@ -155,12 +153,10 @@ class ActivationEngine(BaseEngine):
         held = sum(_nbytes(calls[name]) for name in leaves if name in calls)
         self._sample_bytes[factored] = max(1, 3 * held)
 
-    def _compute_chunk(
-        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
-    ) -> Jacobian | None:
+    def _compute_chunk(self, samples: Samples, chunk: slice, factored: bool) -> Jacobian | None:
         """Return the activations of a chunk; None if the chunk must be computed again."""
         while not self._sizes:
-            self._measure(samples, labels, factored)
+            self._measure(samples, factored)
         computed = self._compute_activations(samples, chunk)
         if computed is None or not self._are_independent(*computed, samples, chunk):
             return None
@@ -183,7 +179,7 @@ class ActivationEngine(BaseEngine):
         """
         shared_copy = self._isolated.shared_copy
         with (
-            self.batch(samples, None, chunk) as (module, inputs, _),
+            self.batch(samples, chunk) as (module, inputs, _),
             record_inputs(module, names) as calls,
         ):
             tensors = find_tensors(self.forward(module, inputs))

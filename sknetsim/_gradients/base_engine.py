@@ -28,7 +28,6 @@ from .._networks.isolation import IsolatedNetwork, check_device, is_half
 from .._networks.memory import CHUNK, halve, keep_freed_pages, memory_budget
 from .._networks.network import Network
 from .._networks.samples import Samples
-from .._networks.samples.labels import make_label_tensor
 from .._networks.samples.padding import are_equal, list_candidates, list_shapes
 from ..exceptions import UnsupportedNetworkError, is_out_of_memory, locate_rows
 from .verification import is_close
@@ -90,11 +89,15 @@ class BaseEngine(abc.ABC):
 
     def fingerprint_of_samples(self, X: Samples) -> str:
         """Return the fingerprint of the samples, after the steps before the network."""
-        return fingerprint_samples(self.network.prepare(X), self.dtype)
+        return fingerprint_samples(self._prepare(X), self.dtype)
 
     def digest(self, X: Samples, dtype: torch.dtype) -> list[bytes]:
         """Return a digest of each sample, after the steps before the network."""
-        return digest_samples(self.network.prepare(X), dtype)
+        return digest_samples(self._prepare(X), dtype)
+
+    def _prepare(self, X: Samples) -> Samples:
+        """Return the samples after the steps before the network, with their labels."""
+        return self.network.prepare(X).with_labels(X.labels)
 
     def check_samples_independent(self, X: Samples) -> None:
         """Check that the steps before the network transform each sample independently.
@@ -124,32 +127,27 @@ class BaseEngine(abc.ABC):
         prepared = self.network.prepare(X.select(indices))
         return list_tensors(prepared.take(slice(0, len(indices))))
 
-    def fingerprint(self, X: Samples, y: Any = None) -> str:
+    def fingerprint(self, X: Samples) -> str:
         """Return a fingerprint of everything that determines the Jacobians of X."""
-        labels = None if y is None else make_label_tensor(y)
-        return fingerprint_value((self.identity(), self.fingerprint_of_samples(X), labels))
+        return fingerprint_value((self.identity(), self.fingerprint_of_samples(X)))
 
     @abc.abstractmethod
-    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
+    def _measure(self, samples: Samples, factored: bool) -> None:
         """Set ``_sample_bytes[factored]``; leave 0 if it must be measured again."""
 
     @abc.abstractmethod
-    def _compute_chunk(
-        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
-    ) -> Jacobian | None:
+    def _compute_chunk(self, samples: Samples, chunk: slice, factored: bool) -> Jacobian | None:
         """Return the Jacobians of a chunk; None if the chunk must be computed again."""
 
     def jacobians(
-        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the Jacobians of the samples of X from ``start`` on, chunk by chunk.
 
         Parameters
         ----------
         X : Samples of length n
-            The samples.
-        y : array-like of n labels, or None
-            Labels, used if the compared output is the loss.
+            The samples. Their labels are used if the compared output is the loss.
         start : int
             First sample.
         factored : bool
@@ -163,15 +161,14 @@ class BaseEngine(abc.ABC):
         jacobian : Jacobian
             Their Jacobians.
         """
-        samples = self.network.prepare(X)
-        labels = None if y is None else make_label_tensor(y)
+        samples = self._prepare(X)
         limit = self.batch_size or _CHUNK_SAMPLES
         while start < len(samples):
-            affordable = self._count_affordable_samples(samples, labels, factored)
+            affordable = self._count_affordable_samples(samples, factored)
             step = min(limit, affordable, len(samples) - start)
             chunk = slice(start, start + step)
             try:
-                jacobian = self._compute_chunk(samples, labels, chunk, factored)
+                jacobian = self._compute_chunk(samples, chunk, factored)
             except (RuntimeError, MemoryError) as error:
                 limit = halve(step, error)
                 continue
@@ -182,14 +179,12 @@ class BaseEngine(abc.ABC):
             yield chunk, jacobian
             start = chunk.stop
 
-    def _count_affordable_samples(
-        self, samples: Samples, labels: Tensor | None, factored: bool
-    ) -> int:
+    def _count_affordable_samples(self, samples: Samples, factored: bool) -> int:
         """Return the number of samples per chunk that fit in the memory budget."""
         if len(samples) == 1 or self.batch_size:
             return len(samples)
         while self._sample_bytes[factored] == 0:
-            self._measure(samples, labels, factored)
+            self._measure(samples, factored)
         budget = memory_budget(CHUNK, self.device)
         # The caches of a CUDA device are small beside its memory, and it needs large batches.
         largest = budget if self.device.type == "cuda" else min(_CHUNK_BYTES, budget)
@@ -197,13 +192,13 @@ class BaseEngine(abc.ABC):
 
     @contextlib.contextmanager
     def batch(
-        self, samples: Samples, labels: Tensor | None, chunk: slice
+        self, samples: Samples, chunk: slice
     ) -> Iterator[tuple[nn.Module, Inputs, Tensor | None]]:
         """Yield the module to call, the samples of a chunk, and their labels, on the device."""
         inputs = samples.take(chunk)
         name = self.network.inputs_name
         with locate_rows(samples.rows[chunk], name), self._isolated.borrow() as module:
-            y = None if labels is None else self._move(labels[chunk])
+            y = None if samples.labels is None else self._move(samples.labels[chunk])
             inputs = self._cast(module, inputs)
             if samples.may_be_padded:
                 self._check_padding(module, samples, chunk.start, inputs)

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_consistent_length
 from torch import Tensor, nn
 
 from .._kernels.jacobian import Jacobian
 from .._networks.batches import Inputs
 from .._networks.network import check_is_network, is_trained, make_samples, resolve_network
 from .._networks.samples import Samples
+from .._networks.samples.labels import label_samples
 from ..exceptions import describe_value, start_call
 from .engine import GradientEngine
 from .fallback import Fallback
@@ -226,11 +226,11 @@ def rule_coverage(
         )
     samples = make_samples(estimator, X)
     if y is not None:
-        check_consistent_length(range(len(samples)), y)
+        samples = label_samples(samples, y)
     network = resolve_network(estimator).with_input_shape(input_shape)
     engine = _ObservedEngine(network, output, parameters, batch_size, device)
-    engine.run(samples, y)
-    seconds = engine.run(samples, y)
+    engine.run(samples)
+    seconds = engine.run(samples)
     return RuleCoverage(engine.list_parameters(), engine.fallback.seconds / seconds)
 
 
@@ -262,14 +262,14 @@ class _ObservedEngine(GradientEngine):
         super().__init__(*settings)
         self.fallback = self._fallback = _TimedFallback(self.call, self.outputs.select)
 
-    def run(self, samples: Samples, y: Any) -> float:
+    def run(self, samples: Samples) -> float:
         """Compute the gradients of all samples, note how, and return the time."""
         self.fallback.seconds = 0.0
         self._methods: dict[str, set[str]] = defaultdict(set)
         self._functions: dict[str, dict[str, None]] = defaultdict(dict)
         self._reasons: dict[str, str] = {}
         start = _read_clock()
-        for _ in self.jacobians(samples, y):
+        for _ in self.jacobians(samples):
             pass
         return _read_clock() - start
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from .._networks.fitting import CLASS_CRITERIA, align_classes, reshape_labels
 from .._networks.network import Network
 from ..exceptions import UnsupportedNetworkError
 
@@ -108,9 +109,9 @@ def predict_labels(network: Network, outputs: Tensor, logits: Tensor) -> Tensor:
     else:
         return _encode_classes(network, outputs, outputs.detach().argmax(dim=1))
     raise ValueError(
-        f"`y` must be given if `output` is 'loss' and {problem}; got None. Pass y to"
-        " GradientFeaturizer.fit_transform, the only method that compares losses at given labels,"
-        " or set output='all'."
+        f"`y` must be given if `output` is 'loss' and {problem}; got None. Pass the labels to fit"
+        " and to each query, or set output='all' for an estimator that compares losses only at"
+        " predicted labels."
     )
 
 
@@ -120,18 +121,24 @@ def convert_labels(network: Network, outputs: Tensor, y: Tensor) -> Tensor:
         raise ValueError("`y` must be finite; got NaN or infinity. Remove these samples.")
     if _has_numeric_labels(network, outputs):
         return _check_numbers(network, outputs, y)
-    if y.is_floating_point():
+    criterion = network.criterion
+    if isinstance(criterion, SCORE_CRITERIA):
+        y = reshape_labels(y, outputs.shape, criterion)
+        return y.to(outputs.dtype) if y.is_floating_point() else y
+    if y.shape == outputs.shape and not isinstance(criterion, nn.NLLLoss | nn.MultiMarginLoss):
+        # A probability of each class.
         return y.to(outputs.dtype)
-    if isinstance(network.criterion, SCORE_CRITERIA):
-        return y
+    if isinstance(criterion, (*CLASS_CRITERIA, *NUMBER_CRITERIA)):
+        y = align_classes(outputs, y, criterion)
+    elif y.is_floating_point():
+        return y.to(outputs.dtype)
     if not bool(((y >= 0) & (y < outputs.shape[1])).all()):
         raise ValueError(
             f"`y` must contain class numbers from 0 to {outputs.shape[1] - 1}, because the network"
             f" has {outputs.shape[1]} outputs; got numbers from {int(y.min())} to {int(y.max())}."
             " Number the classes as in training."
         )
-    is_one_hot = y.shape == outputs.shape
-    return y.to(outputs.dtype) if is_one_hot else _encode_classes(network, outputs, y.long())
+    return _encode_classes(network, outputs, y.long())
 
 
 def is_single(outputs: Tensor) -> bool:
@@ -141,7 +148,8 @@ def is_single(outputs: Tensor) -> bool:
 
 def _has_numeric_labels(network: Network, outputs: Tensor) -> bool:
     """Return whether each output has a number as its label."""
-    return not network.classifier or network.has_independent_labels or is_single(outputs)
+    takes_classes = network.classifier or isinstance(network.criterion, CLASS_CRITERIA)
+    return not takes_classes or network.has_independent_labels or is_single(outputs)
 
 
 def _encode_classes(network: Network, outputs: Tensor, classes: Tensor) -> Tensor:

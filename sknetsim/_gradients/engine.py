@@ -112,8 +112,8 @@ class GradientEngine(BaseEngine):
         own = (self.network.module, self.network.criterion, self.network.classifier)
         return fingerprint_value((own, (self.outputs.output, sorted(self.selected))))
 
-    def _measure(self, samples: Samples, labels: Tensor | None, factored: bool) -> None:
-        with self.batch(samples, labels, samples.measured) as (module, inputs, y), self._guard():
+    def _measure(self, samples: Samples, factored: bool) -> None:
+        with self.batch(samples, samples.measured) as (module, inputs, y), self._guard():
             self._attempt(module, inputs, y, factored, verified=False)
 
     def _guard(self) -> contextlib.AbstractContextManager[None]:
@@ -124,19 +124,17 @@ class GradientEngine(BaseEngine):
         was_guarded, self._is_guarded = self._is_guarded, True
         return contextlib.nullcontext() if was_guarded else self._isolated.restore_weights()
 
-    def _check_first_two(self, samples: Samples, labels: Tensor | None) -> None:
+    def _check_first_two(self, samples: Samples) -> None:
         """Check that the network does not mix the first two samples, if chunks are single ones."""
         try:
             samples.take(slice(0, 2))
         except ValueError:
             return  # Items of different shapes cannot form a batch.
-        with self.batch(samples, labels, slice(0, 2)) as (module, inputs, y):
+        with self.batch(samples, slice(0, 2)) as (module, inputs, y):
             outputs, targets = self._compute_outputs(module, inputs, y)
             check_no_mixing(self.call, self.outputs, module, inputs, targets, outputs)
 
-    def _compute_chunk(
-        self, samples: Samples, labels: Tensor | None, chunk: slice, factored: bool
-    ) -> Jacobian | None:
+    def _compute_chunk(self, samples: Samples, chunk: slice, factored: bool) -> Jacobian | None:
         """Return the Jacobians of a chunk; None if the chunk must be computed again.
 
         That is the case if some parameters are computed by the fallback or by its loop from then
@@ -146,8 +144,8 @@ class GradientEngine(BaseEngine):
         count = chunk.stop - chunk.start
         if chunk.start == 0 and count == 1 < len(samples) and not samples.may_be_padded:
             # A single sample does not show whether the network mixes samples.
-            self._check_first_two(samples, labels)
-        with self.batch(samples, labels, chunk) as (module, inputs, y), self._guard():
+            self._check_first_two(samples)
+        with self.batch(samples, chunk) as (module, inputs, y), self._guard():
             part = select_part(count)
             if part.step > 1 and not self._verified:
                 # Some samples of a large first chunk are verified, in a batch of their own, so that

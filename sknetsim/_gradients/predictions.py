@@ -73,7 +73,7 @@ def _compute_outputs(engine: GradientEngine, samples: Samples, chunk: slice) -> 
     function without them, and because a network may differentiate something itself. In the first
     chunk, the network is checked not to mix samples.
     """
-    with engine.batch(samples, None, chunk) as (module, inputs, _):
+    with engine.batch(samples, chunk) as (module, inputs, _):
         last = len(list_tensors(inputs)[0]) - 1
         checked = {row: take_batch(inputs, [row]) for row in (0, last) if chunk.start == 0 < last}
         outputs = _forward(engine, module, inputs)
@@ -112,7 +112,7 @@ def _measure_graph(engine: GradientEngine, samples: Samples, count: int) -> int:
         return tensor
 
     with (
-        engine.batch(samples, None, slice(0, count)) as (module, inputs, _),
+        engine.batch(samples, slice(0, count)) as (module, inputs, _),
         saved_tensors_hooks(record, lambda tensor: tensor),
     ):
         engine.forward(module, inputs)

@@ -72,9 +72,16 @@ def fingerprint_samples(samples: Samples, dtype: torch.dtype) -> str:
 
 
 def digest_samples(samples: Samples, dtype: torch.dtype) -> list[bytes]:
-    """Return 16 bytes per sample, a digest of its values cast to a dtype."""
+    """Return a digest of each sample: 16 bytes for its values cast to a dtype, 16 for its label.
+
+    Equal samples with different labels have different digests.
+    """
     batches = samples.iterate_independent(_DIGESTED_SAMPLES)
-    return [digest for inputs in batches for digest in _digest_rows(list_tensors(inputs), dtype)]
+    digests = [digest for part in batches for digest in _digest_rows(list_tensors(part), dtype)]
+    if samples.labels is None:
+        return digests
+    labels = _digest_rows([samples.labels], torch.float64)
+    return [digest + label for digest, label in zip(digests, labels, strict=True)]
 
 
 def _digest_rows(arrays: list[Tensor], dtype: torch.dtype) -> list[bytes]:

@@ -35,9 +35,9 @@ from .samples import Samples
 from .samples.arrays import copy_arrays, is_on_disk
 from .samples.labels import make_label_tensor
 
-# Criteria of torch that compare outputs (n, c, ...) with class numbers (n, ...), or with
-# probabilities of the shape of the outputs.
-_CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+#: Criteria of torch that compare outputs (n, c, ...) with class numbers (n, ...). Cross-entropy
+#: also compares them with probabilities of the shape of the outputs.
+CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
 # Criteria of torch that compare each output with a number. If shapes differ, they broadcast.
 _VALUE_CRITERIA = (
@@ -250,10 +250,10 @@ def align_with_outputs(criterion: nn.Module, args: Any) -> Any:
     if len(args) != 2 or not all(isinstance(arg, Tensor) and arg.ndim for arg in args):
         return None
     outputs, y = args
-    if _is_one_of(criterion, _CLASS_CRITERIA):
-        return outputs, _align_classes(outputs, y, criterion)
+    if _is_one_of(criterion, CLASS_CRITERIA):
+        return outputs, align_classes(outputs, y, criterion)
     if _is_one_of(criterion, _VALUE_CRITERIA):
-        return outputs, _reshape(y, outputs.shape, criterion).to(outputs.dtype)
+        return outputs, reshape_labels(y, outputs.shape, criterion).to(outputs.dtype)
     is_floating = y.is_floating_point() and outputs.is_floating_point()
     return outputs, y.to(outputs.dtype) if is_floating else y
 
@@ -264,25 +264,27 @@ def _is_one_of(criterion: nn.Module, classes: Sequence[type[nn.Module]]) -> bool
     return any(type(original).forward is one.forward for one in classes)
 
 
-def _align_classes(outputs: Tensor, y: Tensor, criterion: nn.Module) -> Tensor:
+def align_classes(outputs: Tensor, y: Tensor, criterion: nn.Module) -> Tensor:
     """Return class numbers as int64 without the axis of the classes; keep probabilities."""
-    if y.is_floating_point() and y.shape == outputs.shape:
+    takes_probabilities = _is_one_of(criterion, [nn.CrossEntropyLoss])
+    if takes_probabilities and y.is_floating_point() and y.shape == outputs.shape:
         return y.to(outputs.dtype)
     if y.is_floating_point() and bool((y != y.round()).any()):
+        others = ", or a probability for each class," if takes_probabilities else ""
         raise ValueError(
-            "`y` must contain class numbers, or a probability for each class, if the criterion of"
-            f" `estimator` is {_name(criterion)}; got {float(y[y != y.round()][0])}. Number the"
-            " classes from 0, or use a criterion of a regression."
+            f"`y` must contain class numbers{others} if the criterion of `estimator` is"
+            f" {_name(criterion)}; got {float(y[y != y.round()][0])}. Number the classes from 0, or"
+            " use a criterion of a regression."
         )
-    return _reshape(y, (*outputs.shape[:1], *outputs.shape[2:]), criterion).long()
+    return reshape_labels(y, (*outputs.shape[:1], *outputs.shape[2:]), criterion).long()
 
 
-def _reshape(y: Tensor, shape: Sequence[int], criterion: nn.Module) -> Tensor:
+def reshape_labels(y: Tensor, shape: Sequence[int], criterion: nn.Module) -> Tensor:
     """Return labels in a shape that differs only by axes of length 1; else raise an error."""
     if _list_long_axes(y.shape) != _list_long_axes(shape):
         raise ValueError(
-            f"`y` must have labels of shape {tuple(shape[1:])} to train `estimator`, because its"
-            f" criterion {_name(criterion)} compares them with its outputs; got labels of shape"
+            f"`y` must have labels of shape {tuple(shape[1:])}, because the criterion of"
+            f" `estimator`, {_name(criterion)}, compares them with its outputs; got labels of shape"
             f" {tuple(y.shape[1:])}. Pass labels of that shape, or change the number of outputs."
         )
     return y.reshape(tuple(shape))

@@ -29,7 +29,7 @@ class Source(Protocol):
     """Source of Jacobians: an engine, or `FeatureSource`."""
 
     def jacobians(
-        self, X: Samples, y: Any = None, start: int = 0, factored: bool = False
+        self, X: Samples, start: int = 0, factored: bool = False
     ) -> Iterator[tuple[slice, Jacobian]]:
         """Yield the Jacobians of the samples from ``start`` on, chunk by chunk.
 
@@ -37,7 +37,7 @@ class Source(Protocol):
         of their layers.
         """
 
-    def fingerprint(self, X: Samples, y: Any = None) -> str:
+    def fingerprint(self, X: Samples) -> str:
         """Return a fingerprint of everything that determines the Jacobians of X."""
 
     def fingerprint_of_samples(self, X: Samples) -> str:
@@ -204,7 +204,6 @@ def iterate_chunks(
     source: Source,
     X: Samples,
     whitening: str = "unit",
-    y: Any = None,
     start: int = 0,
     counted: bool = True,
     factored: bool = False,
@@ -214,7 +213,7 @@ def iterate_chunks(
     At the end, zero gradients and dropped outputs are reported if ``counted``.
     """
     lost = LostGradients()
-    for rows, jacobian in source.jacobians(X, y, start, factored):
+    for rows, jacobian in source.jacobians(X, start, factored):
         kernel = jacobian.for_sums().self_kernel()
         root, rank, dropped = _compute_roots(jacobian, kernel, whitening, X, rows)
         matrices = WHITENINGS[whitening](root, rank)

@@ -31,9 +31,6 @@ _TILE_SAMPLES = 640
 #: Whitenings of both sets for k^C.
 UNIT_WHITENINGS = ("unit", "unit")
 
-#: Labels of both sets if the outputs do not depend on labels.
-NO_LABELS = (None, None)
-
 
 def make_tiles(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield tiles: whitened chunks, split or concatenated to the size of a tile."""
@@ -103,7 +100,6 @@ def iterate_pairs(
     Y: Samples | None = None,
     whitenings: tuple[str, str] = UNIT_WHITENINGS,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of a tile of X and a tile of Y once.
 
@@ -112,11 +108,11 @@ def iterate_pairs(
     """
     samples, others = len(X), len(X if Y is None else Y)
     if Y is None and whitenings[0] == whitenings[1]:
-        pairs = _iterate_within(source, X, whitenings[0], labels[0])
+        pairs = _iterate_within(source, X, whitenings[0])
         total = samples * (samples + 1) // 2
     else:
         sets = (X, X if Y is None else Y)
-        pairs, total = _iterate_between(source, sets, whitenings, labels), samples * others
+        pairs, total = _iterate_between(source, sets, whitenings), samples * others
     with tqdm(total=total, disable=not verbose, unit="pair", unit_scale=True) as progress:
         for first, second in pairs:
             yield first, second
@@ -130,9 +126,7 @@ def _count_pairs(first: Chunk, second: Chunk, symmetric: bool) -> int:
     return len(first.rank) * len(second.rank)
 
 
-def _iterate_within(
-    source: Source, X: Samples, whitening: str, y: Any
-) -> Iterator[tuple[Chunk, Chunk]]:
+def _iterate_within(source: Source, X: Samples, whitening: str) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of tiles of one set once, in as many passes as the budget needs.
 
     A pass holds tiles from ``start`` on until their share of the budget is full. It pairs each tile
@@ -143,7 +137,7 @@ def _iterate_within(
     while start < samples:
         held: list[Chunk] = []
         full, stop = False, start
-        for tile in make_tiles(iterate_chunks(source, X, whitening, y, start, counted=start == 0)):
+        for tile in make_tiles(iterate_chunks(source, X, whitening, start, counted=start == 0)):
             full = full or not _fits(held, tile)
             if not full:
                 held.append(tile)
@@ -153,22 +147,21 @@ def _iterate_within(
 
 
 def _iterate_between(
-    source: Source, sets: tuple[Any, Any], whitenings: tuple[str, str], labels: tuple[Any, Any]
+    source: Source, sets: tuple[Any, Any], whitenings: tuple[str, str]
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of tiles of two sets, where the tiles of the smaller set are held."""
     if len(sets[0]) > len(sets[1]):
-        swapped = (sets[::-1], whitenings[::-1], labels[::-1])
+        swapped = (sets[::-1], whitenings[::-1])
         pairs = _hold_first_set(source, *swapped, counted=1)
         yield from ((first, second) for second, first in pairs)
     else:
-        yield from _hold_first_set(source, sets, whitenings, labels, counted=0)
+        yield from _hold_first_set(source, sets, whitenings, counted=0)
 
 
 def _hold_first_set(
     source: Source,
     sets: tuple[Any, ...],
     whitenings: tuple[str, ...],
-    labels: tuple[Any, ...],
     counted: int,
 ) -> Iterator[tuple[Chunk, Chunk]]:
     """Yield each pair of tiles, with one pass over the second set for each group of the first.
@@ -179,13 +172,11 @@ def _hold_first_set(
     """
     lost, start = LostGradients(), 0
     while start < len(sets[0]):
-        held = take_tiles(
-            make_tiles(iterate_chunks(source, sets[0], whitenings[0], labels[0], start, False))
-        )
+        held = take_tiles(make_tiles(iterate_chunks(source, sets[0], whitenings[0], start, False)))
         for tile in held:
             lost.add(tile.count_lost_gradients())
         reported = counted == 1 and start == 0
-        others = iterate_chunks(source, sets[1], whitenings[1], labels[1], counted=reported)
+        others = iterate_chunks(source, sets[1], whitenings[1], counted=reported)
         for tile in make_tiles(others):
             yield from ((other, tile) for other in held)
         start = held[-1].rows.stop
@@ -202,7 +193,6 @@ def iterate_pair_values(
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
-    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield rows, columns and values of a function of all pairs, tile by tile.
 
@@ -211,7 +201,7 @@ def iterate_pair_values(
     symmetric in this sense.
     """
     symmetric = Y is None and whitenings[0] == whitenings[1]
-    for first, second in iterate_pairs(source, X, Y, whitenings, verbose, labels):
+    for first, second in iterate_pairs(source, X, Y, whitenings, verbose):
         values = function(first, second)
         yield first.rows, second.rows, values
         if symmetric and first is not second:

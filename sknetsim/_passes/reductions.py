@@ -21,14 +21,13 @@ from .._networks.memory import allocate
 from .._networks.samples import Samples
 from .chunks import Chunk, Source
 from .lost_gradients import LostGradients, report_lost_gradients
-from .pairs import NO_LABELS, UNIT_WHITENINGS, iterate_pair_values, mirror
+from .pairs import UNIT_WHITENINGS, iterate_pair_values, mirror
 from .parallel import (
     Parts,
     count_workers,
     relative_slice,
     resolve_part,
     run_tasks,
-    slice_labels,
     split_evenly,
 )
 
@@ -56,7 +55,6 @@ def reduce_pairs(
     function: Callable[[Chunk, Chunk], Tensor],
     whitenings: tuple[str, str] = UNIT_WHITENINGS,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = NO_LABELS,
 ) -> Any:
     """Return a `Reduction` of the values of a function of all pairs, computed by all workers.
 
@@ -72,8 +70,8 @@ def reduce_pairs(
         Function that returns an empty `Reduction` for a slice of rows and a slice of columns.
     function : callable
         Function of two tiles that returns their values, see `iterate_pair_values`.
-    whitenings, labels : tuple
-        Whitening and labels of X and of Y.
+    whitenings : tuple
+        Whitening of X and of Y.
     verbose : int
         Whether to show a progress bar.
     """
@@ -81,7 +79,7 @@ def reduce_pairs(
     result = make(slice(0, samples), slice(0, others))
     jobs = count_workers(source)
     if jobs == 1:
-        for tile in iterate_pair_values(source, X, Y, whitenings, function, verbose, labels):
+        for tile in iterate_pair_values(source, X, Y, whitenings, function, verbose):
             result.add(*tile)
         return result
     symmetric = Y is None and whitenings[0] == whitenings[1]
@@ -89,7 +87,7 @@ def reduce_pairs(
     sets = Parts(X, True), Parts(X if Y is None else Y, True)
     for checked in (X,) if Y is None else (X, Y):
         source.check_samples_independent(checked)
-    tasks = (_make_task(rectangle, sets, labels) for rectangle in rectangles)
+    tasks = (_make_task(rectangle, sets) for rectangle in rectangles)
     shared = (source, *(parts.shared for parts in sets), make, function, whitenings)
     lost = LostGradients()
     bar = tqdm(total=samples * others, disable=not verbose, unit="pair", unit_scale=True)
@@ -152,14 +150,11 @@ def _make_rectangles(samples: int, others: int, jobs: int, symmetric: bool) -> l
     return [Rectangle(slice(0, samples), part, counted=index == 0) for index, part in columns]
 
 
-def _make_task(
-    rectangle: Rectangle, sets: tuple[Parts, Parts], labels: tuple[Any, Any]
-) -> tuple[Any, ...]:
-    """Return what a worker needs for a rectangle: the rectangle, its samples and their labels."""
+def _make_task(rectangle: Rectangle, sets: tuple[Parts, Parts]) -> tuple[Any, ...]:
+    """Return what a worker needs for a rectangle: the rectangle and its samples."""
     slices = (rectangle.rows, rectangle.columns)
     parts = [samples.part(piece) for samples, piece in zip(sets, slices, strict=True)]
-    part_labels = [slice_labels(y, piece) for y, piece in zip(labels, slices, strict=True)]
-    return rectangle, *parts, tuple(part_labels)
+    return rectangle, *parts
 
 
 def _reduce_rectangle(
@@ -172,16 +167,13 @@ def _reduce_rectangle(
     rectangle: Rectangle,
     rows: Any,
     columns: Any,
-    labels: tuple[Any, Any],
 ) -> list[Any]:
     """Return the reduction of a rectangle, and that of its mirror image if it is mirrored."""
     sets = (resolve_part(rows, X), None if rectangle.within else resolve_part(columns, Y))
     results = [make(rectangle.rows, rectangle.columns)]
     if rectangle.mirrored:
         results.append(make(rectangle.columns, rectangle.rows))
-    for first, second, values in iterate_pair_values(
-        source, *sets, whitenings, function, 0, labels
-    ):
+    for first, second, values in iterate_pair_values(source, *sets, whitenings, function):
         tile = _shift(first, rectangle.rows.start), _shift(second, rectangle.columns.start)
         results[0].add(*tile, values)
         if rectangle.mirrored:
@@ -233,10 +225,9 @@ def compute_pair_matrix(
     whitenings: tuple[str, str],
     function: Callable[[Chunk, Chunk], Tensor],
     verbose: Any = 0,
-    labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
     """Return the values of a function of all pairs, of shape (n, m, ...), float64."""
-    matrix = reduce_pairs(source, X, Y, _Matrix, function, whitenings, verbose, labels)
+    matrix = reduce_pairs(source, X, Y, _Matrix, function, whitenings, verbose)
     values: np.ndarray = matrix.values
     return values
 
@@ -246,7 +237,6 @@ def gram_matrix(
     X: Samples,
     Y: Samples | None = None,
     verbose: Any = 0,
-    labels: tuple[Any, Any] = NO_LABELS,
 ) -> np.ndarray:
     """Return k^C of all pairs, of shape (n, m), float64, in [-1, 1]."""
-    return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, Chunk.cosines, verbose, labels)
+    return compute_pair_matrix(source, X, Y, UNIT_WHITENINGS, Chunk.cosines, verbose)

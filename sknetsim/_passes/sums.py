@@ -153,18 +153,13 @@ def _leave_out(
 
 
 def sum_jacobians(
-    source: Source,
-    X: Samples,
-    values: Any = None,
-    whitening: str = "unit",
-    verbose: Any = 0,
-    y: Any = None,
+    source: Source, X: Samples, values: Any = None, whitening: str = "unit", verbose: Any = 0
 ) -> ParameterVectors:
     """Return sums of the whitened Jacobians, weighted by values of a shape of `Chunk.add_to`.
 
     Without values, all weights are 1: the sums are sum_n J^_o(x_n), of shape (d, w).
     """
-    return sum_and_measure(source, X, values, whitening, _measure_nothing, verbose, y)[0]
+    return sum_and_measure(source, X, values, whitening, _measure_nothing, verbose)[0]
 
 
 def sum_and_measure(
@@ -174,14 +169,13 @@ def sum_and_measure(
     whitening: str,
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any = 0,
-    y: Any = None,
 ) -> tuple[ParameterVectors, list[Any]]:
     """Return the sums of `sum_jacobians`, and ``measure(chunk, values)`` for each chunk."""
     values = torch.as_tensor(np.ones((len(X), 1)) if values is None else values)
     total: ParameterVectors = {}
     measures: list[Any] = []
     for _, (part, part_measures) in map_samples(
-        _sum_part, source, X, (values, y), (whitening, measure), verbose
+        _sum_part, source, X, (values,), (whitening, measure), verbose
     ):
         for name, vector in part.items():
             total[name] = total[name].add_(vector) if name in total else vector
@@ -193,7 +187,6 @@ def _sum_part(
     source: Source,
     X: Samples,
     values: Tensor,
-    y: Any,
     whitening: str,
     measure: Callable[[Chunk, Tensor], Any],
     verbose: Any,
@@ -201,7 +194,7 @@ def _sum_part(
     """Return `sum_and_measure` of a part of X, computed by one worker."""
     total: ParameterVectors = {}
     measures: list[Any] = []
-    for chunk in with_progress(iterate_chunks(source, X, whitening, y), len(values), verbose):
+    for chunk in with_progress(iterate_chunks(source, X, whitening), len(values), verbose):
         if not total:
             outputs = chunk.jacobian.outputs.shape[1]
             vectors = values.shape[-1] * (outputs if values.ndim == 2 else 1)
@@ -216,12 +209,7 @@ def _measure_nothing(chunk: Chunk, values: Tensor) -> None:
 
 
 def kernel_sums(
-    source: Source,
-    X: Samples,
-    total: ParameterVectors,
-    whitening: str = "unit",
-    verbose: Any = 0,
-    y: Any = None,
+    source: Source, X: Samples, total: ParameterVectors, whitening: str = "unit", verbose: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Return sums over fitted samples of their values times the trace of the whitened kernel.
 
@@ -237,7 +225,7 @@ def kernel_sums(
     own : ndarray of shape (n,), float64
         The traces of the whitened self-kernels K(x_n, x_n).
     """
-    sums, own = linear_sums(source, X, total, whitening, False, verbose, y)
+    sums, own = linear_sums(source, X, total, whitening, False, verbose)
     return sums[:, 0].numpy(), own[:, 0, 0].numpy()
 
 
@@ -248,7 +236,6 @@ def linear_sums(
     whitening: str,
     matrices: bool,
     verbose: Any = 0,
-    y: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """Return weighted sums by products with ``vectors``, and the weights W(x_n, x_n).
 
@@ -263,7 +250,7 @@ def linear_sums(
     own : Tensor of shape (n, a, a), float64
         W(x_n, x_n), on the CPU.
     """
-    parts = map_samples(_linear_sums_part, source, X, (y,), (vectors, whitening, matrices), verbose)
+    parts = map_samples(_linear_sums_part, source, X, (), (vectors, whitening, matrices), verbose)
     sums, own = (torch.cat(tensors) for tensors in zip(*(part for _, part in parts), strict=True))
     return sums, own
 
@@ -271,7 +258,6 @@ def linear_sums(
 def _linear_sums_part(
     source: Source,
     X: Samples,
-    y: Any,
     vectors: ParameterVectors,
     whitening: str,
     matrices: bool,
@@ -279,7 +265,7 @@ def _linear_sums_part(
 ) -> tuple[Tensor, Tensor]:
     """Return `linear_sums` of a part of X, computed by one worker."""
     parts = []
-    for chunk in with_progress(iterate_chunks(source, X, whitening, y), len(X), verbose):
+    for chunk in with_progress(iterate_chunks(source, X, whitening), len(X), verbose):
         # sums[n,o,q] = <J^_o(x_n), v_q>, or sums[n,0,q] = sum_o <J^_o(x_n), v_qo>
         sums = chunk.product(vectors) if matrices else chunk.inner(vectors)[:, None]
         parts.append((sums.cpu(), chunk.own_weight(matrices)))

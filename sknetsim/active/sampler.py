@@ -96,9 +96,10 @@ class ActiveLearningSampler(BaseSimilarity):
         The network; see `NetworkKernel`. It may be trained further between queries: `query` uses
         the weights that it has at that time.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. "badge" always compares
-        "loss". If the network returns several tensors, a callable selects the one that "badge",
-        "margin" and "entropy" use.
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label, because a pool has no labels; "badge" always compares it. If the network
+        returns several tensors, a callable selects the one that "badge", "margin" and "entropy"
+        use.
     strategy : str, default="lcmd"
         Query strategy, one of the above. The user guide compares them on several datasets; the
         default was never worse than random selection there.
@@ -182,6 +183,9 @@ class ActiveLearningSampler(BaseSimilarity):
     >>> sampler.query(X_pool, n_queries=2).shape
     (2,)
     """
+
+    # A pool has no labels.
+    _uses_labels = False
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseSimilarity._parameter_constraints,
@@ -293,7 +297,7 @@ class ActiveLearningSampler(BaseSimilarity):
         bad = samples.find_non_finite()
         if bad is not None:
             # Only some networks take NaN. Later errors would name a row of all labelled samples.
-            self._try_network(self._make_source(), samples.select([bad]), None)
+            self._try_network(self._make_source(), samples.select([bad]))
         self._X = self._X.append(samples)
         self.n_labelled_ = len(self._X)
         return self
@@ -428,10 +432,10 @@ class ActiveLearningSampler(BaseSimilarity):
                 f" {', '.join(map(repr, others))}."
             )
 
-    def _try_network(self, source: Source, X: Samples, y: Any) -> None:
+    def _try_network(self, source: Source, X: Samples) -> None:
         """Compute gradients or predictions of a few samples, so that `fit` raises their errors."""
         if self._get_strategy().whitening is not None:
-            super()._try_network(source, X, y)
+            super()._try_network(source, X)
         elif self._get_strategy().needs_classes:
             self._predict_distributions(source, X)
 

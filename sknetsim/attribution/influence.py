@@ -14,7 +14,6 @@ from sklearn.utils import check_consistent_length, check_random_state
 from torch import Tensor
 
 from .._curvature.fitting import CURVATURES, fit_ridge
-from .._curvature.loss_derivatives import LossDerivatives
 from .._curvature.sources import CombinationEngine, PreconditionedEngine
 from .._gradients.predictions import predict_outputs
 from .._networks.network import resolve_network
@@ -227,7 +226,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         has_curvature = self.curvature != "none"
         derivatives = self._loss.differentiate(engine, samples, y, has_curvature)
         self._X, self._derivatives = samples, derivatives
-        self._weights = derivatives.gradients[:, None]
+        self._weighted = samples.with_labels(derivatives.gradients[:, None])
         generator = check_random_state(self.random_state)
         self._ridge = fit_ridge(
             self.curvature, engine, samples, derivatives, self.damping, self.n_components, generator
@@ -280,13 +279,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """
         queries = self._weigh_queries(X, y)
         check_number(n_samples, self.n_samples_fit_)
-        source, samples, fitted, whitenings, function, verbose, labels = self._list_pairs(
+        source, samples, fitted, whitenings, function, verbose = self._list_pairs(
             queries, _multiply
         )
         make = partial(Extremes, int(n_samples))
-        extremes = reduce_pairs(
-            source, samples, fitted, make, function, whitenings, verbose, labels
-        )
+        extremes = reduce_pairs(source, samples, fitted, make, function, whitenings, verbose)
         return extremes.scale(1 / self.n_samples_fit_)
 
     def mean_influence(self, X: Any, y: Any = None) -> np.ndarray:
@@ -306,11 +303,10 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         influence : ndarray of shape (n_samples_fit,), float64
             The mean of `influence` over the queries.
         """
-        samples, weights = self._weigh_queries(X, y)
-        source = self._make_preconditioned()
-        total = sum_jacobians(source, samples, None, "none", self.verbose, weights)
-        sums, _ = kernel_sums(source, self._X, total, "none", self.verbose, self._weights)
-        return sums[:, 0] / (self.n_samples_fit_ * len(samples))
+        queries, source = self._weigh_queries(X, y), self._make_preconditioned()
+        total = sum_jacobians(source, queries, None, "none", self.verbose)
+        sums, _ = kernel_sums(source, self._weighted, total, "none", self.verbose)
+        return sums[:, 0] / (self.n_samples_fit_ * len(queries))
 
     def group_influence(self, X: Any, groups: Any, y: Any = None) -> np.ndarray:
         """Compute the influence of groups of fitted samples on each query.
@@ -332,7 +328,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             The sum of `influence` over the samples of each group, in the sorted order of the
             groups.
         """
-        samples, weights = self._weigh_queries(X, y)
+        queries = self._weigh_queries(X, y)
         _, codes = np.unique(np.asarray(groups), return_inverse=True)
         if codes.shape != (self.n_samples_fit_,):
             raise ValueError(
@@ -341,8 +337,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             )
         source = self._make_preconditioned()
         values = np.eye(codes.max() + 1)[codes]
-        total = sum_jacobians(source, self._X, values, "none", self.verbose, self._weights)
-        sums, _ = kernel_sums(source, samples, total, "none", self.verbose, weights)
+        total = sum_jacobians(source, self._weighted, values, "none", self.verbose)
+        sums, _ = kernel_sums(source, queries, total, "none", self.verbose)
         return sums / self.n_samples_fit_
 
     def leave_one_out(self) -> np.ndarray:
@@ -363,7 +359,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         outputs = predict_outputs(engine, self._X)
         count = outputs.shape[1]
         identity = torch.eye(count, dtype=torch.float64).expand(len(outputs), -1, -1)
-        moves = self._compute_own_kernels(identity) / self.n_samples_fit_
+        moves = self._compute_own_kernels(self._X.with_labels(identity)) / self.n_samples_fit_
         # A step that removes sample i also removes its part of the curvature.
         matrices = torch.eye(count, dtype=torch.float64) - derivatives.hessians @ moves
         gradients = torch.linalg.solve(matrices, derivatives.gradients)
@@ -382,10 +378,9 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         features : ndarray of shape (n_queries, n_features), float64
             Features of length 1, or 0 for a zero gradient.
         """
-        samples, weights = self._weigh_queries(X, None)
+        queries = self._weigh_queries(X, None)
         source = PreconditionedEngine(self._ridge.to_features(), *self._list_settings())
-        chunks = iterate_chunks(source, samples, "unit", weights)
-        chunks = with_progress(chunks, len(samples), self.verbose)
+        chunks = with_progress(iterate_chunks(source, queries), len(queries), self.verbose)
         return np.concatenate(
             [chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy() for chunk in chunks]
         )
@@ -393,12 +388,14 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     @property
     def self_influence_(self) -> np.ndarray:
         """Decrease of each fitted sample's loss by the sample itself, of shape (n_samples_fit,)."""
-        return self._get_own("self_influence", lambda _: self._weights)
+        return self._get_own("self_influence", lambda: self._weighted)
 
     @property
     def leverage_(self) -> np.ndarray:
         """Share of each fitted sample's outputs that it determines, of shape (n_samples_fit,)."""
-        return self._get_own("leverage", LossDerivatives.compute_roots)
+        return self._get_own(
+            "leverage", lambda: self._X.with_labels(self._derivatives.compute_roots())
+        )
 
     def __dir__(self) -> list[str]:
         """List all attributes except those that a notebook would compute to display them."""
@@ -406,11 +403,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         names = (name for name in object.__dir__(self) if name not in computed)
         return [name for name in names if hasattr(self, name)]
 
-    def _get_own(self, name: str, weigh: Callable[[LossDerivatives], Tensor]) -> np.ndarray:
+    def _get_own(self, name: str, weigh: Callable[[], Samples]) -> np.ndarray:
         """Return the traces of self-kernels at the fitted samples, divided by their number."""
         self._check_fitted_network()
         if name not in self._own:
-            kernels = self._compute_own_kernels(weigh(self._derivatives))
+            kernels = self._compute_own_kernels(weigh())
             # In a dict, because scikit-learn allows no new attribute after `fit`.
             traces = kernels.diagonal(dim1=1, dim2=2).sum(dim=1)
             self._own[name] = traces.numpy() / self.n_samples_fit_
@@ -422,11 +419,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """Number of features that `transform` returns."""
         return self._ridge.to_features().n_features
 
-    def _compute_own_kernels(self, weights: Tensor) -> Tensor:
-        """Return the self-kernels of preconditioned gradients at the fitted samples."""
+    def _compute_own_kernels(self, samples: Samples) -> Tensor:
+        """Return the self-kernels of preconditioned gradients at weighted fitted samples."""
         source = self._make_preconditioned()
-        chunks = iterate_chunks(source, self._X, "none", weights, counted=False)
-        chunks = with_progress(chunks, len(self._X), self.verbose)
+        chunks = iterate_chunks(source, samples, "none", counted=False)
+        chunks = with_progress(chunks, len(samples), self.verbose)
         return torch.cat([chunk.own_kernel().cpu() for chunk in chunks])
 
     def _check_fitted_network(self) -> None:
@@ -434,20 +431,19 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         check_is_fitted(self, "damping_")
         self._check_unchanged(self._make_source())
 
-    def _weigh_queries(self, X: Any, y: Any) -> tuple[Samples, Tensor]:
-        """Return the queries, and the weights of their outputs in the measured quantity."""
+    def _weigh_queries(self, X: Any, y: Any) -> Samples:
+        """Return the queries with the weights of their outputs in the measured quantity."""
         self._check_fitted_network()
         samples = self._check_X(X, reset=False)
         if y is not None:
             check_consistent_length(np.empty(len(samples)), y)
         weights = self._loss.weigh_outputs(self._make_combinations(), samples, y, self.measure)
-        return samples, weights[:, None]
+        return samples.with_labels(weights[:, None])
 
-    def _list_pairs(self, queries: tuple[Samples, Tensor], function: Any) -> tuple[Any, ...]:
+    def _list_pairs(self, queries: Samples, function: Any) -> tuple[Any, ...]:
         """Return the arguments of a pass over all pairs of queries and fitted samples."""
-        samples, weights = queries
-        source, labels = self._make_preconditioned(), (weights, self._weights)
-        return source, samples, self._X, _NO_WHITENINGS, function, self.verbose, labels
+        source = self._make_preconditioned()
+        return source, queries, self._weighted, _NO_WHITENINGS, function, self.verbose
 
     def _choose_output(self) -> Any:
         """Return "all", because the loss depends on all outputs."""
@@ -468,9 +464,9 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """Return the source of preconditioned gradients."""
         if "products" not in self._own:
             source = self._make_combinations()
-            self._own["products"] = self._ridge.multiply(source, self._X, self._weights)
+            self._own["products"] = self._ridge.multiply(source, self._weighted)
         engine = PreconditionedEngine(self._ridge, *self._list_settings())
-        engine.remember(self._weights, self._own["products"])
+        engine.remember(self._weighted, self._own["products"])
         engine.n_jobs = self.n_jobs
         return engine
 

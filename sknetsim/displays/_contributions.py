@@ -93,6 +93,8 @@ class ContributionsDisplay(Display):
         X: Any,
         Y: Any,
         *,
+        y_X: Any = None,
+        y_Y: Any = None,
         pair: int = 0,
         layer: str | None = None,
         grid: Sequence[int] | None = None,
@@ -107,6 +109,9 @@ class ContributionsDisplay(Display):
             The kernel.
         X, Y : array-like of shape (n_pairs, ...)
             The first and the second sample of each pair.
+        y_X, y_Y : array-like of shape (n_pairs,) or (n_pairs, n_outputs), default=None
+            Labels at which the losses are compared, only with ``output="loss"``. None: the
+            predicted ones.
         pair : int, default=0
             Number of the pair that is drawn.
         layer : str or None, default=None
@@ -136,7 +141,10 @@ class ContributionsDisplay(Display):
                 f"`estimator` must be a NetworkKernel; got {type(estimator).__name__}. Pass"
                 " NetworkKernel(network)."
             )
-        contributions, images = estimator.contributions(X, Y, positions=layer), None
+        contributions, images = (
+            estimator.contributions(X, Y, positions=layer, y_X=y_X, y_Y=y_Y),
+            None,
+        )
         if grid is not None and is_image_like(X, image_shape):
             sides = [render_images(side, [pair], image_shape)[0] for side in (X, Y)]
             images = fit_images(sides)

@@ -68,7 +68,7 @@ class DensityDisplay(Display):
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, *, coordinates: Any = None, ax: Any = None
+        cls, estimator: Any, X: Any, *, y: Any = None, coordinates: Any = None, ax: Any = None
     ) -> DensityDisplay:
         """Compute the densities of the samples of X, and draw them.
 
@@ -78,6 +78,9 @@ class DensityDisplay(Display):
             A fitted estimator.
         X : array-like of shape (n_samples, ...)
             The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels at which the losses are compared, only with ``output="loss"``. None: the
+            predicted ones.
         coordinates : array-like of shape (n_samples,) or (n_samples, 2), default=None
             Position of each sample. None: the values of the sample, if it has one or two.
         ax : matplotlib Axes, default=None
@@ -100,7 +103,7 @@ class DensityDisplay(Display):
                 "`estimator` must be a fitted NetworkDensity; got"
                 f" {type(estimator).__name__}. Fit NetworkDensity(network)."
             )
-        scores = estimator.score_samples(X)
+        scores = estimator.score_samples(X, y)
         coordinates = _list_numbers(X) if coordinates is None else coordinates
         return cls.from_predictions(coordinates, scores, ax=ax)
 

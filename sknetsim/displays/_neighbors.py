@@ -116,6 +116,7 @@ class NeighborsDisplay(Display):
         X: Any,
         *,
         n_neighbors: int | None = None,
+        y: Any = None,
         labels: Any = None,
         predictions: Any = None,
         query_labels: Any = None,
@@ -138,6 +139,9 @@ class NeighborsDisplay(Display):
             The queries.
         n_neighbors : int, default=None
             Number of neighbours. None: that of the estimator.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels at which the losses are compared, only with ``output="loss"``. None: the
+            predicted ones.
         labels : array-like of shape (n_samples_fit,), default=None
             Labels of the fitted samples.
         predictions : array-like of shape (n_samples_fit,), default=None
@@ -173,7 +177,7 @@ class NeighborsDisplay(Display):
         fitted_shape = (estimator.n_samples_fit_,)
         labels = _check_shape("labels", labels, fitted_shape)
         predictions = _check_shape("predictions", predictions, fitted_shape)
-        distances, indices = estimator.kneighbors(X, n_neighbors)
+        distances, indices = estimator.kneighbors(X, n_neighbors, y=y)
         queries, neighbors, columns = _render_samples(estimator, X, indices, image_shape)
         return cls.from_predictions(
             queries,

@@ -71,7 +71,7 @@ class SimilarityMatrixDisplay(Display):
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, *, labels: Any = None, ax: Any = None
+        cls, estimator: Any, X: Any, *, y: Any = None, labels: Any = None, ax: Any = None
     ) -> SimilarityMatrixDisplay:
         """Compute the similarities of the samples of X, and draw them.
 
@@ -81,6 +81,9 @@ class SimilarityMatrixDisplay(Display):
             A normalised kernel.
         X : array-like of shape (n_samples, ...)
             The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels at which the losses are compared, only with ``output="loss"``. None: the
+            predicted ones.
         labels : array-like of shape (n_samples,), default=None
             Their labels, with up to ten different values.
         ax : matplotlib Axes, default=None
@@ -103,7 +106,7 @@ class SimilarityMatrixDisplay(Display):
                 "`estimator` must be a NetworkKernel or PerceptualKernel; got"
                 f" {type(estimator).__name__}. Pass NetworkKernel(network)."
             )
-        return cls.from_predictions(estimator(X), labels=labels, ax=ax)
+        return cls.from_predictions(estimator(X, y_X=y), labels=labels, ax=ax)
 
     @classmethod
     def from_predictions(

@@ -9,7 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
 from sklearn.utils import Tags, check_consistent_length, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -27,7 +32,7 @@ from .._networks.network import (
 )
 from .._networks.persistence import describe_origin, pack, unpack, warn_if_different
 from .._networks.samples import Samples
-from .._networks.samples.labels import drop_unweighted, select_labels
+from .._networks.samples.labels import drop_unweighted, label_samples
 from .._passes.chunks import Source, iterate_chunks
 from ._changes import FittedNetwork, refuse_changes
 from ._validation import check_samples
@@ -36,6 +41,7 @@ __all__ = [
     "BaseSimilarity",
     "HasMethods",
     "Interval",
+    "LabelledTransformerMixin",
     "StrOptions",
     "check_is_fitted",
     "fit_context",
@@ -57,6 +63,9 @@ class BaseSimilarity(BaseEstimator):
 
     #: Attributes that are left out of a pickle.
     _transient: ClassVar[tuple[str, ...]] = ()
+
+    #: Whether losses are compared at the labels that `fit` and the queries get, if they get any.
+    _uses_labels: ClassVar[bool] = True
 
     #: Shape of a fitted sample; None if X was not one array.
     _sample_shape: tuple[int, ...] | None
@@ -184,10 +193,34 @@ class BaseSimilarity(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _check_X(self, X: Any, *, reset: bool) -> Samples:
-        """Return the samples of X after validation; on reset, store the shape of a sample."""
+    def _check_X(self, X: Any, y: Any = None, *, reset: bool) -> Samples:
+        """Return the samples of X after validation; on reset, store the shape of a sample.
+
+        The labels y of queries are those at which their losses are compared.
+        """
         estimator = self.estimator if reset else self._get_estimator()
-        return check_samples(self, estimator, X, reset)
+        return self._label_queries(check_samples(self, estimator, X, reset), y)
+
+    def _label_queries(self, samples: Samples, y: Any, parameter: str = "y") -> Samples:
+        """Return the samples with the labels y, or raise an error if these have no effect."""
+        if y is None:
+            return samples
+        if not self._takes_labels():
+            output = f"output={self.output!r}" if hasattr(self, "output") else type(self).__name__
+            is_network = not isinstance(self._get_estimator(), str)
+            raise ValueError(
+                f"`{parameter}` must be None unless losses of a network are compared, because"
+                f" nothing else depends on labels; got labels for"
+                f" {output if is_network else f'estimator={FEATURES!r}'}. Leave out"
+                f" `{parameter}`, or set output='loss' for a skorch net."
+            )
+        return label_samples(samples, y, parameter)
+
+    def _takes_labels(self) -> bool:
+        """Return whether the compared gradients depend on labels."""
+        output = getattr(self, "output", None)
+        is_loss = isinstance(output, str) and output == "loss"
+        return self._uses_labels and is_loss and not isinstance(self._get_estimator(), str)
 
     def _fit_network(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Samples, Source]:
         """Set ``estimator_``, and return the validated samples and the source of their Jacobians.
@@ -218,15 +251,16 @@ class BaseSimilarity(BaseEstimator):
         source.check_samples_independent(samples)
         self._fitted_network = FittedNetwork.of(self, source)
         self.made_with_ = describe_origin(self.estimator_)
+        if y is not None and self._takes_labels():
+            samples = label_samples(samples, y)
         # The first sample with NaN, too: only some networks take NaN.
         for index in sorted({0, samples.find_non_finite() or 0}):
-            labels = select_labels(self._choose_labels(y), [index])
-            self._try_network(source, samples.select([index]), labels)
+            self._try_network(source, samples.select([index]))
         return samples, source
 
-    def _try_network(self, source: Source, X: Samples, y: Any) -> None:
+    def _try_network(self, source: Source, X: Samples) -> None:
         """Compute the Jacobians of a few samples, so that `fit` raises errors of the network."""
-        for _ in iterate_chunks(source, X, y=y, counted=False):
+        for _ in iterate_chunks(source, X, counted=False):
             pass
 
     def _make_source(self) -> Source:
@@ -283,6 +317,24 @@ class BaseSimilarity(BaseEstimator):
         """Return the ``output`` whose gradients are compared."""
         return self.output
 
-    def _choose_labels(self, y: Any) -> Any:
-        """Return the labels at which the outputs are compared; None means the predicted ones."""
-        return None
+
+class LabelledTransformerMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Mixin of transformers that compare losses at given labels."""
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and transform the same samples, with ``output="loss"`` at the same labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Their labels, see `fit`.
+
+        Returns
+        -------
+        transformed : ndarray or csr_matrix with n_samples rows
+            The result of `transform`.
+        """
+        self.fit(X, y)
+        return self.transform(X, y if self._takes_labels() else None)

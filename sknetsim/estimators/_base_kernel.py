@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process.kernels import Kernel
 from torch import Tensor
@@ -22,7 +21,7 @@ from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.pairs import prepare_for_pairs
 from .._passes.reductions import compute_pair_matrix
 from ..exceptions import start_call
-from ._base import BaseSimilarity, check_is_fitted, fit_context
+from ._base import BaseSimilarity, LabelledTransformerMixin, check_is_fitted, fit_context
 from ._validation import check_columns
 
 
@@ -45,10 +44,9 @@ class SampleCache:
         self._chunks: OrderedDict[bytes, Chunk] = OrderedDict()
         self._bytes = 0
 
-    def get_chunk(self, x: Any) -> Chunk:
-        """Return the chunk of one sample of shape (1, ...); compute it if it is not cached."""
+    def get_chunk(self, sample: Samples) -> Chunk:
+        """Return the chunk of one sample; compute it if it is not cached."""
         # In float64, because the steps of a Pipeline receive the sample before it is cast.
-        sample = Samples(x)
         key = digest_samples(sample, torch.float64)[0]
         if key not in self._chunks:
             chunk = next(iter(iterate_chunks(self.source, sample, self.whitening)))
@@ -68,7 +66,7 @@ def _is_vector(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind not in "OSU"
 
 
-class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity, Kernel):
+class BaseKernel(LabelledTransformerMixin, BaseSimilarity, Kernel):
     """Base class of kernels tr(J(x) J(x')^T) / d, whitened if ``normalize``.
 
     scikit-learn's estimators call a kernel with whole matrices (SVC), request the same gram matrix
@@ -92,7 +90,8 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         X : array-like of shape (n_samples, ...)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network.
+            Labels, to train an untrained network, and at which the losses of the fitted samples
+            are compared with ``output="loss"``.
 
         Returns
         -------
@@ -111,17 +110,19 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             If the network is initialised, but was not trained for any epoch.
         """
         samples, _ = self._fit_network(X, y)
-        self.X_fit_ = samples.data
+        self.X_fit_, self._labels_fit = samples.data, samples.labels
         self._n_features_out = len(samples)
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute the similarity of each query with each fitted sample.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
@@ -129,10 +130,19 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             The similarities, in [-1, 1] if ``normalize``.
         """
         check_is_fitted(self, "X_fit_")
-        samples = self._check_X(X, reset=False)
-        return self._compute_gram(self._make_source(), samples, self._make_samples(self.X_fit_))
+        samples = self._check_X(X, y, reset=False)
+        fitted = self._make_samples(self.X_fit_).with_labels(self._labels_fit)
+        return self._compute_gram(self._make_source(), samples, fitted)
 
-    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+    def __call__(
+        self,
+        X: Any,
+        Y: Any = None,
+        eval_gradient: bool = False,
+        *,
+        y_X: Any = None,
+        y_Y: Any = None,
+    ) -> Any:
         """Compute the similarity of each sample of X with each sample of Y.
 
         Parameters
@@ -146,6 +156,9 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             hyper-parameters, so it is empty. The last gram matrix that was requested with its
             gradient is kept, because a Gaussian process requests the same one about 35 times in one
             fit.
+        y_X, y_Y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels of X and of Y, only with ``output="loss"``. None: the predicted ones. Without Y,
+            both sets have the labels of X.
 
         Returns
         -------
@@ -158,17 +171,29 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
             Only with ``eval_gradient``.
         """
         if _is_vector(X) and _is_vector(Y):
-            return self._compare_pair(X[None], Y[None])
-        gram = self._get_gram(X, Y, eval_gradient)
+            return self._compare_pair(
+                self._make_samples(X[None], y_X, "y_X"), self._make_samples(Y[None], y_Y, "y_Y")
+            )
+        gram = self._get_gram(*self._make_pair(X, Y, y_X, y_Y), eval_gradient)
         return (gram, np.empty((*gram.shape, 0))) if eval_gradient else gram
 
-    def _get_gram(self, X: Any, Y: Any, keep: bool) -> np.ndarray:
+    def _make_pair(self, X: Any, Y: Any, y_X: Any, y_Y: Any) -> tuple[Samples, Samples | None]:
+        """Return the samples of X and of Y with their labels, or X and None if they are equal."""
+        check_columns(self, self._get_estimator(), X, Y)
+        if Y is None and y_Y is not None:
+            raise ValueError(
+                "`y_Y` must be None if `Y` is None, because X is compared with itself; got labels."
+                " Pass them as `y_X`, or pass Y."
+            )
+        samples = self._make_samples(X, y_X, "y_X")
+        if Y is None or (Y is X and y_Y is y_X):
+            return samples, None
+        return samples, self._make_samples(Y, y_Y, "y_Y")
+
+    def _get_gram(self, X: Samples, Y: Samples | None, keep: bool) -> np.ndarray:
         """Return the kept gram matrix if it has the same fingerprint, else compute it."""
         source = self._make_source()
-        symmetric = Y is None or Y is X
-        check_columns(self, self._get_estimator(), X, Y)
-        X, Y = self._make_samples(X), None if symmetric else self._make_samples(Y)
-        if not symmetric or not (keep or hasattr(self, "_last")):
+        if Y is not None or not (keep or hasattr(self, "_last")):
             return self._compute_gram(source, X, Y)
         key = fingerprint_value((self._get_settings(), source.fingerprint(X)))
         if getattr(self, "_last", ("", None))[0] != key:
@@ -179,29 +204,31 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         # A copy, because Gaussian processes add their noise in place.
         return self._last[1].copy()
 
-    def _compare_pair(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Return the similarity of two samples, each of shape (1, n_features)."""
+    def _compare_pair(self, first: Samples, second: Samples) -> float:
+        """Return the similarity of two single samples."""
         fingerprint = self._fingerprint()
         previous, cache = getattr(self, "_rows", ("", None))
         if cache is None or previous != fingerprint:
             cache = SampleCache(self._make_source(), self._similarity_whitening())
             self._rows = (fingerprint, cache)
-        return float(self._similarity(cache.get_chunk(x), cache.get_chunk(y)))
+        return float(self._similarity(cache.get_chunk(first), cache.get_chunk(second)))
 
-    def diag(self, X: Any) -> np.ndarray:
+    def diag(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute the similarity of each sample with itself.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels of the samples, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
         diagonal : ndarray of shape (n_samples,), float64
             If ``normalize``: 1, or 0 for a sample whose similarity with every sample is 0.
         """
-        samples = self._make_samples(X)
+        samples = self._make_samples(X, y)
         chunks = iterate_chunks(self._make_source(), samples, self._similarity_whitening())
         chunks = with_progress(chunks, len(samples), self.verbose)
         return np.concatenate([self._own_similarity(chunk) for chunk in chunks])
@@ -226,7 +253,7 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
         """Hyper-parameters for a Gaussian process to tune: an empty list."""
         return []
 
-    def _compute_gram(self, source: Source, X: Any, Y: Any) -> np.ndarray:
+    def _compute_gram(self, source: Source, X: Samples, Y: Samples | None) -> np.ndarray:
         whitening = self._similarity_whitening()
         return self._compute_pairs(source, X, Y, (whitening, whitening), self._similarity)
 
@@ -253,22 +280,20 @@ class BaseKernel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilari
     def _compute_pairs(
         self,
         source: Source,
-        X: Any,
-        Y: Any,
+        X: Samples,
+        Y: Samples | None,
         whitenings: tuple[str, str],
         compare: Callable[[Chunk, Chunk], Tensor],
     ) -> np.ndarray:
         """Return the results of ``compare``, a function of two whitened chunks, for all pairs."""
-        samples, others = self._make_samples(X), None if Y is None else self._make_samples(Y)
-        source.check_samples_independent(samples)
-        if others is not None and samples.is_same(others):
-            others = None
-        return compute_pair_matrix(source, samples, others, whitenings, compare, self.verbose)
+        source.check_samples_independent(X)
+        Y = None if Y is not None and X.is_same(Y) else Y
+        return compute_pair_matrix(source, X, Y, whitenings, compare, self.verbose)
 
-    def _make_samples(self, X: Any) -> Samples:
-        """Return the samples of X, without the validation of `fit`."""
+    def _make_samples(self, X: Any, y: Any = None, parameter: str = "y") -> Samples:
+        """Return the samples of X with labels, without the validation of `fit`."""
         start_call(self._shown_in_fit)
-        return make_samples(self._get_estimator(), X)
+        return self._label_queries(make_samples(self._get_estimator(), X), y, parameter)
 
     def _get_estimator(self) -> Any:
         """Return the fitted network, or a trained one that was passed to the constructor."""

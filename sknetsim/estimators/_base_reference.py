@@ -38,7 +38,7 @@ class BaseReference(BaseSimilarity):
         self.kernel_error_ = 0.0
         if self.n_components is not None:
             generator = check_random_state(self.random_state)
-            self._projection = fit_nystroem(source, X, None, self.n_components, 0.0, generator)
+            self._projection = fit_nystroem(source, X, self.n_components, 0.0, generator)
             self.kernel_error_ = self._projection.kernel_error
 
     def _project(self, source: Source, X: Samples) -> tuple[Source, Samples]:
@@ -58,7 +58,13 @@ class BaseReference(BaseSimilarity):
 
 
 class BaseLabelledReference(BaseReference):
-    """Base class of estimators that need labels even if the network is already trained."""
+    """Base class of estimators that judge labels, and need them even if the network is trained.
+
+    They compare losses at the predicted labels: at the given ones, the similarity of two samples
+    would depend on the labels that are judged by it.
+    """
+
+    _uses_labels = False
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -220,7 +220,7 @@ def _list_surroundings(fitted: Any, source: BaseEngine) -> tuple[Any, ...]:
 def _iterate_outputs(source: BaseEngine, sample: Samples) -> Iterator[Tensor]:
     """Yield the tensors in the raw output of the network for one sample, on the CPU."""
     prepared = source.network.prepare(sample)
-    with source.batch(prepared, None, slice(0, 1)) as (module, inputs, _):
+    with source.batch(prepared, slice(0, 1)) as (module, inputs, _):
         for tensor in find_tensors(source.forward(module, inputs)):
             yield tensor.detach().double().cpu()
 

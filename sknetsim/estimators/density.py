@@ -30,6 +30,7 @@ from .._passes.weighted_means import (
     merge_equal_samples,
     total_influence,
 )
+from ..exceptions import ChangedNetworkError
 from ._base import Interval, StrOptions, check_is_fitted, fit_context
 from ._base_reference import BaseReference
 
@@ -216,7 +217,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
         X : array-like of shape (n_samples, ...)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network.
+            Labels, to train an untrained network, and at which the losses of the fitted samples
+            are compared with ``output="loss"``.
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights of the samples, not negative, in numbers of samples: weight 2 equals the same
             sample twice, and weight 0 equals its absence. The default network is trained with them;
@@ -266,13 +268,15 @@ class NetworkDensity(OutlierMixin, BaseReference):
         )
         return two_nearest_dimension(nearest.distances)
 
-    def neighbor_count(self, X: Any) -> np.ndarray:
+    def neighbor_count(self, X: Any, y: Any = None) -> np.ndarray:
         """Count the fitted samples that are similar to each query.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries. A query that was fitted counts itself.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
@@ -286,9 +290,9 @@ class NetworkDensity(OutlierMixin, BaseReference):
         ChangedNetworkError
             If the network has changed since `fit`, for method "soft" and with ``n_components``.
         """
-        return self._compute_counts(self._make_source(), self._check_queries(X))
+        return self._compute_counts(self._make_source(), self._check_queries(X, y))
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute the log density of each query, relative to the uniform density on the sphere.
 
         Parameters
@@ -296,6 +300,10 @@ class NetworkDensity(OutlierMixin, BaseReference):
         X : array-like of shape (n_queries, ...)
             The queries. A fitted sample with the same bytes as a query is left out of the density
             at that query; of a larger weight than 1, only 1 is left out.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones. Equal
+            samples with different labels, or one of them without, are different samples, of which
+            none is left out.
 
         Returns
         -------
@@ -312,7 +320,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
             If the network has changed since `fit`, unless ``dimension`` is given, ``n_components``
             is None, and the method is not "soft".
         """
-        return self._log_density(self._check_queries(X))
+        return self._log_density(self._check_queries(X, y))
 
     def _log_density(self, X: Samples) -> np.ndarray:
         source = self._make_source()
@@ -342,15 +350,15 @@ class NetworkDensity(OutlierMixin, BaseReference):
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
-        y : None
-            Not used.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, used only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
         log_likelihood : float
             Sum of `score_samples`, in nats.
         """
-        return float(self.score_samples(X).sum())
+        return float(self.score_samples(X, y if self._takes_labels() else None).sum())
 
     @property
     def offset_(self) -> float:
@@ -375,35 +383,39 @@ class NetworkDensity(OutlierMixin, BaseReference):
         names = (name for name in object.__dir__(self) if name != "offset_")
         return [name for name in names if hasattr(self, name)]
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute how far the log density of each query is above ``offset_``.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
         decision : ndarray of shape (n_queries,), float64
             `score_samples` minus ``offset_``, in nats; negative for outliers.
         """
-        return self.score_samples(X) - self.offset_
+        return self.score_samples(X, y) - self.offset_
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Predict which queries are outliers.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
         labels : ndarray of shape (n_queries,), int64
             -1 for outliers, 1 for inliers.
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X, y) < 0, -1, 1)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit the density, and predict which of the fitted samples are outliers.
@@ -413,7 +425,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
         X : array-like of shape (n_samples, ...)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network.
+            Labels of the samples, see `fit`.
         sample_weight : array-like of shape (n_samples,), float or None, default=None
             Weights of the samples, see `fit`.
 
@@ -422,9 +434,10 @@ class NetworkDensity(OutlierMixin, BaseReference):
         labels : ndarray of shape (n_samples,), int64
             -1 for outliers, 1 for inliers.
         """
-        return self.fit(X, y, sample_weight).predict(X)
+        self.fit(X, y, sample_weight)
+        return self.predict(X, y if self._takes_labels() else None)
 
-    def reliability(self, X: Any, *, absolute: bool = False) -> np.ndarray:
+    def reliability(self, X: Any, y: Any = None, *, absolute: bool = False) -> np.ndarray:
         r"""Estimate how strongly the fitted samples support the prediction for each query.
 
         The reliability is :math:`\sum_i \operatorname{tr} K(x, x_i) / \operatorname{tr} K(x, x)`,
@@ -437,6 +450,8 @@ class NetworkDensity(OutlierMixin, BaseReference):
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
         absolute : bool, default=False
             Whether to sum absolute values, so that influences do not cancel. This computes all
             pairs of queries and fitted samples.
@@ -450,7 +465,7 @@ class NetworkDensity(OutlierMixin, BaseReference):
             direction. They are not bounded by the number of fitted samples, because a sample with
             a longer gradient counts more than one.
         """
-        samples, source = self._check_queries(X), self._make_source()
+        samples, source = self._check_queries(X, y), self._make_source()
         weights = self._get_weight_tensor()
         return total_influence(source, samples, self._X, absolute, self.verbose, weights)
 
@@ -463,10 +478,16 @@ class NetworkDensity(OutlierMixin, BaseReference):
         """Return the count with the current threshold or power, for methods other than "soft"."""
         return make_count(self.method, self.threshold, self.alpha)
 
-    def _check_queries(self, X: Any) -> Samples:
+    def _check_queries(self, X: Any, y: Any) -> Samples:
         """Return the queries after validation; raise if `fit` was called with another method."""
         check_is_fitted(self, "_sum" if self.method == "soft" else "_references")
-        return self._check_X(X, reset=False)
+        if self._X.labels is not None and not self._takes_labels():
+            # Without their labels, queries would not equal the fitted samples.
+            raise ChangedNetworkError(
+                "`output` must be 'loss', as in fit, which kept the labels of the fitted samples;"
+                f" got {self.output!r}. Call fit again."
+            )
+        return self._check_X(X, y, reset=False)
 
     def _compute_counts(
         self, source: Source, X: Samples, own: np.ndarray | None = None

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_memory
 
@@ -16,8 +15,17 @@ from .._features.nystroem import Nystroem
 from .._features.projection import compute_features
 from .._networks.fingerprint import fingerprint_value
 from .._networks.persistence import Verified, get_versions
+from .._networks.samples import Samples
 from .._passes.chunks import Source
-from ._base import BaseSimilarity, HasMethods, Interval, StrOptions, check_is_fitted, fit_context
+from ._base import (
+    BaseSimilarity,
+    HasMethods,
+    Interval,
+    LabelledTransformerMixin,
+    StrOptions,
+    check_is_fitted,
+    fit_context,
+)
 
 Result = TypeVar("Result")
 
@@ -39,7 +47,7 @@ def _compute(key: str, compute: Callable[[], Result]) -> Verified:
     return Verified(compute())
 
 
-class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseSimilarity):
+class GradientFeaturizer(LabelledTransformerMixin, BaseSimilarity):
     r"""Gradient features whose inner products are the similarity of `NetworkKernel`.
 
     Exact features are the whitened Jacobian, flattened into one row,
@@ -193,7 +201,8 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         X : array-like of shape (n_samples, ...)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network, and for landmarks with ``output="loss"``.
+            Labels, to train an untrained network, and at which the losses of the landmarks are
+            compared with ``output="loss"``.
 
         Returns
         -------
@@ -209,28 +218,25 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         X, source = self._fit_network(X, y)
         if self._fitted_network is not None:
             self._fitted_network.record_outputs(source, X)
-        method, labels = self._choose_method(), self._choose_labels(y)
-        settings = (self.n_components, self.kernel_error)
-        self._key = self._make_key(source, X, labels, (method, *settings))
+        method, settings = self._choose_method(), (self.n_components, self.kernel_error)
+        self._key = self._make_key(source, X, (method, *settings))
         self._projection = load_or_compute(
             self.memory,
             self._key,
-            lambda: METHODS[method](
-                source, X, labels, *settings, check_random_state(self.random_state)
-            ),
+            lambda: METHODS[method](source, X, *settings, check_random_state(self.random_state)),
         )
         self.n_components_ = self._n_features_out = self._projection.n_components
         self.kernel_error_ = self._projection.kernel_error
         return self
 
-    def _make_key(self, source: Source, X: Any, y: Any, settings: tuple[Any, ...]) -> str | None:
+    def _make_key(self, source: Source, X: Samples, settings: tuple[Any, ...]) -> str | None:
         """Return a key of everything that determines the projection, or None to cache nothing."""
         random = settings[0] != "exact"
         seeded = isinstance(self.random_state, numbers.Integral)
         if self.memory is None or (random and not seeded):
             return None
         seed = int(self.random_state) if random else None
-        return fingerprint_value((settings, seed, source.fingerprint(X, y), get_versions()))
+        return fingerprint_value((settings, seed, source.fingerprint(X), get_versions()))
 
     def _choose_method(self) -> str:
         """Return the method; "auto" is replaced by the method that it stands for."""
@@ -243,36 +249,15 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             )
         return self.method
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit, and compute the features of the same samples.
-
-        With ``output="loss"``, only this method differentiates the loss at the labels y.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            The samples.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network, and at which the loss is differentiated with
-            ``output="loss"``.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, n_components)
-            The features, as from `transform`.
-        """
-        return self.fit(X, y)._featurize(self._check_X(X, reset=False), self._choose_labels(y))
-
-    def _choose_labels(self, y: Any) -> Any:
-        return y if isinstance(self.output, str) and self.output == "loss" else None
-
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute the features of samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             The samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels of the samples, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
@@ -288,15 +273,12 @@ class GradientFeaturizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             outputs or other parameters are compared than in `fit`.
         """
         check_is_fitted(self, "estimator_")
-        return self._featurize(self._check_X(X, reset=False), None)
-
-    def _featurize(self, X: Any, y: Any) -> np.ndarray:
-        source = self._make_source()
+        samples, source = self._check_X(X, y, reset=False), self._make_source()
         self._check_projection(source)
         return load_or_compute(
             self.memory,
-            self._key and f"{self._key} {source.fingerprint(X, y)}",
-            lambda: compute_features(self._projection, source, X, y, self.verbose),
+            self._key and f"{self._key} {source.fingerprint(samples)}",
+            lambda: compute_features(self._projection, source, samples, self.verbose),
         )
 
     def _check_projection(self, source: Source) -> None:

@@ -12,7 +12,6 @@ from .._passes.chunks import Chunk
 from .._passes.contribution_pass import ROLES_OF_FEATURES, compute_contributions, find_roles
 from ._base import StrOptions
 from ._base_kernel import BaseKernel
-from ._validation import check_columns
 from .contributions import Contributions
 
 
@@ -41,9 +40,10 @@ class NetworkKernel(BaseKernel):
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
         The outputs whose gradients are compared. "all": all outputs; "predicted": the largest
         output of each sample; "sum": the sum of all outputs; "loss": the value of the criterion
-        at the predicted label, or at y (see `GradientFeaturizer.fit_transform`). Integers select
-        outputs by their index, each at most once. A callable computes the outputs from the raw
-        output of the network.
+        of a skorch net, for the fitted samples at the labels that `fit` gets, and for queries at
+        those that the method gets. Without labels, as in a Pipeline, it is the value at the
+        predicted label, which only classifiers have. Integers select outputs by their index, each
+        at most once. A callable computes the outputs from the raw output of the network.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (:math:`k^C`, in [-1, 1]) or the Jacobians
         themselves (:math:`\operatorname{tr} K(x, x') / d`).
@@ -162,7 +162,7 @@ class NetworkKernel(BaseKernel):
         outputs = chunk.jacobian.outputs.shape[1]
         return chunk.rank if self.normalize else chunk.rank.new_full(chunk.rank.shape, outputs)
 
-    def matrix(self, X: Any, Y: Any = None) -> np.ndarray:
+    def matrix(self, X: Any, Y: Any = None, *, y_X: Any = None, y_Y: Any = None) -> np.ndarray:
         r"""Compute the d x d kernels of all pairs of samples.
 
         Parameters
@@ -171,6 +171,9 @@ class NetworkKernel(BaseKernel):
             The samples.
         Y : array-like of shape (n_samples_Y, ...), default=None
             The other samples. None: those of X.
+        y_X, y_Y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels of X and of Y, only with ``output="loss"``. None: the predicted ones. Without Y,
+            both sets have the labels of X.
 
         Returns
         -------
@@ -182,13 +185,12 @@ class NetworkKernel(BaseKernel):
         whitening = self._choose_whitening("half")
         return self._compute_pairs(
             self._make_source(),
-            X,
-            Y,
+            *self._make_pair(X, Y, y_X, y_Y),
             (whitening, whitening),
             lambda rows, columns: rows.jacobian.gram(columns.jacobian),
         )
 
-    def influence(self, X: Any, Y: Any = None) -> np.ndarray:
+    def influence(self, X: Any, Y: Any = None, *, y_X: Any = None, y_Y: Any = None) -> np.ndarray:
         r"""Compute the change of the outputs at Y if a training step changes those at X by 1.
 
         Parameters
@@ -197,6 +199,9 @@ class NetworkKernel(BaseKernel):
             The samples on which the step is taken.
         Y : array-like of shape (n_samples_Y, ...), default=None
             The samples at which the change is computed. None: those of X.
+        y_X, y_Y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels of X and of Y, only with ``output="loss"``. None: the predicted ones. Without Y,
+            both sets have the labels of X.
 
         Returns
         -------
@@ -207,8 +212,7 @@ class NetworkKernel(BaseKernel):
         """
         influences = self._compute_pairs(
             self._make_source(),
-            X,
-            Y,
+            *self._make_pair(X, Y, y_X, y_Y),
             # k^N(x -> x') = K(x',x) K(x,x)^{-1} follows from K(x,x)^{-1/2} K(x,x'), in which X is
             # whitened and Y is not, and from K(x,x)^{-1/2}.
             ("half", "none"),
@@ -216,7 +220,9 @@ class NetworkKernel(BaseKernel):
         )
         return influences[:, :, 0, 0] if influences.shape[2] == 1 else influences
 
-    def contributions(self, X: Any, Y: Any, *, positions: Any = None) -> Contributions:
+    def contributions(
+        self, X: Any, Y: Any, *, positions: Any = None, y_X: Any = None, y_Y: Any = None
+    ) -> Contributions:
         """Split the similarity of pairs of samples into contributions of parts of the network.
 
         Parameters
@@ -229,6 +235,8 @@ class NetworkKernel(BaseKernel):
             Names of layers, or patterns such as "features.*", for which pairs of positions (in an
             image or a sequence) are compared. None: no layer. The memory is
             n_pairs x n_positions x n_positions numbers per layer.
+        y_X, y_Y : array-like of shape (n_pairs,) or (n_pairs, n_outputs), default=None
+            Labels of X and of Y, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
@@ -249,8 +257,8 @@ class NetworkKernel(BaseKernel):
                 "`metric` must be 'trace' for contributions, because the other metrics are not sums"
                 f" over parameters; got {self.metric!r}. Set metric='trace'."
             )
-        check_columns(self, self._get_estimator(), X, Y)
-        pairs = self._make_samples(X), self._make_samples(Y)
+        first, second = self._make_pair(X, Y, y_X, y_Y)
+        pairs = first, first if second is None else second
         if len(pairs[0]) != len(pairs[1]):
             raise ValueError(
                 f"`Y` must have as many samples as `X`, {len(pairs[0])}, because sample i of one is"

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._features.indexes import (
     ALGORITHMS,
@@ -25,14 +24,14 @@ from .._networks.samples import Samples
 from .._passes.chunks import Source
 from .._passes.nearest import Nearest, WithinRadius, find_nearest, rerank
 from ..exceptions import describe_integers
-from ._base import Interval, StrOptions, check_is_fitted, fit_context
+from ._base import Interval, LabelledTransformerMixin, StrOptions, check_is_fitted, fit_context
 from ._base_reference import BaseReference
 
 #: Possible entries of a graph.
 MODES = ("distance", "connectivity")
 
 
-class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseReference):
+class NetworkNeighbors(LabelledTransformerMixin, BaseReference):
     r"""Nearest neighbours under the similarity :math:`k^C` of a trained network.
 
     The distance of two samples is :math:`\sqrt{2 - 2 k^C(x, x')}`, the Euclidean distance of their
@@ -181,7 +180,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         X : array-like of shape (n_samples, ...)
             The samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels, to train an untrained network.
+            Labels, to train an untrained network, and at which the losses of the fitted samples
+            are compared with ``output="loss"``.
 
         Returns
         -------
@@ -221,7 +221,12 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         )
 
     def kneighbors(
-        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+        self,
+        X: Any = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+        *,
+        y: Any = None,
     ) -> Any:
         """Find the nearest fitted samples of each query.
 
@@ -233,6 +238,9 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
             Number of neighbours. None: the parameter of the estimator.
         return_distance : bool, default=True
             Whether to return distances too.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones, or for
+            the fitted samples those of `fit`.
 
         Returns
         -------
@@ -252,18 +260,22 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         check_is_fitted(self, "n_samples_fit_")
         available = self.n_samples_fit_ - (X is None)
         count = self._check_n_neighbors(n_neighbors, available)
-        queries = self._check_queries(X)
-        others = None if X is None else queries
+        queries = self._check_queries(X, y)
         if self._projection is None or self.n_candidates is None:
-            distances, indices = self._find_neighbors(others, count)
+            distances, indices = self._find_neighbors(queries, count)
         else:
             n_candidates = min(max(count, self.n_candidates), available)
-            candidates = self._find_neighbors(others, n_candidates)[1]
+            candidates = self._find_neighbors(queries, n_candidates)[1]
             distances, indices = self._rerank(queries, candidates, count)
         return (distances, indices) if return_distance else indices
 
     def radius_neighbors(
-        self, X: Any = None, radius: float | None = None, return_distance: bool = True
+        self,
+        X: Any = None,
+        radius: float | None = None,
+        return_distance: bool = True,
+        *,
+        y: Any = None,
     ) -> Any:
         """Find all fitted samples within a distance of each query.
 
@@ -279,6 +291,9 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
             The distance. None: the parameter of the estimator.
         return_distance : bool, default=True
             Whether to return distances too.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones, or for
+            the fitted samples those of `fit`.
 
         Returns
         -------
@@ -296,12 +311,17 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         """
         check_is_fitted(self, "n_samples_fit_")
         radius = self._check_radius(radius)
-        queries = None if X is None else self._check_queries(X)
+        queries = self._check_queries(X, y)
         distances, indices = self._search_all(queries, WithinRadius, radius).to_arrays()
         return (distances, indices) if return_distance else indices
 
     def kneighbors_graph(
-        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
+        self,
+        X: Any = None,
+        n_neighbors: int | None = None,
+        mode: str = "connectivity",
+        *,
+        y: Any = None,
     ) -> csr_matrix:
         """Make the sparse graph of the nearest fitted samples of each query.
 
@@ -314,6 +334,9 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         mode : {"connectivity", "distance"}, default="connectivity"
             Entries of the graph: 1 for each neighbour, or its distance. Distances of 0 are stored
             explicitly.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones, or for
+            the fitted samples those of `fit`.
 
         Returns
         -------
@@ -332,15 +355,15 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
             )
         if mode == "connectivity":
             # The distances are freed before the entries are allocated.
-            indices = self.kneighbors(X, n_neighbors, return_distance=False)
+            indices = self.kneighbors(X, n_neighbors, return_distance=False, y=y)
             values = np.ones(indices.shape)
         else:
-            values, indices = self.kneighbors(X, n_neighbors)
+            values, indices = self.kneighbors(X, n_neighbors, y=y)
         starts = np.arange(0, indices.size + 1, indices.shape[1])
         shape = (len(indices), self.n_samples_fit_)
         return csr_matrix((values.ravel(), indices.ravel(), starts), shape=shape)
 
-    def transform(self, X: Any) -> csr_matrix:
+    def transform(self, X: Any, y: Any = None) -> csr_matrix:
         """Make the sparse graph of the queries for estimators with ``metric="precomputed"``.
 
         Parameters
@@ -348,6 +371,8 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         X : array-like of shape (n_queries, ...)
             The queries. A fitted sample is its own first neighbour. Its distance to itself is 0;
             with ``n_components`` it is larger if the landmarks do not cover the sample.
+        y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
+            Labels of the queries, only with ``output="loss"``. None: the predicted ones.
 
         Returns
         -------
@@ -360,11 +385,18 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         check_is_fitted(self, "n_samples_fit_")
         extra = self.mode == "distance"
         count = self._check_n_neighbors(None, self.n_samples_fit_ - extra)
-        return self.kneighbors_graph(X, count + extra, self.mode)
+        return self.kneighbors_graph(X, count + extra, self.mode, y=y)
 
-    def _check_queries(self, X: Any) -> Samples:
-        """Return the queries after validation, or the fitted samples for None."""
-        return self._X if X is None else self._check_X(X, reset=False)
+    def _check_queries(self, X: Any, y: Any) -> Samples | None:
+        """Return the queries after validation, or None for the fitted samples."""
+        if X is not None:
+            return self._check_X(X, y, reset=False)
+        if y is not None:
+            raise ValueError(
+                "`y` must be None if `X` is None, because the fitted samples have the labels of"
+                " fit; got labels. Pass X, or leave out `y`."
+            )
+        return None
 
     def _check_n_neighbors(self, n_neighbors: int | None, available: int) -> int:
         """Return the requested number of neighbours."""
@@ -425,10 +457,10 @@ class NetworkNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseRe
         return find_nearest(source, queries, others, reduction, limit, distance, self.verbose)
 
     def _rerank(
-        self, queries: Samples, candidates: np.ndarray, count: int
+        self, queries: Samples | None, candidates: np.ndarray, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return distances and indices of the nearest candidates by their exact similarity."""
-        source = self._make_source()
+        source, queries = self._make_source(), self._X if queries is None else queries
         distances, indices = rerank(
             source, queries, self._X, candidates, self._make_distance(source), self.verbose
         )

@@ -195,6 +195,7 @@ def featurize(
     X: Any,
     folder: str | os.PathLike[str],
     *,
+    y: Any = None,
     dtype: str = "float32",
     rows_per_shard: int | None = None,
     verbose: int = 0,
@@ -222,6 +223,9 @@ def featurize(
         Dataset, only one chunk at a time is in memory.
     folder : str or path
         Folder of the store: a new one, an empty one, or that of an interrupted call.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        Labels of the samples, only for a featurizer with ``output="loss"``. None: the predicted
+        ones.
     dtype : {"float32", "float16"}, default="float32"
         Type of the features on disk. float16 takes half the space, with an error of up to 0.0005
         times each value.
@@ -265,11 +269,11 @@ def featurize(
             f" {type(featurizer).__name__}. Fit GradientFeaturizer(network)."
         )
     check_is_fitted(featurizer, "n_components_")
-    samples = featurizer._check_X(X, reset=False)
+    samples = featurizer._check_X(X, y, reset=False)
     source = featurizer._make_source()
     featurizer._check_projection(source)
     # Two samples, because one would not show whether the network mixes samples.
-    featurizer._try_network(source, samples.select(range(min(2, len(samples)))), None)
+    featurizer._try_network(source, samples.select(range(min(2, len(samples)))))
     width = featurizer.n_components_
     manifest = Manifest(
         network=source.identity(),
@@ -295,7 +299,7 @@ def _write_missing(
     missing = shards.missing
     pieces = [shards.manifest.rows(shard) for shard in missing]
     transform = featurizer._projection.transform
-    results = map_samples(transform, source, X, (None,), (), verbose, pieces)
+    results = map_samples(transform, source, X, verbose=verbose, pieces=pieces)
     with contextlib.closing(results):
         for shard, (_, features) in zip(missing, results, strict=True):
             shards.write(shard, features)
@@ -315,9 +319,8 @@ def _fingerprint_data(source: Source, X: Samples) -> str:
     count = len(X)
     if X.is_read_by_items:
         chosen = np.unique(np.linspace(0, count - 1, _DATASET_ITEMS).astype(int))
-        return fingerprint_value(
-            [source.digest(X.select([index]), source.dtype) for index in chosen]
-        )
+        digests = [source.digest(X.select([index]), source.dtype) for index in chosen]
+        return fingerprint_value(digests if X.labels is None else (digests, X.labels))
     pieces = (X.part(rows) for rows in gen_batches(count, _SAMPLES_PER_DIGEST))
     return fingerprint_value([source.fingerprint_of_samples(piece) for piece in pieces])
 

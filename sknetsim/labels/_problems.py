@@ -15,6 +15,7 @@ from .._gradients.engine import GradientEngine
 from .._gradients.outputs import looks_like_probabilities
 from .._gradients.predictions import predict_outputs
 from .._networks.default_network import DefaultNetwork
+from .._networks.fitting import CLASS_CRITERIA
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.samples.labels import make_label_tensor
@@ -22,9 +23,6 @@ from .._passes.chunks import Source
 from ..exceptions import warn
 from ._label_arrays import check_labels, is_classification, squeeze_column, to_columns
 from ._targets import Classification, Multilabel, Regression, Target, identity, is_indicator
-
-# Criteria whose labels are classes, for any net.
-_CLASS_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
 # Number of samples whose outputs decide whether a network returns probabilities.
 _INSPECTED_SAMPLES = 8
@@ -57,7 +55,7 @@ def infer_target(source: Source, X: Samples, y: Any) -> Target:
     count = outputs.shape[1]
     if network.has_independent_labels:
         return _make_independent(network, labels, count)
-    if network.classifier or isinstance(network.criterion, _CLASS_CRITERIA):
+    if network.classifier or isinstance(network.criterion, CLASS_CRITERIA):
         return _make_classification(np.arange(max(count, 2)), labels)
     if network.criterion is None and count > 1 and is_classification(squeeze_column(labels)):
         return _infer_classes(network.module, labels, outputs)

@@ -114,7 +114,8 @@ class LabelDenoiser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseLabel
         several labels per sample. Other networks take no names, because the order of
         their outputs is known for numbers only.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. For other values than "all",
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label, because the given labels are what is judged. For other values than "all",
         and for ``estimator="features"``, "unnormalized" uses the trace of K(x, x_j).
     method : {"power", "threshold", "soft", "unnormalized"}, default="power"
         The weights.

@@ -126,7 +126,8 @@ class FitDiagnostics(BaseLabelledReference):
         module has no criterion: with a single output, or with several labels per sample, it is
         treated as regression; for two classes or several labels, pass the skorch net.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label, because the given labels are what is judged.
     n_neighbors : int, default=10
         Number of neighbours of each sample, at least 2. All other samples are used if there are
         fewer. More neighbours are less similar; fewer give a less precise estimate.

@@ -39,8 +39,8 @@ class PairSimilarityLoss(BaseSimilarityLoss):
     weight : float, default=1.0
         The weight w: any finite number. 0 gives a loss of 0.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
-        fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label. A single output is the fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
@@ -259,8 +259,8 @@ class GroupSimilarityLoss(_GroupLoss):
         The weight w: any finite number. Positive weights make the samples of a group similar,
         negative weights make them dissimilar.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
-        fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label. A single output is the fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None
@@ -306,8 +306,8 @@ class ContrastiveSimilarityLoss(_GroupLoss):
     weight : float, default=1.0
         The weight w: any finite number. A negative weight has the opposite effect.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`. A single output is the
-        fastest by far.
+        The outputs whose gradients are compared; see `NetworkKernel`. "loss" is the loss at the
+        predicted label. A single output is the fastest by far.
     normalize : bool, default=True
         Whether to compare whitened Jacobians (k^C) instead of the Jacobians themselves.
     parameters : None, str, list of str or Module, default=None

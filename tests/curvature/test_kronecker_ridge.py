@@ -279,7 +279,7 @@ def test_products_of_combinations_of_outputs_equal_the_definition(corrected):
     roots = torch.randn(SAMPLES, 3, 3).double()
     source = CombinationEngine(resolve_network(network))
     ridge = fit_kronecker(source, Samples(X), roots, DAMPING, corrected)
-    ((_, preconditioned),) = ridge.jacobians(source, Samples(X), roots)
+    ((_, preconditioned),) = ridge.jacobians(source, Samples(X).with_labels(roots))
     expected = define_metric(define_curvatures(network, X, corrected, roots))
     check_products(preconditioned.gram(preconditioned), expected)
 
@@ -366,8 +366,8 @@ class OtherForms:
     def __init__(self, engine):
         self.engine = engine
 
-    def jacobians(self, X, y=None, start=0, factored=False):
-        ((rows, jacobian),) = self.engine.jacobians(X, y, start, factored)
+    def jacobians(self, X, start=0, factored=False):
+        ((rows, jacobian),) = self.engine.jacobians(X, start, factored)
         yield rows, jacobian
         blocks = {key: block.dense() for key, block in jacobian.blocks.items()}
         yield rows, replace(jacobian, blocks=blocks)
@@ -395,7 +395,7 @@ def test_small_chunks_have_the_same_products():
     engine, ridge = fit(network, X, corrected=True)
     with config_context(working_memory=0.012):
         small = fit(network, X, corrected=True)[1]
-        chunks = list(small.jacobians(engine, Samples(X), None, start=1))
+        chunks = list(small.jacobians(engine, Samples(X), start=1))
     assert [rows for rows, _ in chunks] == [slice(n, n + 1) for n in range(1, SAMPLES)]
     joined = concatenate_jacobians([jacobian for _, jacobian in chunks])
     expected = compute_metric(engine, ridge, X)[1:, 1:]

@@ -23,7 +23,7 @@ X = torch.randn(7, 1, 6, generator=torch.Generator().manual_seed(1), dtype=torch
 
 
 def compute_gradients(engine, weights):
-    parts = engine.jacobians(Samples(X), weights)
+    parts = engine.jacobians(Samples(X).with_labels(torch.as_tensor(weights)))
     return torch.cat([jacobian.materialize() for _, jacobian in parts]).numpy()
 
 

@@ -204,6 +204,7 @@ DECISIONS = {
     },
     "independent of the network's weights": {
         **dict.fromkeys(["_X", "X_fit_", "_digests", "_dtype"], "the fitted samples"),
+        "_labels_fit": "the labels of the fitted samples",
         **dict.fromkeys(["n_features_in_", "_sample_shape"], "the form of a sample"),
         **dict.fromkeys(["n_samples_fit_", "n_labelled_"], "the number of samples"),
         **dict.fromkeys(["n_components_", "_n_features_out"], "the number of features"),

@@ -610,11 +610,11 @@ class Slow:
     projection: Any
     log: str
 
-    def transform(self, source, X, y=None, verbose=0):
+    def transform(self, source, X, verbose=0):
         with open(self.log, "a") as log:
             log.write("started\n")
         time.sleep(0.005)
-        return self.projection.transform(source, X, y, verbose)
+        return self.projection.transform(source, X, verbose)
 
 
 def write_store(featurizer, X, folder):

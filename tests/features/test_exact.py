@@ -22,7 +22,7 @@ methods = pytest.mark.parametrize("method", METHODS)
 def fit(method, source, X, n_components):
     generator = np.random.RandomState(0)
     samples = Samples.of(X)
-    return METHODS[method](source, samples, None, n_components, 0.1, generator)
+    return METHODS[method](source, samples, n_components, 0.1, generator)
 
 
 def make_data(dtype=torch.float64):

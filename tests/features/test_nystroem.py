@@ -32,9 +32,9 @@ def data():
     return make_engine(network), X
 
 
-def fit(source, X, n_components, kernel_error=0.1, seed=0, y=None):
+def fit(source, X, n_components, kernel_error=0.1, seed=0):
     generator = np.random.RandomState(seed)
-    return fit_nystroem(source, Samples(X), y, n_components, kernel_error, generator)
+    return fit_nystroem(source, Samples(X), n_components, kernel_error, generator)
 
 
 def select_held_out(X, n_components, seed=0):

@@ -52,7 +52,7 @@ class Halves:
 
     n_components = 3
 
-    def transform(self, source, X, y=None, verbose=0):
+    def transform(self, source, X, verbose=0):
         return X.take(slice(0, len(X))).numpy() / 2
 
 

@@ -40,7 +40,7 @@ def data():
 
 
 def compute_exact_features(source, X):
-    return fit_exact(source, Samples(X), None, None, 0.0, None).transform(source, Samples(X))
+    return fit_exact(source, Samples(X), None, 0.0, None).transform(source, Samples(X))
 
 
 def draw_maps(count, parameters, outputs, seed):
@@ -145,7 +145,7 @@ def test_features_depend_on_the_seed(data):
 
 def fit(source, X, n_components, kernel_error=0.1, seed=0):
     generator = np.random.RandomState(seed)
-    return fit_sketch(source, Samples(X), None, n_components, kernel_error, generator)
+    return fit_sketch(source, Samples(X), n_components, kernel_error, generator)
 
 
 def naive_error(sketch, source, X):

@@ -317,7 +317,7 @@ def test_no_samples_raise_an_error():
 
 
 def test_labels_of_another_number_raise_an_error():
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match=r"`y` must have 12 labels, .*; got shape \(13,\)"):
         rule_coverage(Net(), draw(), np.zeros(SAMPLES + 1))
 
 

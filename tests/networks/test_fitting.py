@@ -409,10 +409,10 @@ def test_a_net_with_a_similarity_loss_is_trained_in_fit(X, classes):
 @pytest.mark.parametrize(
     ("build", "y", "message"),
     [
-        (regressor, np.ones((30, 2)), r"labels of shape \(1,\) .* MSELoss .*; got .* \(2,\)"),
+        (regressor, np.ones((30, 2)), r"labels of shape \(1,\), .* MSELoss, .*; got .* \(2,\)"),
         (lambda: classifier(kind=NeuralNet, criterion=nn.MSELoss), np.arange(30.0),
-         r"labels of shape \(3,\) to train .*; got labels of shape \(\)"),
-        (classifier, np.ones((30, 2), int), r"labels of shape \(\) .* CrossEntropyLoss"),
+         r"labels of shape \(3,\), because .*; got labels of shape \(\)"),
+        (classifier, np.ones((30, 2), int), r"labels of shape \(\), .* CrossEntropyLoss"),
         (classifier, np.linspace(0, 2, 30), r"class numbers, or a probability .*; got 0\.06"),
     ],
     ids=["two columns", "one column for three outputs", "two columns of classes", "fractions"],

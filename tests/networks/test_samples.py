@@ -1,5 +1,7 @@
 """Samples in each form that a network takes."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -19,7 +21,7 @@ from sknetsim import (
 )
 from sknetsim._networks.batches import list_tensors
 from sknetsim._networks.fingerprint import digest_samples
-from sknetsim._networks.samples import Samples
+from sknetsim._networks.samples import RawSamples, Samples
 from sknetsim._passes.chunks import Chunk
 
 from ..cases import Forked
@@ -313,3 +315,18 @@ def test_each_pair_of_an_array_with_itself_is_computed_once(network, compute, mo
     once = len(pairs)
     compute(network, X, X.copy())
     assert (once, len(pairs) - once) == (6, 9)
+
+
+@pytest.mark.parametrize("make", [Samples, RawSamples, lambda X: Samples(Items(X))])
+def test_labels_stay_with_their_samples(make):
+    samples = make(X).with_labels(torch.arange(len(X)))
+    for part, rows in ((samples.select([5, 2]), [5, 2]), (samples.part(slice(3, 5)), [3, 4])):
+        for other in (part, pickle.loads(pickle.dumps(part)), part.select([0, 1])):
+            assert other.labels.tolist() == rows
+
+
+def test_samples_are_the_same_if_their_labels_are():
+    samples, first, second = Samples(X), torch.zeros(len(X)), torch.ones(len(X))
+    assert samples.with_labels(first).is_same(samples.with_labels(first.clone()))
+    assert not samples.with_labels(first).is_same(samples.with_labels(second))
+    assert not samples.with_labels(first).is_same(samples)

@@ -95,6 +95,14 @@ QUANTITIES = {
     "features at labels": lambda net, X: GradientFeaturizer(
         make_trained_net(net), output="loss"
     ).fit_transform(X, labels(X)),
+    "gram at labels": lambda net, X: NetworkKernel(make_trained_net(net), output="loss")(
+        X, X[:9], y_X=labels(X), y_Y=labels(X[:9])
+    ),
+    "density at labels": lambda net, X: (
+        NetworkDensity(make_trained_net(net), output="loss")
+        .fit(X[:40], labels(X[:40]))
+        .score_samples(X, labels(X))
+    ),
     "soft density": lambda net, X: NetworkDensity(net).fit(X[:40]).score_samples(X),
     "count": lambda net, X: NetworkDensity(net, method="power").fit(X[:40]).score_samples(X),
     "count of the fitted": lambda net, X: (

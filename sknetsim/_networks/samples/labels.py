@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +112,15 @@ def make_label_tensor(y: Any) -> Tensor:
     return y if isinstance(y, Tensor) else make_tensor(labels)
 
 
-def select_labels(y: Any, indices: Sequence[int]) -> Tensor | None:
-    """Return the labels at some indices, or None without labels."""
-    return None if y is None else make_label_tensor(y)[list(indices)]
+def label_samples(samples: Samples, y: Any, parameter: str = "y") -> Samples:
+    """Return the samples with a copy of their labels, which must be numbers.
+
+    ``parameter`` is named in errors.
+    """
+    labels = make_label_tensor(y).detach().cpu().clone()
+    if labels.shape[:1] != (len(samples),):
+        raise ValueError(
+            f"`{parameter}` must have {len(samples)} labels, one for each sample; got shape"
+            f" {tuple(labels.shape)}. Pass the labels of the same samples."
+        )
+    return samples.with_labels(labels)

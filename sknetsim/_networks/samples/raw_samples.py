@@ -62,7 +62,7 @@ class RawSamples(Samples):
         return is_read_by_items(self.data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RawSamples, (self.data, self.rows)
+        return RawSamples, (self.data, self.rows), {"labels": self.labels}
 
     def get_skorch_data(self) -> Any:
         """Return X, which the steps of the Pipeline take."""
@@ -71,13 +71,13 @@ class RawSamples(Samples):
     def _make(self, X: Any, rows: Sequence[int] | None = None) -> RawSamples:
         return RawSamples(X, rows)
 
-    def select(self, indices: Sequence[int]) -> RawSamples:
+    def _select(self, indices: Sequence[int]) -> RawSamples:
         """Return the samples at some indices, in the form of X."""
         chosen = [int(index) for index in indices]
         data = map_arrays(lambda part: _select_rows(part, chosen), self.data)
         return RawSamples(data, [self.rows[index] for index in chosen])
 
-    def part(self, rows: slice) -> RawSamples:
+    def _part(self, rows: slice) -> RawSamples:
         """Return the samples of a slice, in the form of X."""
         data = map_arrays(lambda part: _select_rows(part, rows), self.data)
         return RawSamples(data, self.rows[rows])
@@ -167,7 +167,7 @@ class JoinedSamples(RawSamples):
         return self._parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JoinedSamples, (self._parts, self._order)
+        return JoinedSamples, (self._parts, self._order), {"labels": self.labels}
 
     def join_parts(self, parts: list[Samples]) -> Samples:
         """Return the samples of the parts in the order of these samples."""
@@ -176,7 +176,7 @@ class JoinedSamples(RawSamples):
         joined.rows = self.rows
         return joined
 
-    def select(self, indices: Sequence[int]) -> JoinedSamples:
+    def _select(self, indices: Sequence[int]) -> JoinedSamples:
         """Return the samples at some indices, with the parts that contain them."""
         chosen = np.array([self._order[int(index)] for index in indices])
         parts, places, start = [], [], 0
@@ -188,9 +188,9 @@ class JoinedSamples(RawSamples):
             start += len(part)
         return JoinedSamples(parts, np.argsort(np.concatenate(places)).tolist())
 
-    def part(self, rows: slice) -> JoinedSamples:
+    def _part(self, rows: slice) -> JoinedSamples:
         """Return the samples of a slice, with the parts that contain them."""
-        return self.select(range(rows.start, rows.stop))
+        return self._select(range(rows.start, rows.stop))
 
     def append(self, others: Samples) -> JoinedSamples:
         """Return these samples, followed by others, which may have another form."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -55,9 +55,14 @@ class Samples:
         Whether the samples of a batch may be padded to the length of the longest one.
     has_columns : bool
         Whether the samples are the rows of a table or array.
+    labels : Tensor or None
+        Label of each sample, on the CPU, at which its loss is differentiated, or the weights of
+        `Combinations`; None for the predicted labels, and for other outputs.
     """
 
     has_columns = True
+
+    labels: Tensor | None = None
 
     def __init__(self, X: Any, rows: Sequence[int] | None = None, batching: Batching | None = None):
         self._batching = batching
@@ -87,11 +92,20 @@ class Samples:
         return slice(0, min(_MEASURED_SAMPLES, len(self)) if self.may_be_padded else 1)
 
     def is_same(self, other: Samples) -> bool:
-        """Return whether both contain the same object X; equal values of two do not count."""
-        return self is other or self.data is other.data
+        """Return whether both contain the same object X, with equal labels.
+
+        Equal values of two objects do not count.
+        """
+        return self is other or (self.data is other.data and _are_equal(self.labels, other.labels))
+
+    def with_labels(self, labels: Tensor | None) -> Self:
+        """Return the same samples with these labels."""
+        labelled = object.__new__(type(self))
+        vars(labelled).update(vars(self), labels=labels)
+        return labelled
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.data, self.rows, self._batching)
+        return type(self), (self.data, self.rows, self._batching), {"labels": self.labels}
 
     def _make(self, X: Any, rows: Sequence[int] | None = None) -> Samples:
         """Return samples that form batches like these."""
@@ -145,7 +159,11 @@ class Samples:
         return map_arrays(lambda array: make_tensor(take_rows(array, rows)), self._source)
 
     def select(self, indices: Sequence[int]) -> Samples:
-        """Return copies of the samples at some indices."""
+        """Return copies of the samples at some indices, with their labels."""
+        return self._select(indices).with_labels(_take_labels(self.labels, list(indices)))
+
+    def _select(self, indices: Sequence[int]) -> Samples:
+        """Return `select` without the labels."""
         rows = [self.rows[int(index)] for index in indices]
         if isinstance(self._source, Items):
             return self._make(self._source.select(indices), rows)
@@ -155,6 +173,10 @@ class Samples:
 
     def part(self, rows: slice) -> Samples:
         """Return the samples of a slice in the form of X, if possible without reading them."""
+        return self._part(rows).with_labels(_take_labels(self.labels, rows))
+
+    def _part(self, rows: slice) -> Samples:
+        """Return `part` without the labels."""
         if isinstance(self._source, Items):
             return self._make(self._source.part(rows), self.rows[rows])
         part = map_arrays(lambda array: array[rows], self._source)
@@ -174,10 +196,10 @@ class Samples:
 
         The pickle of a part of a tensor would contain the whole tensor.
         """
-        return self._make(map_arrays(_copy_tensor, self.data), self.rows)
+        return self._make(map_arrays(_copy_tensor, self.data), self.rows).with_labels(self.labels)
 
     def append(self, others: Samples) -> Samples:
-        """Return these samples, followed by others."""
+        """Return these samples, followed by others, all without labels."""
         sources = (self._source, others._source)
         if not any(isinstance(source, Items) for source in sources):
             check_same_form(*sources)
@@ -236,6 +258,18 @@ def _find_non_finite_row(inputs: Inputs) -> int | None:
             is_finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
             first += (~is_finite).nonzero()[:1, 0].tolist()
     return min(first, default=None)
+
+
+def _take_labels(labels: Tensor | None, rows: Any) -> Tensor | None:
+    """Return a copy of the labels of some rows, whose pickle does not contain the others."""
+    return None if labels is None else labels[rows].clone()
+
+
+def _are_equal(first: Tensor | None, second: Tensor | None) -> bool:
+    """Return whether two sets of labels are equal, or both missing."""
+    if first is None or second is None:
+        return first is second
+    return torch.equal(first, second)
 
 
 def _copy_tensor(array: Any) -> Any:

@@ -56,7 +56,9 @@ def explore(
     y : array-like of shape (n_samples,) or (n_samples, n_columns), default=None
         Labels. None: the page has no labels, predictions or label quality. For a network trained on
         numbers of classes, names of classes are shown without its predictions, because the order
-        of the names in the network is unknown.
+        of the names in the network is unknown. With ``output="loss"``, they are the labels at which
+        the losses are compared, but the quality of labels compares the losses at the predicted
+        labels.
     path : str or Path, default="explorer.html"
         File of the page.
     samples : array-like of shape (n_samples, ...), DataFrame or list of str, default=None

@@ -87,8 +87,13 @@ def compute_measures(
     network = neighbors.estimator_
     indices = neighbors.kneighbors(return_distance=False)
     weights = {"method": "power", "alpha": alpha, **settings}
-    density = NetworkDensity(network, **weights).fit(X)
-    scores = {"density": density.score_samples(X), "reliability": density.reliability(X)}
+    # Losses are compared at the labels; only the judgement of labels must not depend on them.
+    given = y if neighbors._takes_labels() else None
+    density = NetworkDensity(network, **weights).fit(X, given)
+    scores = {
+        "density": density.score_samples(X, given),
+        "reliability": density.reliability(X, given),
+    }
     denoiser = None
     if y is not None:
         labels = _encode_names(network, y)
@@ -97,7 +102,8 @@ def compute_measures(
             make_label_tensor(y)
         scores["quality"] = denoiser.label_quality(X, labels)
     kernel = _make_exact_kernel(network, settings)
-    layers, contributions = _compute_contributions(kernel, X, indices, settings.get("verbose", 0))
+    verbose = settings.get("verbose", 0)
+    layers, contributions = _compute_contributions(kernel, X, given, indices, verbose)
     texts = format_texts(denoiser, y, predictions, count)
     return Measures(*_sort_by_similarity(indices, contributions), layers, scores, texts)
 
@@ -120,15 +126,18 @@ def _make_exact_kernel(network: Any, settings: dict[str, Any]) -> NetworkKernel:
 
 
 def _compute_contributions(
-    kernel: NetworkKernel, X: Any, indices: np.ndarray, verbose: int
+    kernel: NetworkKernel, X: Any, y: Any, indices: np.ndarray, verbose: int
 ) -> tuple[list[str], np.ndarray]:
     """Return the layers, and their contributions to the similarities, of shape (n, k, l)."""
     queries = np.repeat(np.arange(len(indices)), indices.shape[1])
     neighbors, parts = indices.ravel(), []
     samples, slices = RawSamples.of(X), list(gen_batches(len(neighbors), _PAIRS))
+    labels = None if y is None else check_labels(y)
     for piece in tqdm(slices, disable=not verbose, unit=f"{_PAIRS} pairs"):
-        pair = (samples.select(side[piece].tolist()).data for side in (queries, neighbors))
-        by_layer = kernel.contributions(*pair).by_layer()
+        sides = queries[piece], neighbors[piece]
+        pair = (samples.select(side.tolist()).data for side in sides)
+        y_X, y_Y = (None if labels is None else labels[side] for side in sides)
+        by_layer = kernel.contributions(*pair, y_X=y_X, y_Y=y_Y).by_layer()
         parts.append(np.stack(list(by_layer.values()), axis=1))
     return [*by_layer], np.concatenate(parts).reshape(*indices.shape, -1)
 
