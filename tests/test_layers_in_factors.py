@@ -19,8 +19,8 @@ from .networks_of_layers.common import POSITIONS
 
 SAMPLES = 8
 #: Numbers of samples and of samples per batch.
-ALL, SINGLE, SQUARE = (SAMPLES, SAMPLES - 1), (2, 1), (POSITIONS, POSITIONS)
-SIZES = {"7 and 1 samples": ALL, "single samples": SINGLE, "as many samples as positions": SQUARE}
+ALL, SQUARE = (SAMPLES, SAMPLES - 1), (POSITIONS, POSITIONS)
+SIZES = {"7 and 1 samples": ALL, "as many samples as positions": SQUARE}
 #: Cases whose networks compute norms or attention in float32 in any dtype.
 ROUNDED = {"T5", "Llama"}
 #: Cases with parameters that the fallback computes.
@@ -28,7 +28,6 @@ EXOTIC = {
     "prototypes by cdist",
     "EmbeddingBag, max",
     "learnt memory of one row through a layer",
-    "Linear on (2 n 2, i)",
     "tokens sent to experts",
     "one sample at a time",
     "some of the tokens",

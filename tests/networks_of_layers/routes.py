@@ -42,6 +42,23 @@ def merge_four_axes(p, h):
     return outputs.view(2, len(h), 2, -1).transpose(0, 1)
 
 
+def move_samples_inside(p, h):
+    """Return the layer's output for samples on the second of four axes."""
+    return p.layer(h.unflatten(1, (2, 2)).transpose(0, 1)).transpose(0, 1)
+
+
+def merge_with_second_axis(p, h):
+    """Return the layer's output for samples on the second axis, merged with another axis."""
+    outputs = p.layer(h.unflatten(1, (2, 2)).transpose(0, 1).flatten(1, 2))
+    return outputs.view(2, len(h), 2, -1).transpose(0, 1)
+
+
+def convolve_four_axes(p, h):
+    """Return the convolution of images of samples between two other axes."""
+    images = h.view(len(h), 2, 2, 1, 2, 3).transpose(0, 1).flatten(0, 2)
+    return p.layer(images).view(2, len(h), -1).transpose(0, 1)
+
+
 def convolve_merged(p, h):
     """Return the convolution of images that are merged with the samples."""
     images = h.reshape(2 * len(h), 2, 2, 3)
@@ -294,6 +311,11 @@ CASES = [
         make_linear(),
     ),
     make_case("Linear on (2 n 2, i)", merge_four_axes, make_linear()),
+    make_case("Linear on (2, n, 2, i)", move_samples_inside, make_linear()),
+    make_case("Linear on (2, n 2, i)", merge_with_second_axis, make_linear()),
+    make_case(
+        "Conv2d on (2 n 2, c, h, w)", convolve_four_axes, lambda: {"layer": nn.Conv2d(1, 3, 2)}
+    ),
     make_case("Linear on (2 n, i), samples repeated", repeat_samples, make_linear()),
     make_case("Linear on two views", concatenate_views, make_linear()),
     make_case("Linear on pairs of positions", pair_positions, make_linear()),

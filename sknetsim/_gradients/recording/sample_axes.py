@@ -26,16 +26,20 @@ class SampleAxis:
     ----------
     axis : int
         The axis, of length n f.
-    is_inner : bool
-        Whether consecutive entries belong to different samples (f, n), or to the same one (n, f).
+    before, after : int
+        Lengths of the axes before and after the samples if the axis is split into three. One of
+        them is -1, which stands for all other entries: the axis is (n, f) by default, (f, n) with
+        ``before=-1, after=1``, and (2, n, f / 2) with ``before=2``.
     """
 
     axis: int
-    is_inner: bool = False
+    before: int = 1
+    after: int = -1
 
     def fits(self, shape: torch.Size, samples: int) -> bool:
         """Return whether a tensor of a shape can have n samples on this axis."""
-        return len(shape) > self.axis and shape[self.axis] % samples == 0
+        known = abs(self.before * self.after) * samples
+        return len(shape) > self.axis and shape[self.axis] % known == 0
 
     def split(self, tensor: Tensor, samples: int, start: int = 0) -> Tensor:
         """Return the tensor with the samples first: (n, ...), with f entries on the axis.
@@ -43,9 +47,8 @@ class SampleAxis:
         With ``start`` axes before those of the tensor, they come after the samples.
         """
         axis = self.axis + start
-        if self.is_inner:
-            return tensor.unflatten(axis, (-1, samples)).movedim(axis + 1, 0)
-        return tensor.unflatten(axis, (samples, -1)).movedim(axis, 0)
+        parts = tensor.unflatten(axis, (self.before, samples, self.after))
+        return parts.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
 
 
 #: Axis of the samples; None for a tensor without samples, and False if it is not known.
@@ -125,23 +128,25 @@ def _correspond(call: Call, other: Call) -> bool:
 
 def _compare_calls(call: Call, other: Call, samples: int, others: int) -> CallAxes:
     """Return the axes of the samples in a call."""
+    shapes = {name: tensor.shape for name, tensor in _find_arguments(call)}
     arguments: dict[str, Axis] = {}
-    is_inner = False
+    place = SampleAxis(0)
     for name, tensor in _find_arguments(call):
         second: Any = other.arguments[name]
         axis = _find_axis(tensor.shape, second.shape, samples, others)
         if isinstance(axis, SampleAxis) and tensor.shape[axis.axis] > samples:
-            is_inner |= _is_inner(axis, tensor, second, samples, others)
+            own = _find_place(axis, tensor, second, samples, others)
+            place = place if own == axis else own
         arguments[name] = axis
     outputs = [
-        _find_axis(*shapes, samples, others)
-        for shapes in zip(call.output_shapes, other.output_shapes, strict=True)
+        _find_axis(*pair, samples, others)
+        for pair in zip(call.output_shapes, other.output_shapes, strict=True)
     ]
-    if not is_inner:
-        return CallAxes(arguments, outputs)
+    # The entries of a sample are at the same places in all tensors of a call.
+    pairs = zip(outputs, call.output_shapes, strict=True)
     return CallAxes(
-        {name: _make_inner(axis) for name, axis in arguments.items()},
-        [_make_inner(axis) for axis in outputs],
+        {name: _put(axis, place, shapes[name], samples) for name, axis in arguments.items()},
+        [_put(axis, place, shape, samples) for axis, shape in pairs],
     )
 
 
@@ -160,18 +165,27 @@ def _find_axis(shape: torch.Size, other: torch.Size, samples: int, others: int) 
     return SampleAxis(axes[0]) if len(axes) == 1 else False
 
 
-def _is_inner(axis: SampleAxis, tensor: Tensor, other: Tensor, samples: int, others: int) -> bool:
-    """Return whether the entries of a sample are apart, from those of the last common sample."""
+def _find_place(
+    axis: SampleAxis, tensor: Tensor, other: Tensor, samples: int, others: int
+) -> SampleAxis:
+    """Return the place on an axis at which the last common sample has the same entries in both."""
+    entries = tensor.shape[axis.axis] // samples
+    inner = [(before, -1) for before in range(2, entries) if entries % before == 0]
     row = min(samples, others) - 1
-    distances = []
-    for candidate in (axis, replace(axis, is_inner=True)):
-        first = candidate.split(tensor, samples)[row].detach()
-        second = candidate.split(other, others)[row].detach()
-        if first.shape != second.shape:
-            return False
-        distances.append(float((first.double() - second.double()).abs().sum()))
-    return distances[1] < distances[0]
+    distances: dict[SampleAxis, float] = {}
+    for before, after in [(1, -1), (-1, 1), *inner]:
+        candidate = replace(axis, before=before, after=after)
+        if candidate.fits(other.shape, others):
+            first = candidate.split(tensor, samples)[row].detach()
+            second = candidate.split(other, others)[row].detach()
+            if first.shape == second.shape:
+                distances[candidate] = float((first.double() - second.double()).abs().sum())
+    return min(distances, key=distances.__getitem__, default=axis)
 
 
-def _make_inner(axis: Axis) -> Axis:
-    return replace(axis, is_inner=True) if isinstance(axis, SampleAxis) else axis
+def _put(axis: Axis, place: SampleAxis, shape: torch.Size, samples: int) -> Axis:
+    """Return an axis with the samples at a place, if its length allows it."""
+    if not isinstance(axis, SampleAxis):
+        return axis
+    moved = replace(place, axis=axis.axis)
+    return moved if moved.fits(shape, samples) else axis
