@@ -83,33 +83,8 @@ class PairRidge(Ridge):
         return features.to(source.dtype).unflatten(0, (len(X), -1))
 
 
-@dataclass(frozen=True)
-class DualRidge(PairRidge):
-    """Exact ridge of which all fitted samples are landmarks.
-
-    By the Woodbury identity, (A^T A + lambda)^{-1} = (1 - A^T (A A^T + lambda)^{-1} A) / lambda.
-    With A A^T + lambda = C C^T and T = C^{-T}, this is (G G'^T - F F'^T) / lambda for features
-    F = G A^T T.
-
-    Attributes
-    ----------
-    gram : Tensor of shape (m k, m k), float64
-        The matrix A A^T + lambda.
-    """
-
-    gram: Tensor
-
-    def to_features(self) -> LandmarkRidge:
-        """Return the ridge in the span of the gradients of all fitted samples."""
-        return self._features
-
-    @functools.cached_property
-    def _features(self) -> LandmarkRidge:
-        gram = self.gram - self.damping * torch.eye(len(self.gram), dtype=self.gram.dtype)
-        root = _invert_root(gram, self.eps)
-        # A Q = A A^T R
-        transform = _whiten_root(root, gram @ root, self.damping)
-        return LandmarkRidge(self.landmarks, transform, self.damping, self.eps)
+class SubtractedRidge(PairRidge):
+    """Ridge whose products are (G G'^T - F F'^T) / lambda for the features F = G Z^T T."""
 
     def jacobians(
         self,
@@ -130,13 +105,57 @@ class DualRidge(PairRidge):
             yield rows, replace(scaled, blocks=blocks)
 
 
+@dataclass(frozen=True)
+class DualRidge(SubtractedRidge):
+    """Exact ridge, of which all fitted samples are landmarks with Z = A.
+
+    By the Woodbury identity, (A^T A + lambda)^{-1} = (1 - A^T (A A^T + lambda)^{-1} A) / lambda.
+    So T = C^{-T} with A A^T + lambda = C C^T.
+
+    Attributes
+    ----------
+    gram : Tensor of shape (m k, m k), float64
+        The matrix A A^T + lambda.
+    """
+
+    gram: Tensor
+
+    def to_features(self) -> LandmarkRidge:
+        """Return the ridge in the span of the gradients of all fitted samples."""
+        return self._features
+
+    @functools.cached_property
+    def _features(self) -> LandmarkRidge:
+        gram = self.gram - self.damping * torch.eye(len(self.gram), dtype=self.gram.dtype)
+        root = _invert_root(gram, self.eps)
+        # A Q = A A^T R
+        transform, values = _whiten_root(root, gram @ root, self.damping)
+        return LandmarkRidge(self.landmarks, transform, self.damping, self.eps, values)
+
+
+@dataclass(frozen=True)
 class LandmarkRidge(PairRidge):
     """Ridge in the span of the landmarks' gradients.
 
-    Q = Z^T R is an orthonormal basis of the span, and S = Q^T H Q the curvature in it. With
-    T = R C^{-T} and C C^T = S + lambda, products of the features G Z^T T are
+    Q = Z^T R is an orthonormal basis of the span, and S = Q^T H Q = V diag(s) V^T the curvature in
+    it. With T = R V diag(s + lambda)^{-1/2}, products of the features G Z^T T are
     G Q (S + lambda)^{-1} Q^T G'^T: gradients beyond the span are left out.
+
+    Attributes
+    ----------
+    curvatures : Tensor of shape (f,), float64
+        The eigenvalues s.
     """
+
+    curvatures: Tensor
+
+    def complete(self) -> SubtractedRidge:
+        """Return the ridge whose inverse is 1 / lambda beyond the span.
+
+        (1 - Q Q^T) / lambda + Q (S + lambda)^{-1} Q^T = (1 - Q S (S + lambda)^{-1} Q^T) / lambda
+        """
+        transform = self.transform * self.curvatures.sqrt()
+        return SubtractedRidge(self.landmarks, transform, self.damping, self.eps)
 
     def jacobians(
         self,
@@ -212,16 +231,15 @@ def fit_landmark_ridge(
     # A Q = A Z^T R
     projected = multiply_pairs(source, rows, landmarks) @ root
     absolute = damping * _sum_squares(source, rows) / source.count_elements()
-    transform = _whiten_root(root, projected, absolute)
-    return LandmarkRidge(landmarks, transform, absolute, eps)
+    transform, curvatures = _whiten_root(root, projected, absolute)
+    return LandmarkRidge(landmarks, transform, absolute, eps, curvatures)
 
 
-def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> Tensor:
-    """Return T = R C^{-T} with C C^T = S + lambda, from the projected gradients A Q."""
-    curvature = projected.mT @ projected
-    curvature.diagonal().add_(damping)
-    factor = torch.linalg.cholesky(curvature)
-    return torch.linalg.solve_triangular(factor.mT, root, upper=True, left=False)
+def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """Return T = R V diag(s + lambda)^{-1/2} and s, from the projected gradients A Q."""
+    values, vectors = torch.linalg.eigh(projected.mT @ projected)
+    values = values.clamp_min(0)
+    return root @ vectors * (values + damping).rsqrt(), values
 
 
 def _invert_root(gram: Tensor, eps: float) -> Tensor:

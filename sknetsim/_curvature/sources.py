@@ -104,6 +104,10 @@ class Ridge(abc.ABC):
         """Return the ridge in a form in which preconditioned gradients can be written out."""
         return self
 
+    def complete(self) -> Ridge:
+        """Return the ridge in a form that leaves out no part of a gradient."""
+        return self
+
     @abc.abstractmethod
     def jacobians(
         self,

@@ -18,7 +18,7 @@ from .._curvature.sources import CombinationEngine, PreconditionedEngine
 from .._gradients.predictions import predict_outputs
 from .._networks.network import resolve_network
 from .._networks.samples import Samples
-from .._passes.chunks import Chunk, iterate_chunks, with_progress
+from .._passes.chunks import Chunk, Source, iterate_chunks, with_progress
 from .._passes.reductions import compute_pair_matrix, reduce_pairs
 from .._passes.sums import kernel_sums, sum_jacobians
 from ..estimators._base import Interval, StrOptions, check_is_fitted, fit_context
@@ -354,16 +354,41 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         outputs : ndarray of shape (n_samples_fit, n_outputs), float64
             Outputs before a final softmax or sigmoid.
         """
-        self._check_fitted_network()
+        self._check_curvature("leave_one_out")
         engine, derivatives = self._make_combinations(), self._derivatives
         outputs = predict_outputs(engine, self._X)
-        count = outputs.shape[1]
-        identity = torch.eye(count, dtype=torch.float64).expand(len(outputs), -1, -1)
-        moves = self._compute_own_kernels(self._X.with_labels(identity)) / self.n_samples_fit_
+        samples, identity = self._weigh_each_output(self._X)
+        kernels = self._compute_own_kernels(self._make_preconditioned(), samples)
+        moves = kernels / self.n_samples_fit_
         # A step that removes sample i also removes its part of the curvature.
-        matrices = torch.eye(count, dtype=torch.float64) - derivatives.hessians @ moves
+        matrices = identity - derivatives.hessians @ moves
         gradients = torch.linalg.solve(matrices, derivatives.gradients)
         return outputs + torch.einsum("nop,np->no", moves, gradients).numpy()
+
+    def posterior_variance(self, X: Any) -> np.ndarray:
+        r"""Compute the variance of the outputs at each query, given the fitted samples.
+
+        It is the variance of the Gaussian process with the tangent kernel, or of the linearised
+        Laplace approximation: the diagonal of :math:`J(x) (H + \lambda)^{-1} J(x)^T / N`, if the
+        loss is a negative log-likelihood. It is large if no fitted sample determines the gradients
+        of the outputs. With ``n_components``, gradients beyond the span of the landmarks have the
+        variance of the prior, :math:`1 / (\lambda N)` per squared length.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, ...)
+            The queries.
+
+        Returns
+        -------
+        variance : ndarray of shape (n_queries, n_outputs), float64
+            Variances of the outputs before a final softmax or sigmoid, not negative.
+        """
+        self._check_curvature("posterior_variance")
+        samples, _ = self._weigh_each_output(self._check_X(X, reset=False))
+        source = PreconditionedEngine(self._ridge.complete(), *self._list_settings())
+        kernels = self._compute_own_kernels(source, samples)
+        return kernels.diagonal(dim1=1, dim2=2).numpy() / self.n_samples_fit_
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute features whose inner products are cosines of preconditioned gradients.
@@ -393,6 +418,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     @property
     def leverage_(self) -> np.ndarray:
         """Share of each fitted sample's outputs that it determines, of shape (n_samples_fit,)."""
+        self._check_curvature("leverage_")
         return self._get_own(
             "leverage", lambda: self._X.with_labels(self._derivatives.compute_roots())
         )
@@ -407,7 +433,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """Return the traces of self-kernels at the fitted samples, divided by their number."""
         self._check_fitted_network()
         if name not in self._own:
-            kernels = self._compute_own_kernels(weigh())
+            kernels = self._compute_own_kernels(self._make_preconditioned(), weigh())
             # In a dict, because scikit-learn allows no new attribute after `fit`.
             traces = kernels.diagonal(dim1=1, dim2=2).sum(dim=1)
             self._own[name] = traces.numpy() / self.n_samples_fit_
@@ -419,12 +445,25 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """Number of features that `transform` returns."""
         return self._ridge.to_features().n_features
 
-    def _compute_own_kernels(self, samples: Samples) -> Tensor:
-        """Return the self-kernels of preconditioned gradients at weighted fitted samples."""
-        source = self._make_preconditioned()
-        chunks = iterate_chunks(source, samples, "none", counted=False)
-        chunks = with_progress(chunks, len(samples), self.verbose)
+    def _weigh_each_output(self, X: Samples) -> tuple[Samples, Tensor]:
+        """Return the samples with each output as a combination, and the weights of shape (d, d)."""
+        identity = torch.eye(self._derivatives.gradients.shape[1], dtype=torch.float64)
+        return X.with_labels(identity.expand(len(X), -1, -1)), identity
+
+    def _compute_own_kernels(self, source: Source, X: Samples) -> Tensor:
+        """Return the self-kernels of preconditioned gradients, of shape (n, k, k), float64."""
+        chunks = iterate_chunks(source, X, "none", counted=False)
+        chunks = with_progress(chunks, len(X), self.verbose)
         return torch.cat([chunk.own_kernel().cpu() for chunk in chunks])
+
+    def _check_curvature(self, name: str) -> None:
+        """Raise an error if the estimator is not fitted, or if its curvature is "none"."""
+        self._check_fitted_network()
+        if not self._derivatives.hessians.numel():
+            raise ValueError(
+                f"`curvature` must be 'ggn', 'kfac' or 'ekfac' for {name}; got 'none'. Set another"
+                " curvature, and call fit again."
+            )
 
     def _check_fitted_network(self) -> None:
         """Raise an error if the estimator is not fitted, or if the network has changed."""

@@ -118,6 +118,32 @@ def test_leverages_sum_to_the_degrees_of_freedom():
     np.testing.assert_allclose(influence.leverage_.sum(), float(expected))
 
 
+@pytest.mark.parametrize("landmarks", [*LANDMARKS, 4], ids=["exact", "all", "some"])
+def test_the_posterior_variance_is_that_of_the_tangent_kernel(landmarks):
+    influence, module, X, y, queries, _ = fit("cross-entropy", n_components=landmarks, damping=0.3)
+    case = CASES["cross-entropy"]
+    curvature = naive.compute_curvature(case, module, X, y)
+    if landmarks == 4:
+        # The curvature counts in the span of the landmarks only.
+        rows = [naive.compute_jacobian(case, module, x) for x in influence._ridge.landmarks.data]
+        basis = torch.linalg.svd(centre(torch.stack(rows)).flatten(0, 1), full_matrices=False)[2]
+        basis = basis[:8]
+        scale = curvature.diagonal().mean()
+        curvature = basis.mT @ basis @ curvature @ basis.mT @ basis
+        matrix = curvature + 0.3 * scale * torch.eye(len(curvature))
+    else:
+        matrix = naive.damp(curvature, 0.3)
+    J = torch.stack([naive.compute_jacobian(case, module, x) for x in queries])
+    kernels = J @ torch.linalg.solve(matrix, J.mT) / len(X)
+    expected = kernels.diagonal(dim1=1, dim2=2).numpy()
+    np.testing.assert_allclose(influence.posterior_variance(queries), expected, rtol=1e-7)
+
+
+def centre(J):
+    """Return the gradients of the outputs without their mean over the outputs."""
+    return J - J.mean(dim=1, keepdim=True)
+
+
 class TestLinearModel:
     """Ridge regression, for which retraining has a closed form."""
 
@@ -243,6 +269,21 @@ def test_a_criterion_without_curvature_is_refused(kind, criterion, outputs, dtyp
 def test_unsuitable_parameters_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         fit("cross-entropy", **settings)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        TrainingInfluence.leave_one_out,
+        lambda influence: influence.posterior_variance(np.zeros((2, 3))),
+        lambda influence: influence.leverage_,
+    ],
+    ids=["leave-one-out", "variance", "leverage"],
+)
+def test_variances_need_a_curvature(compute):
+    influence, *_ = fit("cross-entropy", curvature="none")
+    with pytest.raises(ValueError, match="`curvature` must be 'ggn', 'kfac' or 'ekfac' for"):
+        compute(influence)
 
 
 def test_numbers_have_no_margin():
