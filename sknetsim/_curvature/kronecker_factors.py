@@ -11,8 +11,8 @@ of the second moments
 With A = R diag(A_i) R^T and S = L diag(S_j) L^T, the eigenvalues of H are S_j A_i, and the
 coordinates of G in its eigenvectors are (L^T G R)_ji. EK-FAC keeps the eigenvectors and replaces
 the eigenvalues by the means over samples of sum_o (L^T G_o R)_ji^2. Each group of a convolution has
-its own A and S. The A of an embedding is diagonal, because its activations are one-hot. Padding counts
-as positions.
+its own A and S. The A of an embedding is diagonal, because its activations are one-hot. Padding
+counts as positions.
 
 The factors of layers with one position, and all eigenvalues of EK-FAC, are those of kronfluence.
 With several positions, kronfluence also divides S by their number, so that the eigenvalues of K-FAC
@@ -144,8 +144,8 @@ class _Moments:
 
     def add(self, block: PositionBlock) -> None:
         """Add the moments of some samples."""
-        self.activations = self.activations + block.activation_moments()
-        self.cotangents = self.cotangents + block.cotangent_moments()
+        self.activations += block.activation_moments()
+        self.cotangents += block.cotangent_moments()
         self.positions += len(block.cotangents) * block.positions
 
     def decompose(self, samples: int) -> Eigenbasis:
