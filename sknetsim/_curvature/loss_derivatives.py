@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._gradients.criterion import compute_losses, convert_labels, make_criterion
 from .._gradients.engine import GradientEngine
 from .._gradients.predictions import expand_to_classes, iterate_outputs
+from .._networks.memory import check_within_budget
 from .._networks.network import Network
 from .._networks.samples import Samples
 from .._networks.samples.labels import make_label_tensor
@@ -24,6 +25,9 @@ _ROUNDING = 1e-10
 
 # Reason to need the loss of each sample, for errors.
 _CAUSE = "`estimator` is passed to TrainingInfluence"
+
+
+_FEWER = "Fit fewer samples, raise `working_memory` by sklearn.set_config, or set curvature='none'"
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ def differentiate_losses(
     criterion = make_criterion(engine.network, _CAUSE).double()
     parts = []
     for raw in iterate_outputs(engine, X):
+        if with_hessians:
+            size = 8 * len(X) * raw[0].numel() ** 2
+            check_within_budget("The Hessians of the loss of all samples", size, _FEWER)
         chunk = labels[start : start + len(raw)].to(raw.device)
         parts.append(_differentiate_chunk(engine, criterion, raw, chunk, with_hessians))
         start += len(raw)

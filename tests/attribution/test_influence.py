@@ -329,6 +329,15 @@ def test_a_curvature_beyond_the_memory_budget_is_refused():
         TrainingInfluence(network).fit(X.float(), y)
 
 
+def test_hessians_of_many_outputs_beyond_the_memory_budget_are_refused():
+    X, y = torch.zeros(200, 3), np.arange(200)
+    with (
+        config_context(working_memory=16),
+        pytest.raises(MemoryError, match="Hessians of the loss"),
+    ):
+        TrainingInfluence(nn.Linear(3, 200)).fit(X, y)
+
+
 def test_the_network_is_left_as_it_was():
     module, estimator, X, y, queries, labels = CASES["cross-entropy"].build()
     before = copy.deepcopy(module.state_dict())
