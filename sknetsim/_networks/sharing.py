@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .._kernels.precision import HALF
 from .state import HOOKS, ModuleState, Writes
@@ -131,6 +132,12 @@ def consists_of_torch_layers(module: nn.Module) -> bool:
     return all(
         type(part).__module__.startswith("torch.nn.modules.")
         and not any(vars(part)[name] for name in HOOKS if name in vars(part))
-        and not any(callable(value) for name, value in vars(part).items() if name != "_modules")
+        and not any(_is_own_code(value) for name, value in vars(part).items() if name != "_modules")
         for part in module.modules()
     )
+
+
+def _is_own_code(value: Any) -> bool:
+    """Return whether an attribute is a callable that is no function of torch, as an activation."""
+    name = getattr(value, "__name__", "")
+    return callable(value) and getattr(functional, name, None) is not value

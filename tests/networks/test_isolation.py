@@ -300,7 +300,8 @@ def test_scripted_modules_have_no_hooks():
 
 
 def test_networks_of_torch_layers_have_no_code_of_the_user():
-    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3))
+    layer = nn.TransformerEncoderLayer(4, 2, activation="gelu")
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), layer, nn.BatchNorm1d(3))
     assert consists_of_torch_layers(network)
     network[0].register_forward_hook(lambda module, args, output: None)
     assert not consists_of_torch_layers(network)
@@ -312,8 +313,9 @@ def test_networks_of_torch_layers_have_no_code_of_the_user():
         Failing(1),
         nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))),
         nn.Sequential(nn.Linear(4, 3), Reaching(False)),
+        nn.TransformerEncoderLayer(4, 2, activation=lambda hidden: hidden.tanh()),
     ],
-    ids=["own class", "parametrized", "own class inside"],
+    ids=["own class", "parametrized", "own class inside", "own activation"],
 )
 def test_networks_with_own_classes_have_code_of_the_user(network):
     assert not consists_of_torch_layers(network)

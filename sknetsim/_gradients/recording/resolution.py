@@ -181,11 +181,13 @@ def _divide_parameters(
     unserved : dict of str to str
         Names of parameters whose gradients must not be computed from their uses, with reasons.
     """
-    groups = [set(s.find_parameters()) for use in uses for s in use.sources.values()]
     for use in uses:
         reason = use.explain_unsupported()
         if reason is not None:
             unserved = dict.fromkeys(use.parameter_names(), reason) | unserved
+    if not unserved:
+        return uses, {}
+    groups = [set(s.find_parameters()) for use in uses for s in use.sources.values()]
     # A tensor that is derived from several parameters is served for all of them or for none.
     while added := {
         name: unserved[min(known)]

@@ -47,6 +47,8 @@ class SampleAxis:
         With ``start`` axes before those of the tensor, they come after the samples.
         """
         axis = self.axis + start
+        if tensor.shape[axis] == samples:
+            return tensor.movedim(axis, 0).unsqueeze(axis + 1)
         parts = tensor.unflatten(axis, (self.before, samples, self.after))
         return parts.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
 

@@ -75,6 +75,16 @@ def compute_served_blocks(
         form that is cheaper for sums before the next one is computed, so that large factors of
         several uses are not in memory together.
     """
+    if factored or not uses:
+        return _compute_blocks(uses, cotangents, graph, factored)
+    # Once for all blocks, because changing the settings of torch takes time.
+    with full_precision(next(iter(uses[0].sources.values())).tensor.device):
+        return _compute_blocks(uses, cotangents, graph, factored)
+
+
+def _compute_blocks(
+    uses: Sequence[Use], cotangents: Sequence[Tensor | None], graph: bool, factored: bool
+) -> ServedBlocks:
     # A parameter may be used several times:
     # J_o(x_n) = sum over uses of the rule at (arguments_n, c[n,o]).
     parts: dict[Key, list[Block]] = defaultdict(list)
@@ -85,9 +95,9 @@ def compute_served_blocks(
             continue  # The outputs do not depend on this call, or it is a call on no rows.
         arguments, own = _cast(use, cotangent, graph)
         for group in groups:
-            names = _find_names(use, group)
             blocks = _apply_rule(use, arguments, own, group, factored)
             if blocks is None:
+                names = _find_names(use, group)
                 without_rule |= set(names)
                 dense = differentiate_call(use, arguments, own, group)
                 if dense is None:
@@ -98,7 +108,7 @@ def compute_served_blocks(
                 # The factors are no longer referenced when those of the next use are computed.
                 named = _name_block(use, _convert(blocks.pop(0), factored))
                 parts[tuple(name for name, _ in named.layout)].append(named)
-    added = {key: _convert(_add_blocks(blocks), factored) for key, blocks in parts.items()}
+    added = {key: _add_blocks(blocks, factored) for key, blocks in parts.items()}
     return ServedBlocks(_separate_shared(added), without_rule, failed)
 
 
@@ -106,8 +116,7 @@ def _convert(block: Block, factored: bool) -> Block:
     """Return a block that keeps its factors, or is in the form that is cheaper for sums."""
     if factored:
         return block
-    device = next(iter(block._tensors().values())).device
-    with torch.no_grad(), full_precision(device):
+    with torch.no_grad():
         return block.for_sums()
 
 
@@ -239,17 +248,19 @@ def _find_indices(source: Origin) -> Tensor | None:
     return None if indices is None else source.select(indices)
 
 
-def _add_blocks(blocks: list[Block]) -> Block:
-    """Return the sum of blocks of the same parameters.
+def _add_blocks(blocks: list[Block], factored: bool) -> Block:
+    """Return the sum of blocks of the same parameters, with factors or in the form for sums.
 
     Factors of different forms, as of an embedding that is also the last layer, are not written out.
     """
+    if len(blocks) == 1:
+        return blocks[0]
     is_mixed = len({block._form() for block in blocks}) > 1
     has_factors = any(isinstance(block, PositionBlock) for block in blocks)
-    if not any(isinstance(block, SumBlock) for block in blocks) and not (is_mixed and has_factors):
-        return add_blocks(blocks)
-    wrapped = [block if isinstance(block, SumBlock) else wrap_block(block) for block in blocks]
-    return wrapped[0]._add(wrapped)
+    if any(isinstance(block, SumBlock) for block in blocks) or (is_mixed and has_factors):
+        wrapped = [block if isinstance(block, SumBlock) else wrap_block(block) for block in blocks]
+        return _convert(wrapped[0]._add(wrapped), factored)
+    return _convert(add_blocks(blocks), factored)
 
 
 def _separate_shared(blocks: dict[Key, Block]) -> dict[Key, Block]:
