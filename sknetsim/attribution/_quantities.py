@@ -88,6 +88,10 @@ class TrainingLoss:
                 " margin; got 'margin'. Set measure='loss'."
             )
 
+    def predict_labels(self, engine: GradientEngine, X: Samples) -> np.ndarray:
+        """Return the predictions in the form that labels have."""
+        return self.target.labels(self.target.predictions(engine, X))
+
     def _encode(self, y: Any) -> np.ndarray:
         """Return numbers of classes, or the labels as numbers of shape (n, q)."""
         if isinstance(self.target, Classification):
@@ -97,8 +101,7 @@ class TrainingLoss:
     def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
         """Return the predicted labels in the form of `_encode`."""
         if self._has_margins:
-            values = self.target.predictions(engine, X)
-            return self._encode(self.target.labels(values))
+            return self._encode(self.predict_labels(engine, X))
         raise ValueError(
             "`y` must be the labels of the queries if the labels are numbers, because the loss has"
             " a zero gradient at the network's own prediction; got None. Pass y."

@@ -225,7 +225,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         engine = self._make_combinations()
         has_curvature = self.curvature != "none"
         derivatives = self._loss.differentiate(engine, samples, y, has_curvature)
-        self._X, self._derivatives = samples, derivatives
+        self._X, self._y, self._derivatives = samples, y, derivatives
         self._weighted = samples.with_labels(derivatives.gradients[:, None])
         generator = check_random_state(self.random_state)
         self._ridge = fit_ridge(
@@ -478,6 +478,11 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             check_consistent_length(np.empty(len(samples)), y)
         weights = self._loss.weigh_outputs(self._make_combinations(), samples, y, self.measure)
         return samples.with_labels(weights[:, None])
+
+    def _predict_labels(self, X: Any) -> np.ndarray:
+        """Return the predictions of the network in the form that labels have."""
+        samples = self._check_X(X, reset=False)
+        return self._loss.predict_labels(self._make_combinations(), samples)
 
     def _list_pairs(self, queries: Samples, function: Any) -> tuple[Any, ...]:
         """Return the arguments of a pass over all pairs of queries and fitted samples."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._contributions import ContributionsDisplay
 from ._denoising import DenoisingDisplay
 from ._density import DensityDisplay
+from ._influence import InfluenceDisplay
 from ._learning_curve import LearningCurveDisplay
 from ._neighbors import NeighborsDisplay
 from ._similarity_matrix import SimilarityMatrixDisplay
@@ -18,6 +19,7 @@ __all__ = [
     "ContributionsDisplay",
     "DenoisingDisplay",
     "DensityDisplay",
+    "InfluenceDisplay",
     "LearningCurveDisplay",
     "NeighborsDisplay",
     "SimilarityMatrixDisplay",

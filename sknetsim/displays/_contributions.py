@@ -10,8 +10,8 @@ import numpy as np
 
 from ..estimators.contributions import Contributions
 from ..estimators.kernel import NetworkKernel
+from ._appearance.rendering import fit_images, is_image_like, render_images
 from ._figures import BLUE, VERMILION, Display
-from ._rendering import fit_images, is_image_like, render_images
 
 
 class ContributionsDisplay(Display):

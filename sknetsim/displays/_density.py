@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..estimators.density import NetworkDensity
+from ._appearance.parts import list_parts, open_samples
 from ._figures import BLUE, Display
-from ._parts import list_parts, open_samples
 
 
 class DensityDisplay(Display):

@@ -13,6 +13,10 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#999999"
 COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#000000", GREY)
 
 
+# Width of the frame of a marked image.
+_FRAME_POINTS = 2.5
+
+
 class Display(abc.ABC):
     """Base class of the displays, which draw into given axes or into a new figure."""
 
@@ -70,11 +74,14 @@ class Display(abc.ABC):
         self.ax_ = np.reshape(grid.subplots(), (rows, columns))
 
 
-def draw_image(axis: Any, image: np.ndarray, caption: str) -> None:
-    """Draw an image with values in [0, 1] below a caption."""
+def draw_image(axis: Any, image: np.ndarray, caption: str, frame: str | None = None) -> None:
+    """Draw an image with values in [0, 1] below a caption, in a thick frame of a given colour."""
     axis.imshow(image, cmap="gray", vmin=0, vmax=1)
     axis.set_title(caption, fontsize=8, parse_math=False)
     axis.set(xticks=[], yticks=[])
+    if frame is not None:
+        for spine in axis.spines.values():
+            spine.set(edgecolor=frame, linewidth=_FRAME_POINTS)
 
 
 def _import_pyplot() -> Any:

@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .._kernels.similarities import SIMILARITIES
 from ..estimators._base import check_is_fitted
 from ..estimators.neighbors import NetworkNeighbors
-from ._figures import VERMILION, Display, draw_image
-from ._formatting import abbreviate
-from ._parts import join_columns, list_parts, open_samples
-from ._rendering import (
-    fit_images,
-    format_columns,
-    is_image_like,
-    measure_size,
-    name_columns,
-    render_images,
-)
-from ._tables import MOST_COLUMNS, align_tables, count_lines, draw_tables, measure_tables, wrap_text
-
-# Width and height of an image, and height of its caption, in inches.
-_IMAGE_INCHES, _CAPTION_INCHES = 1.1, 0.45
+from ._queries import QueriesDisplay, check_shape, render_samples
 
 
-class NeighborsDisplay(Display):
+class NeighborsDisplay(QueriesDisplay):
     """Queries and the samples most similar to them, as images, texts or rows of a table.
 
     Each row of images has a query, followed by its neighbours. The caption of a neighbour has its
@@ -45,13 +29,13 @@ class NeighborsDisplay(Display):
         Neighbours of each query, in the same form.
     similarities : ndarray of shape (n_queries, n_neighbors)
         Similarities of the neighbours to their query, in [-1, 1].
-    labels : array-like of shape (n_queries, n_neighbors), default=None
-        Labels of the neighbours.
-    predictions : array-like of shape (n_queries, n_neighbors), default=None
+    labels : array-like of shape (n_queries, n_neighbors, ...), default=None
+        Labels of the neighbours, with a last axis if each has several.
+    predictions : array-like of shape (n_queries, n_neighbors, ...), default=None
         Predictions of the network for the neighbours.
-    query_labels : array-like of shape (n_queries,), default=None
+    query_labels : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
         Labels of the queries.
-    query_predictions : array-like of shape (n_queries,), default=None
+    query_predictions : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
         Predictions of the network for the queries.
     columns : list of str of length n_columns, default=None
         Names of the columns of a table. None: their numbers.
@@ -81,6 +65,9 @@ class NeighborsDisplay(Display):
     (2, 4)
     """
 
+    _names = ("neighbors", "similarities")
+    _heading = "similarity"
+
     def __init__(
         self,
         queries: Any,
@@ -93,21 +80,16 @@ class NeighborsDisplay(Display):
         query_predictions: Any = None,
         columns: Sequence[str] | None = None,
     ):
-        self.queries, self.neighbors = np.asarray(queries), np.asarray(neighbors)
-        self.similarities = np.asarray(similarities)
-        _check_neighbors(self.queries, self.neighbors, self.similarities)
-        shape, query_shape = self.similarities.shape, (len(self.queries),)
-        self.labels = _check_shape("labels", labels, shape)
-        self.predictions = _check_shape("predictions", predictions, shape)
-        self.query_labels = _check_shape("query_labels", query_labels, query_shape)
-        self.query_predictions = _check_shape("query_predictions", query_predictions, query_shape)
-        self.columns = columns
-        width = self.queries.shape[1] if self._is_table() else 0
-        if columns is not None and len(columns) != width:
-            raise ValueError(
-                f"`columns` must have {width} names, one for each column of a table; got"
-                f" {len(columns)}. Pass the names of all columns, or None for images."
-            )
+        super().__init__(
+            queries,
+            neighbors,
+            similarities,
+            labels=labels,
+            predictions=predictions,
+            query_labels=query_labels,
+            query_predictions=query_predictions,
+            columns=columns,
+        )
 
     @classmethod
     def from_estimator(
@@ -142,7 +124,7 @@ class NeighborsDisplay(Display):
         y : array-like of shape (n_queries,) or (n_queries, n_outputs), default=None
             Labels at which the losses are compared, only with ``output="loss"``. None: the
             predicted ones.
-        labels : array-like of shape (n_samples_fit,), default=None
+        labels : array-like of shape (n_samples_fit,) or (n_samples_fit, n_outputs), default=None
             Labels of the fitted samples.
         predictions : array-like of shape (n_samples_fit,), default=None
             Predictions of the network for the fitted samples.
@@ -175,10 +157,10 @@ class NeighborsDisplay(Display):
             )
         check_is_fitted(estimator, "n_samples_fit_")
         fitted_shape = (estimator.n_samples_fit_,)
-        labels = _check_shape("labels", labels, fitted_shape)
-        predictions = _check_shape("predictions", predictions, fitted_shape)
+        labels = check_shape("labels", labels, fitted_shape)
+        predictions = check_shape("predictions", predictions, fitted_shape)
         distances, indices = estimator.kneighbors(X, n_neighbors, y=y)
-        queries, neighbors, columns = _render_samples(estimator, X, indices, image_shape)
+        queries, neighbors, columns = render_samples(estimator, X, indices, image_shape)
         return cls.from_predictions(
             queries,
             neighbors,
@@ -214,133 +196,5 @@ class NeighborsDisplay(Display):
         """
         return cls(queries, neighbors, similarities, **texts).plot(ax)
 
-    def _is_table(self) -> bool:
-        return self.queries.ndim == 2
-
-    def _figure_size(self) -> tuple[float, float]:
-        queries, neighbors = self.similarities.shape
-        if self._is_table():
-            return measure_tables(self._list_tables())
-        return _IMAGE_INCHES * (neighbors + 1), (_IMAGE_INCHES + _CAPTION_INCHES) * queries
-
-    def _draw(self) -> None:
-        queries, neighbors = self.similarities.shape
-        if self._is_table():
-            tables = self._list_tables()
-            self._divide(queries, 1, height_ratios=[count_lines(rows) for rows in tables])
-            return draw_tables(self.ax_[:, 0], tables)
-        self._divide(queries, neighbors + 1)
-        for query, axes in enumerate(self.ax_):
-            self._draw_images(axes, query)
-
-    def _draw_images(self, axes: np.ndarray, query: int) -> None:
-        texts: tuple[Any, ...] = (self.query_labels, self.query_predictions, query)
-        draw_image(axes[0], self.queries[query], f"query\n{_format_caption(*texts)}".rstrip())
-        axes[0].title.set_color(_choose_colour(*texts))
-        for place, axis in enumerate(axes[1:]):
-            texts = self.labels, self.predictions, (query, place)
-            similarity = self.similarities[query, place]
-            caption = f"{similarity:.2f}\n{_format_caption(*texts)}".rstrip()
-            draw_image(axis, self.neighbors[query, place], caption)
-            axis.title.set_color(_choose_colour(*texts))
-
-    def _extra_columns(self) -> dict[str, tuple[Any, Any]]:
-        """Return the given labels and predictions by name, each as a pair (queries, neighbours)."""
-        columns = {
-            "label": (self.query_labels, self.labels),
-            "predicted": (self.query_predictions, self.predictions),
-        }
-        return {
-            name: pair for name, pair in columns.items() if any(side is not None for side in pair)
-        }
-
-    def _extra_cells(self, side: int, index: Any) -> list[str]:
-        """Return label and prediction of a query (side 0) or a neighbour (side 1), if given."""
-        columns = [pair[side] for pair in self._extra_columns().values()]
-        return ["" if values is None else str(values[index]) for values in columns]
-
-    def _format_table(self, query: int) -> list[list[str]]:
-        """Return the rows of a table as text: the heading, the query and its neighbours."""
-        columns = range(self.queries.shape[1]) if self.columns is None else self.columns
-        rows = [
-            (["similarity", *self._extra_columns()], columns),
-            (["query", *self._extra_cells(0, query)], self.queries[query]),
-        ]
-        for place, similarity in enumerate(self.similarities[query]):
-            extra = self._extra_cells(1, (query, place))
-            rows.append(([f"{similarity:.2f}", *extra], self.neighbors[query, place]))
-        return [
-            [wrap_text(str(cell)) for cell in (*first, *abbreviate(cells, MOST_COLUMNS))]
-            for first, cells in rows
-        ]
-
-    def _list_tables(self) -> list[list[list[str]]]:
-        """Return the rows of each table."""
-        return [self._format_table(query) for query in range(len(self.queries))]
-
-
-def _format_caption(labels: Any, predictions: Any, index: Any) -> str:
-    """Return the label and the prediction of a sample as text; it is empty if neither is given."""
-    texts = [] if labels is None else [f"{labels[index]}"]
-    if predictions is not None:
-        texts.append(f"predicted {predictions[index]}")
-    return ", ".join(texts)
-
-
-def _choose_colour(labels: Any, predictions: Any, index: Any) -> str:
-    """Return the colour of a caption: vermilion for a prediction of another class.
-
-    Predictions of a regression never equal the labels exactly, so they stay black.
-    """
-    if labels is None or predictions is None or "f" in (labels.dtype.kind, predictions.dtype.kind):
-        return "black"
-    return VERMILION if str(labels[index]) != str(predictions[index]) else "black"
-
-
-def _render_samples(
-    estimator: NetworkNeighbors, X: Any, indices: np.ndarray, image_shape: Sequence[int] | None
-) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
-    """Return queries and neighbours as images or as cells of tables, and the names of columns."""
-    positions, fitted = range(len(open_samples(X))), indices.ravel().tolist()
-    columns: list[str] | None = None
-    if is_image_like(X, image_shape):
-        queries = render_images(X, positions, image_shape)
-        neighbors = render_images(estimator._X, fitted, image_shape)
-        size = measure_size([queries.shape[1:], neighbors.shape[1:]])
-        queries, neighbors = (fit_images(images, size) for images in (queries, neighbors))
-    else:
-        parts = [list_parts(X, positions), list_parts(estimator._X, fitted)]
-        if len(parts[0]) != len(parts[1]):
-            parts = [join_columns(side) for side in parts]  # Lists of different lengths.
-        names = getattr(estimator, "feature_names_in_", None)
-        tables = (format_columns(name_columns(side, names)) for side in parts)
-        columns, queries, neighbors = align_tables(*tables)
-    return queries, neighbors.reshape(*indices.shape, *neighbors.shape[1:]), columns
-
-
-def _check_neighbors(queries: np.ndarray, neighbors: np.ndarray, similarities: np.ndarray) -> None:
-    if similarities.ndim != 2 or similarities.shape != neighbors.shape[:2]:
-        raise ValueError(
-            "`similarities` must have shape (n_queries, n_neighbors), the first two axes of"
-            f" `neighbors`; got {similarities.shape} with neighbors of shape {neighbors.shape}."
-            " Pass one similarity per neighbour."
-        )
-    if len(neighbors) != len(queries) or neighbors.shape[2:] != queries.shape[1:]:
-        raise ValueError(
-            "`neighbors` must have shape (n_queries, n_neighbors, ...), the last axes as in"
-            f" `queries`; got {neighbors.shape} with queries of shape {queries.shape}. Pass the"
-            " neighbours of each query in its shape."
-        )
-
-
-def _check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return values as an array, or None for None; raise if the shape is wrong."""
-    if values is None:
-        return None
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise ValueError(
-            f"`{name}` must have shape {shape}, one value per sample; got {array.shape}. Pass the"
-            " values of the same samples."
-        )
-    return array
+    def _format_value(self, value: float) -> str:
+        return f"{value:.2f}"

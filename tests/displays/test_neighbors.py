@@ -12,8 +12,8 @@ from torch import nn
 
 from sknetsim import NetworkKernel, NetworkNeighbors
 from sknetsim.displays import NeighborsDisplay
-from sknetsim.displays._rendering import Table
-from sknetsim.displays._tables import align_tables
+from sknetsim.displays._appearance.rendering import Table
+from sknetsim.displays._appearance.tables import align_tables
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from .._formatting import abbreviate, format_value
-from .._parts import Part, list_parts, open_samples
-from .._rendering import (
+from .._appearance.formatting import abbreviate, format_value
+from .._appearance.parts import Part, list_parts, open_samples
+from .._appearance.rendering import (
     MARGIN,
     Table,
     fit_images,
@@ -26,7 +26,7 @@ from .._rendering import (
     scale_to_unit,
     to_images,
 )
-from .._tables import concatenate_tables
+from .._appearance.tables import concatenate_tables
 
 # Largest number of pixels on the longer side of an image.
 _LARGEST_SIDE = 96

@@ -13,7 +13,7 @@ from ..._networks.network import FEATURES
 from ...labels._label_arrays import check_labels, is_numeric, squeeze_column
 from ...labels._targets import Classification, Multilabel
 from ...labels.denoising import LabelDenoiser
-from .._formatting import format_value
+from .._appearance.formatting import format_label
 
 
 class Texts(NamedTuple):
@@ -93,7 +93,4 @@ def _format_classes(
 
 def _format_values(values: Any) -> list[str]:
     """Return one text per sample, with a comma between several columns."""
-    array = squeeze_column(check_labels(values))
-    if array.ndim == 1:
-        return [format_value(value) for value in array]
-    return [", ".join(map(format_value, row)) for row in array]
+    return [format_label(value) for value in squeeze_column(check_labels(values))]

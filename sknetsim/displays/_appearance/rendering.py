@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._formatting import format_value, is_missing
-from ._parts import Part, contains_images, find_image_part, list_parts
+from .formatting import format_value, is_missing
+from .parts import Part, contains_images, find_image_part, list_parts
 
 #: Value of the margins of images of different sizes, between black (0) and white (1).
 MARGIN = 0.93

@@ -5,9 +5,9 @@ import pandas
 import pytest
 import torch
 
-from sknetsim.displays._formatting import format_value
-from sknetsim.displays._parts import list_parts
-from sknetsim.displays._rendering import (
+from sknetsim.displays._appearance.formatting import format_value
+from sknetsim.displays._appearance.parts import list_parts
+from sknetsim.displays._appearance.rendering import (
     format_columns,
     is_image_like,
     name_columns,

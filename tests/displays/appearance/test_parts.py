@@ -13,9 +13,9 @@ from scipy import sparse
 from skorch.helper import SliceDataset, SliceDict
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from sknetsim.displays._formatting import format_value
-from sknetsim.displays._parts import list_parts
-from sknetsim.displays._rendering import is_image_like, render_images, to_images
+from sknetsim.displays._appearance.formatting import format_value
+from sknetsim.displays._appearance.parts import list_parts
+from sknetsim.displays._appearance.rendering import is_image_like, render_images, to_images
 from sknetsim.displays.explorer._samples import describe_samples
 
 from .test_rendering import render_table

@@ -14,9 +14,9 @@ from scipy import sparse
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._networks.samples import RawSamples, Samples
-from .._networks.samples.arrays import is_table
-from ._formatting import format_name, is_missing
+from ..._networks.samples import RawSamples, Samples
+from ..._networks.samples.arrays import is_table
+from .formatting import format_name, is_missing
 
 # Largest number of columns of a sparse matrix that are columns of a table. Of more columns, only
 # the non-zero entries are listed.

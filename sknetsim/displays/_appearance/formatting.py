@@ -51,6 +51,11 @@ def format_value(value: Any) -> str:
     return _format_values(value)
 
 
+def format_label(label: Any) -> str:
+    """Return a label or a prediction as text, with commas between several values."""
+    return ", ".join(map(format_value, np.atleast_1d(label)))
+
+
 def _format_values(value: Any) -> str:
     """Return several values as text; a value of another type as its own text."""
     if isinstance(value, Tensor):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._rendering import Table
+from .rendering import Table
 
 #: Largest number of columns of samples in a drawn table.
 MOST_COLUMNS = 16

@@ -1,0 +1,1 @@
+"""Appearance of samples and labels: their parts, as images, as tables and as text."""
