@@ -41,7 +41,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._kernels.blocks import Block, DenseBlock
 from .._kernels.layouts import Layout, Order
 from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
@@ -55,8 +54,8 @@ _CURE = "Choose fewer `parameters`, or call sklearn.set_config with a larger `wo
 
 
 @dataclass(frozen=True)
-class Eigenbasis:
-    """Eigenvectors and eigenvalues of the curvature in one group of parameters.
+class Rotation:
+    """Eigenvectors of the curvature in one group of parameters.
 
     Attributes
     ----------
@@ -66,12 +65,10 @@ class Eigenbasis:
         Name and shape of the coordinates.
     order : Order
         Order in which the coordinates, stored as (g, j, i), are arranged in the layout.
-    left : Tensor of shape (g, j, j), float64
+    left : Tensor of shape (g, j, j)
         The matrices L.
-    right : Tensor of shape (g, i, i), float64, or None
+    right : Tensor of shape (g, i, i), or None
         The matrices R; None for the identity.
-    eigenvalues : Tensor of shape (g, j, i), float64
-        The eigenvalues of H, at least 0.
     """
 
     form: MatrixForm
@@ -79,39 +76,23 @@ class Eigenbasis:
     order: Order
     left: Tensor
     right: Tensor | None
-    eigenvalues: Tensor
-
-    def cpu(self) -> Eigenbasis:
-        """Return the eigenvectors and eigenvalues on the CPU."""
-        right = None if self.right is None else self.right.cpu()
-        return replace(self, left=self.left.cpu(), right=right, eigenvalues=self.eigenvalues.cpu())
 
     def rotate(self, block: PositionBlock) -> PositionBlock:
         """Return the block of the coordinates L^T G R."""
         return block.rotate(self.left, self.right)
 
-    def precondition(self, block: PositionBlock, damping: float) -> Block:
-        """Return the block of the coordinates of (H + damping)^{-1/2} G."""
-        return self.rotate(block).scale((self.eigenvalues + damping).rsqrt())
 
-    def precondition_written(
-        self, gradients: Mapping[str, Tensor], outputs: Tensor, damping: float
-    ) -> DenseBlock:
-        """Return the same from gradients written out, of shape (n o, w) by parameter.
+@dataclass(frozen=True)
+class Eigenbasis(Rotation):
+    """Eigenvectors and eigenvalues of the curvature in one group of parameters, in float64.
 
-        The outputs have the shape (n, o). A parameter without gradients counts as zero.
-        """
-        zeros = {
-            name: outputs.new_zeros(outputs.numel(), size)
-            for name, size in self.form.sizes.items()
-            if name not in gradients
-        }
-        matrices = self.form.arrange({**gradients, **zeros})
-        coordinates = self.left.mT.to(matrices) @ matrices
-        if self.right is not None:
-            coordinates = coordinates @ self.right.to(matrices)
-        coordinates *= (self.eigenvalues + damping).rsqrt().to(matrices)
-        return DenseBlock(self.layout, coordinates.view(*outputs.shape, -1), self.order)
+    Attributes
+    ----------
+    eigenvalues : Tensor of shape (g, j, i), float64
+        The eigenvalues of H, at least 0.
+    """
+
+    eigenvalues: Tensor
 
 
 @dataclass
@@ -121,7 +102,7 @@ class _Moments:
     Attributes
     ----------
     form, layout, order
-        See `Eigenbasis`.
+        See `Rotation`.
     activations, cotangents : Tensor or float
         The sums; 0.0 before the first addition.
     positions : int

@@ -3,23 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .._kernels.blocks import Block
+from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
+from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
 from .._networks.samples import Samples
 from .._passes.chunks import Source
 from ..exceptions import UnsupportedNetworkError
-from .kronecker_factors import Eigenbasis, fit_eigenbases
+from .kronecker_factors import Eigenbasis, Rotation, fit_eigenbases
 from .matrix_gradients import MatrixGradients, list_matrices, split_samples, write_parameters
 from .sources import Ridge
 
 #: Blocks by the names of the parameters.
 Blocks = dict[tuple[str, ...], Block]
+
+
+@dataclass(frozen=True)
+class Preconditioner(Rotation):
+    """Map of the gradients in one group of parameters to coordinates of (H + lambda)^{-1/2} G.
+
+    Attributes
+    ----------
+    scales : Tensor of shape (g, j, i)
+        The eigenvalues of (H + lambda)^{-1/2}.
+    """
+
+    scales: Tensor
+
+    def apply(self, block: PositionBlock) -> Block:
+        """Return the coordinates of gradients in the form of those at the fitted samples."""
+        return self.rotate(block).scale(self.scales)
+
+    def apply_written(self, gradients: Mapping[str, Tensor], outputs: Tensor) -> DenseBlock:
+        """Return the coordinates of gradients written out, of shape (n o, w) by parameter.
+
+        The outputs have the shape (n, o). A parameter without gradients counts as zero.
+        """
+        zeros = {
+            name: outputs.new_zeros(outputs.numel(), size)
+            for name, size in self.form.sizes.items()
+            if name not in gradients
+        }
+        matrices = self.form.arrange({**gradients, **zeros})
+        coordinates = self.left.mT.to(matrices) @ matrices
+        if self.right is not None:
+            coordinates = coordinates @ self.right.to(matrices)
+        coordinates *= self.scales.to(matrices)
+        return DenseBlock(self.layout, coordinates.view(*outputs.shape, -1), self.order)
+
+
+def make_preconditioner(basis: Eigenbasis, damping: float, dtype: torch.dtype) -> Preconditioner:
+    """Return the map for a number lambda and a dtype of the gradients.
+
+    Its tensors are on the CPU, so that it can be unpickled on a machine without the device.
+    """
+    right = None if basis.right is None else basis.right.to("cpu", dtype)
+    scales = (basis.eigenvalues + damping).rsqrt().to("cpu", dtype)
+    left = basis.left.to("cpu", dtype)
+    return Preconditioner(basis.form, basis.layout, basis.order, left, right, scales)
 
 
 class KroneckerRidge(Ridge):
@@ -35,6 +82,8 @@ class KroneckerRidge(Ridge):
         Eigenvectors and eigenvalues of each block, by name.
     damping : float > 0
         The multiple.
+    dtype : dtype
+        The dtype of the gradients.
 
     Attributes
     ----------
@@ -42,10 +91,8 @@ class KroneckerRidge(Ridge):
         The number lambda of a block without a curvature.
     """
 
-    def __init__(self, bases: Mapping[str, Eigenbasis], damping: float):
-        # A ridge can be unpickled on a machine without the device.
-        self._bases = {name: basis.cpu() for name, basis in bases.items()}
-        elements = self.n_features
+    def __init__(self, bases: Mapping[str, Eigenbasis], damping: float, dtype: torch.dtype):
+        elements = sum(basis.eigenvalues.numel() for basis in bases.values())
         total = sum(float(basis.eigenvalues.sum()) for basis in bases.values())
         if not total > 0:
             raise UnsupportedNetworkError(
@@ -53,15 +100,17 @@ class KroneckerRidge(Ridge):
                 f" got a mean eigenvalue of {total / max(1, elements)}. Set curvature='none'."
             )
         self.damping = damping * total / elements
-        self._dampings = {
-            name: damping * float(basis.eigenvalues.mean()) or self.damping
+        self._preconditioners = {
+            name: make_preconditioner(
+                basis, damping * float(basis.eigenvalues.mean()) or self.damping, dtype
+            )
             for name, basis in bases.items()
         }
 
     @property
     def n_features(self) -> int:
         """Number of coordinates of all blocks."""
-        return sum(basis.eigenvalues.numel() for basis in self._bases.values())
+        return sum(own.scales.numel() for own in self._preconditioners.values())
 
     def jacobians(
         self,
@@ -95,24 +144,23 @@ class KroneckerRidge(Ridge):
         matrices = list_matrices(jacobian)
         blocks: Blocks = {}
         others = {}
-        for name, basis in self._bases.items():
-            if name in matrices and matrices[name].form == basis.form:
-                block = matrices.pop(name).block
-                blocks[name,] = basis.precondition(block, self._dampings[name])
+        for name, own in self._preconditioners.items():
+            if name in matrices and matrices[name].form == own.form:
+                blocks[name,] = own.apply(matrices.pop(name).block)
             else:
-                others[name] = basis
+                others[name] = own
         # Gradients in another form than at the fitted samples are written out.
         names = {parameter for own in matrices.values() for parameter in own.form.sizes}
         written = write_parameters(jacobian, names)
-        for name, basis in others.items():
-            if not written.keys().isdisjoint(basis.form.sizes):
-                damping = self._dampings[name]
-                blocks[name,] = basis.precondition_written(written, jacobian.outputs, damping)
+        for name, own in others.items():
+            if not written.keys().isdisjoint(own.form.sizes):
+                blocks[name,] = own.apply_written(written, jacobian.outputs)
         return blocks | self._scale_unknown(matrices)
 
     def _scale_unknown(self, matrices: Mapping[str, MatrixGradients]) -> Blocks:
         """Return lambda^{-1/2} G for parameters whose gradients are zero at all fitted samples."""
-        known = {parameter for basis in self._bases.values() for parameter in basis.form.sizes}
+        preconditioners = self._preconditioners.values()
+        known = {parameter for own in preconditioners for parameter in own.form.sizes}
         return {
             (name,): own.block.scale(torch.full(own.form.matrix_shape, self.damping).rsqrt())
             for name, own in matrices.items()
@@ -139,4 +187,5 @@ def fit_kronecker(
     corrected : bool
         True for EK-FAC, False for K-FAC, see `kronecker_factors.py`.
     """
-    return KroneckerRidge(fit_eigenbases(source, X, weights, corrected), damping)
+    bases = fit_eigenbases(source, X, weights, corrected)
+    return KroneckerRidge(bases, damping, source.dtype)

@@ -152,20 +152,31 @@ def _arrange_elements(block: DenseBlock) -> MatrixGradients:
 def split_samples(jacobian: Jacobian, keeps_factors: bool) -> list[Jacobian]:
     """Return parts of the samples whose gradients fit in the memory budget when written out.
 
-    With ``keeps_factors``, only the gradients without factors are written out.
+    With ``keeps_factors``, only the gradients without factors are written out, and else all except
+    those of embeddings.
     """
-    sizes = (
-        shape.numel()
-        for block in jacobian.blocks.values()
-        if not (keeps_factors and _list_summands(block))
-        for _, shape in block.layout
-    )
+    elements = sum(_count_written(block, keeps_factors) for block in jacobian.blocks.values())
     outputs = jacobian.outputs
     # They are in memory twice while they are computed.
-    per_sample = 2 * outputs.shape[1] * sum(sizes) * outputs.element_size()
+    per_sample = 2 * outputs.shape[1] * elements * outputs.element_size()
     step = max(1, memory_budget(CHUNK, outputs.device) // max(1, per_sample))
     starts = range(0, len(jacobian), step)
     return [jacobian.rows(slice(start, start + step)) for start in starts]
+
+
+def _count_written(block: Block, keeps_factors: bool) -> int:
+    """Return the number of elements of one gradient that are written out."""
+    summands = _list_summands(block)
+    if not summands:
+        return _count_elements(block)
+    if keeps_factors:
+        return 0
+    blocks = (summand.block for summand in summands)
+    return sum(_count_elements(own) for own in blocks if not isinstance(own, EmbeddingBlock))
+
+
+def _count_elements(block: Block) -> int:
+    return sum(shape.numel() for _, shape in block.layout)
 
 
 def write_parameters(jacobian: Jacobian, names: Collection[str]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from sknetsim._curvature import matrix_gradients
 from sknetsim._curvature.kronecker_ridge import fit_kronecker
 from sknetsim._curvature.sources import CombinationEngine
 from sknetsim._gradients.engine import GradientEngine
+from sknetsim._kernels.embedding_blocks import EmbeddingBlock
 from sknetsim._kernels.jacobian import concatenate_jacobians
 from sknetsim._networks.network import resolve_network
 from sknetsim._networks.samples import Samples
@@ -388,6 +389,15 @@ def test_factors_beyond_the_memory_budget_are_refused():
         pytest.raises(MemoryError, match="Kronecker factors of the parameters must fit into 3/4"),
     ):
         fit_kronecker(engine, Samples(torch.ones(2, 1000)), None, DAMPING, corrected=False)
+
+
+def test_gradients_of_embeddings_stay_in_factors():
+    network = nn.Sequential(nn.Embedding(10**5, 2), nn.Flatten(), nn.Linear(4, 2))
+    X = torch.arange(6).reshape(3, 2)
+    engine, ridge = fit(network, X, corrected=True)
+    with config_context(working_memory=8):
+        ((_, jacobian),) = ridge.jacobians(engine, Samples(X))
+    assert isinstance(jacobian.blocks["0.weight",], EmbeddingBlock)
 
 
 def test_small_chunks_have_the_same_products():
