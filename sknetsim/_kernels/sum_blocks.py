@@ -15,11 +15,17 @@ import torch
 from torch import Tensor
 
 from .blocks import Block, DenseBlock, add_blocks
-from .layouts import FourierMap, Layout
+from .embedding_blocks import EmbeddingBlock
+from .factored_blocks import FactorBlock
+from .layouts import PLAIN_ORDER, FourierMap, Layout
 from .parameter_maps import IdentityMap, ParameterMap, are_disjoint
 
 # Number of elements that are written out at a time (2 MiB in float32, which stays in the cache).
 _WRITTEN_ELEMENTS = 2**19
+
+# Largest ratio of the squared norms of the gradients of two uses to that of their sum for which
+# products of both are exact enough.
+_LARGEST_CANCELLATION = 64
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,41 @@ class SumBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.is_orthogonal:
             return _add([part.block.self_kernel() for part in self.parts])
+        tied = self._find_tied()
+        if tied is not None:
+            return self._multiply_tied(*tied)
         return torch.cat([part._write_self_kernel() for part in self._split_to_write()])
+
+    def _find_tied(self) -> tuple[EmbeddingBlock, FactorBlock] | None:
+        """Return the blocks of an embedding whose table is also the weight of a linear layer.
+
+        The result is None for other sums, and if the gradients are smaller than all pairs of
+        positions.
+        """
+        blocks = sorted((p.block for p in self.parts), key=lambda b: isinstance(b, FactorBlock))
+        is_tied = [type(block) for block in blocks] == [EmbeddingBlock, FactorBlock] and all(
+            isinstance(part.maps[0], IdentityMap) for part in self.parts
+        )
+        if not is_tied or len(self.layout) > 1:
+            return None
+        embedding, product = blocks
+        assert isinstance(embedding, EmbeddingBlock) and isinstance(product, FactorBlock)
+        pairs, outputs = embedding.positions * product.positions, product.cotangents.shape[1]
+        is_usual = product.order == PLAIN_ORDER and outputs == 1
+        return (embedding, product) if is_usual and pairs <= self.layout[0][1][0] else None
+
+    def _multiply_tied(self, embedding: EmbeddingBlock, product: FactorBlock) -> Tensor:
+        """Return the self-kernel of one output from the products of both blocks."""
+        # <J + J', J + J'> = <J, J> + <J', J'> + 2 <J, J'>
+        squares = embedding.self_kernel() + product.self_kernel()
+        kernel = squares + 2 * embedding.multiply_with_product(product)
+        # If the sum cancels, rounding errors are large relative to K. This includes NaN.
+        is_exact = squares < _LARGEST_CANCELLATION * kernel
+        inexact = torch.nonzero(~is_exact[:, 0, 0])[:, 0]
+        if len(inexact):
+            parts = self.rows(inexact)._split_to_write()
+            kernel[inexact] = torch.cat([part._write_self_kernel() for part in parts])
+        return kernel
 
     def _write_self_kernel(self) -> Tensor:
         """Return the self-kernel from the gradients, written out."""

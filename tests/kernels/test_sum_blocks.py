@@ -8,6 +8,8 @@ import torch
 
 from sknetsim._kernels import sum_blocks
 from sknetsim._kernels.blocks import DenseBlock, add_blocks, concatenate_blocks
+from sknetsim._kernels.embedding_blocks import EmbeddingBlock
+from sknetsim._kernels.factored_blocks import FactorBlock
 from sknetsim._kernels.sum_blocks import SumBlock, wrap_block
 
 from .derived_blocks import ORTHOGONAL, OTHERS, SUMS, define_gradients, make_sum, sums
@@ -159,3 +161,40 @@ def test_quantities_can_be_differentiated_in_the_parameters():
     ]
     torch.testing.assert_close(*gradients)
     assert gradients[0].any() and values[2].requires_grad
+
+
+def make_tied(outputs=1, scale=1.0):
+    """Return the sum of the gradients of a table (9, 3) as an embedding and as a linear layer."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw_double(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    layout = (("table", torch.Size([9, 3])),)
+    indices = torch.randint(9, (4, 2), generator=generator)
+    embedding = EmbeddingBlock(layout, draw_double(4, outputs, 2, 1, 3), indices)
+    # The gradients of the last sample are those of the embedding, multiplied by `-scale`.
+    cotangents, activations = draw_double(4, outputs, 2, 1, 9), draw_double(4, 2, 1, 3)
+    cotangents[-1] = -scale * torch.nn.functional.one_hot(indices[-1], 9)[:, None]
+    activations[-1] = embedding.cotangents[-1, 0]
+    parts = [wrap_block(b) for b in (FactorBlock(layout, cotangents, activations), embedding)]
+    return parts[0]._add(parts)
+
+
+def test_self_kernels_of_a_tied_table_need_no_gradients(monkeypatch):
+    block = make_tied(scale=0.5)
+    expected = block.dense().self_kernel()
+    monkeypatch.setattr(SumBlock, "materialize", None)
+    torch.testing.assert_close(block.self_kernel(), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.0 - 1e-6])
+def test_self_kernels_of_a_tied_table_are_exact_if_its_gradients_cancel(scale):
+    block = make_tied(scale=scale)._map(lambda t: t.float() if t.is_floating_point() else t)
+    expected = block.dense().self_kernel()
+    torch.testing.assert_close(block.self_kernel(), expected, rtol=1e-5, atol=0)
+
+
+def test_self_kernels_of_a_tied_table_of_several_outputs_are_those_of_the_gradients():
+    block = make_tied(outputs=2)
+    torch.testing.assert_close(block.self_kernel(), block.dense().self_kernel())

@@ -63,6 +63,11 @@ def tie(p, h):
     return functional.embedding((3 * h[..., 0]).long() % 9, p.W) @ p.W.mT
 
 
+def tie_linear(p, h):
+    """Return a linear layer's output for rows of its weight."""
+    return functional.linear(functional.embedding((3 * h[..., 0]).long() % 9, p.W).tanh(), p.W)
+
+
 def quantize(p, h):
     """Return a product with rounded weights, whose gradient is that of the weights."""
     return functional.linear(h, p.W + (p.W.round() - p.W).detach())
@@ -147,6 +152,7 @@ CASES = [
     make_case("diagonal weight", lambda p, h: h @ torch.diag(p.s), s=(6,)),
     make_case("outer product", lambda p, h: h @ torch.outer(p.a, p.b), a=(6,), b=(3,)),
     make_case("tied embedding and product", tie, W=(9, 6)),
+    make_case("tied embedding and linear layer", tie_linear, W=(9, 6)),
     make_case(
         "weight used as a bias", lambda p, h: functional.linear(h, p.W) + p.W.sum(1), W=MATRIX
     ),
