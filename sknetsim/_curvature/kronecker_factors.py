@@ -168,7 +168,7 @@ def _sum_moments(source: Source, X: Samples, weights: Any) -> dict[str, _Moments
         for name, own in matrices.items():
             if name not in moments:
                 moments[name] = _Moments(own.form, own.block.layout, own.block.matrix_order)
-        _check_size(moments.values(), own.block.cotangents.device)
+                _check_size(moments.values(), own.block.cotangents.device)
         for name, own in matrices.items():
             moments[name].add(own.block)
     return moments

@@ -347,18 +347,21 @@ def test_a_layer_without_curvature_is_damped_as_all_layers_on_average():
     torch.testing.assert_close(block.self_kernel(), expected)
 
 
-def test_a_loss_without_curvature_is_refused():
-    network = nn.Linear(3, 2).double()
-    network.requires_grad_(False).bias.requires_grad_()
-    with pytest.raises(UnsupportedNetworkError, match="whose curvature is not zero"):
-        fit(nn.Sequential(network, Zeros()), torch.randn(SAMPLES, 3).double(), corrected=False)
+class Unused(nn.Module):
+    """A layer whose output counts nothing, and a layer that is not called."""
 
-
-class Zeros(nn.Module):
-    """A constant output."""
+    def __init__(self):
+        super().__init__()
+        self.zero, self.unused, self.head = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
 
     def forward(self, X):
-        return X * 0
+        return self.head(X) + 0 * self.zero(X)
+
+
+@pytest.mark.parametrize("parameters", ["zero.*", "unused.*"])
+def test_a_loss_without_curvature_is_refused(parameters):
+    with pytest.raises(UnsupportedNetworkError, match="whose curvature is not zero"):
+        fit(Unused(), torch.randn(SAMPLES, 3), corrected=False, parameters=parameters)
 
 
 class OtherForms:
