@@ -390,20 +390,39 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         kernels = self._compute_own_kernels(source, samples)
         return kernels.diagonal(dim1=1, dim2=2).numpy() / self.n_samples_fit_
 
-    def transform(self, X: Any) -> np.ndarray:
+    def fit_transform(self, X: Any, y: Any) -> np.ndarray:
+        """Fit, and compute the features of the same samples at the same labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            The samples that the network was trained on.
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            The labels that it was trained on.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, n_features), float64
+            The features, as from `transform`.
+        """
+        return self.fit(X, y).transform(X, y)
+
+    def transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute features whose inner products are cosines of preconditioned gradients.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
+        y : array-like of shape (n_queries,) or (n_queries, n_columns), default=None
+            Their labels, see `influence`.
 
         Returns
         -------
         features : ndarray of shape (n_queries, n_features), float64
             Features of length 1, or 0 for a zero gradient.
         """
-        queries = self._weigh_queries(X, None)
+        queries = self._weigh_queries(X, y)
         source = PreconditionedEngine(self._ridge.to_features(), *self._list_settings())
         chunks = with_progress(iterate_chunks(source, queries), len(queries), self.verbose)
         return np.concatenate(

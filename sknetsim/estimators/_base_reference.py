@@ -58,10 +58,10 @@ class BaseReference(BaseSimilarity):
 
 
 class BaseLabelledReference(BaseReference):
-    """Base class of estimators that judge labels, and need them even if the network is trained.
+    """Base class of estimators that need labels even if the network is already trained.
 
-    They compare losses at the predicted labels: at the given ones, the similarity of two samples
-    would depend on the labels that are judged by it.
+    With ``output="loss"``, they compare losses at the predicted labels: at the given ones, the
+    similarity of two samples would depend on the labels that are judged by it.
     """
 
     _uses_labels = False

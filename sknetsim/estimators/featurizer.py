@@ -72,7 +72,8 @@ class GradientFeaturizer(LabelledTransformerMixin, BaseSimilarity):
     estimator : skorch net, FrozenEstimator, Pipeline, Module, "features" or None, default=None
         The network; see `NetworkKernel`.
     output : {"all", "predicted", "sum", "loss"}, int, list of int or callable, default="all"
-        The outputs whose gradients are compared; see `NetworkKernel`.
+        The outputs whose gradients are compared; see `NetworkKernel`. Features of the loss at given
+        labels contain these labels, so do not predict the labels from them.
     n_components : int, "auto" or None, default=None
         Number m of features. "auto": the number that reaches ``kernel_error``. None: exact
         features, whose number is d times the number of parameters.

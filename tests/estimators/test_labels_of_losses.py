@@ -24,6 +24,7 @@ from sknetsim import (
     NetworkKernel,
     NetworkNeighbors,
     PerceptualKernel,
+    TrainingInfluence,
     featurize,
 )
 from sknetsim.displays import (
@@ -360,8 +361,8 @@ def test_outliers_among_the_fitted_samples_are_found_at_their_labels(net):
     assert (expected < 0).sum() == 3
 
 
-def test_fitted_labels_do_not_change_with_the_array_that_was_passed(net):
-    labels = Y.copy()
+def test_fitted_labels_do_not_change_with_the_tensor_that_was_passed(net):
+    labels = torch.tensor(Y)
     density = NetworkDensity(net, "loss", method="power").fit(X, labels)
     before = density.neighbor_count(Q, Y_Q)
     labels[:] = 0
@@ -462,3 +463,9 @@ def test_the_explorer_compares_losses_at_the_labels(net):
     np.testing.assert_allclose(measures.scores["reliability"], reliability, atol=1e-6)
     density = NetworkDensity(net, "loss", method="power").fit(X, Y)
     np.testing.assert_allclose(measures.scores["density"], density.score_samples(X, Y), atol=1e-9)
+
+
+def test_features_of_influences_are_at_the_labels(net):
+    influence = TrainingInfluence(net, measure="loss", curvature="none")
+    fitted = influence.fit_transform(X, Y)
+    np.testing.assert_allclose(influence.transform(Q, Y_Q) @ fitted.T, GRAM, atol=1e-6)
