@@ -27,6 +27,7 @@ SHORT = {
         "EPOCHS": 1,
         "JOBS": 1,
     },
+    "plot_leaving_out.py": {"STEPS": 5, "GROUPS": 2, "SIZES": (1, 2)},
     "plot_kernel_machine.py": {
         "TEST": 60,
         "POOL": 100,

@@ -65,7 +65,7 @@ class TrainingLoss:
             The quantity.
         """
         self.check_measure(measure)
-        if measure == "loss" or not self._has_margins:
+        if measure == "loss" or not self.has_margins:
             labels = self._predict(engine, X) if y is None else self._encode(y)
             return differentiate_losses(engine, X, labels, with_hessians=False).gradients
         if isinstance(self.target, Classification):
@@ -76,13 +76,13 @@ class TrainingLoss:
         return (1 - 2 * torch.as_tensor(labels).double()) / labels.shape[1]
 
     @property
-    def _has_margins(self) -> bool:
+    def has_margins(self) -> bool:
         """True if labels are classes, or 0 and 1."""
         return isinstance(self.target, Classification | Multilabel)
 
     def check_measure(self, measure: str) -> None:
         """Raise an error if the labels have no such quantity."""
-        if measure == "margin" and not self._has_margins:
+        if measure == "margin" and not self.has_margins:
             raise ValueError(
                 "`measure` must be 'loss' or 'auto' if the labels are numbers, which have no"
                 " margin; got 'margin'. Set measure='loss'."
@@ -100,7 +100,7 @@ class TrainingLoss:
 
     def _predict(self, engine: GradientEngine, X: Samples) -> np.ndarray:
         """Return the predicted labels in the form of `_encode`."""
-        if self._has_margins:
+        if self.has_margins:
             return self._encode(self.predict_labels(engine, X))
         raise ValueError(
             "`y` must be the labels of the queries if the labels are numbers, because the loss has"

@@ -122,11 +122,10 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
 
     Notes
     -----
-    The inner product of two features of `transform` is the cosine of the gradients of the measured
-    quantity, at the predicted labels, in the metric of :math:`(H + \lambda)^{-1}`. Other estimators
-    take them with ``estimator="features"``. There is one feature for each dimension that the
-    landmarks span (without landmarks: the fitted samples, or all parameters). So features with
-    ``n_components`` are the smallest.
+    The inner product of two features of `transform` is the cosine of gradients in the metric of
+    :math:`(H + \lambda)^{-1}`. Other estimators take them with ``estimator="features"``. There is
+    one feature for each dimension that the landmarks span (without landmarks: the fitted samples,
+    or all parameters). So features with ``n_components`` are the smallest.
 
     If the network is trained further after `fit`, a `ChangedNetworkError` is raised.
 
@@ -390,39 +389,35 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         kernels = self._compute_own_kernels(source, samples)
         return kernels.diagonal(dim1=1, dim2=2).numpy() / self.n_samples_fit_
 
-    def fit_transform(self, X: Any, y: Any) -> np.ndarray:
-        """Fit, and compute the features of the same samples at the same labels.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            The samples that the network was trained on.
-        y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            The labels that it was trained on.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, n_features), float64
-            The features, as from `transform`.
-        """
-        return self.fit(X, y).transform(X, y)
-
     def transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Compute features whose inner products are cosines of preconditioned gradients.
+        """Compute features whose inner products are similarities of preconditioned gradients.
+
+        For classes and labels, the gradients are those of the measured quantity. For numbers they
+        are those of all outputs, because the loss has no gradient at the prediction, and the
+        similarity is :math:`k^C` of the outputs (see `NetworkKernel`).
 
         Parameters
         ----------
         X : array-like of shape (n_queries, ...)
             The queries.
         y : array-like of shape (n_queries,) or (n_queries, n_columns), default=None
-            Their labels, see `influence`.
+            Their labels, only for classes and labels, see `influence`.
 
         Returns
         -------
         features : ndarray of shape (n_queries, n_features), float64
             Features of length 1, or 0 for a zero gradient.
         """
-        queries = self._weigh_queries(X, y)
+        self._check_fitted_network()
+        if self._loss.has_margins:
+            queries = self._weigh_queries(X, y)
+        elif y is not None:
+            raise ValueError(
+                "`y` must be None if the labels are numbers, because features compare the outputs;"
+                " got labels. Pass X only."
+            )
+        else:
+            queries, _ = self._weigh_each_output(self._check_X(X, reset=False))
         source = PreconditionedEngine(self._ridge.to_features(), *self._list_settings())
         chunks = with_progress(iterate_chunks(source, queries), len(queries), self.verbose)
         return np.concatenate(
@@ -462,7 +457,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     @property
     def _n_features_out(self) -> int:
         """Number of features that `transform` returns."""
-        return self._ridge.to_features().n_features
+        combinations = 1 if self._loss.has_margins else self._derivatives.gradients.shape[1]
+        return combinations * self._ridge.to_features().n_features
 
     def _weigh_each_output(self, X: Samples) -> tuple[Samples, Tensor]:
         """Return the samples with each output as a combination, and the weights of shape (d, d)."""

@@ -21,6 +21,7 @@ from sknetsim import (
     UnsupportedNetworkError,
 )
 
+from ..naive import correlation
 from . import naive
 from .cases import CASES, SAMPLES, make_module, wrap
 
@@ -209,6 +210,19 @@ def test_features_are_cosines_of_preconditioned_gradients():
     np.testing.assert_allclose(features @ features.T, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("landmarks", LANDMARKS)
+def test_features_of_numbers_compare_all_outputs(landmarks):
+    influence, module, X, y, *_ = fit("columns", n_components=landmarks)
+    case = CASES["columns"]
+    matrix = naive.damp(naive.compute_curvature(case, module, X, y), 1.0)
+    J = torch.stack([naive.compute_jacobian(case, module, x) for x in X])
+    root = torch.linalg.cholesky(matrix.inverse())
+    expected = correlation(*[(J @ root).numpy()] * 2, eps=1e-15)
+    features = influence.transform(X)
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-8)
+    assert features.shape[1] == len(influence.get_feature_names_out())
+
+
 def test_neighbours_take_the_features():
     influence, _, X, y, *_ = fit("cross-entropy", n_components=5)
     pipeline = make_pipeline(influence, NetworkKernel("features"))
@@ -295,6 +309,12 @@ def test_the_loss_of_numbers_needs_labels():
     influence, *_, queries, _ = fit("columns")
     with pytest.raises(ValueError, match="`y` must be the labels of the queries"):
         influence.influence(queries)
+
+
+def test_features_of_numbers_take_no_labels():
+    influence, _, X, y, *_ = fit("columns")
+    with pytest.raises(ValueError, match="`y` must be None if the labels are numbers"):
+        influence.transform(X, y)
 
 
 def test_features_have_no_loss():

@@ -467,5 +467,5 @@ def test_the_explorer_compares_losses_at_the_labels(net):
 
 def test_features_of_influences_are_at_the_labels(net):
     influence = TrainingInfluence(net, measure="loss", curvature="none")
-    fitted = influence.fit_transform(X, Y)
+    fitted = influence.fit(X, Y).transform(X, Y)
     np.testing.assert_allclose(influence.transform(Q, Y_Q) @ fitted.T, GRAM, atol=1e-6)
