@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
-from .factored_blocks import FactorBlock
 from .layouts import FourierMap, Order, multiply_complex
 from .position_blocks import PositionBlock, weight_cotangents
 
@@ -106,18 +105,10 @@ class EmbeddingBlock(PositionBlock):
         rows = factors[0].T.to(self.cotangents)[self.indices]
         return replace(self, cotangents=self.cotangents * rows[:, None, :, None])
 
-    def multiply_with_product(self, other: FactorBlock) -> Tensor:
-        """Return <J_o(x_n), J'_p(x_n)>, of shape (n, o, p), float64, for a table used in two ways.
-
-        J' are the gradients of a linear layer whose weight is the table, with v outputs.
-        """
-        _, outputs, positions = other.cotangents.shape[:3]
-        indices = self.indices[:, None, None].expand(-1, outputs, positions, -1)
-        # J'[n,p,index[n,t],j] = sum_s e'[n,p,s,index[n,t]] a'[n,s,j]
-        cotangents = other.cotangents[:, :, :, 0].gather(3, indices).double()
-        rows = torch.einsum("npst,nsj->nptj", cotangents, other.activations[:, :, 0].double())
-        # sum_tj e[n,o,t,j] J'[n,p,index[n,t],j]
-        return torch.einsum("notj,nptj->nop", self.cotangents[:, :, :, 0].double(), rows)
+    def split_matrix(self) -> tuple[Tensor, Tensor] | None:
+        return (
+            (self.indices, self.cotangents[:, 0, :, 0]) if self.cotangents.shape[1] == 1 else None
+        )
 
     def _activation_gram(self, other: PositionBlock) -> Tensor:
         assert isinstance(other, EmbeddingBlock)

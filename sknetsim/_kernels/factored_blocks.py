@@ -83,6 +83,15 @@ class FactorBlock(PositionBlock):
             return weight
         return torch.cat([weight, self.cotangents.sum(dim=2).flatten(2)], dim=2)
 
+    def split_matrix(self) -> tuple[Tensor, Tensor] | None:
+        is_matrix = len(self.layout) == 1 and len(self.layout[0][1]) == 2
+        if not is_matrix or self.cotangents.shape[1] > 1 or self.cotangents.shape[3] > 1:
+            return None
+        vectors = self.cotangents[:, 0, :, 0], self.activations[:, :, 0]
+        if self.order.axes == (0, 2, 1):
+            return vectors[::-1]
+        return vectors if self.order == PLAIN_ORDER else None
+
     def written(self) -> DenseBlock:
         if not self._has_bias:
             return DenseBlock(self.layout, self._weight_gradients(), self.order)

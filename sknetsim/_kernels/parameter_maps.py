@@ -107,6 +107,14 @@ class IndexMap(ParameterMap):
     def targets(self) -> Tensor:
         return self.indices
 
+    def is_transposition(self) -> bool:
+        """Return whether the tensor is the transpose of a matrix."""
+        shape = self.layout[0][1]
+        if len(shape) != 2 or shape.numel() != len(self.indices):
+            return False
+        numbers = torch.arange(shape.numel(), device=self.indices.device)
+        return torch.equal(self.indices, numbers.view(shape).T.flatten())
+
 
 class AutogradMap(ParameterMap):
     """Map of a tensor that any differentiable function computes from the parameters.

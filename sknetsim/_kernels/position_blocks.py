@@ -137,6 +137,14 @@ class PositionBlock(Block):
         # There is at most one vector of cotangents and one of activations for each (o, t, g).
         return 2 * math.prod(self.cotangents.shape[1:4])
 
+    def split_matrix(self) -> tuple[Tensor, Tensor] | None:
+        """Return vectors r (n,t,r) and c (n,t,c) for the gradient sum_t r_t c_t^T of a matrix.
+
+        One-hot vectors are given as row numbers, of shape (n, t). The result is None if the
+        gradient has another form, or if there are several outputs.
+        """
+        return None
+
     def written(self) -> DenseBlock:
         """Return the gradients written out, in the order that is cheapest to form."""
         return self.dense()
@@ -348,3 +356,24 @@ def weight_cotangents(cotangents: Tensor, weights: Tensor) -> Tensor:
 def _concatenate_parts(parts: list[Tensor]) -> Tensor:
     """Return the parts concatenated, or a single part without a copy."""
     return parts[0] if len(parts) == 1 else concatenate_tensors(parts)
+
+
+def multiply_matrices(own: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
+    """Return sum_ts (r_t . r'_s) (c_t . c'_s), of shape (n,), float64, see `split_matrix`."""
+    rows, columns = (_multiply_vectors(*pair) for pair in zip(own, others, strict=True))
+    return (rows * columns).sum(dim=(1, 2))
+
+
+def _multiply_vectors(own: Tensor, others: Tensor) -> Tensor:
+    """Return the products of vectors (n, t, r) and (n, s, r), of shape (n, t, s), float64.
+
+    One-hot vectors are given as row numbers, of shape (n, t).
+    """
+    if own.ndim == others.ndim == 2:
+        return (own[:, :, None] == others[:, None]).double()
+    if others.ndim == 2:
+        return _multiply_vectors(others, own).mT
+    if own.ndim == 2:
+        # r'_s[index_t]
+        return others.gather(2, own[:, None].expand(-1, others.shape[1], -1)).double().mT
+    return own.double() @ others.double().mT

@@ -7,6 +7,8 @@ p elements of the block's parameters, flattened in the order of its layout.
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,13 +17,15 @@ import torch
 from torch import Tensor
 
 from .blocks import Block, DenseBlock, add_blocks
-from .embedding_blocks import EmbeddingBlock
-from .factored_blocks import FactorBlock
-from .layouts import PLAIN_ORDER, FourierMap, Layout
-from .parameter_maps import IdentityMap, ParameterMap, are_disjoint
+from .layouts import FourierMap, Layout
+from .parameter_maps import IdentityMap, IndexMap, ParameterMap, are_disjoint
+from .position_blocks import PositionBlock, multiply_matrices
 
 # Number of elements that are written out at a time (2 MiB in float32, which stays in the cache).
 _WRITTEN_ELEMENTS = 2**19
+
+# Operations for each element that is written out and read again in the cache.
+_WRITTEN_OPERATIONS = 8
 
 # Largest ratio of the squared norms of the gradients of two uses to that of their sum for which
 # products of both are exact enough.
@@ -99,34 +103,35 @@ class SumBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.is_orthogonal:
             return _add([part.block.self_kernel() for part in self.parts])
-        tied = self._find_tied()
-        if tied is not None:
-            return self._multiply_tied(*tied)
+        matrices = self._split_matrices()
+        if matrices is not None:
+            return self._multiply_uses(matrices)
         return torch.cat([part._write_self_kernel() for part in self._split_to_write()])
 
-    def _find_tied(self) -> tuple[EmbeddingBlock, FactorBlock] | None:
-        """Return the blocks of an embedding whose table is also the weight of a linear layer.
+    def _split_matrices(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Return the vectors of each use of a matrix, see `PositionBlock.split_matrix`.
 
-        The result is None for other sums, and if the gradients are smaller than all pairs of
-        positions.
+        The result is None if a use has no such vectors, or if the gradients are smaller than all
+        pairs of positions of different uses.
         """
-        blocks = sorted((p.block for p in self.parts), key=lambda b: isinstance(b, FactorBlock))
-        is_tied = [type(block) for block in blocks] == [EmbeddingBlock, FactorBlock] and all(
-            isinstance(part.maps[0], IdentityMap) for part in self.parts
-        )
-        if not is_tied or len(self.layout) > 1:
-            return None
-        embedding, product = blocks
-        assert isinstance(embedding, EmbeddingBlock) and isinstance(product, FactorBlock)
-        pairs, outputs = embedding.positions * product.positions, product.cotangents.shape[1]
-        is_usual = product.order == PLAIN_ORDER and outputs == 1
-        return (embedding, product) if is_usual and pairs <= self.layout[0][1][0] else None
+        matrices = []
+        for part in self.parts:
+            vectors = part.block.split_matrix() if isinstance(part.block, PositionBlock) else None
+            is_transposed = isinstance(part.maps[0], IndexMap) and part.maps[0].is_transposition()
+            if vectors is None or not (is_transposed or isinstance(part.maps[0], IdentityMap)):
+                return None
+            matrices.append(vectors[::-1] if is_transposed else vectors)
+        shape = self.layout[0][1]
+        pairs = itertools.combinations([part.block.positions for part in self.parts], 2)
+        operations = sum(shape) * sum(itertools.starmap(operator.mul, pairs))
+        return matrices if operations <= _WRITTEN_OPERATIONS * shape.numel() else None
 
-    def _multiply_tied(self, embedding: EmbeddingBlock, product: FactorBlock) -> Tensor:
-        """Return the self-kernel of one output from the products of both blocks."""
-        # <J + J', J + J'> = <J, J> + <J', J'> + 2 <J, J'>
-        squares = embedding.self_kernel() + product.self_kernel()
-        kernel = squares + 2 * embedding.multiply_with_product(product)
+    def _multiply_uses(self, matrices: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return the self-kernel of one output from products of all pairs of uses of a matrix."""
+        # <sum_u J_u, sum_u J_u> = sum_u <J_u, J_u> + 2 sum_(u<v) <J_u, J_v>
+        squares = _add([part.block.self_kernel() for part in self.parts])
+        products = itertools.starmap(multiply_matrices, itertools.combinations(matrices, 2))
+        kernel = squares + 2 * _add(list(products))[:, None, None]
         # If the sum cancels, rounding errors are large relative to K. This includes NaN.
         is_exact = squares < _LARGEST_CANCELLATION * kernel
         inexact = torch.nonzero(~is_exact[:, 0, 0])[:, 0]

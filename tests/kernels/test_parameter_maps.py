@@ -146,3 +146,18 @@ def test_self_kernels_of_normalized_weights_do_not_cancel(derivation, aligned):
     kernel = long.self_kernel(J)[:, 0, 0]
     expected = torch.cat(long.pull(J[:, 0]), dim=1).double().square().sum(dim=1)
     torch.testing.assert_close(kernel, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda p: p.T, True),
+        (lambda p: p, False),
+        (lambda p: p[:2].T, False),
+        (lambda p: p.flip(0).T, False),
+    ],
+)
+def test_a_transposed_matrix_is_recognised(function, expected):
+    indices = function(torch.arange(12).view(3, 4)).flatten()
+    layout = (("p", torch.Size([3, 4])),)
+    assert IndexMap(layout, indices).is_transposition() == expected

@@ -10,7 +10,9 @@ from sknetsim._kernels import sum_blocks
 from sknetsim._kernels.blocks import DenseBlock, add_blocks, concatenate_blocks
 from sknetsim._kernels.embedding_blocks import EmbeddingBlock
 from sknetsim._kernels.factored_blocks import FactorBlock
-from sknetsim._kernels.sum_blocks import SumBlock, wrap_block
+from sknetsim._kernels.layouts import Order
+from sknetsim._kernels.parameter_maps import IdentityMap, IndexMap
+from sknetsim._kernels.sum_blocks import SumBlock, Summand, wrap_block
 
 from .derived_blocks import ORTHOGONAL, OTHERS, SUMS, define_gradients, make_sum, sums
 from .random_blocks import KINDS, QUANTITIES, draw, kinds
@@ -163,38 +165,70 @@ def test_quantities_can_be_differentiated_in_the_parameters():
     assert gradients[0].any() and values[2].requires_grad
 
 
-def make_tied(outputs=1, scale=1.0):
-    """Return the sum of the gradients of a table (9, 3) as an embedding and as a linear layer."""
+LAYOUT = (("table", torch.Size([9, 12])),)
+TRANSPOSED = torch.arange(9 * 12).view(9, 12).T
+
+
+def draw_uses(outputs=1):
+    """Return blocks of a table as an embedding, and in two products, with their maps."""
     generator = torch.Generator().manual_seed(0)
 
     def draw_double(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    layout = (("table", torch.Size([9, 3])),)
     indices = torch.randint(9, (4, 2), generator=generator)
-    embedding = EmbeddingBlock(layout, draw_double(4, outputs, 2, 1, 3), indices)
-    # The gradients of the last sample are those of the embedding, multiplied by `-scale`.
-    cotangents, activations = draw_double(4, outputs, 2, 1, 9), draw_double(4, 2, 1, 3)
-    cotangents[-1] = -scale * torch.nn.functional.one_hot(indices[-1], 9)[:, None]
-    activations[-1] = embedding.cotangents[-1, 0]
-    parts = [wrap_block(b) for b in (FactorBlock(layout, cotangents, activations), embedding)]
-    return parts[0]._add(parts)
+    identity, transposition = IdentityMap(LAYOUT), IndexMap(LAYOUT, TRANSPOSED.flatten())
+    wide, long = draw_double(4, outputs, 2, 1, 9), draw_double(4, outputs, 3, 1, 12)
+    swapped = (("table", torch.Size([12, 9])),)
+    return {
+        "embedding": (EmbeddingBlock(LAYOUT, draw_double(4, outputs, 2, 1, 12), indices), identity),
+        "layer": (FactorBlock(LAYOUT, wide, draw_double(4, 2, 1, 12)), identity),
+        "product": (
+            FactorBlock(LAYOUT, long, draw_double(4, 3, 1, 9), Order((1, 12, 9), (0, 2, 1))),
+            identity,
+        ),
+        "transposed": (FactorBlock(swapped, long, draw_double(4, 3, 1, 9)), transposition),
+    }
 
 
-def test_self_kernels_of_a_tied_table_need_no_gradients(monkeypatch):
-    block = make_tied(scale=0.5)
+USES = [
+    ("embedding", "layer"),
+    ("embedding", "product"),
+    ("layer", "product"),
+    ("layer", "transposed"),
+    ("embedding", "layer", "transposed"),
+]
+
+
+def add_uses(names, outputs=1):
+    uses = draw_uses(outputs)
+    parts = [Summand(block, (parameter_map,)) for block, parameter_map in map(uses.get, names)]
+    return sum_blocks.make_sum_block(LAYOUT, parts)
+
+
+@pytest.mark.parametrize("names", USES, ids="-".join)
+def test_self_kernels_of_a_matrix_that_is_used_in_several_ways_need_no_gradients(
+    names, monkeypatch
+):
+    block = add_uses(names)
     expected = block.dense().self_kernel()
     monkeypatch.setattr(SumBlock, "materialize", None)
     torch.testing.assert_close(block.self_kernel(), expected)
 
 
+def test_self_kernels_of_several_outputs_are_those_of_the_gradients():
+    block = add_uses(["embedding", "layer"], outputs=2)
+    torch.testing.assert_close(block.self_kernel(), block.dense().self_kernel())
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.0 - 1e-6])
-def test_self_kernels_of_a_tied_table_are_exact_if_its_gradients_cancel(scale):
-    block = make_tied(scale=scale)._map(lambda t: t.float() if t.is_floating_point() else t)
+def test_self_kernels_are_exact_if_the_gradients_of_two_uses_cancel(scale):
+    """The gradients of the layer are those of the embedding, multiplied by ``-scale``."""
+    (embedding, identity), _, _, _ = draw_uses().values()
+    one_hot = torch.nn.functional.one_hot(embedding.indices, 9)[:, None, :, None]
+    layer = FactorBlock(LAYOUT, -scale * one_hot.double(), embedding.cotangents[:, 0])
+    parts = [Summand(block, (identity,)) for block in (embedding, layer)]
+    block = sum_blocks.make_sum_block(LAYOUT, parts)
+    block = block._map(lambda t: t.float() if t.is_floating_point() else t)
     expected = block.dense().self_kernel()
     torch.testing.assert_close(block.self_kernel(), expected, rtol=1e-5, atol=0)
-
-
-def test_self_kernels_of_a_tied_table_of_several_outputs_are_those_of_the_gradients():
-    block = make_tied(outputs=2)
-    torch.testing.assert_close(block.self_kernel(), block.dense().self_kernel())
