@@ -1,4 +1,4 @@
-"""Web page to explore samples: neighbours, density, label quality and contributions."""
+"""Web page to explore samples: neighbours, density, label quality and influence."""
 
 from __future__ import annotations
 
@@ -39,12 +39,22 @@ def explore(
     - the reliability of the prediction (`NetworkDensity.reliability`), as a number of samples: if
       it is near 0, hardly any sample of X supports the prediction;
     - the quality of the label (`LabelDenoiser.label_quality`), in [0, 1]: suspicious labels have
-      low values.
+      low values;
+    - with labels, the most helpful and the most harmful of the other samples
+      (`TrainingInfluence.top`): those with the largest influence on the margin of the predicted
+      label, or on the loss if labels are numbers.
 
-    Samples can be filtered by label, and sorted by each of these three. For n samples, neighbours,
-    density and label quality each need all n^2 similarities, and the contributions need n times
-    ``n_neighbors`` comparisons by layer. For thousands of samples, ``n_components=256`` features
-    give nearly the same page in a fraction of the time.
+    Samples can be filtered by label, and sorted by density, reliability and quality. For n samples,
+    neighbours, density and label quality each need all n^2 similarities, and the contributions need
+    n times ``n_neighbors`` comparisons by layer. For thousands of samples, ``n_components=256``
+    features give nearly the same page in a fraction of the time.
+
+    The influence is that of training samples: it is computed as if the network had been trained on
+    X and y. It is exact to first order for up to 2,000 combinations of samples and outputs (of ten
+    classes, 222 samples). For more samples, it is computed with landmarks, 64 for ten classes, so
+    that it needs a time linear in n; the page gives their number. If samples and outputs are too
+    many, if the criterion has no curvature, or if the order of the classes in the network is
+    unknown, the page has the reason in place of the influence.
 
     Parameters
     ----------
@@ -70,7 +80,7 @@ def explore(
     predictions : array-like of shape (n_samples,), default=None
         Predictions that are shown. None: those of the network, if there are labels.
     n_neighbors : int, default=8
-        Number of neighbours.
+        Number of neighbours, of helpful and of harmful samples.
     alpha : float > 0, default=16.0
         Exponent of the similarities in the density and the label quality.
     title : str, default="Similarity explorer"

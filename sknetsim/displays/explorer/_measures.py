@@ -21,6 +21,7 @@ from ...labels._label_arrays import check_labels, is_numeric
 from ...labels._problems import takes_names
 from ...labels._targets import Classification
 from ...labels.denoising import LabelDenoiser
+from ._influence import Influence, compute_influence
 from ._texts import Texts, format_texts
 
 # Number of pairs whose contributions are in memory at once, for each activation of each layer.
@@ -48,6 +49,8 @@ class Measures:
         Scores by which samples can be sorted: "density", "reliability" and, with labels, "quality".
     texts : Texts
         Labels and predictions.
+    influence : Influence or None
+        Most helpful and most harmful samples; None without labels.
     """
 
     neighbors: np.ndarray
@@ -56,6 +59,7 @@ class Measures:
     layers: list[str]
     scores: dict[str, np.ndarray]
     texts: Texts
+    influence: Influence | None
 
 
 def compute_measures(
@@ -94,18 +98,23 @@ def compute_measures(
         "density": density.score_samples(X, given),
         "reliability": density.reliability(X, given),
     }
-    denoiser = None
+    denoiser = influence = None
     if y is not None:
         labels = _encode_names(network, y)
         denoiser = LabelDenoiser(network, **weights).fit(X, labels)
         if not isinstance(denoiser._target, Classification):
             make_label_tensor(y)
         scores["quality"] = denoiser.label_quality(X, labels)
+        is_known = labels is y
+        influence = compute_influence(
+            network, X, y if is_known else labels, denoiser._target, is_known, n_neighbors, settings
+        )
     kernel = _make_exact_kernel(network, settings)
     verbose = settings.get("verbose", 0)
     layers, contributions = _compute_contributions(kernel, X, given, indices, verbose)
     texts = format_texts(denoiser, y, predictions, count)
-    return Measures(*_sort_by_similarity(indices, contributions), layers, scores, texts)
+    sorted_neighbors = _sort_by_similarity(indices, contributions)
+    return Measures(*sorted_neighbors, layers, scores, texts, influence)
 
 
 def _encode_names(network: Any, y: Any) -> Any:

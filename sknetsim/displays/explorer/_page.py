@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ._influence import Influence
 from ._measures import Measures
 
-# Decimals of all numbers on the page.
+# Decimals of the other numbers on the page.
 _DECIMALS = 4
+
+# Digits of the influence.
+_DIGITS = 3
 
 # JSON escapes of the characters that could end a script element, or begin a comment in it.
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
@@ -45,6 +49,7 @@ def render_page(title: str, appearance: dict[str, Any], measures: Measures) -> s
         "scores": {name: _round(values) for name, values in measures.scores.items()},
         "texts": measures.texts.columns,
         "mismatches": measures.texts.mismatches.tolist(),
+        "influence": _list_influence(measures.influence),
     }
     return Template(_read_resource("page.html")).substitute(
         title=html.escape(title),
@@ -61,6 +66,22 @@ def _read_resource(name: str) -> str:
 def _round(values: np.ndarray) -> Any:
     """Return rounded values as nested lists, so that the page stays small."""
     return np.round(values.astype(float), _DECIMALS).tolist()
+
+
+def _list_influence(influence: Influence | None) -> Any:
+    """Return the influence as data of the page; None without labels."""
+    if influence is None:
+        return None
+    lists = [
+        {"heading": heading, "samples": indices.tolist(), "values": _shorten(values)}
+        for heading, (indices, values) in influence.lists.items()
+    ]
+    return {"note": influence.note, "lists": lists}
+
+
+def _shorten(values: np.ndarray) -> list[list[float]]:
+    """Return values with few digits, because the influence may be of any size."""
+    return [[float(f"{value:.{_DIGITS}g}") for value in row] for row in values]
 
 
 def _encode_json(data: dict[str, Any]) -> str:

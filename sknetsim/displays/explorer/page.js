@@ -161,7 +161,7 @@ function drawMore() {
   watcher.observe(byId("end"));
 }
 
-// The selected sample: label, prediction and scores, neighbours, and contributions by layer.
+// The selected sample: label, prediction and scores, neighbours, contributions and influence.
 function makeFacts(index) {
   const scoreFacts = Object.entries(scores).flatMap(([name, values]) => [
     makeElement("dt", {}, meanings[name][0]),
@@ -201,19 +201,39 @@ function makeContributions(index, place) {
   ];
 }
 
-function makeNeighbours(index, place) {
-  const select = (other) => () => show(index, other);
-  const similarity = (other) => similarities[index][other].toFixed(3);
-  const all = neighbors[index].map((_, other) => other);
+// Samples with a value each, as tiles or as rows of a table. `select` opens the sample at a place.
+function makeValued(indices, name, values, select, selected = -1) {
+  const list = indices.map((index, place) => {
+    const isSelected = place === selected;
+    return hasImages
+      ? makeTile(index, [values[place], makeCaption(index)], () => select(place), isSelected)
+      : makeRow(index, [index, values[place]], () => select(place), isSelected);
+  });
   const element = hasImages
-    ? makeElement("div", { class: "tiles" }, ...all.map((other) =>
-      makeTile(neighbors[index][other], [similarity(other), makeCaption(neighbors[index][other])],
-        select(other), other === place)))
-    : makeElement("table", {}, makeHeading(["sample", "similarity"]), ...all.map((other) =>
-      makeRow(neighbors[index][other], [neighbors[index][other], similarity(other)], select(other),
-        other === place)));
-  element.id = "neighbours";
+    ? makeElement("div", { class: "tiles" }, ...list)
+    : makeElement("table", {}, makeHeading(["sample", name]), ...list);
   return makeElement("div", { class: "scroll" }, element);
+}
+
+function makeNeighbours(index, place) {
+  const values = similarities[index].map((similarity) => similarity.toFixed(3));
+  const select = (other) => show(index, other);
+  const element = makeValued(neighbors[index], "similarity", values, select, place);
+  element.id = "neighbours";
+  return element;
+}
+
+// The samples with the largest influence, and what it means; nothing without labels.
+function makeInfluence(index) {
+  if (!data.influence) return [];
+  const format = (value) => `${value > 0 ? "+" : ""}${Number(value.toPrecision(2))}`;
+  const lists = data.influence.lists.flatMap(({ heading, samples: shown, values }) => [
+    makeElement("h2", {}, heading),
+    makeValued(shown[index], "influence", values[index].map(format),
+      (place) => openSample(shown[index][place])),
+  ]);
+  const note = makeElement("p", { class: "note" }, data.influence.note);
+  return [makeElement("div", { id: "influence" }, ...lists, note)];
 }
 
 // Scroll the list to a sample, after drawing it if necessary.
@@ -255,6 +275,7 @@ function show(index, place = 0) {
     makeNeighbours(index, place),
     ...makeContributions(index, place),
     makeElement("p", {}, follow),
+    ...makeInfluence(index),
   );
   if (!isSame) reveal(index);
   byId("announcement").textContent =

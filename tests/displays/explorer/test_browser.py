@@ -93,6 +93,16 @@ def test_a_click_on_a_neighbour_shows_contributions(browser, page):
     assert read_texts(browser, "#title") == ["Sample 7"]
 
 
+def test_a_click_on_a_helpful_sample_opens_it(browser, page):
+    helpful = read_data(page)["influence"]["lists"][0]
+    open_page(browser, page, "#7")
+    index, value = helpful["samples"][7][1], helpful["values"][7][1]
+    tile = browser.find_elements("css selector", "#influence [data-index]")[1]
+    assert float(tile.text.split("\n")[0]) == pytest.approx(value, rel=0.05)
+    tile.click()
+    assert read_texts(browser, "#title") == [f"Sample {index}"]
+
+
 def test_samples_are_filtered_by_label_and_sorted_by_density(browser, page):
     data = read_data(page)
     open_page(browser, page)
