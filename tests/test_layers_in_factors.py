@@ -98,7 +98,7 @@ def test_kernels_in_float32_equal_the_double_loop(case):
     J = compute_by_loop(case)
     norms = np.linalg.norm(J, axis=(1, 2))
     scale = np.outer(norms, norms)[..., None, None]
-    K = NetworkKernel(network, normalize=False).matrix(X)
+    K = NetworkKernel(network, normalize=False, batch_size=SAMPLES).matrix(X)
     tolerance = TOLERANCES[torch.float32]
     np.testing.assert_allclose(K / scale, naive.kernel(J, J) / scale, rtol=0, atol=tolerance)
 
