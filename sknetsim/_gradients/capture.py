@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,11 @@ def _differentiate_batched(
         return [value for value in gradients if value is not None]
 
     # This vmap supports more functions than `is_grads_batched`, but no result that is None.
-    batched = torch.func.vmap(differentiate)(directions)
+    with warnings.catch_warnings():
+        # It loops over the outputs for some functions, such as attention, which takes no longer
+        # than a backward pass for each output.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        batched = torch.func.vmap(differentiate)(directions)
     by_edge = dict(zip(nonzero, batched, strict=True))
     return [by_edge.get(index) for index in range(len(edges))]
 

@@ -246,7 +246,7 @@ class DenseBlock(Block):
     def self_kernel(self) -> Tensor:
         if self.gradients.shape[1] == 1:
             return squared_norms(self.gradients)[..., None]
-        return _products_in_double(self.gradients)
+        return products_in_double(self.gradients)
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor]:
         # sums[q,w] = sum_no weights[no,q] J[no,w]
@@ -407,7 +407,7 @@ def _convert_to_one_form(blocks: Sequence[Block]) -> Sequence[Block]:
     return [block.dense() for block in blocks]
 
 
-def _products_in_double(vectors: Tensor) -> Tensor:
+def products_in_double(vectors: Tensor) -> Tensor:
     """Return sum_w vectors[n,o,w] vectors[n,p,w], of shape (n, o, p), float64."""
     step = max(1, _DOUBLE_ELEMENTS // max(1, vectors[:1].numel()))
     doubled = (part.double() for part in vectors.split(step))

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .blocks import Block, DenseBlock, concatenate_tensors, sum_products
+from .blocks import Block, DenseBlock, concatenate_tensors, products_in_double, sum_products
 from .layouts import Order
 
 # Elements of a temporary over pairs of positions (64 MiB in float32).
@@ -36,6 +36,11 @@ _DOUBLE_OPERATIONS = 3
 # Largest ratio of (sum_t |a_t| |e_t|)^2 to K for which products in float32 are exact enough: the
 # relative error of K is at most about this many roundings.
 _LARGEST_CANCELLATION = 64
+
+# Addition to |a_t|^2, relative to it, that makes the products of all pairs of activations positive
+# definite in spite of the rounding errors of float64; and an absolute one, if all a_t are zero.
+_ROOT_ADDITION = 2**-45
+_SMALLEST_PIVOT = 1e-280
 
 # Operations for each element that is written out and read again: in the cache, or in memory.
 _WRITTEN_OPERATIONS = 8
@@ -179,8 +184,9 @@ class PositionBlock(Block):
 
     def _count_paired_operations(self) -> int:
         """Return the operations of a self-kernel over pairs of positions."""
-        factor = _DOUBLE_OPERATIONS if self.cotangents.shape[1] > 1 else 1
-        return factor * self.positions * self._pair_operations()
+        _, outputs, positions, _, out = self.cotangents.shape
+        kernel_operations = outputs**2 * positions * out if outputs > 1 else 0
+        return positions * self._pair_operations() + kernel_operations
 
     def for_pairs(self) -> Block:
         # For one pair of samples and one group, the o j i elements take one multiplication each.
@@ -220,8 +226,10 @@ class PositionBlock(Block):
 
     def _multiply_pairs(self) -> Tensor:
         """Return the self-kernel from products of all pairs of positions."""
-        if self.cotangents.shape[1] > 1 or self.cotangents.dtype is torch.float64:
+        if self.cotangents.dtype is torch.float64:
             return self._multiply_pairs_in_double()
+        if self.cotangents.shape[1] > 1:
+            return self._multiply_roots()
         # With one output, K[n] = sum_gts A[n,g,t,s] E[n,g,t,s], where A are the products of
         # activations and E those of cotangents.
         activations, cotangents = self._paired_activation_gram(self), self._paired_cotangents(self)
@@ -235,6 +243,42 @@ class PositionBlock(Block):
             part: Any = self.rows(inexact)
             kernel[inexact] = part._multiply_pairs_in_double()[:, 0, 0]
         return kernel[:, None, None]
+
+    def _multiply_roots(self) -> Tensor:
+        """Return the self-kernel of several outputs from a root of the products of activations.
+
+        If a[n,t,g] . a[n,s,g] = sum_r L[n,g,t,r] L[n,g,s,r], the gradients have the products of
+
+        F[n,o,rgj] = sum_t L[n,g,t,r] e[n,o,t,g,j],
+
+        which are short if there are few positions. In float32, F has rounding errors like those of
+        gradients that are written out, and its products are computed in float64.
+        """
+        # Only the activations are needed in float64.
+        doubled: Any = replace(self, cotangents=self.cotangents[..., :0]).double()
+        products = doubled._paired_activation_gram(doubled)
+        norms = products.diagonal(dim1=2, dim2=3).clamp(min=0).sqrt()
+        # Equal activations, or more positions than channels, have no root without this addition.
+        products.diagonal(dim1=2, dim2=3).mul_(1 + _ROOT_ADDITION).add_(_SMALLEST_PIVOT)
+        roots, failures = torch.linalg.cholesky_ex(products)
+        roots = roots.mT.to(self.cotangents)
+        parts = []
+        step = max(1, _WRITTEN_ELEMENTS // self.cotangents[:1].numel())
+        for root, cotangents in zip(roots.split(step), self.cotangents.split(step), strict=True):
+            short = root[:, :, None] @ cotangents.movedim(3, 1)
+            parts.append(products_in_double(short.transpose(1, 2).flatten(2)))
+        kernel = torch.cat(parts)
+        # The rounding error of F_o is relative to sum_tg |a_t| |e_ot|. If the terms of a gradient
+        # cancel, it is large relative to |F_o|, and all is computed in float64. This includes NaN.
+        lengths = torch.linalg.vector_norm(self.cotangents, dim=4).double()
+        bound = torch.einsum("ngt,notg->no", norms, lengths)
+        limit = _LARGEST_CANCELLATION**2 * kernel.diagonal(dim1=1, dim2=2)
+        is_exact = (bound.square() <= limit).all(dim=1) & (failures == 0).all(dim=1)
+        inexact = torch.nonzero(~is_exact)[:, 0]
+        if len(inexact):
+            part: Any = self.rows(inexact)
+            kernel[inexact] = part._multiply_pairs_in_double()
+        return kernel
 
     def _multiply_pairs_in_double(self) -> Tensor:
         """Return the self-kernel from products of all pairs of positions in float64."""

@@ -224,3 +224,17 @@ def test_a_single_output_is_never_refused():
     layer = nn.Conv2d(64, 64, 3, padding=1)
     with sklearn.config_context(working_memory=1e-3):
         check_affordable("predicted", torch.zeros(2, 1), make_uses(layer, (64, 128, 128)), ())
+
+
+class Attention(nn.Module):
+    """Attention of each sample to itself, whose derivative vmap computes by a loop."""
+
+    def forward(self, hidden):
+        return nn.functional.scaled_dot_product_attention(hidden, hidden, hidden)[:, 0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_functions_that_vmap_computes_by_a_loop_cause_no_warning():
+    network = nn.Sequential(nn.Linear(4, 4), Attention(), nn.Linear(4, 3))
+    first, _ = compute_cotangents(*record(network, torch.randn(5, 2, 6, 4)))
+    assert first.shape == (3, 5, 2, 6, 4)

@@ -104,3 +104,52 @@ def test_many_positions_and_a_small_weight_are_written_out(form):
 
 def test_the_number_of_positions_is_that_of_the_cotangents():
     assert make_factor_block(4, 3).positions == 3
+
+
+def make_several_outputs(activations):
+    """Return a block in float32 with three outputs and few positions, and its gradients."""
+    samples, positions, _, width = activations.shape
+    cotangents = torch.randn(samples, 3, positions, 1, 40)
+    layout = (("weight", torch.Size([40, width])), ("bias", torch.Size([40])))
+    return FactorBlock(layout, cotangents, activations)
+
+
+def relative_error_of_self_kernel(block):
+    """Return the largest error of an element, relative to the lengths of both gradients."""
+    J = block.double().materialize()
+    lengths = torch.linalg.vector_norm(J, dim=2)
+    error = (block.self_kernel() - J @ J.mT).abs()
+    return float((error / (lengths[:, :, None] * lengths[:, None])).max())
+
+
+@pytest.mark.parametrize(
+    "activations",
+    [
+        torch.randn(4, 5, 1, 30),
+        torch.randn(4, 1, 1, 30).expand(4, 5, 1, 30),
+        torch.zeros(4, 5, 1, 30),
+        torch.randn(4, 5, 1, 3),
+        1e12 * torch.randn(4, 5, 1, 30),
+    ],
+    ids=["different", "equal", "zero", "more positions than channels", "large"],
+)
+def test_self_kernels_of_several_outputs_are_exact_in_float32(activations):
+    block = make_several_outputs(activations)
+    assert block._count_paired_operations() <= block._count_written_operations()
+    assert relative_error_of_self_kernel(block) < 1e-6
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_self_kernel_is_exact_if_the_terms_of_the_gradients_cancel(outputs):
+    # The gradient is .001 of each of its terms.
+    activations = torch.randn(4, 1, 1, 30) + 1e-3 * torch.randn(4, 2, 1, 30)
+    cotangents = torch.randn(4, outputs, 1, 1, 40) * torch.tensor([1.0, -1.0])[:, None, None]
+    block = FactorBlock((("weight", torch.Size([40, 30])),), cotangents, activations)
+    assert block._count_paired_operations() <= block._count_written_operations()
+    assert relative_error_of_self_kernel(block) < 1e-8
+
+
+def test_samples_whose_gradients_are_nan_have_self_kernels_that_are_nan():
+    block = make_several_outputs(torch.randn(2, 5, 1, 30))
+    block.activations[1, 2, 0, 3] = float("nan")
+    assert torch.isnan(block.self_kernel()).flatten(1).any(dim=1).tolist() == [False, True]
