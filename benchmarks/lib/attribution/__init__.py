@@ -1,0 +1,1 @@
+"""Attribution methods, and the retrained networks that ``attribution.py`` compares them with."""
