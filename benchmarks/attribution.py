@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lib import report
 from lib.attribution import groups, noise
-from lib.attribution.measure import SLOW_SECONDS, combine_networks, measure_method
+from lib.attribution.measure import SLOW_SECONDS, measure_method
 from lib.attribution.methods import list_methods
 from lib.attribution.tasks import TASKS
 from lib.attribution.training import train_full_networks
@@ -18,10 +18,10 @@ from lib.processes import run_in_fresh_process
 #: Numbers of networks whose influences are averaged.
 NETWORKS = {"digits": 5, "MNIST": 10, "California": 5}
 #: Tasks with labels that can be wrong, and the Gauss-Newton matrix for each.
-NOISY = {"digits": {}, "MNIST": {"n_components": 2000}}
+NOISY = {"digits": {}, "MNIST": {"n_components": 100}}
 NOISE_SEEDS = 3
 #: Trainings without each group of samples.
-GROUP_RETRAININGS = 64
+GROUP_RETRAININGS = 32
 
 
 def explain():
@@ -40,32 +40,17 @@ def explain():
         "The best damping is the one with the best score of one network on 100 other queries, which"
         " are not used otherwise; the default is used without settings. Dampings of sknetsim are in"
         " units of the mean eigenvalue, those of other packages are absolute; None of kronfluence"
-        " is a tenth of the mean eigenvalue of each layer. Influences of several networks are"
-        " averaged; TRAK combines them in its own way. Seconds are of the processor, with one"
-        " thread, for one network and one damping; memory is what the process needs in addition to"
-        f" its imported packages. Methods that take more than {SLOW_SECONDS} s are run only once."
+        " is a tenth of the mean eigenvalue of each layer. Influences of several networks, with the"
+        " best damping, are averaged; TRAK combines them in its own way. Seconds are of the"
+        " processor, with one thread, for one network and one damping; memory is what the process"
+        " needs in addition to its imported packages. Methods that take more than"
+        f" {SLOW_SECONDS} s are run only once."
     )
 
 
-def choose_damping(influences, truth, task):
-    """Return the damping with the best score on the tuning queries."""
-    scores = {
-        damping: truth.score(values, task.quantity, slice(task.tuning))
-        for damping, values in influences.items()
-    }
-    return max(scores, key=scores.get)
-
-
-def format_scores(influences, truth, task, default, best):
-    """Return cells: scores for the default damping and for the best one, and of its loss."""
-    reported = slice(task.tuning, None)
-    pairs = ((default, task.quantity), (best, task.quantity), (best, "loss"))
-    return [
-        f"{truth.score(influences[damping], quantity, reported):.3f}"
-        if damping in influences
-        else "–"
-        for damping, quantity in pairs
-    ]
+def format_score(scores, index=0):
+    """Format one of the scores of a damping, which may be missing."""
+    return f"{scores[index]:.3f}" if scores else "–"
 
 
 def measure_task(name, quick):
@@ -93,30 +78,24 @@ def make_columns(count):
     """Return the names of the columns for a number of networks."""
     columns = ["method", "package", "default damping", "LDS", "best damping", "LDS, best", "loss"]
     if count > 1:
-        columns += [f"{count} networks, {name}" for name in ("default", "best", "loss")]
+        columns += [f"{count} networks", "loss"]
     return [*columns, "CPU s", "MiB", "remark"]
 
 
 def measure_row(method, networks, task, truth):
     """Return the row of one method."""
-    measured = run_in_fresh_process(measure_method, method, networks[0], task)
-    default, single = method.dampings[0], measured.influences
-    best = choose_damping(single, truth, task) if single else default
-    has_dampings = len(method.dampings) > 1 and not measured.is_slow
-    name = f"{best}" if has_dampings and single else "–"
-    scores = format_scores(single, truth, task, default, best)
-    cells = [method.name, method.package, f"{default}" if len(method.dampings) > 1 else "–"]
-    cells += [scores[0], name, *scores[1:]]
+    measured = run_in_fresh_process(measure_method, method, networks, task, truth)
+    default, best = method.dampings[0], measured.single.get(measured.best)
+    has_dampings = len(method.dampings) > 1
+    cells = [method.name, method.package, f"{default}" if has_dampings else "–"]
+    cells += [format_score(measured.single.get(default))]
+    cells += [f"{measured.best}" if has_dampings and best else "–"]
+    cells += [format_score(best), format_score(best, 1)]
     if len(networks) > 1:
-        dampings = [damping for damping in {default: 0, best: 0} if damping in single]
-        several = {}
-        if dampings and not measured.is_slow:
-            several = run_in_fresh_process(
-                combine_networks, method, networks, task, single, dampings
-            )
-        cells += format_scores(several, truth, task, default, best)
-    cells += [f"{measured.seconds:.2f}", f"{measured.memory:.0f}", measured.failure]
-    return report.format_row(*cells)
+        cells += [format_score(measured.several), format_score(measured.several, 1)]
+    return report.format_row(
+        *cells, f"{measured.seconds:.2f}", f"{measured.memory:.0f}", measured.failure
+    )
 
 
 def measure_noise(quick):

@@ -1,9 +1,10 @@
-"""Influences by one method, with its time and memory in a process of its own."""
+"""Scores of one method, with its time and memory in a process of its own."""
 
+import contextlib
 import importlib
 import time
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,50 +14,81 @@ from lib.timing import describe_error
 
 #: Seconds of one network after which no further dampings and networks are tried.
 SLOW_SECONDS = 100
+#: Samples of the first call, which is not counted.
+WARM_UP = 20
 
 
 @dataclass
 class Measurement:
-    """Influences (queries, n) of one network by damping, and the reason of a failure if any.
+    """Scores of a method, or the reason of a failure.
 
-    Seconds are of the processor with one thread and, like the memory (MiB), for the default
-    damping.
+    ``single`` are the scores of one network by damping, as pairs of the explained quantity and of
+    the loss. ``best`` is the damping with the best score on the tuning queries, and ``several`` are
+    the scores of several networks with that damping. Seconds are of the processor with one thread
+    and, like the memory (MiB), for the default damping.
     """
 
-    influences: dict = field(default_factory=dict)
+    single: dict = field(default_factory=dict)
+    best: float | None = None
+    several: tuple = ()
     seconds: float = np.nan
     memory: float = np.nan
     failure: str = ""
 
-    @property
-    def is_slow(self):
-        """True if the method is too slow to be run with other dampings and networks."""
-        return self.seconds > SLOW_SECONDS
 
-
-def measure_method(method, network, task):
-    """Compute the influences by a method, first for the default damping and then for others."""
+def measure_method(method, networks, task, truth):
+    """Measure a method, first for the default damping, and then for others and for all networks."""
     torch.set_num_threads(1)
     measurement = Measurement()
-    others = method.dampings[1:]
+    tuned = {}
     try:
         importlib.import_module({"traker": "trak"}.get(method.package, method.package))
+        warm_up(method, networks[0], task)
         loaded, start = read_resident_memory(), time.process_time()
-        measurement.influences = compute_influences(method, [network], task, method.dampings[:1])
+        influences = compute_influences(method, networks[:1], task, method.dampings[:1])
         measurement.seconds = time.process_time() - start
         measurement.memory = read_peak_memory() - loaded
+        add_scores(measurement, tuned, influences, task, truth)
     except Exception as error:
         measurement.failure = describe_error(error)
+    if measurement.seconds > SLOW_SECONDS:
+        return measurement
     try:
-        if others and not measurement.is_slow:
-            measurement.influences |= compute_influences(method, [network], task, others)
+        influences = compute_influences(method, networks[:1], task, method.dampings[1:])
+        add_scores(measurement, tuned, influences, task, truth)
+        measurement.best = max(tuned, key=tuned.get)
+        if len(networks) > 1:
+            average = combine_networks(method, networks, task, measurement.best)
+            measurement.several = score_reported(average, task, truth)
     except Exception as error:
         measurement.failure = measurement.failure or describe_error(error)
     return measurement
 
 
+def add_scores(measurement, tuned, influences, task, truth):
+    """Add the scores of influences by damping; ``tuned`` gets those of the tuning queries."""
+    for damping, values in influences.items():
+        tuned[damping] = truth.score(values, task.quantity, slice(task.tuning))
+        measurement.single[damping] = score_reported(values, task, truth)
+
+
+def score_reported(influence, task, truth):
+    """Return the scores of the explained quantity and of the loss on the reported queries."""
+    reported = slice(task.tuning, None)
+    return tuple(truth.score(influence, quantity, reported) for quantity in (task.quantity, "loss"))
+
+
+def warm_up(method, network, task):
+    """Run a method on a few samples, so that its imports are not counted."""
+    few = {name: getattr(task, name)[:WARM_UP] for name in ("X", "y", "X_query", "y_query")}
+    with contextlib.suppress(Exception):
+        compute_influences(method, [network], replace(task, **few), method.dampings[:1])
+
+
 def compute_influences(method, networks, task, dampings):
     """Return the influences by damping, without those that are infinite or not a number."""
+    if not dampings:
+        return {}
     steps = zip(dampings, method.function(deepcopy(networks), task, dampings), strict=True)
     influences = {damping: np.asarray(step, np.float32) for damping, step in steps}
     finite = {key: values for key, values in influences.items() if np.isfinite(values).all()}
@@ -65,16 +97,7 @@ def compute_influences(method, networks, task, dampings):
     return finite
 
 
-def combine_networks(method, networks, task, single, dampings):
-    """Return the influences of several networks for some dampings.
-
-    ``single`` are the influences of the first network by damping.
-    """
-    torch.set_num_threads(1)
-    if method.joint:
-        return compute_influences(method, networks, task, dampings)
-    total = {damping: single[damping] for damping in dampings}
-    for network in networks[1:]:
-        influences = compute_influences(method, [network], task, dampings)
-        total = {damping: total[damping] + values for damping, values in influences.items()}
-    return {damping: sums / len(networks) for damping, sums in total.items()}
+def combine_networks(method, networks, task, damping):
+    """Return the influences of several networks: their mean, or as the method combines them."""
+    groups = [networks] if method.joint else [[network] for network in networks]
+    return sum(compute_influences(method, group, task, (damping,))[damping] for group in groups)

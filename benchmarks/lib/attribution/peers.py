@@ -209,14 +209,13 @@ def compute_captum_self_influences(network, task):
         return TracInCP(network, train, [path], **settings).self_influence().numpy()
 
 
-def run_captum_influence(networks, task, dampings, name):
-    """Yield influences by captum's low-rank approximations of the Hessian."""
-    from captum.influence._core import arnoldi_influence_function, influence_function
+def run_captum_arnoldi(networks, task, dampings):
+    """Yield influences by captum's approximation of the Hessian with rank 50."""
+    from captum.influence._core.arnoldi_influence_function import ArnoldiInfluenceFunction
 
-    modules = {**vars(influence_function), **vars(arnoldi_influence_function)}
     with prepare_captum(networks, task) as (network, train, path, settings):
         for damping in dampings:
-            method = modules[name](network, train, path, hessian_reg=damping, **settings)
+            method = ArnoldiInfluenceFunction(network, train, path, hessian_reg=damping, **settings)
             yield method.influence((task.X_query, task.y_query))
 
 
