@@ -10,7 +10,7 @@ from lib.attribution import peers
 from sknetsim import NetworkKernel, TrainingInfluence
 
 #: Dampings in units of the mean eigenvalue; the first is the default of sknetsim.
-RELATIVE = (1.0, 0.01, 0.1, 0.3, 3.0)
+RELATIVE = (1.0, 0.01, 0.1, 0.3, 3.0, 10.0)
 #: Dampings of kronfluence; the first is its default, and None its heuristic .1 of the mean.
 KRONFLUENCE = (1e-8, None, 1e-6, 1e-5, 1e-4)
 #: Dampings of packages that add a number to the diagonal of a Hessian, after their default.
