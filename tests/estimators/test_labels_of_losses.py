@@ -390,23 +390,32 @@ def test_cached_features_are_those_of_the_labels(net, tmp_path):
     np.testing.assert_array_equal(features, expected)
 
 
-class Items(torch.utils.data.Dataset):
-    def __len__(self):
-        return len(Q)
-
-    def __getitem__(self, index):
-        return Q[index]
-
-
-@pytest.mark.parametrize("samples", [Q, Items()], ids=["array", "Dataset"])
-def test_a_store_at_other_labels_is_another_store(net, tmp_path, samples):
+def test_a_store_at_other_labels_is_another_store(net, tmp_path):
     featurizer = GradientFeaturizer(net, "loss", **LANDMARKS).fit(X, Y)
-    featurize(featurizer, samples, tmp_path, y=Y_Q)
+    featurize(featurizer, Q, tmp_path, y=Y_Q)
     for labels in (None, [0, 1, 0, 2, 2]):
         with pytest.raises(FeatureStoreError, match="data"):
-            featurize(featurizer, samples, tmp_path, y=labels)
+            featurize(featurizer, Q, tmp_path, y=labels)
     with pytest.raises(FeatureStoreError, match="featurizer"):
-        featurize(featurizer.fit(X, Y[::-1].copy()), samples, tmp_path, y=Y_Q)
+        featurize(featurizer.fit(X, Y[::-1].copy()), Q, tmp_path, y=Y_Q)
+
+
+class Items(torch.utils.data.Dataset):
+    def __len__(self):
+        return 99
+
+    def __getitem__(self, index):
+        return Q[index % len(Q)]
+
+
+def test_all_labels_of_a_dataset_belong_to_its_store(net, tmp_path):
+    """Of the items themselves, only some are compared."""
+    featurizer = GradientFeaturizer(net, "loss", **LANDMARKS).fit(X, Y)
+    labels = np.zeros(99, dtype=int)
+    featurize(featurizer, Items(), tmp_path, y=labels)
+    labels[2] = 1
+    with pytest.raises(FeatureStoreError, match="data"):
+        featurize(featurizer, Items(), tmp_path, y=labels)
 
 
 def test_densities_at_labels_are_not_those_of_another_output(net):
