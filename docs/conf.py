@@ -74,6 +74,7 @@ EXAMPLES = [
     "plot_label_issues.py",
     "plot_denoising.py",
     "plot_fit.py",
+    "plot_attribution.py",
     "plot_active_learning.py",
     "plot_invariance.py",
     "plot_similarity_training.py",

@@ -16,6 +16,7 @@ FOLDER = ROOT / "examples"
 #: Constants that make each example short.
 SHORT = {
     "plot_active_learning.py": {"SEEDS": 2, "ROUNDS": 1, "EPOCHS": 2, "JOBS": 1},
+    "plot_attribution.py": {"TRAINING": 200, "EPOCHS": 5, "RETRAININGS": 1, "SHOWN": 1},
     "plot_films.py": {"TRAINING": 500, "EPOCHS": 1, "SHOWN": 2},
     "plot_fit.py": {"NETWORKS": {"short": (100, 16, 1), "long": (30, 16, 5), "other": (50, 16, 2)}},
     "plot_denoising.py": {"SAMPLES": 200, "QUERIES": 50, "EPOCHS": 2, "DRAWS": 1},
