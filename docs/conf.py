@@ -59,7 +59,7 @@ html_sidebars = {"docs/index": []}
 html_copy_source = False
 
 #: Examples in the order of the gallery: quickstart, tables and texts, neighbours and density,
-#: kernels, labels, active learning, training.
+#: kernels, labels, attribution, active learning, training.
 EXAMPLES = [
     "plot_quickstart.py",
     "plot_films.py",
@@ -75,6 +75,7 @@ EXAMPLES = [
     "plot_denoising.py",
     "plot_fit.py",
     "plot_attribution.py",
+    "plot_leaving_out.py",
     "plot_active_learning.py",
     "plot_invariance.py",
     "plot_similarity_training.py",

@@ -75,8 +75,8 @@ print(f"of the {EXAMINED} images that are examined.")
 # --------------------------------------
 # Each row has an image that the network misclassifies, the training samples that increase the
 # margin of the predicted digit most (blue), and those that decrease it most (vermilion). "7 (is 1)"
-# is a wrong label 7 of the digit 1. Not all of the helpful samples look like the image. Wrong labels
-# also support right predictions, but less often.
+# is a wrong label 7 of the digit 1. Not all of the helpful samples look like the image. Wrong
+# labels also support right predictions, but less often.
 
 influence = TrainingInfluence(net).fit(X_train, y)
 captions = np.where(wrong, [f"{one} (is {two})" for one, two in zip(y, correct, strict=True)], y)
