@@ -33,6 +33,7 @@ FROM_GALLERY = {
     "label_issues": "plot_label_issues_001",
     "fit": "plot_fit_001",
     "reasons": "plot_reasons_003",
+    "influence": "plot_attribution_001",
 }
 SAMPLES = 2_000
 
