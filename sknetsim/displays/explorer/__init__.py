@@ -53,8 +53,8 @@ def explore(
     X and y. It is exact to first order for up to 2,000 combinations of samples and outputs (of ten
     classes, 222 samples). For more samples, it is computed with landmarks, 64 for ten classes, so
     that it needs a time linear in n; the page gives their number. If samples and outputs are too
-    many, if the criterion has no curvature, or if the order of the classes in the network is
-    unknown, the page has the reason in place of the influence.
+    many, if the criterion has no loss of single samples or no curvature, or if the order of the
+    classes in the network is unknown, the page has the reason in place of the influence.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..._networks.network import FEATURES
 from ...attribution.influence import TrainingInfluence
-from ...exceptions import UnsupportedNetworkError
 from ...labels._targets import Classification, Multilabel, Target
 
 # Largest number of combinations of samples and outputs for which the curvature is exact.
@@ -24,6 +23,11 @@ _LANDMARK_COMBINATIONS, _FEWEST_LANDMARKS = 576, 16
 # Largest number of products between combinations of samples and of landmarks: minutes of one thread
 # for a convolutional network.
 _MOST_PRODUCTS = 3 * 10**7
+
+# Errors if the loss of single samples or its curvature cannot be computed. Labels and settings have
+# been checked by other estimators. The last two are raised by criteria that are not called as in
+# training, such as those of a net with a `get_loss` of its own.
+_ERRORS = (ValueError, MemoryError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def compute_influence(
     try:
         estimator = TrainingInfluence(network, **own).fit(X, y)
         top = estimator.top(X, n_samples + 1, None if has_margin else y)
-    except (UnsupportedNetworkError, MemoryError) as error:
+    except _ERRORS as error:
         return _refuse(str(error))
     measure = "margin of the predicted label" if has_margin else "loss of this sample"
     raises, lowers = ("raise", "lower") if has_margin else ("lower", "raise")

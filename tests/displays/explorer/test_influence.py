@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import skorch
 import torch
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sknetsim import TrainingInfluence, explore
@@ -57,21 +57,40 @@ def test_the_number_of_landmarks_is_on_the_page(images, tmp_path, monkeypatch):
     assert "with 25 landmarks" in data["note"] and len(data["lists"]) == 2
 
 
-def make_without_curvature():
-    net = skorch.NeuralNetRegressor(nn.Linear(15, 1), criterion=nn.L1Loss, device="cpu")
-    return net.initialize()
+class SumOfLosses(nn.Module):
+    """Criterion without a reduction."""
+
+    def forward(self, outputs, y):
+        return nn.functional.cross_entropy(outputs, y, reduction="sum")
+
+
+class LossWithMore(nn.CrossEntropyLoss):
+    """Criterion with an argument that only its net passes."""
+
+    def forward(self, outputs, y, more):
+        return super().forward(outputs, y) + more
+
+
+def make_net(kind, outputs, criterion):
+    return kind(nn.Linear(15, outputs), criterion=criterion, device="cpu").initialize()
+
+
+CLASSES = np.arange(12) % 2
+NUMBERS = np.linspace(0, 1, 12, dtype="float32")
 
 
 REFUSED = {
-    "features": ("features", np.arange(12) % 2, "features have no loss"),
+    "features": ("features", CLASSES, "features have no loss"),
     "names": (nn.Linear(15, 2), ["a", "b"] * 6, "the order of the names"),
-    "curvature": (make_without_curvature(), np.linspace(0, 1, 12, dtype="float32"), "second"),
-    "outputs": (nn.Linear(15, 900), np.arange(12) % 2, "12 samples with 899 outputs are too many"),
+    "curvature": (make_net(NeuralNetRegressor, 1, nn.L1Loss), NUMBERS, "a second derivative"),
+    "reduction": (make_net(NeuralNetClassifier, 2, SumOfLosses), CLASSES, "has no `reduction`"),
+    "arguments": (make_net(NeuralNetClassifier, 2, LossWithMore), CLASSES, "argument: 'more'"),
+    "outputs": (nn.Linear(15, 900), CLASSES, "12 samples with 899 outputs are too many"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.filterwarnings("ignore:The NeuralNetRegressor")
+@pytest.mark.filterwarnings("ignore:The NeuralNet")
 def test_the_page_says_why_there_is_no_influence(name, tmp_path):
     estimator, y, reason = REFUSED[name]
     settings = {} if estimator == "features" else {"output": "predicted"}
