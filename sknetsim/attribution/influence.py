@@ -99,10 +99,10 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         Class, size and digest of the network, and the versions of sknetsim and other packages.
     damping_ : float
         The number :math:`\lambda`.
-    self_influence_ : ndarray of shape (n_samples_fit_,), float64
+    self_influence_ : ndarray of shape (n_samples_fit,), float64
         Decrease of each fitted sample's loss by the sample itself, computed on first access. It is
         not negative, and large for wrong labels that the network has memorised.
-    leverage_ : ndarray of shape (n_samples_fit_,), float64
+    leverage_ : ndarray of shape (n_samples_fit,), float64
         Share of each fitted sample's outputs that it determines itself, in degrees of freedom:
         the trace of :math:`\nabla^2 \ell_i J_i (H + \lambda)^{-1} J_i^T / N`, computed on first
         access. It is between 0 and the number of outputs.
