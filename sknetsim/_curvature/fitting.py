@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,18 @@ class Identity(Ridge):
         yield from source.jacobians(X, start, factored)
 
 
+def check_curvature(curvature: str, name: str, allowed: Sequence[str]) -> None:
+    """Raise an error if the result ``name`` cannot be computed with a curvature."""
+    if curvature in allowed:
+        return
+    *others, last = map(repr, allowed)
+    names = f"{', '.join(others)} or {last}" if others else last
+    raise ValueError(
+        f"`curvature` must be {names} for {name}; got {curvature!r}. Set another curvature, and"
+        " call fit again."
+    )
+
+
 def fit_ridge(
     curvature: str,
     source: CombinationEngine,
@@ -89,10 +101,10 @@ def fit_ridge(
     roots = derivatives.compute_roots()
     if curvature != "ggn":
         return fit_kronecker(source, X, roots, damping, corrected=curvature == "ekfac")
+    basis = derivatives.compute_basis()
     if n_landmarks is not None:
-        basis = derivatives.compute_basis()
         return fit_landmark_ridge(source, X, roots, damping, basis, n_landmarks, random_state)
     # The curvature has at most as many eigenvalues that are not zero as there are combinations.
-    if source.count_elements() <= roots.shape[0] * roots.shape[1]:
+    if source.count_elements() <= len(X) * len(basis):
         return fit_parameter_ridge(source, X, roots, damping)
-    return fit_dual_ridge(source, X, roots, damping)
+    return fit_dual_ridge(source, X, roots, damping, basis)

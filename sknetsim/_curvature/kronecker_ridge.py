@@ -15,10 +15,9 @@ from .._kernels.position_blocks import PositionBlock
 from .._kernels.precision import full_precision
 from .._networks.samples import Samples
 from .._passes.chunks import Source
-from ..exceptions import UnsupportedNetworkError
 from .kronecker_factors import Eigenbasis, Rotation, fit_eigenbases
 from .matrix_gradients import MatrixGradients, list_matrices, split_samples, write_parameters
-from .sources import Ridge
+from .sources import Ridge, compute_mean_eigenvalue
 
 #: Blocks by the names of the parameters.
 Blocks = dict[tuple[str, ...], Block]
@@ -94,12 +93,7 @@ class KroneckerRidge(Ridge):
     def __init__(self, bases: Mapping[str, Eigenbasis], damping: float, dtype: torch.dtype):
         elements = sum(basis.eigenvalues.numel() for basis in bases.values())
         total = sum(float(basis.eigenvalues.sum()) for basis in bases.values())
-        if not total > 0:
-            raise UnsupportedNetworkError(
-                "`estimator` must have a loss whose curvature is not zero at all fitted samples;"
-                f" got a mean eigenvalue of {total / max(1, elements)}. Set curvature='none'."
-            )
-        self.damping = damping * total / elements
+        self.damping = damping * compute_mean_eigenvalue(total, elements)
         self._preconditioners = {
             name: make_preconditioner(
                 basis, damping * float(basis.eigenvalues.mean()) or self.damping, dtype

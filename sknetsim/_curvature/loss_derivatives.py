@@ -23,6 +23,12 @@ from ..exceptions import UnsupportedNetworkError
 # Largest share of the largest eigenvalue of a Hessian that rounding explains.
 _ROUNDING = 1e-10
 
+# Rounding of 1 - p for a probability p close to 1, in an eigenvalue of the Hessian.
+_SMALLEST = 1e-14
+
+# Largest eigenvalue of Hessians that rounding dominates, if some eigenvalues are negative.
+_NEGLIGIBLE = 1e-12
+
 # Reason to need the loss of each sample, for errors.
 _CAUSE = "`estimator` is passed to TrainingInfluence"
 
@@ -53,20 +59,24 @@ class LossDerivatives:
         """
         values, vectors = torch.linalg.eigh(self.hessians)
         largest = values[:, -1:].clamp_min(0)
-        lowest = float(values.min())
-        if lowest < -_ROUNDING * float(largest.max()):
+        lowest, highest = float(values.min()), float(largest.max())
+        # Eigenvalues are in ascending order, so those that are zero at all samples come first.
+        is_zero = (values <= _ROUNDING * largest).all(dim=0)
+        is_rounding = lowest < -_ROUNDING * highest and highest < _NEGLIGIBLE
+        if is_rounding or is_zero.all():
+            raise UnsupportedNetworkError(
+                "`estimator` must have a loss with a second derivative in the outputs, because its"
+                " curvature is needed; got a loss whose Hessians are zero"
+                f"{' up to rounding' if is_rounding else ''}: the criterion has no second"
+                " derivative, or the network is certain of all its predictions. Set"
+                " curvature='none', or use a criterion such as CrossEntropyLoss or MSELoss and"
+                " train for fewer epochs."
+            )
+        if lowest < -_ROUNDING * highest - _SMALLEST:
             raise UnsupportedNetworkError(
                 "`estimator` must have a criterion that is convex in the outputs, because its"
                 f" curvature is needed; got a Hessian with the eigenvalue {lowest:.3g}. Set"
                 " curvature='none', or use a convex criterion."
-            )
-        # Eigenvalues are in ascending order, so those that are zero at all samples come first.
-        is_zero = (values <= _ROUNDING * largest).all(dim=0)
-        if is_zero.all():
-            raise UnsupportedNetworkError(
-                "`estimator` must have a criterion with a second derivative in the outputs, because"
-                " its curvature is needed; got one whose Hessians are zero. Set curvature='none',"
-                " or use a criterion such as CrossEntropyLoss or MSELoss."
             )
         # B = diag(sqrt(lambda)) V^T
         roots = values.clamp_min(0).sqrt()[:, :, None] * vectors.mT
@@ -104,7 +114,7 @@ def differentiate_losses(
         Whether to compute the Hessians; if not, they have the shape (n, 0, 0).
     """
     labels, start = make_label_tensor(y), 0
-    criterion = make_criterion(engine.network, _CAUSE).double()
+    criterion = _convert_to_double(make_criterion(engine.network, _CAUSE))
     parts = []
     for raw in iterate_outputs(engine, X):
         if with_hessians:
@@ -114,6 +124,15 @@ def differentiate_losses(
         parts.append(_differentiate_chunk(engine, criterion, raw, chunk, with_hessians))
         start += len(raw)
     return LossDerivatives(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _convert_to_double(criterion: nn.Module) -> nn.Module:
+    """Convert the tensors of a criterion to float64, also those that are no buffers."""
+    for module in criterion.double().modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+    return criterion
 
 
 def _differentiate_chunk(

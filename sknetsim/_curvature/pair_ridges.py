@@ -8,7 +8,6 @@ Index legend: n samples; m landmarks; j, k combinations of outputs; f features.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,10 +24,19 @@ from .._networks.samples import Samples
 from .._passes.chunks import Chunk
 from .._passes.reductions import compute_pair_matrix
 from ..exceptions import describe_integers
-from .sources import CURE, CombinationEngine, CombinedJacobian, Ridge
+from .sources import (
+    CURE,
+    CombinationEngine,
+    CombinedJacobian,
+    Ridge,
+    compute_mean_eigenvalue,
+)
 
 # Number of samples whose features are yielded at a time.
 _CHUNK_SAMPLES = 1024
+
+# Largest share of the weights of outputs that rounding explains.
+_ROUNDING = 1e-5
 
 _NO_WHITENINGS = ("none", "none")
 
@@ -78,13 +86,17 @@ class PairRidge(Ridge):
         return self.transform.shape[1]
 
     def multiply(self, source: CombinationEngine, X: Samples) -> Tensor:
-        """Return the features of the samples, of shape (n, j, f), in the dtype of the gradients."""
+        """Return the features of the samples, of shape (n, j, f), float64."""
         features = multiply_pairs(source, X, self.landmarks) @ self.transform
-        return features.to(source.dtype).unflatten(0, (len(X), -1))
+        return features.unflatten(0, (len(X), -1))
 
 
 class SubtractedRidge(PairRidge):
-    """Ridge whose products are (G G'^T - F F'^T) / lambda for the features F = G Z^T T."""
+    """Ridge whose products are (G G'^T - F F'^T) / lambda for the features F = G Z^T T.
+
+    Rounding of G G'^T is large beside a difference that is small, so these products suit gradients
+    that have a part beyond the span of Z.
+    """
 
     def jacobians(
         self,
@@ -103,34 +115,6 @@ class SubtractedRidge(PairRidge):
             scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
             blocks = {**scaled.blocks, ("ridge",): SubtractedBlock(layout, own)}
             yield rows, replace(scaled, blocks=blocks)
-
-
-@dataclass(frozen=True)
-class DualRidge(SubtractedRidge):
-    """Exact ridge, of which all fitted samples are landmarks with Z = A.
-
-    By the Woodbury identity, (A^T A + lambda)^{-1} = (1 - A^T (A A^T + lambda)^{-1} A) / lambda.
-    So T = C^{-T} with A A^T + lambda = C C^T.
-
-    Attributes
-    ----------
-    gram : Tensor of shape (m k, m k), float64
-        The matrix A A^T + lambda.
-    """
-
-    gram: Tensor
-
-    def to_features(self) -> LandmarkRidge:
-        """Return the ridge in the span of the gradients of all fitted samples."""
-        return self._features
-
-    @functools.cached_property
-    def _features(self) -> LandmarkRidge:
-        gram = self.gram - self.damping * torch.eye(len(self.gram), dtype=self.gram.dtype)
-        root = _invert_root(gram, self.eps)
-        # A Q = A A^T R
-        transform, values = _whiten_root(root, gram @ root, self.damping)
-        return LandmarkRidge(self.landmarks, transform, self.damping, self.eps, values)
 
 
 @dataclass(frozen=True)
@@ -174,24 +158,64 @@ class LandmarkRidge(PairRidge):
             yield rows, CombinedJacobian(blocks, layout, own[:, :, 0])
 
 
-def fit_dual_ridge(
-    source: CombinationEngine, X: Samples, roots: Tensor, damping: float
-) -> DualRidge:
-    """Return the exact ridge of the fitted samples; see `fit_parameter_ridge` for the parameters.
+@dataclass(frozen=True)
+class DualRidge(LandmarkRidge):
+    """Exact ridge, of which all fitted samples are landmarks.
 
-    The mean eigenvalue of H is its trace, divided by the number of parameters.
+    The gradients of the losses of all fitted samples are in the span, so a part of a query's
+    gradient beyond the span has a zero product with them. The Woodbury identity would need no
+    eigenvectors, but its difference of two large numbers loses all digits of float32 if lambda is
+    much smaller than the eigenvalues of H, as in networks with many parameters.
+
+    Attributes
+    ----------
+    basis : Tensor of shape (k, d), float64
+        The combinations of outputs in Z.
+    features : Tensor of shape (m, k, f), float64
+        Features of Z.
     """
-    size = roots.shape[0] * roots.shape[1]
-    check_within_budget("The products of the gradients of all samples", 8 * size**2, CURE)
-    rows = X.with_labels(roots / math.sqrt(len(X)))
-    gram = multiply_pairs(source, rows)
-    absolute = damping * float(gram.trace()) / source.count_elements()
-    gram.diagonal().add_(absolute)
-    factor = torch.linalg.cholesky(gram)
-    identity = torch.eye(len(factor), dtype=factor.dtype)
-    # T = C^{-T}
-    transform = torch.linalg.solve_triangular(factor.mT, identity, upper=True)
-    return DualRidge(rows, transform, absolute, torch.finfo(source.dtype).eps, gram)
+
+    basis: Tensor
+    features: Tensor
+
+    def multiply_fitted(self, source: CombinationEngine, X: Samples) -> Tensor:
+        """Return the features of all fitted samples, of shape (n, j, f), float64.
+
+        They are computed from the products that the eigenvectors were computed from. Products
+        computed again would have other rounding errors, which directions of small eigenvalues
+        magnify.
+        """
+        assert X.labels is not None
+        # G = W J, and W = W basis^T basis + a rest, to which no loss is sensitive.
+        inside = X.labels @ self.basis.mT
+        rest = X.labels - inside @ self.basis
+        features = inside @ self.features
+        if bool((rest.norm(dim=2) > _ROUNDING * X.labels.norm(dim=2)).any()):
+            features = features + self.multiply(source, X.with_labels(rest))
+        return features
+
+
+def fit_dual_ridge(
+    source: CombinationEngine, X: Samples, roots: Tensor, damping: float, basis: Tensor
+) -> DualRidge:
+    """Return the exact ridge of the fitted samples; see `fit_landmark_ridge` for the parameters."""
+    samples, combinations = len(X), len(basis)
+    size = 8 * (samples * combinations) ** 2
+    check_within_budget("The products of the gradients of all samples", size, CURE)
+    landmarks = X.with_labels(basis.expand(samples, -1, -1))
+    gram = multiply_pairs(source, landmarks)
+    root = _invert_root(gram, torch.finfo(source.dtype).eps)
+    # A_n = B_n basis^T Z_n / sqrt(N), because the basis spans the rows of each B_n.
+    weights = roots @ basis.mT / math.sqrt(samples)
+    projected = weights @ (gram @ root).unflatten(0, (samples, combinations))
+    own = gram.view(samples, combinations, samples, combinations).diagonal(dim1=0, dim2=2)
+    # tr H = sum_n tr(A_n A_n^T)
+    trace = float(torch.einsum("nkb,bcn,nkc->", weights, own, weights))
+    absolute = damping * compute_mean_eigenvalue(trace, source.count_elements())
+    transform, values = _whiten_root(root, projected.flatten(0, 1), absolute)
+    features = (gram @ transform).unflatten(0, (samples, combinations))
+    eps = torch.finfo(source.dtype).eps
+    return DualRidge(landmarks, transform, absolute, eps, values, basis, features)
 
 
 def fit_landmark_ridge(
@@ -224,15 +248,15 @@ def fit_landmark_ridge(
         )
     chosen = np.sort(random_state.permutation(len(X))[:n_landmarks]).tolist()
     rows = X.with_labels(roots / math.sqrt(len(X)))
+    trace = _sum_squares(source, rows)
+    absolute = damping * compute_mean_eigenvalue(trace, source.count_elements())
     landmarks = X.select(chosen).with_labels(basis.expand(n_landmarks, -1, -1))
-    gram = multiply_pairs(source, landmarks)
     eps = torch.finfo(source.dtype).eps
-    root = _invert_root(gram, eps)
+    root = _invert_root(multiply_pairs(source, landmarks), eps)
     # A Q = A Z^T R
     projected = multiply_pairs(source, rows, landmarks) @ root
-    absolute = damping * _sum_squares(source, rows) / source.count_elements()
-    transform, curvatures = _whiten_root(root, projected, absolute)
-    return LandmarkRidge(landmarks, transform, absolute, eps, curvatures)
+    transform, values = _whiten_root(root, projected, absolute)
+    return LandmarkRidge(landmarks, transform, absolute, eps, values)
 
 
 def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from .._kernels.blocks import DenseBlock
 from .._kernels.jacobian import Jacobian
 from .._networks.memory import check_within_budget
 from .._networks.samples import Samples
-from .sources import CURE, CombinationEngine, Ridge
+from .sources import CURE, CombinationEngine, Ridge, compute_mean_eigenvalue
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,6 @@ def fit_parameter_ridge(
         rows = jacobian.materialize().flatten(0, 1).double()
         # H[w,v] = sum_nk A[nk,w] A[nk,v]
         curvature += (rows.mT @ rows).cpu()
-    absolute = damping * float(curvature.trace()) / size
+    absolute = damping * compute_mean_eigenvalue(float(curvature.trace()), size)
     curvature.diagonal().add_(absolute)
     return ParameterRidge(torch.linalg.cholesky(curvature), absolute)

@@ -19,6 +19,7 @@ from .._kernels.jacobian import Jacobian
 from .._networks.fingerprint import fingerprint_value
 from .._networks.network import Network
 from .._networks.samples import Samples
+from ..exceptions import UnsupportedNetworkError
 
 #: Cure for a curvature that is too large.
 CURE = "Set `n_components` to a number of landmarks, or curvature='ekfac'"
@@ -100,10 +101,6 @@ class Ridge(abc.ABC):
     def n_features(self) -> int:
         """Number of features that the preconditioned gradient of a combination has."""
 
-    def to_features(self) -> Ridge:
-        """Return the ridge in a form in which preconditioned gradients can be written out."""
-        return self
-
     def complete(self) -> Ridge:
         """Return the ridge in a form that leaves out no part of a gradient."""
         return self
@@ -126,6 +123,21 @@ class Ridge(abc.ABC):
     def multiply(self, source: CombinationEngine, X: Samples) -> Tensor | None:
         """Return products of the gradients that `jacobians` needs; None if it needs none."""
         return None
+
+    def multiply_fitted(self, source: CombinationEngine, X: Samples) -> Tensor | None:
+        """Return what `multiply` returns, for all fitted samples."""
+        return self.multiply(source, X)
+
+
+def compute_mean_eigenvalue(trace: float, elements: int) -> float:
+    """Return the mean eigenvalue of a curvature; raise an error if it is not positive."""
+    mean = trace / max(1, elements)
+    if not mean > 0:
+        raise UnsupportedNetworkError(
+            "`estimator` must have a loss whose curvature is not zero at all fitted samples;"
+            f" got a mean eigenvalue of {mean}. Set curvature='none'."
+        )
+    return mean
 
 
 class PreconditionedEngine(CombinationEngine):

@@ -106,3 +106,15 @@ class TrainingLoss:
             "`y` must be the labels of the queries if the labels are numbers, because the loss has"
             " a zero gradient at the network's own prediction; got None. Pass y."
         )
+
+
+def encode_groups(groups: Any, count: int) -> np.ndarray:
+    """Return the group of each of ``count`` fitted samples, one-hot, in the sorted order."""
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    if codes.shape != (count,):
+        raise ValueError(
+            f"`groups` must have the shape ({count},), with one group for each fitted sample; got"
+            f" shape {np.shape(groups)}. Pass one group per sample."
+        )
+    encoded: np.ndarray = np.eye(codes.max() + 1)[codes]
+    return encoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from torch import Tensor
 
-from .._curvature.fitting import CURVATURES, fit_ridge
+from .._curvature.fitting import CURVATURES, check_curvature, fit_ridge
 from .._curvature.sources import CombinationEngine, PreconditionedEngine
 from .._gradients.predictions import predict_outputs
 from .._networks.network import resolve_network
@@ -27,7 +27,7 @@ from ..labels._label_arrays import check_labels
 from ..labels._problems import infer_target
 from ..labels._targets import require_network
 from ._extremes import Extremes, InfluentialSamples, check_number
-from ._quantities import TrainingLoss
+from ._quantities import TrainingLoss, encode_groups
 
 _NO_WHITENINGS = ("none", "none")
 
@@ -60,7 +60,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         The quantity that is measured at a query. "margin":
         :math:`z_y - \log \sum_{o \ne y} \exp z_o` for the class y and the logits z, in nats; for
         several labels per sample, the mean of the logits, each counted negative if its label is 0.
-        "loss": the criterion. "auto": "margin" for classes and labels, "loss" for numbers.
+        "loss": the criterion, as a mean over the outputs of a sample, whatever its ``reduction``.
+        "auto": "margin" for classes and labels, "loss" for numbers.
     curvature : {"ggn", "kfac", "ekfac", "none"}, default="ggn"
         The matrix H. "ggn": the Gauss-Newton matrix; "kfac" and "ekfac": its approximations by
         Kronecker products for each layer [3]_; "none": the identity in place of
@@ -105,7 +106,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     leverage_ : ndarray of shape (n_samples_fit,), float64
         Share of each fitted sample's outputs that it determines itself, in degrees of freedom:
         the trace of :math:`\nabla^2 \ell_i J_i (H + \lambda)^{-1} J_i^T / N`, computed on first
-        access. It is between 0 and the number of outputs.
+        access. It is not negative, and for "ggn" at most the number of outputs; "kfac" and "ekfac"
+        can exceed it.
     kernel_error_ : float
         0; there for other estimators.
     n_samples_fit_ : int
@@ -125,7 +127,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     The inner product of two features of `transform` is the cosine of gradients in the metric of
     :math:`(H + \lambda)^{-1}`. Other estimators take them with ``estimator="features"``. There is
     one feature for each dimension that the landmarks span (without landmarks: the fitted samples,
-    or all parameters). So features with ``n_components`` are the smallest.
+    or all parameters, if they are fewer). The part of a gradient beyond this span is left out. So
+    features with ``n_components`` are the smallest.
 
     If the network is trained further after `fit`, a `ChangedNetworkError` is raised.
 
@@ -230,6 +233,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         self._ridge = fit_ridge(
             self.curvature, engine, samples, derivatives, self.damping, self.n_components, generator
         )
+        self._curvature = self.curvature
         self.damping_ = self._ridge.damping
         self.kernel_error_ = 0.0
         self.n_samples_fit_ = len(samples)
@@ -328,14 +332,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             groups.
         """
         queries = self._weigh_queries(X, y)
-        _, codes = np.unique(np.asarray(groups), return_inverse=True)
-        if codes.shape != (self.n_samples_fit_,):
-            raise ValueError(
-                f"`groups` must have the shape ({self.n_samples_fit_},), with one group for each"
-                f" fitted sample; got shape {np.shape(groups)}. Pass one group per sample."
-            )
+        values = encode_groups(groups, self.n_samples_fit_)
         source = self._make_preconditioned()
-        values = np.eye(codes.max() + 1)[codes]
         total = sum_jacobians(source, self._weighted, values, "none", self.verbose)
         sums, _ = kernel_sums(source, queries, total, "none", self.verbose)
         return sums / self.n_samples_fit_
@@ -346,18 +344,19 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         One Newton step leads to them:
         :math:`z_i + M_i (1 - \nabla^2 \ell_i M_i)^{-1} \nabla \ell_i` with
         :math:`M_i = J_i (H + \lambda)^{-1} J_i^T / N`. They are exact for a linear model with a
-        squared error and weight decay.
+        squared error and weight decay. ``curvature`` must be "ggn", because the other curvatures
+        do not contain the part that a sample adds, so that it cannot be subtracted.
 
         Returns
         -------
         outputs : ndarray of shape (n_samples_fit, n_outputs), float64
             Outputs before a final softmax or sigmoid.
         """
-        self._check_curvature("leave_one_out")
+        self._check_curvature("leave_one_out", ["ggn"])
         engine, derivatives = self._make_combinations(), self._derivatives
         outputs = predict_outputs(engine, self._X)
         samples, identity = self._weigh_each_output(self._X)
-        kernels = self._compute_own_kernels(self._make_preconditioned(), samples)
+        kernels = self._compute_fitted_kernels(samples)
         moves = kernels / self.n_samples_fit_
         # A step that removes sample i also removes its part of the curvature.
         matrices = identity - derivatives.hessians @ moves
@@ -387,7 +386,12 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         samples, _ = self._weigh_each_output(self._check_X(X, reset=False))
         source = PreconditionedEngine(self._ridge.complete(), *self._list_settings())
         kernels = self._compute_own_kernels(source, samples)
-        return kernels.diagonal(dim1=1, dim2=2).numpy() / self.n_samples_fit_
+        variance = kernels.diagonal(dim1=1, dim2=2)
+        if source.ridge is not self._ridge:
+            # Gradients within the span have a variance that rounding of the other part may exceed.
+            within = self._compute_own_kernels(self._make_preconditioned(), samples)
+            variance = variance.maximum(within.diagonal(dim1=1, dim2=2))
+        return variance.numpy() / self.n_samples_fit_
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Compute features whose inner products are similarities of preconditioned gradients.
@@ -418,7 +422,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             )
         else:
             queries, _ = self._weigh_each_output(self._check_X(X, reset=False))
-        source = PreconditionedEngine(self._ridge.to_features(), *self._list_settings())
+        source = PreconditionedEngine(self._ridge, *self._list_settings())
         chunks = with_progress(iterate_chunks(source, queries), len(queries), self.verbose)
         return np.concatenate(
             [chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy() for chunk in chunks]
@@ -447,7 +451,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """Return the traces of self-kernels at the fitted samples, divided by their number."""
         self._check_fitted_network()
         if name not in self._own:
-            kernels = self._compute_own_kernels(self._make_preconditioned(), weigh())
+            kernels = self._compute_fitted_kernels(weigh())
             # In a dict, because scikit-learn allows no new attribute after `fit`.
             traces = kernels.diagonal(dim1=1, dim2=2).sum(dim=1)
             self._own[name] = traces.numpy() / self.n_samples_fit_
@@ -458,7 +462,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     def _n_features_out(self) -> int:
         """Number of features that `transform` returns."""
         combinations = 1 if self._loss.has_margins else self._derivatives.gradients.shape[1]
-        return combinations * self._ridge.to_features().n_features
+        return combinations * self._ridge.n_features
 
     def _weigh_each_output(self, X: Samples) -> tuple[Samples, Tensor]:
         """Return the samples with each output as a combination, and the weights of shape (d, d)."""
@@ -471,14 +475,10 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         chunks = with_progress(chunks, len(X), self.verbose)
         return torch.cat([chunk.own_kernel().cpu() for chunk in chunks])
 
-    def _check_curvature(self, name: str) -> None:
-        """Raise an error if the estimator is not fitted, or if its curvature is "none"."""
+    def _check_curvature(self, name: str, allowed: Sequence[str] = CURVATURES[:-1]) -> None:
+        """Raise an error if the estimator is not fitted, or if its curvature is not allowed."""
         self._check_fitted_network()
-        if not self._derivatives.hessians.numel():
-            raise ValueError(
-                f"`curvature` must be 'ggn', 'kfac' or 'ekfac' for {name}; got 'none'. Set another"
-                " curvature, and call fit again."
-            )
+        check_curvature(self._curvature, name, allowed)
 
     def _check_fitted_network(self) -> None:
         """Raise an error if the estimator is not fitted, or if the network has changed."""
@@ -520,14 +520,21 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         return engine
 
     def _make_preconditioned(self) -> PreconditionedEngine:
-        """Return the source of preconditioned gradients."""
+        """Return the source of preconditioned gradients, which keeps those of the losses."""
         if "products" not in self._own:
             source = self._make_combinations()
-            self._own["products"] = self._ridge.multiply(source, self._weighted)
+            self._own["products"] = self._ridge.multiply_fitted(source, self._weighted)
         engine = PreconditionedEngine(self._ridge, *self._list_settings())
         engine.remember(self._weighted, self._own["products"])
         engine.n_jobs = self.n_jobs
         return engine
+
+    def _compute_fitted_kernels(self, weighted: Samples) -> Tensor:
+        """Return the self-kernels of combinations of outputs at the fitted samples."""
+        engine = PreconditionedEngine(self._ridge, *self._list_settings())
+        source = self._make_combinations()
+        engine.remember(weighted, self._ridge.multiply_fitted(source, weighted))
+        return self._compute_own_kernels(engine, weighted)
 
 
 def _multiply(rows: Chunk, columns: Chunk) -> Tensor:

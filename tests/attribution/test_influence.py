@@ -65,6 +65,36 @@ def test_both_forms_of_the_exact_curvature_agree_with_the_inverse(count):
     np.testing.assert_allclose(influence.influence(X, y), expected, rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("damping", [1.0, 1e-4])
+def test_the_exact_curvature_of_many_parameters_keeps_its_digits_in_float32(damping):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(20, 500), nn.ReLU(), nn.Linear(500, 3))
+    X, y = torch.randn(15, 20) + 1, torch.arange(15) % 3
+    X[1] = X[0]
+    short = TrainingInfluence(network, damping=damping).fit(X, y)
+    long = TrainingInfluence(copy.deepcopy(network).double(), damping=damping).fit(X.double(), y)
+    for compute in (
+        lambda influence, X: influence.influence(X, y),
+        lambda influence, X: influence.self_influence_,
+        lambda influence, X: influence.leverage_,
+        lambda influence, X: influence.leave_one_out(),
+    ):
+        expected = compute(long, X.double())
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(compute(short, X), expected, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.parametrize("landmarks", [None, 5])
+def test_variances_at_fitted_samples_are_not_below_that_within_the_span(landmarks):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(20, 500), nn.ReLU(), nn.Linear(500, 1))
+    X, y = torch.randn(15, 20) + 1, torch.randn(15)
+    influence = TrainingInfluence(network, damping=1e-6, n_components=landmarks).fit(X, y)
+    # The Hessian of the squared error is 2, and the leverage the share of the variance.
+    variance = influence.posterior_variance(X)[:, 0]
+    assert (variance >= influence.leverage_ / 2 * (1 - 1e-5)).all()
+
+
 def test_more_landmarks_are_closer_to_the_exact_influence():
     influence, *_, queries, labels = fit("cross-entropy")
     exact = influence.influence(queries, labels)
@@ -285,14 +315,68 @@ def test_unsuitable_parameters_raise(settings, message):
         fit("cross-entropy", **settings)
 
 
+@pytest.mark.parametrize("landmarks", [None, 3])
+def test_a_loss_without_gradients_is_refused(landmarks):
+    network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        network[0].bias.fill_(-100)
+    for samples in (3, 30):
+        influence = TrainingInfluence(network, parameters=network[0], n_components=landmarks)
+        with pytest.raises(UnsupportedNetworkError, match="whose curvature is not zero"):
+            influence.fit(torch.zeros(samples, 3), np.arange(samples) % 3)
+
+
+@pytest.mark.parametrize(("margin", "is_fitted"), [(20.0, True), (40.0, False), (1e4, False)])
+def test_confident_predictions_do_not_make_a_loss_concave(margin, is_fitted):
+    network = make_module(3)
+    with torch.no_grad():
+        network[-1].bias[0] = margin
+    influence = TrainingInfluence(network)
+    X, y = torch.zeros(SAMPLES, 3), np.arange(SAMPLES) % 3
+    if is_fitted:
+        assert np.isfinite(influence.fit(X, y).self_influence_).all()
+    else:
+        with pytest.raises(UnsupportedNetworkError, match="is certain of all its predictions"):
+            influence.fit(X, y)
+
+
+class PlainWeights(nn.Module):
+    """Cross-entropy whose class weights are no buffer."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction, self.weights = reduction, torch.tensor([1.0, 2.0, 0.5])
+
+    def forward(self, logits, y):
+        settings = {"weight": self.weights, "reduction": self.reduction}
+        return nn.functional.cross_entropy(logits, y, **settings)
+
+
+def test_tensors_of_a_criterion_need_not_be_buffers():
+    X, y = torch.randn(SAMPLES, 3), np.arange(SAMPLES) % 3
+    buffer = {"criterion__weight": PlainWeights().weights}
+    results = []
+    for criterion, settings in ((PlainWeights, {}), (nn.CrossEntropyLoss, buffer)):
+        module = make_module(3).float()
+        net = wrap(skorch.NeuralNetClassifier, module, criterion, **settings)
+        results.append(TrainingInfluence(net).fit(X, y).influence(X, y))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("curvature", ["kfac", "ekfac", "none"])
+def test_leaving_out_needs_the_curvature_of_each_sample(curvature):
+    influence, *_ = fit("cross-entropy", curvature=curvature)
+    with pytest.raises(ValueError, match="`curvature` must be 'ggn' for leave_one_out; got"):
+        influence.leave_one_out()
+
+
 @pytest.mark.parametrize(
     "compute",
     [
-        TrainingInfluence.leave_one_out,
         lambda influence: influence.posterior_variance(np.zeros((2, 3))),
         lambda influence: influence.leverage_,
     ],
-    ids=["leave-one-out", "variance", "leverage"],
+    ids=["variance", "leverage"],
 )
 def test_variances_need_a_curvature(compute):
     influence, *_ = fit("cross-entropy", curvature="none")
