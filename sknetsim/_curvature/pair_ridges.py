@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .._kernels.blocks import Block, DenseBlock
 from .._kernels.jacobian import Jacobian
-from .._kernels.subtracted_block import SubtractedBlock
 from .._networks.memory import check_within_budget
 from .._networks.samples import Samples
 from .._passes.chunks import Chunk
@@ -31,6 +30,7 @@ from .sources import (
     Ridge,
     compute_mean_eigenvalue,
 )
+from .subtracted_block import SubtractedBlock
 
 # Number of samples whose features are yielded at a time.
 _CHUNK_SAMPLES = 1024

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .blocks import Block
 from .layouts import FourierMap, Order, multiply_complex
-from .position_blocks import PositionBlock, weight_cotangents
+from .position_blocks import PositionBlock
+from .positions import weight_cotangents
 
 
 @dataclass(frozen=True)

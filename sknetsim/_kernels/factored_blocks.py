@@ -21,12 +21,8 @@ from torch import Tensor
 
 from .blocks import Block, DenseBlock, squared_norms
 from .layouts import PLAIN_ORDER, FourierMap, Order, longest_first_axis, multiply_complex
-from .position_blocks import (
-    PositionBlock,
-    multiply_positions,
-    sum_outer_products,
-    weight_cotangents,
-)
+from .position_blocks import PositionBlock
+from .positions import multiply_positions, sum_outer_products, weight_cotangents
 
 
 @dataclass(frozen=True)

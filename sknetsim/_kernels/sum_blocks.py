@@ -19,7 +19,8 @@ from torch import Tensor
 from .blocks import Block, DenseBlock, add_blocks
 from .layouts import FourierMap, Layout
 from .parameter_maps import IdentityMap, IndexMap, ParameterMap, are_disjoint
-from .position_blocks import PositionBlock, multiply_matrices
+from .position_blocks import PositionBlock
+from .positions import multiply_matrices
 
 # Number of elements that are written out at a time (2 MiB in float32, which stays in the cache).
 _WRITTEN_ELEMENTS = 2**19

@@ -6,7 +6,7 @@ import torch
 from sknetsim._kernels import position_blocks
 from sknetsim._kernels.blocks import DenseBlock
 from sknetsim._kernels.factored_blocks import FactorBlock
-from sknetsim._kernels.position_blocks import multiply_positions, weight_cotangents
+from sknetsim._kernels.positions import multiply_positions, weight_cotangents
 
 from .random_blocks import QUANTITIES, draw, kinds, make_embedding_block, make_factor_block
 

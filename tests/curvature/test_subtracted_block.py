@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sknetsim._curvature.subtracted_block import SubtractedBlock
 from sknetsim._kernels.blocks import DenseBlock
 from sknetsim._kernels.jacobian import Jacobian, concatenate_jacobians
-from sknetsim._kernels.subtracted_block import SubtractedBlock
 
 LAYOUT = (("w", torch.Size([4])), ("ridge", torch.Size([3])))
 

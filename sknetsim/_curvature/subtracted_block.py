@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .blocks import Block, DenseBlock
-from .layouts import FourierMap
+from .._kernels.blocks import Block, DenseBlock
+from .._kernels.layouts import FourierMap
 
 
 @dataclass(frozen=True)
