@@ -4,26 +4,33 @@
     python benchmarks/layers.py LSTM ViT   # These only
 
 Writes ``benchmarks/results/layers.md``. With ``--quick``, or for some of the networks, it only
-prints; with ``--quick`` after two rounds on an eighth of the samples.
+prints; with ``--quick`` after one round on an eighth of the samples.
 """
 
+import time
 import warnings
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import torch
-from lib.features.costs import BATCH_SIZES, choose_batch_size
+from lib.features.costs import BATCH_SIZES
 from lib.layers.methods import PEERS, compute_peer_density, find_chunk, list_trainable, run_passes
 from lib.layers.networks import CASES
-from lib.peers.methods import compute_density, compute_gram, compute_nngeometry_gram, run_epoch
+from lib.peers.methods import (
+    compute_density,
+    compute_gram,
+    compute_nngeometry_gram,
+    fit_density,
+    run_epoch,
+)
 from lib.peers.reference import compute_relative_error
 from lib.processes import measure_peak_memory, run_in_fresh_process
 from lib.report import format_header, format_range, format_row, format_title, write_report
 from lib.timing import time_in_turns
 from sklearn import config_context
 
-ROUNDS, QUICK_ROUNDS, SLOW_SECONDS = 7, 2, 60
-GRAM_SAMPLES, OUTPUTS, FEWER = 512, 10, 4
+ROUNDS, QUICK_ROUNDS, PEER_ROUNDS, SLOW_SECONDS = 5, 1, 1, 10
+OUTPUTS, FEWER = 10, 4
 BUDGETS, WARM_UP_BUDGET, WARM_UP_SAMPLES = (1024, 256), 16, 8
 NNGEOMETRY_BATCH = 128
 PACKAGES = ("scikit-learn", "transformers", "opacus", "backpack-for-pytorch", "nngeometry")
@@ -32,10 +39,11 @@ COLUMNS = (
     "parameters",
     "N",
     "chunk",
-    "epoch (s)",
+    "epoch (CPU s)",
     "soft density (epochs)",
     "range",
     "soft density (fastest epochs)",
+    "samples of the gram",
     "gram (epochs)",
     "ten outputs (ratio to the limit)",
 )
@@ -44,25 +52,30 @@ MEMORY_COLUMNS = ("network", "N", "working_memory (MiB)", "peak (MiB)", "ratio t
 #: Methods of other packages, functions of network and samples, by name.
 DENSITIES = {name: partial(compute_peer_density, make) for name, make in PEERS.items()}
 GRAMS = {"nngeometry": partial(compute_nngeometry_gram, batch_size=NNGEOMETRY_BATCH)}
+#: Name, sknetsim's function and those of other packages for each quantity.
+QUANTITIES = (("soft density", compute_density, DENSITIES), ("gram", compute_gram, GRAMS))
 TEXT = f"""\
 Soft densities and gram matrices of networks with random weights, for random samples; the sizes of \
 the networks are in `benchmarks/lib/layers/networks.py`. An epoch is a forward and a backward pass \
 over the same samples, in batches of the size that sknetsim chooses for its chunks. The fastest \
 epoch is that of the fastest batch size among {", ".join(map(str, BATCH_SIZES))}. A soft density \
-is fitted on N samples and scores the same samples. The gram matrix is that of {GRAM_SAMPLES} \
-samples, in epochs over these. With ten outputs, a soft density of N / {FEWER} samples is compared \
-with its limit: twice, for fit and score, a forward pass and ten backward passes, each with the \
-sums of the parameters' gradients. Seconds are medians of up to {ROUNDS} rounds, in which all \
-methods take turns, after a first call on a few samples; no round begins after {SLOW_SECONDS} s. \
-Ratios are ratios of medians, and the range is that of single rounds. The goal is 3 epochs for a \
-soft density (2.3 for the MLP, 2.5 for the CNN), 6 for a gram matrix, and 1.2 times the limit of \
-ten outputs."""
+is fitted on N samples and scores the same samples. The gram matrix is that of the \
+stated number of samples, in epochs over these. With ten outputs, a soft density of N / {FEWER} \
+samples is compared with its limit: twice, for fit and score, a forward pass and ten backward \
+passes, each with the sums of the parameters' gradients. All methods run in one thread, and their \
+seconds are those of the process on the CPU, which other programs on the machine disturb little: \
+wall time with all threads needs an idle machine. Seconds are medians of up to {ROUNDS} rounds, in \
+which all methods take turns, after a first call on a few samples; no round begins after \
+{SLOW_SECONDS} s. Ratios are ratios of medians, and the range is that of single rounds. The goal \
+is 3 epochs for a soft density (2.3 for the MLP, 2.5 for the CNN), 6 for a gram matrix, and 1.2 \
+times the limit of ten outputs."""
 PEER_TEXT = f"""\
 Other packages compute per-sample gradients, from which the soft density follows in two passes, in \
 batches of at most 64 samples, or the gram matrix (nngeometry, batches of {NNGEOMETRY_BATCH}). \
-They take turns with an epoch. The difference is that from sknetsim's result, relative. \
-Opacus replaces recurrent layers and attention by its own layers, and batch normalisation by group \
-normalisation, which is another network with other densities."""
+They take turns with sknetsim and an epoch on the same N / {FEWER} samples, in {PEER_ROUNDS} \
+round. Fixed costs count more for fewer samples. The difference is that from sknetsim's result, \
+relative. Opacus replaces recurrent layers and attention by its own layers, and \
+batch normalisation by group normalisation, which is another network with other densities."""
 MEMORY_TEXT = """\
 Memory of the soft density in a fresh process: the peak resident size (VmHWM) minus the resident \
 size after loading network and samples and a first call on eight of them. The goal is at most 1.25 \
@@ -77,50 +90,53 @@ def divide(timing, other):
 def time_density(case, rounds):
     """Return the chunk, and the timings of density, epoch and fastest epoch."""
     network, X = case.draw(1, case.count)
-    chunk, fastest = find_chunk(compute_density, network, X), choose_batch_size(network, X)
+    chunk, fastest = find_chunk(fit_density, network, X), choose_batch_size(network, X)
     epochs = [partial(run_epoch, network, batch_size=size) for size in (chunk, fastest)]
     return chunk, *take_turns([partial(compute_density, network), *epochs], X, rounds)
 
 
+def choose_batch_size(network, X):
+    """Return the batch size at which an epoch is fastest."""
+    epochs = [partial(run_epoch, network, batch_size=size) for size in BATCH_SIZES]
+    timings = take_turns(epochs, X, rounds=1)
+    return min(zip(timings, BATCH_SIZES, strict=True), key=lambda pair: pair[0].median)[1]
+
+
 def time_gram(case, rounds):
-    """Return the chunk, and the timings of a gram matrix and of an epoch over its samples."""
-    network, X = case.draw(1, min(GRAM_SAMPLES, case.count))
-    chunk = find_chunk(compute_gram, network, X)
-    epoch = partial(run_epoch, network, batch_size=chunk)
-    return chunk, *take_turns([partial(compute_gram, network), epoch], X, rounds)
-
-
-def time_peers(calls, case, count, chunk, rounds):
-    """Return the timings of an epoch, and those of methods of other packages, by name."""
-    network, X = case.draw(1, count)
-    methods = [partial(run_epoch, batch_size=chunk), *calls.values()]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        epoch, *timings = take_turns([partial(call, network) for call in methods], X, rounds)
-    return epoch, dict(zip(calls, timings, strict=True))
+    """Return the timings of a gram matrix and of an epoch over its samples."""
+    network, X = case.draw(1, case.gram_count)
+    epoch = partial(run_epoch, network, batch_size=find_chunk(compute_gram, network, X))
+    return take_turns([partial(compute_gram, network), epoch], X, rounds)
 
 
 def time_outputs(case, rounds):
     """Return the timings of the soft density of ten outputs, and of its limit."""
     network, X = case.draw(OUTPUTS, case.count // FEWER)
-    chunk = find_chunk(compute_density, network, X)
+    chunk = find_chunk(fit_density, network, X)
     limit = partial(run_passes, network, batch_size=chunk)
     return take_turns([partial(compute_density, network), limit], X, rounds)
 
 
 def take_turns(calls, X, rounds):
-    """Return the timings of functions of samples, see `time_in_turns`."""
-    return time_in_turns(calls, X, few=WARM_UP_SAMPLES, rounds=rounds, slow_seconds=SLOW_SECONDS)
+    """Return the timings of functions of samples in seconds of the CPU, see `time_in_turns`."""
+    return time_in_turns(
+        calls,
+        X,
+        few=WARM_UP_SAMPLES,
+        rounds=rounds,
+        slow_seconds=SLOW_SECONDS,
+        clock=time.process_time,
+    )
 
 
 def measure_case(name, case, rounds):
-    """Return the row of a network, and the rows of other packages."""
+    """Return the row of a network."""
     chunk, density, epoch, fastest = time_density(case, rounds)
-    gram_chunk, gram, gram_epoch = time_gram(case, rounds)
+    gram, gram_epoch = time_gram(case, rounds)
     outputs, limit = time_outputs(case, rounds)
-    network, X = case.draw(1, min(GRAM_SAMPLES, case.count))
+    network, _ = case.draw(1, WARM_UP_SAMPLES)
     ratios = [a / b for a, b in zip(density.seconds, epoch.seconds, strict=True)]
-    row = format_row(
+    return format_row(
         name,
         f"{sum(parameter.numel() for parameter in list_trainable(network)):,}",
         f"{case.count:,}",
@@ -129,27 +145,32 @@ def measure_case(name, case, rounds):
         divide(density, epoch),
         format_range(ratios, ".2f"),
         divide(density, fastest),
+        f"{case.gram_count:,}",
         divide(gram, gram_epoch),
         divide(outputs, limit),
     )
-    densities = time_peers(DENSITIES, case, case.count, chunk, rounds)
-    grams = time_peers(GRAMS, case, len(X), gram_chunk, rounds)
-    return row, [
-        *format_peers(name, "soft density", *densities, density, epoch),
-        *format_peers(name, "gram", *grams, gram, gram_epoch),
-    ]
 
 
-def format_peers(name, quantity, peers_epoch, peers, ours, epoch):
-    """Yield the rows of other packages."""
-    for peer, timing in peers.items():
-        cells = [timing.failure, "–", "–"]
-        if not timing.failure:
-            epochs = timing.median / peers_epoch.median
-            error = compute_relative_error(torch.as_tensor(timing.result), ours.result)
-            ratio = epochs / (ours.median / epoch.median)
-            cells = [f"{epochs:.1f}", f"{ratio:.1f}", f"{error:.0e}"]
-        yield format_row(name, quantity, peer, *cells)
+def generate_peer_rows(name, case):
+    """Yield the rows of other packages for a network."""
+    network, X = case.draw(1, case.count // FEWER)
+    for quantity, compute, peers in QUANTITIES:
+        epoch = partial(run_epoch, batch_size=find_chunk(compute, network, X))
+        calls = [partial(call, network) for call in (epoch, compute, *peers.values())]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            epoch, ours, *timings = take_turns(calls, X, PEER_ROUNDS)
+        for peer, timing in zip(peers, timings, strict=True):
+            yield format_row(name, quantity, peer, *format_peer(timing, ours, epoch))
+
+
+def format_peer(timing, ours, epoch):
+    """Return the epochs of another package, their ratio to sknetsim's, and the difference."""
+    if timing.failure:
+        return timing.failure, "–", "–"
+    error = compute_relative_error(torch.as_tensor(timing.result), ours.result)
+    ratio = timing.median / ours.median
+    return f"{timing.median / epoch.median:.1f}", f"{ratio:.1f}", f"{error:.0e}"
 
 
 def measure_memory(name, count, budget):
@@ -174,19 +195,18 @@ def format_memory(name, case, budget):
 
 def generate_report(quick, cases):
     """Yield the report, line by line."""
+    torch.set_num_threads(1)
     rounds = QUICK_ROUNDS if quick else ROUNDS
     chosen = {name: CASES[name] for name in cases or CASES}
     if quick:
         chosen = {name: case.shorten() for name, case in chosen.items()}
     yield from format_title(__file__, "Kinds of layers", PACKAGES)
     yield from (TEXT, "", *format_header(COLUMNS))
-    peer_rows = []
     for name, case in chosen.items():
-        row, others = measure_case(name, case, rounds)
-        peer_rows += others
-        yield row
+        yield measure_case(name, case, rounds)
     yield from ("", "## Other packages", "", PEER_TEXT, "", *format_header(PEER_COLUMNS))
-    yield from peer_rows
+    for name, case in chosen.items():
+        yield from generate_peer_rows(name, case)
     yield from ("", "## Peak memory", "", MEMORY_TEXT, "", *format_header(MEMORY_COLUMNS))
     for name, case in chosen.items():
         for budget in BUDGETS:
@@ -197,7 +217,7 @@ if __name__ == "__main__":
     write_report(
         __file__,
         __doc__.splitlines()[0],
-        "two rounds on an eighth of the samples",
+        "one round on an eighth of the samples",
         generate_report,
         tuple(CASES),
     )

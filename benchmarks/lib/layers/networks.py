@@ -205,20 +205,21 @@ def make_raw(outputs):
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the shape of its samples, and their number.
+    """A network, the shape of its samples, and their numbers.
 
     ``make`` is a function of the number of outputs. ``words`` is the number of different words if a
-    sample is a text.
+    sample is a text. Densities are those of ``count`` samples, gram matrices of ``gram_count``.
     """
 
     make: Callable
     shape: tuple
-    count: int = 512
+    count: int = 256
+    gram_count: int = 512
     words: int = 0
 
     def shorten(self):
         """Return the case with fewer samples."""
-        return replace(self, count=self.count // QUICK)
+        return replace(self, count=self.count // QUICK, gram_count=self.gram_count // QUICK)
 
     def draw(self, outputs, count):
         """Return the network, in eval mode, and random samples."""
@@ -238,11 +239,11 @@ CASES = {
     "BERT": Case(make_bert, **TEXT),
     "GPT-2": Case(make_gpt2, **TEXT),
     "ViT": Case(VisionTransformer, IMAGE),
-    "ResNet-18": Case(make_resnet, IMAGE, 256),
-    "depthwise CNN": Case(make_depthwise, IMAGE, 1_024),
+    "ResNet-18": Case(make_resnet, IMAGE, 64, 64),
+    "depthwise CNN": Case(make_depthwise, IMAGE, 512),
     "LoRA": Case(make_adapted_bert, **TEXT),
-    "weight_norm": Case(make_temporal, (WIDTH, POSITIONS), 1_024),
-    "raw parameters": Case(make_raw, (64,), 10_000),
-    "MLP": Case(make_perceptron, (64,), 10_000),
-    "CNN": Case(make_cnn, (1, 28, 28), 2_048),
+    "weight_norm": Case(make_temporal, (WIDTH, POSITIONS), 512),
+    "raw parameters": Case(make_raw, (64,), 4_096),
+    "MLP": Case(make_perceptron, (64,), 4_096),
+    "CNN": Case(make_cnn, (1, 28, 28), 1_024),
 }
