@@ -59,13 +59,13 @@ Soft densities and gram matrices of networks with random weights, for random sam
 the networks are in `benchmarks/lib/layers/networks.py`. An epoch is a forward and a backward pass \
 over the same samples, in batches of the size that sknetsim chooses for its chunks. The fastest \
 epoch is that of the fastest batch size among {", ".join(map(str, BATCH_SIZES))}. A soft density \
-is fitted on N samples and scores the same samples. The gram matrix is that of the \
-stated number of samples, in epochs over these. With ten outputs, a soft density of N / {FEWER} \
-samples is compared with its limit: twice, for fit and score, a forward pass and ten backward \
-passes, each with the sums of the parameters' gradients. All methods run in one thread, and their \
-seconds are those of the process on the CPU, which other programs on the machine disturb little: \
-wall time with all threads needs an idle machine. Seconds are medians of up to {ROUNDS} rounds, in \
-which all methods take turns, after a first call on a few samples; no round begins after \
+is fitted on N samples and scores the same samples. The gram matrix is that of the stated number \
+of samples, in epochs over these. With ten outputs, a soft density of N / {FEWER} samples is \
+compared with its limit: twice, for fit and score, a forward pass and ten backward passes, each \
+with the sums of the parameters' gradients. All methods run in one thread, and their seconds are \
+those of the process on the CPU, which other programs disturb less than wall time; many of them \
+still slow it down by sharing its caches and memory. Seconds are medians of up to {ROUNDS} rounds, \
+in which all methods take turns, after a first call on a few samples; no round begins after \
 {SLOW_SECONDS} s. Ratios are ratios of medians, and the range is that of single rounds. The goal \
 is 3 epochs for a soft density (2.3 for the MLP, 2.5 for the CNN), 6 for a gram matrix, and 1.2 \
 times the limit of ten outputs."""
@@ -74,8 +74,8 @@ Other packages compute per-sample gradients, from which the soft density follows
 batches of at most 64 samples, or the gram matrix (nngeometry, batches of {NNGEOMETRY_BATCH}). \
 They take turns with sknetsim and an epoch on the same N / {FEWER} samples, in {PEER_ROUNDS} \
 round. Fixed costs count more for fewer samples. The difference is that from sknetsim's result, \
-relative. Opacus replaces recurrent layers and attention by its own layers, and \
-batch normalisation by group normalisation, which is another network with other densities."""
+relative. Opacus replaces recurrent layers and attention by its own layers, and batch \
+normalisation by group normalisation, which is another network with other densities."""
 MEMORY_TEXT = """\
 Memory of the soft density in a fresh process: the peak resident size (VmHWM) minus the resident \
 size after loading network and samples and a first call on eight of them. The goal is at most 1.25 \
