@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
 from .._kernels.blocks import Block, DenseBlock
@@ -121,25 +122,21 @@ class SubtractedRidge(PairRidge):
 class LandmarkRidge(PairRidge):
     """Ridge in the span of the landmarks' gradients.
 
-    Q = Z^T R is an orthonormal basis of the span, and S = Q^T H Q = V diag(s) V^T the curvature in
-    it. With T = R V diag(s + lambda)^{-1/2}, products of the features G Z^T T are
+    Q = Z^T R is an orthonormal basis of the span, and S = Q^T H Q the curvature in it. With
+    S + lambda = C C^T and T = R C^{-T}, products of the features G Z^T T are
     G Q (S + lambda)^{-1} Q^T G'^T: gradients beyond the span are left out.
 
     Attributes
     ----------
-    curvatures : Tensor of shape (f,), float64
-        The eigenvalues s.
+    root : Tensor of shape (m k, f), float64
+        The matrix R.
     """
 
-    curvatures: Tensor
+    root: Tensor
 
-    def complete(self) -> SubtractedRidge:
-        """Return the ridge whose inverse is 1 / lambda beyond the span.
-
-        (1 - Q Q^T) / lambda + Q (S + lambda)^{-1} Q^T = (1 - Q S (S + lambda)^{-1} Q^T) / lambda
-        """
-        transform = self.transform * self.curvatures.sqrt()
-        return SubtractedRidge(self.landmarks, transform, self.damping, self.eps)
+    def get_rest(self) -> SubtractedRidge:
+        """Return the ridge with (1 - Q Q^T) / lambda, the inverse beyond the span."""
+        return SubtractedRidge(self.landmarks, self.root, self.damping, self.eps)
 
     def jacobians(
         self,
@@ -163,9 +160,9 @@ class DualRidge(LandmarkRidge):
     """Exact ridge, of which all fitted samples are landmarks.
 
     The gradients of the losses of all fitted samples are in the span, so a part of a query's
-    gradient beyond the span has a zero product with them. The Woodbury identity would need no
-    eigenvectors, but its difference of two large numbers loses all digits of float32 if lambda is
-    much smaller than the eigenvalues of H, as in networks with many parameters.
+    gradient beyond the span has a zero product with them. The Woodbury identity would need one
+    factorisation less, but its difference of two large numbers loses all digits of float32 if
+    lambda is much smaller than the eigenvalues of H, as in networks with many parameters.
 
     Attributes
     ----------
@@ -181,7 +178,7 @@ class DualRidge(LandmarkRidge):
     def multiply_fitted(self, source: CombinationEngine, X: Samples) -> Tensor:
         """Return the features of all fitted samples, of shape (n, j, f), float64.
 
-        They are computed from the products that the eigenvectors were computed from. Products
+        They are computed from the products that the span was computed from. Products
         computed again would have other rounding errors, which directions of small eigenvalues
         magnify.
         """
@@ -212,10 +209,10 @@ def fit_dual_ridge(
     # tr H = sum_n tr(A_n A_n^T)
     trace = float(torch.einsum("nkb,bcn,nkc->", weights, own, weights))
     absolute = damping * compute_mean_eigenvalue(trace, source.count_elements())
-    transform, values = _whiten_root(root, projected.flatten(0, 1), absolute)
+    transform = _whiten_root(root, projected.flatten(0, 1), absolute)
     features = (gram @ transform).unflatten(0, (samples, combinations))
     eps = torch.finfo(source.dtype).eps
-    return DualRidge(landmarks, transform, absolute, eps, values, basis, features)
+    return DualRidge(landmarks, transform, absolute, eps, root, basis, features)
 
 
 def fit_landmark_ridge(
@@ -250,20 +247,26 @@ def fit_landmark_ridge(
     rows = X.with_labels(roots / math.sqrt(len(X)))
     trace = _sum_squares(source, rows)
     absolute = damping * compute_mean_eigenvalue(trace, source.count_elements())
-    landmarks = X.select(chosen).with_labels(basis.expand(n_landmarks, -1, -1))
+    landmarks = X.select(chosen).with_labels(basis.expand(len(chosen), -1, -1))
     eps = torch.finfo(source.dtype).eps
     root = _invert_root(multiply_pairs(source, landmarks), eps)
     # A Q = A Z^T R
     projected = multiply_pairs(source, rows, landmarks) @ root
-    transform, values = _whiten_root(root, projected, absolute)
-    return LandmarkRidge(landmarks, transform, absolute, eps, values)
+    transform = _whiten_root(root, projected, absolute)
+    return LandmarkRidge(landmarks, transform, absolute, eps, root)
 
 
-def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Return T = R V diag(s + lambda)^{-1/2} and s, from the projected gradients A Q."""
-    values, vectors = torch.linalg.eigh(projected.mT @ projected)
-    values = values.clamp_min(0)
-    return root @ vectors * (values + damping).rsqrt(), values
+def _whiten_root(root: Tensor, projected: Tensor, damping: float) -> Tensor:
+    """Return T = R C^{-T} with S + lambda = C C^T, from the projected gradients A Q."""
+    damped = projected.mT @ projected
+    damped.diagonal().add_(damping)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        # A lambda below the rounding errors of S: C = V diag(s + lambda)^{1/2}
+        damped.diagonal().sub_(damping)
+        values, vectors = torch.linalg.eigh(damped)
+        return root @ vectors * (values.clamp_min(0) + damping).rsqrt()
+    return torch.linalg.solve_triangular(factor.mT, root, upper=True, left=False)
 
 
 def _invert_root(gram: Tensor, eps: float) -> Tensor:
@@ -274,9 +277,15 @@ def _invert_root(gram: Tensor, eps: float) -> Tensor:
     # The rows of Z are first scaled to length 1, because some are much shorter than others.
     lengths = gram.diagonal().sqrt()
     scales = torch.where(lengths > 0, 1 / lengths, 0.0)
-    values, vectors = torch.linalg.eigh(scales[:, None] * gram * scales)
-    kept = values > len(gram) * eps
-    return scales[:, None] * vectors[:, kept] * values[kept].rsqrt()
+    scaled = (scales[:, None] * gram * scales).numpy()
+    # Rows of Z are chosen that have a part beyond the span of those before, up to rounding.
+    factor, pivots, rank, _ = dpstrf(scaled, tol=len(gram) * eps, lower=1)
+    chosen = torch.from_numpy(pivots[:rank].astype(np.int64) - 1)
+    root = torch.zeros(len(gram), rank, dtype=torch.float64)
+    root[chosen, torch.arange(rank)] = scales[chosen]
+    # R = D L^{-T}, with D G D = L L^T at the chosen rows
+    lower = torch.from_numpy(np.tril(factor[:rank, :rank]))
+    return torch.linalg.solve_triangular(lower.mT, root, upper=True, left=False)
 
 
 def _sum_squares(source: CombinationEngine, X: Samples) -> float:

@@ -101,9 +101,9 @@ class Ridge(abc.ABC):
     def n_features(self) -> int:
         """Number of features that the preconditioned gradient of a combination has."""
 
-    def complete(self) -> Ridge:
-        """Return the ridge in a form that leaves out no part of a gradient."""
-        return self
+    def get_rest(self) -> Ridge | None:
+        """Return the ridge of the part of a gradient that is left out; None if none is."""
+        return None
 
     @abc.abstractmethod
     def jacobians(

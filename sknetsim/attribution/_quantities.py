@@ -110,7 +110,13 @@ class TrainingLoss:
 
 def encode_groups(groups: Any, count: int) -> np.ndarray:
     """Return the group of each of ``count`` fitted samples, one-hot, in the sorted order."""
-    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    try:
+        _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    except TypeError as error:
+        raise TypeError(
+            "`groups` must contain names that can be sorted, only numbers or only strings; got"
+            f" others: {error}. Give samples without a group a group of their own."
+        ) from error
     if codes.shape != (count,):
         raise ValueError(
             f"`groups` must have the shape ({count},), with one group for each fitted sample; got"

@@ -384,13 +384,13 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """
         self._check_curvature("posterior_variance")
         samples, _ = self._weigh_each_output(self._check_X(X, reset=False))
-        source = PreconditionedEngine(self._ridge.complete(), *self._list_settings())
-        kernels = self._compute_own_kernels(source, samples)
-        variance = kernels.diagonal(dim1=1, dim2=2)
-        if source.ridge is not self._ridge:
-            # Gradients within the span have a variance that rounding of the other part may exceed.
-            within = self._compute_own_kernels(self._make_preconditioned(), samples)
-            variance = variance.maximum(within.diagonal(dim1=1, dim2=2))
+        kernels = self._compute_own_kernels(self._make_preconditioned(), samples)
+        variance, rest = kernels.diagonal(dim1=1, dim2=2), self._ridge.get_rest()
+        if rest is not None:
+            source = PreconditionedEngine(rest, *self._list_settings())
+            beyond = self._compute_own_kernels(source, samples).diagonal(dim1=1, dim2=2)
+            # Rounding can make it negative.
+            variance = variance + beyond.clamp_min(0)
         return variance.numpy() / self.n_samples_fit_
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray:

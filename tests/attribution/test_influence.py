@@ -419,6 +419,12 @@ def test_groups_need_one_for_each_fitted_sample():
         influence.group_influence(queries, np.zeros(3), labels)
 
 
+def test_groups_need_names_that_can_be_sorted():
+    influence, *_, queries, labels = fit("cross-entropy")
+    with pytest.raises(TypeError, match="`groups` must contain names that can be sorted"):
+        influence.group_influence(queries, [None] * SAMPLES, labels)
+
+
 def test_labels_and_queries_need_the_same_number():
     influence, *_, queries, labels = fit("cross-entropy")
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
