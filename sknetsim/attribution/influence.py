@@ -314,7 +314,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
     def group_influence(self, X: Any, groups: Any, y: Any = None) -> np.ndarray:
         """Compute the influence of groups of fitted samples on each query.
 
-        The time is linear in the number of samples and queries: one pass over each.
+        The time is linear in the number of samples and queries: one pass over each,
+        with a sum of gradients for each group.
 
         Parameters
         ----------
