@@ -5,13 +5,13 @@ with fewer samples and subsets.
 """
 
 import os
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import torch
 from lib import report
 from lib.attribution import groups, noise
-from lib.attribution.measure import SLOW_SECONDS, measure_method
+from lib.attribution.measure import SLOW_SECONDS, Measurement, measure_method
 from lib.attribution.methods import list_methods
 from lib.attribution.tasks import TASKS
 from lib.attribution.training import train_full_networks
@@ -20,8 +20,8 @@ from lib.processes import run_in_fresh_process
 
 #: Numbers of networks whose influences are averaged.
 NETWORKS = {"digits": 5, "MNIST": 10, "California": 5}
-#: Tasks with labels that can be wrong, and the Gauss-Newton matrix for each.
-NOISY = {"digits": {}, "MNIST": {"n_components": 100}}
+#: Tasks with labels that can be wrong.
+NOISY = ("digits", "MNIST")
 NOISE_SEEDS = 3
 #: Trainings without each group of samples.
 GROUP_RETRAININGS = 32
@@ -74,10 +74,17 @@ def measure_task(name, quick):
     yield ""
     yield from report.format_header(make_columns(len(networks)))
     for method in list_methods(task):
-        arguments = method, networks, task, truth
         # A quick run imports the packages only once; its memory is not meaningful.
-        run = measure_method if quick else partial(run_in_fresh_process, measure_method)
-        yield format_measurement(method, run(*arguments), len(networks))
+        run = measure_method if quick else measure_in_fresh_process
+        yield format_measurement(method, run(method, networks, task, truth), len(networks))
+
+
+def measure_in_fresh_process(*arguments):
+    """Measure a method in a new process, which may run out of memory."""
+    try:
+        return run_in_fresh_process(measure_method, *arguments)
+    except BrokenProcessPool:
+        return Measurement(failure="failed: the process was ended, probably for its memory")
 
 
 def make_columns(count):
@@ -112,7 +119,7 @@ def measure_noise(quick):
         " influence of each sample on its own loss, mean and range of"
         f" {NOISE_SEEDS} seeds; seconds are of the processor, with one thread, in the last of them."
     )
-    for name in list(NOISY)[:1] if quick else NOISY:
+    for name in NOISY[:1] if quick else NOISY:
         yield from ("", f"### {name}", "")
         yield from report.format_header(["method", "AUC", "range", "CPU s"])
         results = {}
@@ -120,7 +127,7 @@ def measure_noise(quick):
             task = TASKS[name]()
             task, wrong = noise.flip_labels(task.shorten() if quick else task, seed)
             (network,) = train_full_networks(task, 1, seed=seed)
-            for detector, function in noise.list_detectors(NOISY[name]).items():
+            for detector, function in noise.list_detectors(task).items():
                 result = noise.detect(function, network, task, wrong)
                 results.setdefault(detector, []).append(result)
         for detector, values in results.items():

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lib.attribution import peers
+from lib.attribution.methods import DENSE
 from lib.attribution.tasks import CLASSES
 from lib.attribution.training import compute_losses
 from lib.timing import describe_error
@@ -40,16 +41,19 @@ def compute_self_influences(network, task, **settings):
     return estimator.fit(task.X, task.y).self_influence_
 
 
-def list_detectors(curvature):
-    """List detectors of wrong labels by name; ``curvature`` sets the Gauss-Newton matrix."""
+def list_detectors(task):
+    """List detectors of wrong labels by name; the exact matrix is only for small networks."""
     influences = {
-        "Gauss-Newton": curvature,
-        "Gauss-Newton, damping 0.01": curvature | {"damping": 0.01},
-        "Gauss-Newton, damping 10": curvature | {"damping": 10.0},
-        "EK-FAC": {"curvature": "ekfac"},
         "K-FAC": {"curvature": "kfac"},
+        "EK-FAC": {"curvature": "ekfac"},
         "no curvature": {"curvature": "none"},
     }
+    if task.n_parameters <= DENSE:
+        influences |= {
+            "exact Gauss-Newton": {},
+            "exact Gauss-Newton, damping 0.01": {"damping": 0.01},
+            "exact Gauss-Newton, damping 10": {"damping": 10.0},
+        }
     kronfluence = partial(peers.compute_kronfluence_self_influences, strategy="ekfac")
     return {
         **{

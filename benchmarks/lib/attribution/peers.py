@@ -18,6 +18,8 @@ from lib.attribution.training import compute_losses, measure_outputs
 
 #: Samples of a batch.
 BATCH = 500
+#: Queries of a batch if the memory of each one grows with the number of training samples.
+FEW = 20
 #: Random features of TRAK.
 PROJECTED = 512
 
@@ -116,8 +118,9 @@ def make_dattri_task(networks, compute_loss, compute_target):
 
 
 def make_dattri_loaders(task):
-    """Make one batch of all training samples, over which dattri averages, and one of queries."""
-    return [DataLoader(data, batch_size=len(data)) for data in make_data(task)]
+    """Make one batch of all training samples, over which dattri averages, and few queries each."""
+    train, queries = make_data(task)
+    return DataLoader(train, batch_size=len(train)), DataLoader(queries, batch_size=FEW)
 
 
 def compute_harm(outputs, y):
