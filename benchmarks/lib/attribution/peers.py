@@ -152,7 +152,7 @@ def run_dattri_ekfac(networks, task, dampings):
     for damping in dampings:
         attributor = algorithms.IFAttributorEKFAC(subject, damping=damping)
         attributor.cache(train)
-        yield -attributor.attribute(train, queries).detach().T
+        yield attributor.attribute(train, queries).detach().T
 
 
 def run_dattri_trak(networks, task, dampings):
