@@ -173,7 +173,7 @@ def _differentiate(total: Tensor, logits: Tensor) -> Tensor:
 
 def _apply_link(criterion: nn.Module, logits: Tensor) -> Tensor:
     """Return what the criterion takes: log-probabilities, probabilities, or the logits."""
-    if isinstance(criterion, nn.NLLLoss):
+    if isinstance(criterion, nn.NLLLoss | nn.KLDivLoss):
         return logits.log_softmax(dim=1)
     return logits.sigmoid() if isinstance(criterion, nn.BCELoss) else logits
 

@@ -39,6 +39,9 @@ _CHUNK_SAMPLES = 1024
 # Largest share of the weights of outputs that rounding explains.
 _ROUNDING = 1e-5
 
+# Matrices of the size of the gram matrix that are held at the same time in `fit_dual_ridge`.
+_HELD_MATRICES = 6
+
 _NO_WHITENINGS = ("none", "none")
 
 
@@ -197,7 +200,7 @@ def fit_dual_ridge(
 ) -> DualRidge:
     """Return the exact ridge of the fitted samples; see `fit_landmark_ridge` for the parameters."""
     samples, combinations = len(X), len(basis)
-    size = 8 * (samples * combinations) ** 2
+    size = 8 * _HELD_MATRICES * (samples * combinations) ** 2
     check_within_budget("The products of the gradients of all samples", size, CURE)
     landmarks = X.with_labels(basis.expand(samples, -1, -1))
     gram = multiply_pairs(source, landmarks)

@@ -95,6 +95,10 @@ def _huber(z, y):
     return functional.huber_loss(z, y.double().expand(z.shape))
 
 
+def _divergence(z, y):
+    return functional.kl_div(z.log_softmax(dim=0), y, reduction="none").mean()
+
+
 def _squares(z, y):
     return functional.mse_loss(z, y.double().expand(z.shape))
 
@@ -126,6 +130,14 @@ CASES = {
         _cross_entropy,
         lambda module: wrap(skorch.NeuralNetClassifier, module, nn.NLLLoss),
         nn.Softmax(dim=1),
+    ),
+    "distributions": Case(
+        3,
+        lambda n, g: torch.rand(n, 3, generator=g, dtype=torch.float64).softmax(dim=1),
+        _divergence,
+        lambda module: wrap(skorch.NeuralNetRegressor, module, nn.KLDivLoss),
+        nn.LogSoftmax(dim=1),
+        has_margin=False,
     ),
     "one logit": Case(
         1,
