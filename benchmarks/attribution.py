@@ -105,9 +105,9 @@ def format_measurement(method, measured, count):
     cells += [format_score(best), format_score(best, 1)]
     if count > 1:
         cells += [format_score(measured.several), format_score(measured.several, 1)]
-    return report.format_row(
-        *cells, f"{measured.seconds:.2f}", f"{measured.memory:.0f}", measured.failure
-    )
+    costs = [f"{measured.seconds:.2f}", f"{measured.memory:.0f}"]
+    costs = ["–" if np.isnan(measured.seconds) else cost for cost in costs]
+    return report.format_row(*cells, *costs, measured.failure)
 
 
 def measure_noise(quick):

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import resource
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from lib.timing import describe_error
 
 #: Seconds of one network after which no further dampings and networks are tried.
 SLOW_SECONDS = 100
+#: Bytes that a process may reserve; beyond them, an allocation fails with a message.
+ADDRESS_SPACE = 12 * 2**30
 #: Samples of the first call, which is not counted.
 WARM_UP = 20
 
@@ -39,6 +42,7 @@ class Measurement:
 def measure_method(method, networks, task, truth):
     """Measure a method, first for the default damping, and then for others and for all networks."""
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     measurement = Measurement()
     tuned = {}
     try:

@@ -137,7 +137,9 @@ def run_dattri(networks, task, dampings, name, **settings):
     for damping in dampings:
         attributor = getattr(algorithms, name)(subject, regularization=damping, **settings)
         attributor.cache(train)
-        yield attributor.attribute(train, queries).detach().T
+        with torch.no_grad():
+            scores = attributor.attribute(train, queries)
+        yield scores.T
 
 
 def run_dattri_ekfac(networks, task, dampings):
@@ -152,7 +154,9 @@ def run_dattri_ekfac(networks, task, dampings):
     for damping in dampings:
         attributor = algorithms.IFAttributorEKFAC(subject, damping=damping)
         attributor.cache(train)
-        yield attributor.attribute(train, queries).detach().T
+        with torch.no_grad():
+            scores = attributor.attribute(train, queries)
+        yield scores.T
 
 
 def run_dattri_trak(networks, task, dampings):
@@ -169,7 +173,9 @@ def run_dattri_trak(networks, task, dampings):
         projector = {"proj_dim": PROJECTED, "device": "cpu"}
         attributor = TRAKAttributor(subject, compute_probability, projector, regularization=damping)
         attributor.cache(loaders[0])
-        yield attributor.attribute(loaders[1]).detach().T
+        with torch.no_grad():
+            scores = attributor.attribute(loaders[1])
+        yield scores.T
 
 
 @contextmanager
