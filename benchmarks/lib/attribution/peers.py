@@ -150,8 +150,9 @@ def run_dattri_ekfac(networks, task, dampings):
     import dattri.algorithm.influence_function as algorithms
 
     train, queries = make_dattri_loaders(task)
-    subject = make_dattri_task(networks, compute_losses, compute_losses)
     for damping in dampings:
+        # The parameters that a task keeps after `attribute` need no gradients, unlike `cache`.
+        subject = make_dattri_task(networks, compute_losses, compute_losses)
         attributor = algorithms.IFAttributorEKFAC(subject, damping=damping)
         attributor.cache(train)
         with torch.no_grad():
