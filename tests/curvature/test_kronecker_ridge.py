@@ -20,6 +20,8 @@ from sknetsim._networks.samples import Samples
 
 from .. import naive
 
+pytestmark = pytest.mark.once
+
 SAMPLES, DAMPING = 6, 0.1
 
 

@@ -6,6 +6,8 @@ import torch
 from .random_blocks import TRANSPOSED, WINDOWS, make_embedding_block, make_factor_block
 from .test_devices import fake_devices, move
 
+pytestmark = pytest.mark.once
+
 __all__ = ["fake_devices"]
 
 MAKERS = {
