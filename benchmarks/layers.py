@@ -31,7 +31,7 @@ from sklearn import config_context
 
 ROUNDS, QUICK_ROUNDS, PEER_ROUNDS, SLOW_SECONDS = 5, 1, 1, 10
 OUTPUTS, FEWER = 10, 4
-BUDGETS, WARM_UP_BUDGET, WARM_UP_SAMPLES = (1024, 256), 16, 8
+BUDGETS, WARM_UP_BUDGET, WARM_UP_SAMPLES = (1024, 256), 128, 8
 NNGEOMETRY_BATCH = 128
 PACKAGES = ("scikit-learn", "transformers", "opacus", "backpack-for-pytorch", "nngeometry")
 COLUMNS = (
