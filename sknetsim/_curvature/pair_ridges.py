@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from .sources import (
     Ridge,
     compute_mean_eigenvalue,
 )
-from .subtracted_block import SubtractedBlock
 
 # Number of samples whose features are yielded at a time.
 _CHUNK_SAMPLES = 1024
@@ -95,32 +94,6 @@ class PairRidge(Ridge):
         return features.unflatten(0, (len(X), -1))
 
 
-class SubtractedRidge(PairRidge):
-    """Ridge whose products are (G G'^T - F F'^T) / lambda for the features F = G Z^T T.
-
-    Rounding of G G'^T is large beside a difference that is small, so these products suit gradients
-    that have a part beyond the span of Z.
-    """
-
-    def jacobians(
-        self,
-        source: CombinationEngine,
-        X: Samples,
-        start: int,
-        factored: bool,
-        products: Tensor | None = None,
-    ) -> Iterator[tuple[slice, Jacobian]]:
-        features = self.multiply(source, X) if products is None else products
-        features = features / math.sqrt(self.damping)
-        layout = (("ridge", features.shape[2:]),)
-        for rows, jacobian in source.jacobians(X, start, factored):
-            own = features[rows].to(jacobian.outputs)
-            scale = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
-            scaled = jacobian.whiten((scale / math.sqrt(self.damping)).expand(len(own), -1, -1))
-            blocks = {**scaled.blocks, ("ridge",): SubtractedBlock(layout, own)}
-            yield rows, replace(scaled, blocks=blocks)
-
-
 @dataclass(frozen=True)
 class LandmarkRidge(PairRidge):
     """Ridge in the span of the landmarks' gradients.
@@ -137,9 +110,11 @@ class LandmarkRidge(PairRidge):
 
     root: Tensor
 
-    def get_rest(self) -> SubtractedRidge:
-        """Return the ridge with (1 - Q Q^T) / lambda, the inverse beyond the span."""
-        return SubtractedRidge(self.landmarks, self.root, self.damping, self.eps)
+    def measure_rest(self, source: CombinationEngine, X: Samples) -> Tensor:
+        projected = multiply_pairs(source, X, self.landmarks) @ self.root
+        squares = projected.square().sum(dim=1).unflatten(0, (len(X), -1))
+        # |G (1 - Q Q^T)|^2 = |G|^2 - |G Q|^2; rounding can make it negative.
+        return (_measure_squares(source, X) - squares).clamp_min(0) / self.damping
 
     def jacobians(
         self,
@@ -248,7 +223,8 @@ def fit_landmark_ridge(
         )
     chosen = np.sort(random_state.permutation(len(X))[:n_landmarks]).tolist()
     rows = X.with_labels(roots / math.sqrt(len(X)))
-    trace = _sum_squares(source, rows)
+    # tr H is the sum of the squared norms of the rows of A.
+    trace = float(_measure_squares(source, rows).sum())
     absolute = damping * compute_mean_eigenvalue(trace, source.count_elements())
     landmarks = X.select(chosen).with_labels(basis.expand(len(chosen), -1, -1))
     eps = torch.finfo(source.dtype).eps
@@ -291,9 +267,7 @@ def _invert_root(gram: Tensor, eps: float) -> Tensor:
     return torch.linalg.solve_triangular(lower.mT, root, upper=True, left=False)
 
 
-def _sum_squares(source: CombinationEngine, X: Samples) -> float:
-    """Return the trace of H: the sum of the squared norms of all combinations."""
-    return sum(
-        float(jacobian.for_sums().self_kernel().diagonal(dim1=1, dim2=2).sum())
-        for _, jacobian in source.jacobians(X)
-    )
+def _measure_squares(source: CombinationEngine, X: Samples) -> Tensor:
+    """Return the squared norms of all combinations, of shape (n, k), float64."""
+    kernels = [jacobian.for_sums().self_kernel().cpu() for _, jacobian in source.jacobians(X)]
+    return torch.cat(kernels).diagonal(dim1=1, dim2=2)

@@ -101,9 +101,12 @@ class Ridge(abc.ABC):
     def n_features(self) -> int:
         """Number of features that the preconditioned gradient of a combination has."""
 
-    def get_rest(self) -> Ridge | None:
-        """Return the ridge of the part of a gradient that is left out; None if none is."""
-        return None
+    def measure_rest(self, source: CombinationEngine, X: Samples) -> Tensor:
+        """Return |G'|^2 / lambda for the part G' that is left out of each gradient.
+
+        The shape is (n, k), or () if no part is left out.
+        """
+        return torch.zeros((), dtype=torch.float64)
 
     @abc.abstractmethod
     def jacobians(

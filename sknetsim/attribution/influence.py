@@ -258,7 +258,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             helpful samples.
         """
         queries = self._weigh_queries(X, y)
-        gram = compute_pair_matrix(*self._list_pairs(queries, _multiply))
+        gram = compute_pair_matrix(*self._list_pairs(queries))
         return gram / self.n_samples_fit_
 
     def top(self, X: Any, n_samples: int = 5, y: Any = None) -> InfluentialSamples:
@@ -282,9 +282,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """
         queries = self._weigh_queries(X, y)
         check_number(n_samples, self.n_samples_fit_)
-        source, samples, fitted, whitenings, function, verbose = self._list_pairs(
-            queries, _multiply
-        )
+        source, samples, fitted, whitenings, function, verbose = self._list_pairs(queries)
         make = partial(Extremes, int(n_samples))
         extremes = reduce_pairs(source, samples, fitted, make, function, whitenings, verbose)
         return extremes.scale(1 / self.n_samples_fit_)
@@ -306,7 +304,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         influence : ndarray of shape (n_samples_fit,), float64
             The mean of `influence` over the queries.
         """
-        queries, source = self._weigh_queries(X, y), self._make_preconditioned()
+        queries, source = self._weigh_queries(X, y), self._make_loss_source()
         total = sum_jacobians(source, queries, None, "none", self.verbose)
         sums, _ = kernel_sums(source, self._weighted, total, "none", self.verbose)
         return sums[:, 0] / (self.n_samples_fit_ * len(queries))
@@ -334,7 +332,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         """
         queries = self._weigh_queries(X, y)
         values = encode_groups(groups, self.n_samples_fit_)
-        source = self._make_preconditioned()
+        source = self._make_loss_source()
         total = sum_jacobians(source, self._weighted, values, "none", self.verbose)
         sums, _ = kernel_sums(source, queries, total, "none", self.verbose)
         return sums / self.n_samples_fit_
@@ -386,12 +384,8 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         self._check_curvature("posterior_variance")
         samples, _ = self._weigh_each_output(self._check_X(X, reset=False))
         kernels = self._compute_own_kernels(self._make_preconditioned(), samples)
-        variance, rest = kernels.diagonal(dim1=1, dim2=2), self._ridge.get_rest()
-        if rest is not None:
-            source = PreconditionedEngine(rest, *self._list_settings())
-            beyond = self._compute_own_kernels(source, samples).diagonal(dim1=1, dim2=2)
-            # Rounding can make it negative.
-            variance = variance + beyond.clamp_min(0)
+        rest = self._ridge.measure_rest(self._make_combinations(), samples)
+        variance = kernels.diagonal(dim1=1, dim2=2) + rest
         return variance.numpy() / self.n_samples_fit_
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -423,7 +417,7 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
             )
         else:
             queries, _ = self._weigh_each_output(self._check_X(X, reset=False))
-        source = PreconditionedEngine(self._ridge, *self._list_settings())
+        source = self._make_preconditioned()
         chunks = with_progress(iterate_chunks(source, queries), len(queries), self.verbose)
         return np.concatenate(
             [chunk.whitened().jacobian.materialize().flatten(1).cpu().numpy() for chunk in chunks]
@@ -500,10 +494,10 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         samples = self._check_X(X, reset=False)
         return self._loss.predict_labels(self._make_combinations(), samples)
 
-    def _list_pairs(self, queries: Samples, function: Any) -> tuple[Any, ...]:
+    def _list_pairs(self, queries: Samples) -> tuple[Any, ...]:
         """Return the arguments of a pass over all pairs of queries and fitted samples."""
-        source = self._make_preconditioned()
-        return source, queries, self._weighted, _NO_WHITENINGS, function, self.verbose
+        source = self._make_loss_source()
+        return source, queries, self._weighted, _NO_WHITENINGS, _multiply, self.verbose
 
     def _choose_output(self) -> Any:
         """Return "all", because the loss depends on all outputs."""
@@ -521,19 +515,23 @@ class TrainingInfluence(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseL
         return engine
 
     def _make_preconditioned(self) -> PreconditionedEngine:
+        """Return the source of preconditioned gradients."""
+        engine = PreconditionedEngine(self._ridge, *self._list_settings())
+        engine.n_jobs = self.n_jobs
+        return engine
+
+    def _make_loss_source(self) -> PreconditionedEngine:
         """Return the source of preconditioned gradients, which keeps those of the losses."""
         if "products" not in self._own:
             source = self._make_combinations()
             self._own["products"] = self._ridge.multiply_fitted(source, self._weighted)
-        engine = PreconditionedEngine(self._ridge, *self._list_settings())
+        engine = self._make_preconditioned()
         engine.remember(self._weighted, self._own["products"])
-        engine.n_jobs = self.n_jobs
         return engine
 
     def _compute_fitted_kernels(self, weighted: Samples) -> Tensor:
         """Return the self-kernels of combinations of outputs at the fitted samples."""
-        engine = PreconditionedEngine(self._ridge, *self._list_settings())
-        source = self._make_combinations()
+        engine, source = self._make_preconditioned(), self._make_combinations()
         engine.remember(weighted, self._ridge.multiply_fitted(source, weighted))
         return self._compute_own_kernels(engine, weighted)
 
